@@ -365,7 +365,10 @@ mod tests {
             Reaction::Close(_) => Idle,
         };
         let survivors: [(State, &[(Event, State)]); 6] = [
-            (Idle, &[(ManualStart, Connect), (IdleHoldTimerExpires, Connect)]),
+            (
+                Idle,
+                &[(ManualStart, Connect), (IdleHoldTimerExpires, Connect)],
+            ),
             (
                 Active,
                 &[
@@ -421,8 +424,10 @@ mod tests {
         ];
         for (state, listed) in survivors {
             for event in Event::ALL {
-                let expected =
-                    listed.iter().find(|(e, _)| *e == event).map_or(Idle, |(_, next)| *next);
+                let expected = listed
+                    .iter()
+                    .find(|(e, _)| *e == event)
+                    .map_or(Idle, |(_, next)| *next);
                 assert_eq!(goes(state, event), expected, "{state:?} {event:?}");
             }
         }
@@ -437,7 +442,11 @@ mod tests {
             (State::OpenConfirm, Event::UpdateMsg),
             (State::Established, Event::BgpOpen),
         ] {
-            assert_eq!(react(state, event), Reaction::Close(Notice::FsmError), "{state} {event:?}");
+            assert_eq!(
+                react(state, event),
+                Reaction::Close(Notice::FsmError),
+                "{state} {event:?}"
+            );
         }
     }
 

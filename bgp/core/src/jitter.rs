@@ -38,7 +38,11 @@ mod tests {
         let mut jitter = Jitter::new(7);
         let whole = Duration::from_secs(40);
         let times: Vec<Duration> = (0..1000).map(|_| jitter.spread(whole)).collect();
-        assert!(times.iter().all(|t| (Duration::from_secs(30)..=whole).contains(t)));
+        assert!(
+            times
+                .iter()
+                .all(|t| (Duration::from_secs(30)..=whole).contains(t))
+        );
         assert!(times.iter().max().unwrap() > &Duration::from_secs(39));
         assert!(times.iter().min().unwrap() < &Duration::from_secs(31));
     }

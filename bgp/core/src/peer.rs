@@ -17,8 +17,6 @@ mod open;
 mod reason;
 mod session;
 mod status;
-#[cfg(test)]
-mod tests;
 mod update;
 
 use std::collections::VecDeque;
@@ -31,9 +29,7 @@ use serde::{Deserialize, Serialize};
 use self::connection::Connection;
 pub use self::open::Negotiated;
 use self::open::OpenStyle;
-pub use self::reason::{
-    DownReason, FailureKind, NotificationText, StopReason, TransportFailure,
-};
+pub use self::reason::{DownReason, FailureKind, NotificationText, StopReason, TransportFailure};
 use self::status::Record;
 pub use self::status::{
     ErrorTreatment, MessageCounts, NotificationRecord, PeerCounters, PeerSnapshot, StateChange,
@@ -320,7 +316,10 @@ impl Peer {
             Outgoing::Connect { .. } => State::Connect,
             Outgoing::Up(connection) => connection.state(),
         };
-        self.incoming.iter().map(Connection::state).fold(outgoing, State::max)
+        self.incoming
+            .iter()
+            .map(Connection::state)
+            .fold(outgoing, State::max)
     }
 
     /// The configuration in force.
@@ -335,13 +334,18 @@ impl Peer {
 
     /// Counts UPDATE messages the caller sent for the RIB.
     pub fn count_updates_sent(&mut self, messages: u64, bytes: u64) {
-        self.record.counters.sent.count(bgp_wire::MessageKind::Update, messages, bytes);
+        self.record
+            .counters
+            .sent
+            .count(bgp_wire::MessageKind::Update, messages, bytes);
     }
 
     /// Everything there is to say about the session.
     pub fn snapshot(&self, now: Instant) -> PeerSnapshot {
         let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
-        let best = self.connections().max_by_key(|connection| connection.state());
+        let best = self
+            .connections()
+            .max_by_key(|connection| connection.state());
         let (restart_at, retry_at) = match &self.outgoing {
             Outgoing::Idle { restart_at } => (*restart_at, None),
             Outgoing::Active { retry_at } => (None, *retry_at),
@@ -391,7 +395,11 @@ impl Peer {
     /// The TTL of sent packets: as configured to another AS, 255 within the own one, whose
     /// members may be hops away.
     pub fn ttl(&self) -> u8 {
-        if self.config.asn == Some(self.local.asn) { 255 } else { self.config.ttl() }
+        if self.config.asn == Some(self.local.asn) {
+            255
+        } else {
+            self.config.ttl()
+        }
     }
 
     fn start(&mut self, event: Event, now: Instant) {
@@ -412,10 +420,16 @@ impl Peer {
             ConnectMode::Passive => Outgoing::Active { retry_at: None },
             ConnectMode::Both | ConnectMode::Active => {
                 self.next_serial += 1;
-                let conn = ConnId { direction: Direction::Outgoing, serial: self.next_serial };
+                let conn = ConnId {
+                    direction: Direction::Outgoing,
+                    serial: self.next_serial,
+                };
                 self.record.counters.attempts += 1;
                 self.outputs.push_back(PeerOutput::Connect { conn });
-                Outgoing::Connect { conn, retry_at: self.retry_at(now) }
+                Outgoing::Connect {
+                    conn,
+                    retry_at: self.retry_at(now),
+                }
             }
         };
     }
@@ -458,7 +472,9 @@ impl Peer {
 
     fn configure(&mut self, config: PeerConfig, now: Instant) {
         let changes = self.config.changes_to(&config);
-        let resets = changes.iter().any(|(_, effect)| *effect >= Effect::SessionReset);
+        let resets = changes
+            .iter()
+            .any(|(_, effect)| *effect >= Effect::SessionReset);
         let mode_changed = self.config.connect != config.connect;
         self.config = config;
         let running = !matches!(self.outgoing, Outgoing::Idle { restart_at: None });
@@ -481,7 +497,10 @@ impl Peer {
             }
             (Outgoing::Connect { conn, .. }, ConnectMode::Passive) => {
                 let conn = *conn;
-                self.outputs.push_back(PeerOutput::Close { conn, how: CloseHow::Abort });
+                self.outputs.push_back(PeerOutput::Close {
+                    conn,
+                    how: CloseHow::Abort,
+                });
                 self.outgoing = Outgoing::Active { retry_at: None };
             }
             (Outgoing::Active { .. }, ConnectMode::Passive) => {
@@ -494,16 +513,21 @@ impl Peer {
     }
 
     fn connect_failed(&mut self, conn: ConnId, failure: TransportFailure, now: Instant) {
-        let Outgoing::Connect { conn: ours, .. } = self.outgoing else { return };
+        let Outgoing::Connect { conn: ours, .. } = self.outgoing else {
+            return;
+        };
         if ours != conn {
             return;
         }
         match react(State::Connect, Event::TcpConnectionFails) {
             Reaction::WaitForRetry => {
                 let password = self.config.password.is_some();
-                self.record.failed(DownReason::ConnectFailed { failure, password }, now);
+                self.record
+                    .failed(DownReason::ConnectFailed { failure, password }, now);
                 let retry_at = self.retry_at(now);
-                self.outgoing = Outgoing::Active { retry_at: Some(retry_at) };
+                self.outgoing = Outgoing::Active {
+                    retry_at: Some(retry_at),
+                };
             }
             other => unreachable!("the table has no {other:?} for a failed attempt"),
         }
@@ -512,7 +536,10 @@ impl Peer {
 
     fn timeout(&mut self, now: Instant) {
         for direction in [Direction::Outgoing, Direction::Incoming] {
-            if self.connection(direction).is_some_and(|c| c.hold_at().is_some_and(|at| at <= now)) {
+            if self
+                .connection(direction)
+                .is_some_and(|c| c.hold_at().is_some_and(|at| at <= now))
+            {
                 self.event(direction, Event::HoldTimerExpires, now);
             }
             if self
@@ -523,7 +550,9 @@ impl Peer {
             }
         }
         match &self.outgoing {
-            Outgoing::Idle { restart_at: Some(at) } if *at <= now => {
+            Outgoing::Idle {
+                restart_at: Some(at),
+            } if *at <= now => {
                 self.start(Event::IdleHoldTimerExpires, now);
             }
             Outgoing::Active { retry_at: Some(at) } if *at <= now => {
@@ -532,13 +561,17 @@ impl Peer {
             }
             Outgoing::Connect { conn, retry_at } if *retry_at <= now => {
                 let conn = *conn;
-                self.outputs.push_back(PeerOutput::Close { conn, how: CloseHow::Abort });
+                self.outputs.push_back(PeerOutput::Close {
+                    conn,
+                    how: CloseHow::Abort,
+                });
                 let failure = TransportFailure {
                     kind: FailureKind::TimedOut,
                     text: "no answer within the connect retry time".into(),
                 };
                 let password = self.config.password.is_some();
-                self.record.failed(DownReason::ConnectFailed { failure, password }, now);
+                self.record
+                    .failed(DownReason::ConnectFailed { failure, password }, now);
                 self.begin(now);
                 self.note(Event::ConnectRetryTimerExpires, now);
             }
@@ -587,6 +620,7 @@ impl Peer {
     }
 
     fn established(&self) -> Option<&Connection> {
-        self.connections().find(|connection| connection.state() == State::Established)
+        self.connections()
+            .find(|connection| connection.state() == State::Established)
     }
 }

@@ -83,7 +83,8 @@ impl Connection {
 
     /// The hold time in force, in seconds.
     pub(super) fn hold_s(&self) -> u16 {
-        self.negotiated().map_or(LARGE_HOLD.as_secs() as u16, |negotiated| negotiated.hold_s)
+        self.negotiated()
+            .map_or(LARGE_HOLD.as_secs() as u16, |negotiated| negotiated.hold_s)
     }
 
     /// Restarts the HoldTimer: the neighbour was heard.
@@ -97,6 +98,8 @@ impl Connection {
     /// The longest message to take.
     pub(super) fn max_len(&self) -> usize {
         self.negotiated()
-            .map_or(bgp_wire::frame::MAX_LEN, |negotiated| negotiated.context.max_len())
+            .map_or(bgp_wire::frame::MAX_LEN, |negotiated| {
+                negotiated.context.max_len()
+            })
     }
 }

@@ -49,7 +49,9 @@ impl Negotiated {
 
     /// Whether the neighbour would rather keep routes on NOTIFICATION, too (RFC 8538).
     pub fn notification_support(&self) -> bool {
-        self.graceful_restart.as_ref().is_some_and(|gr| gr.notification)
+        self.graceful_restart
+            .as_ref()
+            .is_some_and(|gr| gr.notification)
     }
 }
 
@@ -66,7 +68,12 @@ pub(super) enum OpenStyle {
 pub(super) fn offer(config: &PeerConfig, local: &LocalSpeaker, style: OpenStyle) -> Open {
     let mut capabilities = Vec::new();
     if style == OpenStyle::Full {
-        capabilities.extend(config.families().keys().map(|f| Capability::Multiprotocol(*f)));
+        capabilities.extend(
+            config
+                .families()
+                .keys()
+                .map(|f| Capability::Multiprotocol(*f)),
+        );
         capabilities.push(Capability::RouteRefresh);
         if config.families().contains_key(&Family::IPV4_UNICAST) {
             capabilities.push(Capability::ExtendedNextHop(vec![ExtendedNextHop {
@@ -119,7 +126,10 @@ pub(super) fn judge(
                 ErrorKind::BAD_PEER_AS,
                 theirs.asn.to_two_octet().to_be_bytes(),
             ),
-            reason: DownReason::PeerAs { found: theirs.asn, configured },
+            reason: DownReason::PeerAs {
+                found: theirs.asn,
+                configured,
+            },
         });
     }
     // RFC 6286 §2.2: identifiers are unique within an AS, not across them.
@@ -157,7 +167,9 @@ pub(super) fn judge(
             _ => None,
         })
         .map(|mut restart| {
-            restart.families.retain(|family| negotiated.contains(&family.family));
+            restart
+                .families
+                .retain(|family| negotiated.contains(&family.family));
             restart
         });
     Ok(Negotiated {
@@ -180,5 +192,7 @@ pub(super) fn refuses_capabilities(notification: &NotificationText) -> bool {
 }
 
 fn offers_refresh(open: &Open) -> bool {
-    open.capabilities.iter().any(|capability| matches!(capability, Capability::RouteRefresh))
+    open.capabilities
+        .iter()
+        .any(|capability| matches!(capability, Capability::RouteRefresh))
 }

@@ -40,7 +40,10 @@ impl Peer {
             | Outgoing::Active { .. }
             | Outgoing::Connect { .. }
             | Outgoing::Up(_) => {
-                self.outputs.push_back(PeerOutput::Close { conn, how: CloseHow::Abort });
+                self.outputs.push_back(PeerOutput::Close {
+                    conn,
+                    how: CloseHow::Abort,
+                });
             }
         }
     }
@@ -52,7 +55,9 @@ impl Peer {
             return;
         }
         if let Some(up) = self.established() {
-            let restarts = up.negotiated().is_some_and(|n| n.graceful_restart.is_some());
+            let restarts = up
+                .negotiated()
+                .is_some_and(|n| n.graceful_restart.is_some());
             let direction = up.conn.direction;
             if !restarts {
                 self.refuse_call(conn, ErrorKind::CONNECTION_COLLISION);
@@ -63,7 +68,10 @@ impl Peer {
                 kind: FailureKind::Reset,
                 text: "the peer restarted and called again".into(),
             };
-            let reason = DownReason::ConnectionLost { failure, state: State::Established };
+            let reason = DownReason::ConnectionLost {
+                failure,
+                state: State::Established,
+            };
             self.drop_connection(direction, None, &reason);
             self.record.failed(reason, now);
             if direction == Direction::Outgoing {
@@ -82,12 +90,17 @@ impl Peer {
         let Some(connection) = self.connection(conn.direction).filter(|c| c.conn == conn) else {
             return;
         };
-        let reason = DownReason::ConnectionLost { failure, state: connection.state() };
+        let reason = DownReason::ConnectionLost {
+            failure,
+            state: connection.state(),
+        };
         self.end(conn.direction, Event::TcpConnectionFails, None, reason, now);
     }
 
     pub(super) fn bytes(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
-        let Some(connection) = self.connection_mut(conn.direction).filter(|c| c.conn == conn)
+        let Some(connection) = self
+            .connection_mut(conn.direction)
+            .filter(|c| c.conn == conn)
         else {
             return;
         };
@@ -121,15 +134,23 @@ impl Peer {
     }
 
     pub(super) fn ask_for_routes(&mut self, family: Family, now: Instant) {
-        let Some(connection) = self.established() else { return };
-        let Some(negotiated) = connection.negotiated() else { return };
+        let Some(connection) = self.established() else {
+            return;
+        };
+        let Some(negotiated) = connection.negotiated() else {
+            return;
+        };
         if negotiated.context.family(family).is_none() {
             return;
         }
         if negotiated.route_refresh {
             let conn = connection.conn;
             let mut bytes = Vec::new();
-            RouteRefresh { family, kind: RefreshKind::Request }.encode(&mut bytes);
+            RouteRefresh {
+                family,
+                kind: RefreshKind::Request,
+            }
+            .encode(&mut bytes);
             self.send(conn, MessageKind::RouteRefresh, bytes);
         } else {
             // RFC 2918 §1: without it only a new session brings the routes again.
@@ -143,7 +164,13 @@ impl Peer {
                 Ok(open) => self.open_received(direction, open, now),
                 Err(notification) => {
                     let reason = DownReason::NotificationSent((&notification).into());
-                    self.end(direction, Event::BgpOpenMsgErr, Some(notification), reason, now);
+                    self.end(
+                        direction,
+                        Event::BgpOpenMsgErr,
+                        Some(notification),
+                        reason,
+                        now,
+                    );
                 }
             },
             MessageKind::Keepalive => self.event(direction, Event::KeepAliveMsg, now),
@@ -154,22 +181,35 @@ impl Peer {
     }
 
     fn open_received(&mut self, direction: Direction, theirs: Open, now: Instant) {
-        let Some(connection) = self.connection(direction) else { return };
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
         if connection.state() != State::OpenSent {
             self.event(direction, Event::BgpOpen, now);
             return;
         }
         self.record.remote_asn = Some(theirs.asn);
         self.record.remote_router_id = Some(theirs.router_id);
-        let Some(connection) = self.connection(direction) else { return };
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
         let (ours, addresses) = (&connection.offered, &connection.addresses);
         let judged = open::judge(&self.config, &self.local, ours, &theirs, addresses);
         self.record.capabilities_received = theirs.capabilities.clone();
         let negotiated = match judged {
             Ok(negotiated) => negotiated,
             Err(refusal) => {
-                let open::Refusal { notification, reason } = refusal;
-                self.end(direction, Event::BgpOpenMsgErr, Some(notification), reason, now);
+                let open::Refusal {
+                    notification,
+                    reason,
+                } = refusal;
+                self.end(
+                    direction,
+                    Event::BgpOpenMsgErr,
+                    Some(notification),
+                    reason,
+                    now,
+                );
                 return;
             }
         };
@@ -209,8 +249,12 @@ impl Peer {
 
     fn confirm(&mut self, direction: Direction, negotiated: Negotiated, now: Instant) {
         debug_assert_eq!(react(State::OpenSent, Event::BgpOpen), Reaction::Confirm);
-        let first_keepalive = negotiated.keepalive.map(|time| now + self.jitter.spread(time));
-        let Some(connection) = self.connection_mut(direction) else { return };
+        let first_keepalive = negotiated
+            .keepalive
+            .map(|time| now + self.jitter.spread(time));
+        let Some(connection) = self.connection_mut(direction) else {
+            return;
+        };
         connection.phase = Phase::OpenConfirm(Agreed {
             negotiated: Box::new(negotiated),
             hold_at: None,
@@ -230,7 +274,9 @@ impl Peer {
             Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
             &DownReason::Collision,
         );
-        let Some(connection) = self.connection_mut(direction) else { return };
+        let Some(connection) = self.connection_mut(direction) else {
+            return;
+        };
         let phase = std::mem::replace(&mut connection.phase, Phase::OpenSent { hold_at: now });
         let agreed = match phase {
             Phase::OpenConfirm(agreed) | Phase::Established(agreed) => agreed,
@@ -246,16 +292,22 @@ impl Peer {
     }
 
     fn notification_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
-        let Some(notification) = Notification::decode(body) else { return };
+        let Some(notification) = Notification::decode(body) else {
+            return;
+        };
         let text = NotificationText::from(&notification);
-        self.record.notification_received =
-            Some(NotificationRecord { at: now, notification: text.clone() });
+        self.record.notification_received = Some(NotificationRecord {
+            at: now,
+            notification: text.clone(),
+        });
         let event = if notification.kind == ErrorKind::UNSUPPORTED_VERSION {
             Event::NotifMsgVerErr
         } else {
             Event::NotifMsg
         };
-        let early = self.connection(direction).is_some_and(|c| c.state() < State::Established);
+        let early = self
+            .connection(direction)
+            .is_some_and(|c| c.state() < State::Established);
         if early {
             let can_do_without = self.config.families().contains_key(&Family::IPV4_UNICAST);
             self.style = match self.style {
@@ -271,11 +323,19 @@ impl Peer {
             self.note(event, now);
             return;
         }
-        self.end(direction, event, None, DownReason::NotificationReceived(text), now);
+        self.end(
+            direction,
+            event,
+            None,
+            DownReason::NotificationReceived(text),
+            now,
+        );
     }
 
     fn update_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
-        let Some(connection) = self.connection(direction) else { return };
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
         let (State::Established, Some(negotiated)) = (connection.state(), connection.negotiated())
         else {
             self.event(direction, Event::UpdateMsg, now);
@@ -283,7 +343,12 @@ impl Peer {
         };
         let read = update::read(body, &negotiated.context);
         for (code, treatment) in read.errors {
-            *self.record.counters.attribute_errors.entry((code, treatment)).or_default() += 1;
+            *self
+                .record
+                .counters
+                .attribute_errors
+                .entry((code, treatment))
+                .or_default() += 1;
         }
         match read.result {
             Ok(changes) => {
@@ -292,7 +357,13 @@ impl Peer {
             }
             Err(notification) => {
                 let reason = DownReason::NotificationSent((&notification).into());
-                self.end(direction, Event::UpdateMsgErr, Some(notification), reason, now);
+                self.end(
+                    direction,
+                    Event::UpdateMsgErr,
+                    Some(notification),
+                    reason,
+                    now,
+                );
             }
         }
     }
@@ -312,9 +383,14 @@ impl Peer {
         match RouteRefresh::decode(body) {
             Ok(refresh) => {
                 self.event(direction, Event::RouteRefreshMsg, now);
-                let Some(negotiated) = self.negotiated() else { return };
+                let Some(negotiated) = self.negotiated() else {
+                    return;
+                };
                 // RFC 2918 §4: other families are ignored. BoRR and EoRR were not offered.
-                if let Some(RouteRefresh { family, kind: RefreshKind::Request }) = refresh
+                if let Some(RouteRefresh {
+                    family,
+                    kind: RefreshKind::Request,
+                }) = refresh
                     && negotiated.context.family(family).is_some()
                 {
                     self.outputs.push_back(PeerOutput::Resend { family });
@@ -330,15 +406,18 @@ impl Peer {
 
     /// An event that carries nothing.
     pub(super) fn event(&mut self, direction: Direction, event: Event, now: Instant) {
-        let Some(connection) = self.connection_mut(direction) else { return };
+        let Some(connection) = self.connection_mut(direction) else {
+            return;
+        };
         let (state, conn) = (connection.state(), connection.conn);
         match react(state, event) {
             Reaction::Ignore => {}
             Reaction::SendKeepalive => {
                 let interval = connection.negotiated().and_then(|n| n.keepalive);
                 let next = interval.map(|time| now + self.jitter.spread(time));
-                if let Some(agreed) =
-                    self.connection_mut(direction).and_then(Connection::agreed_mut)
+                if let Some(agreed) = self
+                    .connection_mut(direction)
+                    .and_then(Connection::agreed_mut)
                 {
                     agreed.keepalive_at = next;
                 }
@@ -384,7 +463,9 @@ impl Peer {
         reason: DownReason,
         now: Instant,
     ) {
-        let Some(connection) = self.connection(direction) else { return };
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
         let state = connection.state();
         // Where the table answers an event with its own NOTIFICATION, that one is sent.
         let notification = match react(state, event) {
@@ -393,7 +474,10 @@ impl Peer {
             _ => notification,
         };
         if state == State::Established
-            && self.record.established_at.is_some_and(|at| now >= at + IDLE_HOLD_CAP)
+            && self
+                .record
+                .established_at
+                .is_some_and(|at| now >= at + IDLE_HOLD_CAP)
         {
             self.errors = 0;
         }
@@ -408,12 +492,16 @@ impl Peer {
             (Outgoing::Active { retry_at: None }, None) if retries => {
                 if self.config.connect != ConnectMode::Passive {
                     let retry_at = self.retry_at(now);
-                    self.outgoing = Outgoing::Active { retry_at: Some(retry_at) };
+                    self.outgoing = Outgoing::Active {
+                        retry_at: Some(retry_at),
+                    };
                 }
             }
             (Outgoing::Active { retry_at: None }, None) => {
                 let pause = self.pause_after(&reason);
-                self.outgoing = Outgoing::Idle { restart_at: Some(now + pause) };
+                self.outgoing = Outgoing::Idle {
+                    restart_at: Some(now + pause),
+                };
             }
         }
         self.note(event, now);
@@ -454,10 +542,15 @@ impl Peer {
         if direction == Direction::Outgoing
             && let Outgoing::Connect { conn, .. } = self.outgoing
         {
-            self.outputs.push_back(PeerOutput::Close { conn, how: CloseHow::Abort });
+            self.outputs.push_back(PeerOutput::Close {
+                conn,
+                how: CloseHow::Abort,
+            });
             return;
         }
-        let Some(connection) = self.connection(direction) else { return };
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
         let (conn, state) = (connection.conn, connection.state());
         let keep_routes = connection.negotiated().and_then(|negotiated| {
             let restart = negotiated.graceful_restart.as_ref()?;
@@ -474,7 +567,10 @@ impl Peer {
         };
         self.outputs.push_back(PeerOutput::Close { conn, how });
         if state == State::Established {
-            self.outputs.push_back(PeerOutput::Down { reason: reason.clone(), keep_routes });
+            self.outputs.push_back(PeerOutput::Down {
+                reason: reason.clone(),
+                keep_routes,
+            });
         }
         match direction {
             Direction::Incoming => self.incoming = None,
@@ -487,8 +583,16 @@ impl Peer {
         let mut bytes = Vec::new();
         offered.encode(&mut bytes);
         self.record.capabilities_sent = offered.capabilities.clone();
-        let phase = Phase::OpenSent { hold_at: now + LARGE_HOLD };
-        let connection = Connection { conn, addresses, offered, unread: Vec::new(), phase };
+        let phase = Phase::OpenSent {
+            hold_at: now + LARGE_HOLD,
+        };
+        let connection = Connection {
+            conn,
+            addresses,
+            offered,
+            unread: Vec::new(),
+            phase,
+        };
         match conn.direction {
             Direction::Outgoing => self.outgoing = Outgoing::Up(connection),
             Direction::Incoming => self.incoming = Some(connection),
@@ -516,7 +620,10 @@ impl Peer {
         let mut bytes = Vec::new();
         Notification::new(kind).encode(&mut bytes);
         self.outputs.push_back(PeerOutput::Send { conn, bytes });
-        self.outputs.push_back(PeerOutput::Close { conn, how: CloseHow::AfterSending });
+        self.outputs.push_back(PeerOutput::Close {
+            conn,
+            how: CloseHow::AfterSending,
+        });
     }
 }
 

@@ -238,17 +238,15 @@ impl Record {
     }
 
     /// Notes the neighbour's state after an event; the one place state changes are logged.
-    pub(super) fn state_is(
-        &mut self,
-        peer: &PeerName,
-        state: State,
-        event: Event,
-        now: Instant,
-    ) {
+    pub(super) fn state_is(&mut self, peer: &PeerName, state: State, event: Event, now: Instant) {
         if state == self.state {
             return;
         }
-        let reason = if state < self.state { self.down.clone() } else { None };
+        let reason = if state < self.state {
+            self.down.clone()
+        } else {
+            None
+        };
         if let (State::Established, Some(reason)) = (self.state, &reason) {
             tracing::info!(%peer, from = %self.state, to = %state, ?event, %reason, "session down");
         } else {
@@ -266,7 +264,13 @@ impl Record {
         if self.history.len() == HISTORY_LEN {
             self.history.pop_front();
         }
-        self.history.push_back(StateChange { at: now, from: self.state, to: state, event, reason });
+        self.history.push_back(StateChange {
+            at: now,
+            from: self.state,
+            to: state,
+            event,
+            reason,
+        });
         self.state = state;
         self.since = now;
     }
