@@ -3,8 +3,8 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
-    os::unix::process::ExitStatusExt as _,
+    io::{self, Write as _},
+    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -135,28 +135,47 @@ impl Node {
             .chain(argv)
             .copied()
             .collect();
+        // Files, not pipes: a daemon that the command leaves behind may keep its outputs open, and
+        // a pipe would only end with it.
+        let (stdout, stderr) = (self.scratch_file()?, self.scratch_file()?);
         let mut child = self
             .command(&limited)?
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?)
             .spawn()
             .context("cannot run nsenter (package util-linux)")?;
         let mut stdin = child
             .stdin
             .take()
             .context("nsenter was started without a pipe")?;
-        let input = input.to_vec();
-        // A thread, so that a command that talks before it listens cannot block both sides; one
-        // that never listens ends the write with an error that means nothing.
-        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
-        let output = child.wait_with_output()?;
-        drop(writer.join());
+        if let Err(error) = stdin.write_all(input)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            return Err(error).context("cannot write to the command");
+        }
+        drop(stdin);
+        let status = child.wait()?;
         Ok(Output {
-            status: output.status,
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            status,
+            stdout: contents(&stdout)?,
+            stderr: contents(&stderr)?,
         })
+    }
+
+    /// A file without a name in the lab's folder.
+    fn scratch_file(&self) -> Result<File> {
+        let path = self
+            .dir
+            .join(format!(".{}-{}.exec", std::process::id(), next_number()));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        fs::remove_file(&path)?;
+        Ok(file)
     }
 
     /// Runs a command that must succeed and returns its standard output.
@@ -197,8 +216,7 @@ impl Node {
     /// # Errors
     /// When it cannot be run.
     pub fn spawn(&self, argv: &[&str]) -> Result<Spawned> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         let log = self
             .dir
             .join(format!("{}.{}-{number}.out", self.name, std::process::id()));
@@ -436,6 +454,19 @@ impl Drop for Spawned {
             eprintln!("lab: cannot end `{}`: {error:#}", self.what);
         }
     }
+}
+
+/// Tells apart the files of commands that run at the same time.
+fn next_number() -> u32 {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    COUNTER.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Everything in a file that a child has written through a copy of the descriptor.
+fn contents(file: &File) -> Result<String> {
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len())?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn pid_namespace(pid: i32) -> Option<PathBuf> {
