@@ -342,10 +342,11 @@ impl Capability {
                 }
             }
             Capability::Fqdn { host, domain } => {
-                push_text(out, host, 64);
-                push_text(out, domain, 188);
+                push_text(out, host, MAX_VALUE_LEN - 2);
+                let left = (start + MAX_VALUE_LEN - 1).saturating_sub(out.len());
+                push_text(out, domain, left);
             }
-            Capability::SoftwareVersion(version) => push_text(out, version, 64),
+            Capability::SoftwareVersion(version) => push_text(out, version, MAX_VALUE_LEN - 1),
             Capability::Unknown { data, .. } => {
                 out.extend_from_slice(&data[..data.len().min(MAX_VALUE_LEN)]);
             }
