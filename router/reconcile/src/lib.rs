@@ -48,7 +48,7 @@ mod reconciler;
 mod status;
 
 pub use drive::step;
-pub use operations::{Operation, Operations};
+pub use operations::{Listing, Operation, Operations};
 pub use reconciler::{Config, Output, Reconciler};
 pub use status::{Failure, KeyState, KeyStatus, Summary};
 

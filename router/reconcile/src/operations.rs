@@ -22,6 +22,9 @@ impl<K, D> Operation<K, D> {
     }
 }
 
+/// Everything there is of a kind.
+pub type Listing<K, A> = Vec<(K, A)>;
+
 /// A kind of thing that can be listed, written and deleted, in batches.
 ///
 /// Implementations see only what they own: a listing leaves out what others made, and no operation
@@ -42,7 +45,7 @@ pub trait Operations {
     /// Lists all things there are.
     fn list(
         &mut self,
-    ) -> impl Future<Output = Result<Vec<(Self::Key, Self::Actual)>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Listing<Self::Key, Self::Actual>, Self::Error>> + Send;
 
     /// Carries out operations in order, going on after failures. One result for each.
     fn apply(
