@@ -200,15 +200,16 @@ pub(crate) fn quote(word: &str) -> String {
 const FRR_START: &str = r#"
 vtysh_enable=yes
 [ -e /etc/frr/vtysh.conf ] || { : >/etc/frr/vtysh.conf; chown frr:frr /etc/frr/vtysh.conf; }
+: >>/var/log/frr/frr.log; chown frr:frr /var/log/frr/frr.log
 . /etc/frr/daemons
 started=
 for daemon in mgmtd zebra bgpd ospfd ospf6d ripd ripngd isisd pimd pim6d ldpd nhrpd eigrpd babeld \
     sharpd pbrd staticd bfdd fabricd vrrpd pathd; do
   case $daemon in mgmtd|zebra|staticd) default=yes ;; *) default=no ;; esac
-  eval "wanted=\${$daemon:-$default} options=\${${daemon}_options:-}"
+  eval "wanted=\${$daemon:-$default} options=\${${daemon}_options:--A 127.0.0.1}"
   [ "$wanted" = yes ] && [ -x /usr/lib/frr/$daemon ] || continue
   if [ -e /run/frr/$daemon.pid ] && kill -0 "$(cat /run/frr/$daemon.pid)" 2>/dev/null; then continue; fi
-  eval "/usr/lib/frr/$daemon -d -A 127.0.0.1 $options --log file:/var/log/frr/frr.log" || exit 1
+  eval "/usr/lib/frr/$daemon -d $options --log file:/var/log/frr/frr.log" || exit 1
   started="$started $daemon"
 done
 if [ -n "$started" ]; then exec vtysh -b; fi

@@ -18,7 +18,7 @@ use crate::{
     link,
     node::Node,
     preflight, rootfs,
-    state::{LabDir, LabRecord, Lifetime, NodeRecord, lab_names},
+    state::{LabDir, LabLock, LabRecord, Lifetime, NodeRecord, lab_names},
     topology::Topology,
     wait::wait_for,
 };
@@ -67,6 +67,8 @@ pub struct Lab {
     name: String,
     dir: LabDir,
     record: LabRecord,
+    /// Whether dropping this ends the lab: only the handle of its maker does.
+    owned: bool,
     nodes: BTreeMap<String, Node>,
     /// Empty in a lab that another process brought up.
     holders: Vec<Holder>,
@@ -92,7 +94,7 @@ impl Lab {
         let name = lab_name(&topology.name, options.suffix.as_deref());
         sweep();
         let dir = LabDir::of(&name);
-        let _lock = dir.lock()?;
+        let mut lock = dir.lock()?;
         if let Some(before) = dir.read_lab() {
             let alive = dir.read_nodes().values().any(|node| node.init.is_alive());
             ensure!(
@@ -101,8 +103,9 @@ impl Lab {
                  a second one beside it"
             );
             say("removing what an interrupted run left");
+            remove(&dir, &lock)?;
+            lock = dir.lock()?;
         }
-        remove(&dir)?;
         let record = LabRecord {
             topology: topology.file.clone(),
             lifetime: options.lifetime,
@@ -123,6 +126,7 @@ impl Lab {
         let mut lab = Self {
             name,
             dir,
+            owned: options.lifetime == Lifetime::Attached,
             record,
             nodes: BTreeMap::new(),
             holders: Vec::new(),
@@ -130,7 +134,7 @@ impl Lab {
         match lab.bring_up(&topology, &rootfs, &programs, &mut say) {
             Ok(()) => Ok(lab),
             Err(error) => {
-                if let Err(second) = lab.take_down() {
+                if let Err(second) = lab.take_down(&lock) {
                     say(&format!("and taking the lab down failed: {second:#}"));
                 }
                 Err(error).with_context(|| format!("lab {} did not come up", lab.name))
@@ -257,6 +261,7 @@ impl Lab {
         Ok(Self {
             name: name.to_owned(),
             dir,
+            owned: false,
             record,
             nodes,
             holders: Vec::new(),
@@ -266,6 +271,11 @@ impl Lab {
     /// The lab's name, suffix included.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How long it lives.
+    pub fn lifetime(&self) -> Lifetime {
+        self.record.lifetime
     }
 
     /// The topology file.
@@ -320,13 +330,13 @@ impl Lab {
     /// # Errors
     /// When a node cannot be killed.
     pub fn down(mut self) -> Result<()> {
-        let _lock = self.dir.lock()?;
-        self.take_down()
+        let lock = self.dir.lock()?;
+        self.take_down(&lock)
     }
 
     /// Kills the nodes; the caller holds the lock or the lab is its own.
-    fn take_down(&mut self) -> Result<()> {
-        let result = remove(&self.dir);
+    fn take_down(&mut self, lock: &LabLock) -> Result<()> {
+        let result = remove(&self.dir, lock);
         for holder in self.holders.drain(..) {
             holder.reap();
         }
@@ -337,9 +347,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if self.record.lifetime == Lifetime::Attached
+        if self.owned
             && !self.holders.is_empty()
-            && let Err(error) = self.take_down()
+            && let Err(error) = self.dir.lock().and_then(|lock| self.take_down(&lock))
         {
             eprintln!("lab: cannot take {} down: {error:#}", self.name);
         }
@@ -355,8 +365,8 @@ pub fn down(name: &str) -> Result<bool> {
     if !dir.path.exists() {
         return Ok(false);
     }
-    let _lock = dir.lock()?;
-    remove(&dir)?;
+    let lock = dir.lock()?;
+    remove(&dir, &lock)?;
     Ok(true)
 }
 
@@ -374,7 +384,7 @@ pub fn lab_name(topology: &str, suffix: Option<&str>) -> String {
 }
 
 /// Kills what is recorded and removes the records.
-fn remove(dir: &LabDir) -> Result<()> {
+fn remove(dir: &LabDir, lock: &LabLock) -> Result<()> {
     let nodes = dir.read_nodes();
     for node in nodes.values() {
         node.init.signal(Signal::SIGKILL)?;
@@ -385,19 +395,20 @@ fn remove(dir: &LabDir) -> Result<()> {
             Ok(())
         })?;
     }
-    dir.remove()
+    dir.remove(lock)
 }
 
-/// Removes the records of attached labs whose makers are gone, and their nodes with them.
+/// Removes the records of attached labs whose makers are gone, and their nodes with them. A lab
+/// whose lock is held is being changed by somebody who will see to it.
 fn sweep() {
     for name in lab_names() {
         let dir = LabDir::of(&name);
-        let nodes = dir.read_nodes();
-        let abandoned = dir
+        let Some(lock) = dir.try_lock() else { continue };
+        let attached = dir
             .read_lab()
-            .is_some_and(|lab| lab.complete && lab.lifetime == Lifetime::Attached)
-            && !nodes.values().any(|node| node.init.is_alive());
-        if abandoned && let Err(error) = dir.remove() {
+            .is_some_and(|lab| lab.lifetime == Lifetime::Attached);
+        let abandoned = attached && !dir.read_nodes().values().any(|node| node.init.is_alive());
+        if abandoned && let Err(error) = dir.remove(&lock) {
             eprintln!("lab: {error:#}");
         }
     }

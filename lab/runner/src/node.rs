@@ -99,9 +99,7 @@ impl Node {
         let mut command = Command::new("nsenter");
         command
             .args(["--target", &self.pid().to_string()])
-            .args([
-                "--mount", "--uts", "--ipc", "--net", "--pid", "--wd=/", "--",
-            ])
+            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--"])
             .args(argv)
             .env_clear()
             .env(
@@ -328,7 +326,15 @@ impl Node {
         }
         match main.style {
             Style::Starts => {
-                self.exec_ok(&["sh", "-c", &main.script])?;
+                let output = self.exec(&["sh", "-c", &main.script])?;
+                ensure!(
+                    output.success(),
+                    "the daemons of {} did not start ({}): {}{}",
+                    self.name,
+                    output.status,
+                    output.stderr,
+                    output.stdout
+                );
             }
             Style::Becomes => {
                 let script = format!("exec </dev/null >>{} 2>&1; {}", main.log, main.script);

@@ -25,7 +25,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// One message with every problem and what to do about it.
 pub fn check(topology: &Topology, programs: &Path) -> Result<()> {
     let mut problems = Vec::new();
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         problems.push("a lab makes namespaces and mounts: run it as root (sudo)".to_owned());
     }
     for (program, package) in PROGRAMS {
@@ -64,6 +64,11 @@ pub fn check(topology: &Topology, programs: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether this process may make namespaces, mounts and packages.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 /// Finds a program in `PATH`, or in the administrator's folders that a user's `PATH` may lack.

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -109,6 +110,9 @@ pub(crate) struct NodeRecord {
     pub(crate) main: Option<MainProcess>,
 }
 
+/// Held while a lab is changed.
+pub(crate) type LabLock = Flock<fs::File>;
+
 /// The folder of one lab.
 #[derive(Debug, Clone)]
 pub(crate) struct LabDir {
@@ -122,11 +126,28 @@ impl LabDir {
         }
     }
 
+    fn lock_path(&self) -> PathBuf {
+        self.path.with_added_extension("lock")
+    }
+
     /// Keeps other processes from changing this lab until the lock is dropped.
-    pub(crate) fn lock(&self) -> Result<Flock<fs::File>> {
+    pub(crate) fn lock(&self) -> Result<LabLock> {
         fs::create_dir_all(STATE_ROOT).with_context(|| format!("cannot create {STATE_ROOT}"))?;
-        let path = self.path.with_added_extension("lock");
-        lock_file(&path)
+        let path = self.lock_path();
+        loop {
+            let lock = lock_file(&path)?;
+            // Whoever took the lab down before us removed the file that we waited for.
+            let current = fs::metadata(&path).map(|file| file.ino()).ok();
+            if current == Some(lock.metadata()?.ino()) {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// Takes the lock only if nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<LabLock> {
+        let file = fs::File::create(self.lock_path()).ok()?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
     }
 
     pub(crate) fn write_lab(&self, record: &LabRecord) -> Result<()> {
@@ -166,13 +187,21 @@ impl LabDir {
         nodes
     }
 
-    pub(crate) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", self.path.display()))
+    /// Removes the records, and the lock file that the caller holds.
+    pub(crate) fn remove(&self, _lock: &LabLock) -> Result<()> {
+        for result in [
+            fs::remove_dir_all(&self.path),
+            fs::remove_file(self.lock_path()),
+        ] {
+            match result {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error)
+                        .with_context(|| format!("cannot remove {}", self.path.display()));
+                }
+                Ok(()) | Err(_) => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
