@@ -39,9 +39,15 @@
 mod attach;
 mod config;
 mod datapath;
+mod device;
 mod endpoint;
 mod error;
+mod kernel;
+mod load;
+mod pins;
+mod registry;
 mod status;
+mod tables;
 
 pub use bpf_abi::{DropReason, MAX_ENDPOINTS};
 pub use config::{Config, DEFAULT_PIN_ROOT, HookChoice};
