@@ -34,12 +34,13 @@ pub(crate) fn session_addresses(local: SocketAddr, remote: SocketAddr) -> Sessio
         .collect();
     let name = match local {
         // The same link-local address may be on several devices: the scope says which.
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-            nix::net::if_::if_indextoname(v6.scope_id())
-                .ok()
-                .and_then(|name| name.into_string().ok())
-        }
-        _ => all.iter().find(|(_, ip)| *ip == local.ip()).map(|(name, _)| name.clone()),
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => nix::net::if_::if_indextoname(v6.scope_id())
+            .ok()
+            .and_then(|name| name.into_string().ok()),
+        _ => all
+            .iter()
+            .find(|(_, ip)| *ip == local.ip())
+            .map(|(name, _)| name.clone()),
     };
     let Some(name) = name else {
         return addresses;

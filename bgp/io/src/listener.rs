@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use bgp_core::config::{InstanceConfig, Listen, Md5Password};
+use bgp_core::config::{InstanceConfig, InstanceName, Listen, Md5Password};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,6 +16,8 @@ use crate::socket;
 /// A call that was taken.
 #[derive(Debug)]
 pub(crate) struct Call {
+    /// The instance whose socket took it.
+    pub(crate) instance: InstanceName,
     /// The connection.
     pub(crate) stream: TcpStream,
     /// Who calls.
@@ -25,6 +27,7 @@ pub(crate) struct Call {
 /// The listening sockets of one instance.
 #[derive(Debug)]
 pub(crate) struct Listeners {
+    instance: InstanceName,
     calls: mpsc::Sender<Call>,
     sockets: BTreeMap<SocketAddr, OneListener>,
     keys: BTreeMap<IpAddr, Md5Password>,
@@ -46,8 +49,9 @@ impl Drop for OneListener {
 
 impl Listeners {
     /// No sockets yet; calls will be put into `calls`.
-    pub(crate) fn new(calls: mpsc::Sender<Call>) -> Listeners {
+    pub(crate) fn new(instance: InstanceName, calls: mpsc::Sender<Call>) -> Listeners {
         Listeners {
+            instance,
             calls,
             sockets: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -100,12 +104,16 @@ impl Listeners {
 
     /// What could not be opened, and why.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
-        self.failures.iter().map(|(address, error)| (*address, error.as_str()))
+        self.failures
+            .iter()
+            .map(|(address, error)| (*address, error.as_str()))
     }
 
     /// Where calls are taken.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.sockets.values().filter_map(|one| one.listener.local_addr().ok())
+        self.sockets
+            .values()
+            .filter_map(|one| one.listener.local_addr().ok())
     }
 
     fn open(&self, address: SocketAddr) -> std::io::Result<OneListener> {
@@ -113,15 +121,28 @@ impl Listeners {
         for (ip, key) in &self.keys {
             set_key(&address, &listener, *ip, Some(key));
         }
-        let task = tokio::task::spawn_local(take_calls(Arc::clone(&listener), self.calls.clone()));
+        let task = tokio::task::spawn_local(take_calls(
+            self.instance.clone(),
+            Arc::clone(&listener),
+            self.calls.clone(),
+        ));
         Ok(OneListener { listener, task })
     }
 }
 
 fn addresses(listen: &Listen) -> BTreeSet<SocketAddr> {
-    let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let ips = if listen.addresses.is_empty() { &every[..] } else { &listen.addresses };
-    ips.iter().map(|ip| SocketAddr::new(*ip, listen.port)).collect()
+    let every = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    let ips = if listen.addresses.is_empty() {
+        &every[..]
+    } else {
+        &listen.addresses
+    };
+    ips.iter()
+        .map(|ip| SocketAddr::new(*ip, listen.port))
+        .collect()
 }
 
 fn set_key(at: &SocketAddr, listener: &TcpListener, peer: IpAddr, key: Option<&Md5Password>) {
@@ -134,11 +155,16 @@ fn set_key(at: &SocketAddr, listener: &TcpListener, peer: IpAddr, key: Option<&M
     }
 }
 
-async fn take_calls(listener: Arc<TcpListener>, calls: mpsc::Sender<Call>) {
+async fn take_calls(instance: InstanceName, listener: Arc<TcpListener>, calls: mpsc::Sender<Call>) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                if calls.send(Call { stream, remote }).await.is_err() {
+                let call = Call {
+                    instance: instance.clone(),
+                    stream,
+                    remote,
+                };
+                if calls.send(call).await.is_err() {
                     return;
                 }
             }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bgp_core::config::{PeerConfig, PeerName};
+use bgp_core::config::{InstanceName, PeerConfig, PeerName};
 use bgp_core::peer::{
     ConnId, Direction, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot, StopReason,
 };
+use bgp_core::record::RecordedEvent;
 use bgp_core::rib::{RibInput, SessionInfo};
 use bytes::Bytes;
 use router_types::Family;
@@ -19,6 +20,7 @@ use tokio::task::AbortHandle;
 use crate::connection::{self, ConnCommand, ConnEvent};
 use crate::failure::transport_failure;
 use crate::interface::session_addresses;
+use crate::recorder::Recorder;
 use crate::rib_thread::{RibMessage, RibSender};
 use crate::socket;
 
@@ -56,6 +58,7 @@ pub(crate) enum PeerCommand {
 
 /// A neighbour's task and all it holds.
 pub(crate) struct Session {
+    instance: InstanceName,
     name: PeerName,
     peer: Peer,
     /// What the RIB takes next, in order; while something waits here nothing is read.
@@ -63,6 +66,7 @@ pub(crate) struct Session {
     rib: RibSender,
     /// Where the RIB sends what this neighbour is to be sent.
     inbox: mpsc::UnboundedSender<PeerCommand>,
+    recorder: Recorder,
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
     dials: BTreeMap<ConnId, AbortHandle>,
@@ -76,19 +80,34 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by the instance, with what it has"
+    )]
     pub(crate) fn new(
+        instance: InstanceName,
         name: PeerName,
         config: PeerConfig,
         local: LocalSpeaker,
         seed: u64,
         rib: RibSender,
         inbox: mpsc::UnboundedSender<PeerCommand>,
+        recorder: Recorder,
     ) -> Session {
         let (events_of_connections, events) = mpsc::channel(INBOX);
         let (events_of_dials, dialled) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        recorder.note(&instance, now, || RecordedEvent::PeerBegins {
+            peer: name.clone(),
+            config: Box::new(config.clone()),
+            local: local.clone(),
+            seed,
+        });
         Session {
-            peer: Peer::new(name.clone(), config, local, seed, Instant::now()),
+            peer: Peer::new(name.clone(), config, local, seed, now),
+            instance,
             name,
+            recorder,
             for_rib: VecDeque::new(),
             rib,
             inbox,
@@ -106,6 +125,7 @@ impl Session {
 
     /// Runs until told to end, or until the instance is gone.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<PeerCommand>) {
+        let rib = self.rib.clone();
         loop {
             let deadline = self.peer.poll_timeout().map(|(at, _)| at);
             if deadline.is_some_and(|at| at <= Instant::now()) {
@@ -126,7 +146,7 @@ impl Session {
                     Some(command) => self.command(command),
                     None => return,
                 },
-                permit = self.rib.reserve(), if !may_read => match permit {
+                permit = rib.reserve(), if !may_read => match permit {
                     Some(permit) => {
                         if let Some(message) = self.for_rib.pop_front() {
                             permit.send(message);
@@ -148,7 +168,11 @@ impl Session {
             PeerCommand::Configure(config) => self.handle(PeerInput::Configure(config)),
             PeerCommand::Called(stream, remote) => self.called(stream, remote),
             PeerCommand::AskForRoutes(family) => self.handle(PeerInput::AskForRoutes { family }),
-            PeerCommand::Transmit { epoch, bytes, updates } => {
+            PeerCommand::Transmit {
+                epoch,
+                bytes,
+                updates,
+            } => {
                 self.transmit(epoch, bytes, updates);
             }
             PeerCommand::Snapshot(reply) => {
@@ -165,7 +189,10 @@ impl Session {
         match prepared {
             Ok(local) => {
                 self.calls += 1;
-                let conn = ConnId { direction: Direction::Incoming, serial: self.calls };
+                let conn = ConnId {
+                    direction: Direction::Incoming,
+                    serial: self.calls,
+                };
                 self.connect(conn, stream);
                 let addresses = session_addresses(local, remote);
                 self.handle(PeerInput::Called { conn, addresses });
@@ -190,7 +217,10 @@ impl Session {
                 self.handle(PeerInput::Connected { conn, addresses });
             }
             Err(error) => {
-                self.handle(PeerInput::ConnectFailed { conn, failure: transport_failure(&error) });
+                self.handle(PeerInput::ConnectFailed {
+                    conn,
+                    failure: transport_failure(&error),
+                });
             }
         }
     }
@@ -230,16 +260,25 @@ impl Session {
         if epoch != self.epoch {
             return; // for a session that is down
         }
-        let Some(connection) = self.established.and_then(|conn| self.connections.get(&conn)) else {
+        let Some(connection) = self
+            .established
+            .and_then(|conn| self.connections.get(&conn))
+        else {
             return;
         };
-        self.peer.count_updates_sent(u64::from(updates), bytes.len() as u64);
+        self.peer
+            .count_updates_sent(u64::from(updates), bytes.len() as u64);
         // A closed connection reports itself.
         let _ = connection.send(ConnCommand::Routes(bytes));
     }
 
     fn handle(&mut self, input: PeerInput) {
         let now = Instant::now();
+        self.recorder
+            .note(&self.instance, now, || RecordedEvent::Peer {
+                peer: self.name.clone(),
+                input: input.clone(),
+            });
         self.peer.handle(input, now);
         while let Some(output) = self.peer.poll_output() {
             self.output(output);
@@ -274,15 +313,27 @@ impl Session {
                     inbox: self.inbox.clone(),
                 });
             }
-            PeerOutput::Down { reason: _, keep_routes } => {
+            PeerOutput::Down {
+                reason: _,
+                keep_routes,
+            } => {
                 self.established = None;
-                self.tell_rib(RibInput::PeerDown { peer: self.name.clone(), keep_routes });
+                self.tell_rib(RibInput::PeerDown {
+                    peer: self.name.clone(),
+                    keep_routes,
+                });
             }
             PeerOutput::Routes(changes) => {
-                self.tell_rib(RibInput::Routes { peer: self.name.clone(), changes });
+                self.tell_rib(RibInput::Routes {
+                    peer: self.name.clone(),
+                    changes,
+                });
             }
             PeerOutput::Resend { family } => {
-                self.tell_rib(RibInput::Resend { peer: self.name.clone(), family });
+                self.tell_rib(RibInput::Resend {
+                    peer: self.name.clone(),
+                    family,
+                });
             }
         }
     }

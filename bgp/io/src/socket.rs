@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use bgp_core::config::{Md5Password, PeerAddress, PeerConfig};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Class selector 6, "network control" (RFC 4594 §3.1), where the fabric looks for it first.
@@ -21,7 +21,11 @@ const BACKLOG: i32 = 128;
 /// Opens a listening socket on one address. An IPv6 one takes IPv6 only, so that both families can
 /// be bound side by side.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -36,7 +40,11 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Dials a neighbour: password, TTL and source are set before the first packet.
 pub(crate) async fn dial(peer: &PeerConfig, ttl: u8) -> io::Result<TcpStream> {
     let remote = socket_address(&peer.address, peer.port)?;
-    let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(remote),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     if let Some(password) = &peer.password {
         set_md5(socket.as_fd(), remote.ip(), Some(password))?;
@@ -50,13 +58,20 @@ pub(crate) async fn dial(peer: &PeerConfig, ttl: u8) -> io::Result<TcpStream> {
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddr::new(local, 0).into())?;
     }
-    TcpSocket::from_std_stream(socket.into()).connect(remote).await
+    TcpSocket::from_std_stream(socket.into())
+        .connect(remote)
+        .await
 }
 
 /// Sets on a taken connection what a dialled one has.
 pub(crate) fn adopt(stream: &TcpStream, peer: &PeerConfig, ttl: u8) -> io::Result<()> {
     let remote = stream.peer_addr()?.ip();
-    prepare(&socket2::SockRef::from(stream), remote, ttl, peer.timers.hold_s())
+    prepare(
+        &socket2::SockRef::from(stream),
+        remote,
+        ttl,
+        peer.timers.hold_s(),
+    )
 }
 
 /// The address to dial, with the scope a link-local one needs.
@@ -102,9 +117,10 @@ fn set_traffic_class(socket: &Socket, address: IpAddr) -> io::Result<()> {
 }
 
 /// `struct tcp_md5sig` of `linux/tcp.h`.
-#[repr(C)]
+#[repr(C, align(8))]
 struct TcpMd5Sig {
-    address: libc::sockaddr_storage,
+    /// A `struct sockaddr_storage`.
+    address: [u8; 128],
     flags: u8,
     prefix_len: u8,
     key_len: u16,
@@ -113,6 +129,23 @@ struct TcpMd5Sig {
 }
 
 const _: () = assert!(size_of::<TcpMd5Sig>() == 128 + 8 + 80);
+
+/// An address as `struct sockaddr_in` or `sockaddr_in6` in a `sockaddr_storage`, port 0.
+fn storage(ip: IpAddr) -> [u8; 128] {
+    let mut bytes = [0; 128];
+    let family = match ip {
+        IpAddr::V4(v4) => {
+            bytes[4..8].copy_from_slice(&v4.octets());
+            libc::AF_INET
+        }
+        IpAddr::V6(v6) => {
+            bytes[8..24].copy_from_slice(&v6.octets());
+            libc::AF_INET6
+        }
+    };
+    bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+    bytes
+}
 
 /// Sets the TCP MD5 key (RFC 2385) a socket uses with one address, or removes it.
 ///
@@ -125,7 +158,7 @@ pub(crate) fn set_md5(
 ) -> io::Result<()> {
     let key = password.map_or(&[][..], Md5Password::reveal);
     let mut option = TcpMd5Sig {
-        address: SockAddr::from(SocketAddr::new(remote, 0)).as_storage(),
+        address: storage(remote),
         flags: 0,
         prefix_len: 0,
         key_len: u16::try_from(key.len()).expect("a password has at most 80 bytes"),
