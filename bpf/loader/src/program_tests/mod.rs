@@ -73,9 +73,10 @@ impl Node {
                 "link add {name} address {mac} type veth peer name {name}p"
             ));
             ip(&format!("link set {name} up"));
-            ip(&format!("link set {name}p up"));
         }
-        // The far side of the fabric is no sender of its own.
+        // The far sides of the pods' devices stay down, so that the kernels' own chatter (multicast
+        // listener reports, router solicitations) moves no counter.
+        ip("link set fabp up");
         sysctl("net/ipv4/ip_forward", "1");
         sysctl("net/ipv6/conf/all/forwarding", "1");
         ip("addr add 192.0.2.1/24 dev fab");
