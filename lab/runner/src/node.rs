@@ -343,14 +343,18 @@ impl Node {
                 self.exec_ok(&["setsid", "--fork", "sh", "-c", &script])?;
             }
         }
-        wait_for(
-            &format!("the main process of {}", self.name),
-            PROCESS_LIMIT,
-            || {
-                self.main_process()
-                    .with_context(|| format!("not running; log: {}", self.log_tail()))
-            },
-        )?;
+        let what = format!("the main process of {}", self.name);
+        let runs = wait_for(&what, PROCESS_LIMIT, || {
+            let is_recorded = self.path(&main.pid_file).exists();
+            ensure!(
+                is_recorded,
+                "no {}; log: {}",
+                main.pid_file,
+                self.log_tail()
+            );
+            Ok(self.main_process().is_some())
+        })?;
+        ensure!(runs, "{what} ended at once; log: {}", self.log_tail());
         Ok(())
     }
 
