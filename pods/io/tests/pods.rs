@@ -185,7 +185,7 @@ fn what_nobody_claims_is_removed_and_foreign_devices_stay() {
     fs::remove_file(node.config.state_directory.join("endpoints.journal")).unwrap();
     let mut netlink = node.netns.netlink();
     netlink
-        .create_link("cw0000000000", LinkKind::Dummy)
+        .create_link("cw0000000000", LinkKind::Bridge)
         .unwrap();
     let report = node.start();
     assert_eq!(
@@ -416,7 +416,7 @@ fn a_refused_add_leaves_nothing() {
     let pod = Pod::new();
     pod.netns
         .netlink()
-        .create_link("eth0", LinkKind::Dummy)
+        .create_link("eth0", LinkKind::Bridge)
         .unwrap();
     let failure = node.add_to(&pod, &[]).unwrap_err();
     assert_eq!(failure.code, Code::InvalidEnvironment);

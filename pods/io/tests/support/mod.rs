@@ -16,7 +16,7 @@ use bpf_loader::{Datapath, EndpointTraffic};
 use ipnet::IpNet;
 use pods_core::{Attachment, Endpoint, EndpointId, Failure};
 use pods_io::{Config, Manager, Mtu, StartError, StartReport, StoreError};
-use router_netlink::{LinkKind, Netlink, Netns, RouteFilter};
+use router_netlink::{Netlink, Netns, NewVeth, RouteFilter};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
@@ -85,17 +85,22 @@ impl Node {
         let netns = NamedNetns::new("node");
         let state = TempDir::with_prefix("cw-pods-test").unwrap();
         let mut netlink = netns.netlink();
-        let fabric = netlink
-            .create_link("fabric", LinkKind::Dummy)
-            .unwrap()
-            .index;
+        let cable = NewVeth {
+            name: "fabric",
+            peer_name: "tor",
+            peer_netns: None,
+            mtu: None,
+            mac: None,
+            peer_mac: None,
+        };
+        let fabric = netlink.create_veth(&cable).unwrap().index;
         netlink
             .add_address(fabric, "192.0.2.1/24".parse().unwrap())
             .unwrap();
         netlink
             .add_address(fabric, "2001:db8::1/64".parse().unwrap())
             .unwrap();
-        for name in ["fabric", "lo"] {
+        for name in ["fabric", "tor", "lo"] {
             let index = netlink.link_by_name(name).unwrap().index;
             let up = router_netlink::LinkChange {
                 up: Some(true),
@@ -284,9 +289,20 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let Some(running) = self.running.take() else {
-            return;
-        };
+        if let Some(running) = self.running.take() {
+            self.uninstall(running);
+        }
+        // Also where a test failed before the data plane was whole.
+        if self.pin_root.exists()
+            && let Err(error) = fs::remove_dir_all(&self.pin_root)
+        {
+            eprintln!("{} is left over: {error}", self.pin_root.display());
+        }
+    }
+}
+
+impl Node {
+    fn uninstall(&self, running: Running) {
         drop(running.manager);
         // The manager's thread lets go of the data plane when it ends.
         let deadline = Instant::now() + LIMIT;
@@ -304,11 +320,6 @@ impl Drop for Node {
             if !matches!(removed, Ok(Ok(()))) {
                 eprintln!("{} is left over: {removed:?}", self.pin_root.display());
             }
-        }
-        if self.pin_root.exists()
-            && let Err(error) = fs::remove_dir(&self.pin_root)
-        {
-            eprintln!("{} is left over: {error}", self.pin_root.display());
         }
     }
 }
