@@ -22,14 +22,9 @@ const NO_TOOLCHAIN: &str = "no eBPF toolchain: run `cargo xtask setup` (needs bp
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Flags of the eBPF build: line information for the verifier's log and bpftool, 32-bit
-/// arithmetic, and single loads for header fields that are not aligned.
-const RUSTFLAGS: [&str; 4] = [
-    "-Cdebuginfo=2",
-    "-Ctarget-cpu=v3",
-    "-Clink-arg=--btf",
-    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
-];
+/// Flags of the eBPF build: line information for the verifier's log and bpftool, and 32-bit
+/// arithmetic.
+const RUSTFLAGS: [&str; 3] = ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"];
 
 fn main() -> ExitCode {
     match build() {

@@ -31,7 +31,7 @@ pub struct Datapath {
     folder: PathBuf,
     hook: HookKind,
     adopted: bool,
-    ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     tables: Tables,
     registry: Registry,
 }

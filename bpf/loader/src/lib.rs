@@ -45,6 +45,8 @@ mod error;
 mod kernel;
 mod load;
 mod pins;
+#[cfg(test)]
+mod program_tests;
 mod registry;
 mod status;
 mod tables;

@@ -54,8 +54,8 @@ pub fn into_pod(ctx: &TcContext, pod: &AddressEntry) -> Result<Verdict, DropReas
     packet::set_macs(
         ctx,
         MacPair {
-            destination: pod.pod_mac,
-            source: pod.host_mac,
+            destination: packet::mac(&pod.pod_mac),
+            source: packet::mac(&pod.host_mac),
         },
     )?;
     count::received(ctx, pod.slot);

@@ -34,7 +34,7 @@ fn judge_ipv4(ctx: &TcContext) -> Result<Verdict, Refusal> {
         return Ok(Verdict::ToKernel);
     };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
-    let Some(pod) = (unsafe { ENDPOINTS_V4.get(header.destination) }) else {
+    let Some(pod) = (unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) }) else {
         return Ok(Verdict::ToKernel);
     };
     if header.header_bytes != packet::IPV4_BYTES {

@@ -13,7 +13,7 @@ use crate::{
     count::{self, Taker},
     deliver::{self, Obstacle},
     maps::{DEVICES, ENDPOINTS_V4, ENDPOINTS_V6},
-    packet::{self, IPV6_BYTES, Ipv6, Ipv6Header, MacPair, PROTOCOL_ICMPV6},
+    packet::{self, IPV6_BYTES, Ipv4, Ipv6, Ipv6Header, MacPair, PROTOCOL_ICMPV6},
     route::{self, Route},
 };
 
@@ -52,7 +52,11 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
         Err(reason) => return Err(refuse(ctx, reason)),
     };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
-    let sender = believe(ctx, unsafe { ENDPOINTS_V4.get(header.source) }, macs)?;
+    let sender = believe(
+        ctx,
+        unsafe { ENDPOINTS_V4.get(header.source.to_ne_bytes()) },
+        macs,
+    )?;
     let refused = |reason| Refusal {
         reason,
         slot: Some(sender.slot),
@@ -61,7 +65,7 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     if is_multicast_ipv4(header.destination) {
         return Err(refused(DropReason::Multicast));
     }
-    if macs.destination != sender.host_mac {
+    if !packet::is_same_mac(macs.destination, packet::mac(&sender.host_mac)) {
         return Err(refused(DropReason::ForeignMac));
     }
     if header.header_bytes != packet::IPV4_BYTES {
@@ -69,7 +73,7 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
         return Ok(to_kernel(ctx, sender.slot));
     }
     // SAFETY: as above.
-    if let Some(pod) = unsafe { ENDPOINTS_V4.get(header.destination) } {
+    if let Some(pod) = unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) } {
         return match deliver::forward_ipv4(ctx, &header, pod.mtu) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
@@ -115,7 +119,7 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
             Some(reason) => Err(refused(reason)),
         };
     }
-    if macs.destination != sender.host_mac {
+    if !packet::is_same_mac(macs.destination, packet::mac(&sender.host_mac)) {
         return Err(refused(DropReason::ForeignMac));
     }
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
@@ -160,7 +164,7 @@ fn judge_link_local(
         reason,
         slot: Some(device.slot),
     };
-    if macs.source != device.pod_mac {
+    if !packet::is_same_mac(macs.source, packet::mac(&device.pod_mac)) {
         return Err(refused(DropReason::SpoofedMac));
     }
     match refusal_of_link_scope(ctx, header) {
@@ -202,7 +206,7 @@ fn believe<'a>(
 ) -> Result<&'a AddressEntry, Refusal> {
     match entry {
         Some(entry) if entry.ifindex == packet::ifindex(ctx) => {
-            if macs.source == entry.pod_mac {
+            if packet::is_same_mac(macs.source, packet::mac(&entry.pod_mac)) {
                 Ok(entry)
             } else {
                 Err(Refusal {
@@ -245,13 +249,13 @@ fn to_kernel(ctx: &TcContext, slot: u32) -> Verdict {
 
 /// 224.0.0.0/4, and 240.0.0.0/4 with the limited broadcast in it (RFC 1112 §4).
 #[inline(always)]
-fn is_multicast_ipv4(address: [u8; 4]) -> bool {
-    address[0] >= 224
+fn is_multicast_ipv4(address: Ipv4) -> bool {
+    u32::from_be(address) >= 0xe000_0000
 }
 
 #[inline(always)]
 fn is_multicast_ipv6(address: &Ipv6) -> bool {
-    bytes(*address)[0] == 0xff
+    u32::from_be(address[0]) >= 0xff00_0000
 }
 
 #[inline(always)]

@@ -27,8 +27,25 @@ pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
 pub const PROTOCOL_ICMPV6: u8 = 58;
 
-/// An address in memory order, as words: the shape the map keys and helpers share.
+/// An address as one word in memory order.
+pub type Ipv4 = u32;
+
+/// An address as words in memory order.
 pub type Ipv6 = [u32; 4];
+
+/// A MAC address in memory order. Half words, because every MAC address in a frame or in a map
+/// value begins at an even offset.
+pub type Mac = [u16; 3];
+
+/// Types a header field can be read as: integers and arrays of them, for which any bytes are a
+/// value.
+pub trait Field: Copy {}
+impl Field for u8 {}
+impl Field for u16 {}
+impl Field for u32 {}
+impl<const N: usize> Field for [u8; N] {}
+impl<const N: usize> Field for [u16; N] {}
+impl<const N: usize> Field for [u32; N] {}
 
 /// The fields of an IPv4 header that decide anything.
 pub struct Ipv4Header {
@@ -43,8 +60,8 @@ pub struct Ipv4Header {
     pub dont_fragment: bool,
     /// Part of a fragmented packet, so that ports are not where they seem to be.
     pub is_fragment: bool,
-    pub source: [u8; 4],
-    pub destination: [u8; 4],
+    pub source: Ipv4,
+    pub destination: Ipv4,
 }
 
 /// The fields of an IPv6 header that decide anything.
@@ -62,8 +79,8 @@ pub struct Ipv6Header {
 /// Source and destination of the Ethernet header.
 #[derive(Clone, Copy)]
 pub struct MacPair {
-    pub destination: [u8; 6],
-    pub source: [u8; 6],
+    pub destination: Mac,
+    pub source: Mac,
 }
 
 /// Makes the headers readable: drivers may leave them in page fragments. Short frames stay short;
@@ -82,27 +99,31 @@ pub fn pull_headers(ctx: &TcContext) {
 }
 
 /// Reads a `T` at `offset`, if the frame's readable part reaches so far.
+///
+/// Headers begin at odd multiples of two, so words are not aligned. The kernel's verifier allows
+/// such loads where the machine has them (x86-64, arm64), and the eBPF target has one load
+/// instruction per size; `read_unaligned` would make four of it.
 #[inline(always)]
-pub fn read<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
+pub fn read<T: Field>(ctx: &TcContext, offset: u32) -> Option<T> {
     let at = ctx.data() + offset as usize;
     if at + size_of::<T>() > ctx.data_end() {
         return None;
     }
     // SAFETY: `at .. at + size_of::<T>()` is inside `data .. data_end`, checked above and by the
-    // verifier; `T` is only ever an integer or an array of integers, so any bytes are a value.
-    Some(unsafe { ptr::read_unaligned(at as *const T) })
+    // verifier; any bytes are a `T`; about alignment see above.
+    Some(unsafe { ptr::read(at as *const T) })
 }
 
 /// Writes a `T` at `offset`, if the frame's readable part reaches so far.
 #[inline(always)]
-fn write<T: Copy>(ctx: &TcContext, offset: u32, value: T) -> Option<()> {
+fn write<T: Field>(ctx: &TcContext, offset: u32, value: T) -> Option<()> {
     let at = ctx.data() + offset as usize;
     if at + size_of::<T>() > ctx.data_end() {
         return None;
     }
     // SAFETY: as in `read`; direct writes are allowed since the kernel unshares the header of a
     // frame before it runs a program that contains them.
-    unsafe { ptr::write_unaligned(at as *mut T, value) };
+    unsafe { ptr::write(at as *mut T, value) };
     Some(())
 }
 
@@ -110,6 +131,23 @@ fn write<T: Copy>(ctx: &TcContext, offset: u32, value: T) -> Option<()> {
 #[inline(always)]
 pub fn ethertype(ctx: &TcContext) -> Option<u16> {
     read::<u16>(ctx, 12).map(u16::from_be)
+}
+
+/// A MAC address out of a map value.
+#[inline(always)]
+pub fn mac(bytes: &[u8; 6]) -> Mac {
+    let [a, b, c, d, e, f] = *bytes;
+    [
+        u16::from_ne_bytes([a, b]),
+        u16::from_ne_bytes([c, d]),
+        u16::from_ne_bytes([e, f]),
+    ]
+}
+
+/// Whether two MAC addresses are the same.
+#[inline(always)]
+pub fn is_same_mac(one: Mac, other: Mac) -> bool {
+    one[0] == other[0] && one[1] == other[1] && one[2] == other[2]
 }
 
 /// Both MAC addresses.

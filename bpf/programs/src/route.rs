@@ -10,7 +10,10 @@ use aya_ebpf::{
     bindings::{
         BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS,
         BPF_FIB_LKUP_RET_UNREACHABLE, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as FibLookup,
-        bpf_redir_neigh as Neighbor,
+        bpf_fib_lookup__bindgen_ty_1 as LengthOrMtu, bpf_fib_lookup__bindgen_ty_2 as TosOrFlow,
+        bpf_fib_lookup__bindgen_ty_3 as Source, bpf_fib_lookup__bindgen_ty_4 as Destination,
+        bpf_fib_lookup__bindgen_ty_5 as VlanOrTable, bpf_redir_neigh as Neighbor,
+        bpf_redir_neigh__bindgen_ty_1 as NeighborAddress,
     },
     helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_redirect_neigh},
     programs::TcContext,
@@ -43,8 +46,8 @@ pub enum Route {
 #[inline(always)]
 pub fn find_ipv4(ctx: &TcContext, header: &Ipv4Header) -> Route {
     let key = FlowKey {
-        source: [word(header.source), 0, 0, 0],
-        destination: [word(header.destination), 0, 0, 0],
+        source: [header.source, 0, 0, 0],
+        destination: [header.destination, 0, 0, 0],
         ports: if header.is_fragment {
             0
         } else {
@@ -78,10 +81,12 @@ pub fn find_ipv6(ctx: &TcContext, header: &Ipv6Header) -> Route {
 /// Sends the packet out. The kernel finds the neighbour's MAC address, and waits for it if it must.
 #[inline(always)]
 pub fn leave(next_hop: &CachedNextHop) -> Verdict {
-    // SAFETY: the type is plain numbers; all zero is a value.
-    let mut neighbor: Neighbor = unsafe { mem::zeroed() };
-    neighbor.nh_family = next_hop.family;
-    neighbor.__bindgen_anon_1.ipv6_nh = next_hop.address;
+    let mut neighbor = Neighbor {
+        nh_family: next_hop.family,
+        __bindgen_anon_1: NeighborAddress {
+            ipv6_nh: next_hop.address,
+        },
+    };
     // SAFETY: the pointer and size describe a live local value.
     let code = unsafe {
         bpf_redirect_neigh(
@@ -124,25 +129,35 @@ fn find(ctx: &TcContext, key: &FlowKey) -> Route {
 /// One lookup in the kernel's tables, by its rules, as if the packet came in by its device.
 #[inline(always)]
 fn ask(ctx: &TcContext, key: &FlowKey) -> Route {
-    // SAFETY: the type is plain numbers; all zero is a value.
-    let mut question: FibLookup = unsafe { mem::zeroed() };
     let [source_port, destination_port] = split(key.ports);
-    question.l4_protocol = key.protocol;
-    question.sport = source_port;
-    question.dport = destination_port;
-    // A length of one byte fits everywhere: the answer then carries the route's MTU, and the
-    // caller compares, since it knows about GSO.
-    question.__bindgen_anon_1.tot_len = 1;
-    question.ifindex = key.ifindex;
-    if key.ip_version == 4 {
-        question.family = AF_INET;
-        question.__bindgen_anon_2.tos = key.traffic_class;
-    } else {
-        question.family = AF_INET6;
-        question.__bindgen_anon_2.flowinfo = (u32::from(key.traffic_class) << 20).to_be();
-    }
-    question.__bindgen_anon_3.ipv6_src = key.source;
-    question.__bindgen_anon_4.ipv6_dst = key.destination;
+    let is_ipv4 = key.ip_version == 4;
+    // Every field is written out: zeroing the whole first would be a call and a loop.
+    let mut question = FibLookup {
+        family: if is_ipv4 { AF_INET } else { AF_INET6 },
+        l4_protocol: key.protocol,
+        sport: source_port,
+        dport: destination_port,
+        // A length of one byte fits everywhere: the answer then carries the route's MTU, and the
+        // caller compares, since it knows about GSO.
+        __bindgen_anon_1: LengthOrMtu { tot_len: 1 },
+        ifindex: key.ifindex,
+        __bindgen_anon_2: TosOrFlow {
+            flowinfo: if is_ipv4 {
+                u32::from_ne_bytes([key.traffic_class, 0, 0, 0])
+            } else {
+                (u32::from(key.traffic_class) << 20).to_be()
+            },
+        },
+        __bindgen_anon_3: Source {
+            ipv6_src: key.source,
+        },
+        __bindgen_anon_4: Destination {
+            ipv6_dst: key.destination,
+        },
+        __bindgen_anon_5: VlanOrTable { tbid: 0 },
+        smac: [0; 6],
+        dmac: [0; 6],
+    };
     // SAFETY: the context is live, pointer and size describe a live local value.
     let answer = unsafe {
         bpf_fib_lookup(
@@ -171,7 +186,12 @@ fn ask(ctx: &TcContext, key: &FlowKey) -> Route {
                 ifindex: question.ifindex,
                 family,
                 address,
-                mtu: u32::from(mtu),
+                // A loopback device's 65536 does not fit into the field and reads as zero.
+                mtu: if mtu == 0 {
+                    u32::from(u16::MAX)
+                } else {
+                    u32::from(mtu)
+                },
             })
         }
         Ok(BPF_FIB_LKUP_RET_BLACKHOLE) => Route::Refused(DropReason::Blackhole),
@@ -181,11 +201,6 @@ fn ask(ctx: &TcContext, key: &FlowKey) -> Route {
         // or an error.
         _ => Route::Kernel,
     }
-}
-
-#[inline(always)]
-fn word(address: [u8; 4]) -> u32 {
-    u32::from_ne_bytes(address)
 }
 
 /// Both ports, each still in network order.
