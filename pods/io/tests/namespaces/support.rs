@@ -16,7 +16,7 @@ use bpf_loader::{Datapath, EndpointTraffic};
 use ipnet::IpNet;
 use pods_core::{Attachment, Endpoint, EndpointId, Failure};
 use pods_io::{Config, Manager, Mtu, StartError, StartReport, StoreError};
-use router_netlink::{LinkKind, Netlink, Netns, RouteFilter};
+use router_netlink::{Netlink, Netns, NewVeth, RouteFilter};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
@@ -69,7 +69,7 @@ pub(crate) struct Node {
     pub(crate) netns: NamedNetns,
     _state: TempDir,
     pub(crate) config: Config,
-    pin_root: PathBuf,
+    pub(crate) pin_root: PathBuf,
     running: Option<Running>,
     runtime: tokio::runtime::Runtime,
 }
@@ -85,17 +85,22 @@ impl Node {
         let netns = NamedNetns::new("node");
         let state = TempDir::with_prefix("cw-pods-test").unwrap();
         let mut netlink = netns.netlink();
-        let fabric = netlink
-            .create_link("fabric", LinkKind::Dummy)
-            .unwrap()
-            .index;
+        let cable = NewVeth {
+            name: "fabric",
+            peer_name: "tor",
+            peer_netns: None,
+            mtu: None,
+            mac: None,
+            peer_mac: None,
+        };
+        let fabric = netlink.create_veth(&cable).unwrap().index;
         netlink
             .add_address(fabric, "192.0.2.1/24".parse().unwrap())
             .unwrap();
         netlink
             .add_address(fabric, "2001:db8::1/64".parse().unwrap())
             .unwrap();
-        for name in ["fabric", "lo"] {
+        for name in ["fabric", "tor", "lo"] {
             let index = netlink.link_by_name(name).unwrap().index;
             let up = router_netlink::LinkChange {
                 up: Some(true),
@@ -220,8 +225,10 @@ impl Node {
     }
 
     /// Everything pods leave traces in: devices, addresses, routes, neighbours, map entries, and
-    /// held addresses.
+    /// held addresses. Not what IPv6 does on its own below `fe80::/10` and `ff00::/8`.
     pub(crate) fn traces(&self) -> Vec<String> {
+        let is_noise =
+            |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
         let mut netlink = self.netns.netlink();
         let mut traces: Vec<String> = Vec::new();
         traces.extend(
@@ -231,26 +238,20 @@ impl Node {
                 .into_iter()
                 .map(|l| format!("link {}", l.name)),
         );
+        let addresses = netlink.addresses().unwrap().into_iter();
         traces.extend(
-            netlink
-                .addresses()
-                .unwrap()
-                .into_iter()
-                .map(|a| format!("{a:?}")),
+            addresses
+                .filter(|a| !is_noise(a.address.addr()))
+                .map(|a| format!("address {}", a.address)),
         );
-        let routes = netlink.routes(RouteFilter::default()).unwrap();
+        let routes = netlink.routes(RouteFilter::default()).unwrap().into_iter();
         traces.extend(
             routes
-                .into_iter()
-                .map(|r| format!("{:?} {:?}", r.key, r.kind)),
+                .filter(|r| !is_noise(r.key.prefix.addr()))
+                .map(|r| format!("route {} {:?} {:?}", r.key.prefix, r.kind, r.protocol)),
         );
-        traces.extend(
-            netlink
-                .neighbours(None)
-                .unwrap()
-                .into_iter()
-                .map(|n| format!("{n:?}")),
-        );
+        let neighbours = netlink.neighbours(None).unwrap().into_iter();
+        traces.extend(neighbours.filter(|n| n.permanent).map(|n| format!("{n:?}")));
         let running = self.running.as_ref().unwrap();
         let datapath = running.datapath.lock().unwrap();
         traces.extend(
@@ -258,7 +259,7 @@ impl Node {
                 .endpoints()
                 .unwrap()
                 .iter()
-                .map(|e| format!("{e:?}")),
+                .map(|e| format!("{:?}", e.endpoint)),
         );
         let status = datapath.status().unwrap();
         traces.extend(status.attached.iter().map(|a| format!("{a:?}")));
@@ -284,9 +285,20 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let Some(running) = self.running.take() else {
-            return;
-        };
+        if let Some(running) = self.running.take() {
+            self.uninstall(running);
+        }
+        // Also where a test failed before the data plane was whole.
+        if self.pin_root.exists()
+            && let Err(error) = fs::remove_dir_all(&self.pin_root)
+        {
+            eprintln!("{} is left over: {error}", self.pin_root.display());
+        }
+    }
+}
+
+impl Node {
+    fn uninstall(&self, running: Running) {
         drop(running.manager);
         // The manager's thread lets go of the data plane when it ends.
         let deadline = Instant::now() + LIMIT;
@@ -305,12 +317,14 @@ impl Drop for Node {
                 eprintln!("{} is left over: {removed:?}", self.pin_root.display());
             }
         }
-        if self.pin_root.exists()
-            && let Err(error) = fs::remove_dir(&self.pin_root)
-        {
-            eprintln!("{} is left over: {error}", self.pin_root.display());
-        }
     }
+}
+
+/// What is in one list and not in the other, by which a failed comparison can be read.
+pub(crate) fn assert_same(now: &[String], before: &[String]) {
+    let gone: Vec<_> = before.iter().filter(|t| !now.contains(t)).collect();
+    let new: Vec<_> = now.iter().filter(|t| !before.contains(t)).collect();
+    assert!(now == before, "new: {new:#?}\ngone: {gone:#?}");
 }
 
 /// A container: a namespace and the names of its interface.
