@@ -1,1 +1,40 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0
+//! What users write: resources and node settings, read strictly.
+//!
+//! Resources are the YAML objects of `docs/guide`: the BGP kinds of Cilium as they are, ours of
+//! `causeway.io`, and the few fields of Kubernetes' Node and Secret that matter. This crate takes
+//! them from files to typed, valid structs ([`kinds`]) in a [`Store`]; what they mean is decided
+//! by the subsystems (`bgp-config` for BGP).
+//!
+//! A file goes through four steps. [`yaml`] turns text into trees in which every value knows its
+//! place. `schema` checks a tree against the schema of its kind, the same one the CRD files
+//! show. Then serde makes the struct, and `rules` checks what a schema cannot say. Every finding
+//! is a [`Diagnostic`] with file, document, line, column and field path; all findings of a file are
+//! reported, not only the first.
+//!
+//! Nothing here panics on what is in a file, and what a file can cost is bounded: bytes
+//! ([`parse::MAX_FILE_BYTES`]), nodes after alias expansion and depth ([`yaml`]).
+
+mod base64;
+pub mod condition;
+pub mod diagnostic;
+pub mod kinds;
+pub mod object;
+pub mod parse;
+mod path;
+mod pattern;
+mod rules;
+mod schema;
+pub mod selector;
+pub mod store;
+mod suggest;
+pub mod yaml;
+
+pub use condition::{Condition, ConditionStatus, Statement, Timestamp};
+pub use diagnostic::{Code, Diagnostic, Place, Severity};
+pub use object::{Body, Kind, Metadata, Object, ObjectKey};
+pub use selector::{LabelSelector, Labels};
+pub use store::{
+    Change, Entry, FileContent, FileEvent, FileStatus, ObjectStatus, Snapshot, Source, Store,
+    Stored,
+};
