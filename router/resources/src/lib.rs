@@ -33,6 +33,7 @@ pub mod yaml;
 pub use condition::{Condition, ConditionStatus, Statement, Timestamp};
 pub use diagnostic::{Code, Diagnostic, Place, Severity};
 pub use object::{Body, Kind, Metadata, Object, ObjectKey};
+pub use rules::parse_address;
 pub use selector::{LabelSelector, Labels};
 pub use store::{
     Change, Entry, FileContent, FileEvent, FileStatus, ObjectStatus, Snapshot, Source, Store,

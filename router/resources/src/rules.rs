@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use crate::base64;
 use crate::diagnostic::Code;
 use crate::kinds::{
-    Advertisement, AdvertisementType, AutoDiscovery, AutoDiscoveryMode, ClusterConfigSpec, Import,
-    ImportMode, Node, NodeConfigOverrideSpec, NodeConfigSpec, PeerConfigSpec, Secret,
+    Advertisement, AdvertisementType, Afi, AutoDiscovery, AutoDiscoveryMode, ClusterConfigSpec,
+    Import, ImportMode, Node, NodeConfigOverrideSpec, NodeConfigSpec, PeerConfigSpec, Secret,
 };
 use crate::object::{Body, Object};
 use crate::path::Path;
@@ -40,8 +40,8 @@ pub(crate) fn check(object: &Object) -> Vec<Finding> {
     rules.findings
 }
 
-/// An IP address with the zone a link-local one may have.
-pub(crate) fn parse_address(text: &str) -> Option<(IpAddr, Option<&str>)> {
+/// Reads an IP address with the zone a link-local one may have.
+pub fn parse_address(text: &str) -> Option<(IpAddr, Option<&str>)> {
     match text.split_once('%') {
         None => Some((text.parse().ok()?, None)),
         Some((address, zone)) => {
@@ -233,7 +233,7 @@ impl Rules {
             let path = path.join("families").join(index);
             self.selector(family.advertisements.as_ref(), path.join("advertisements"));
             if let Some(import) = &family.import {
-                self.import(import, &path.join("import"));
+                self.import(import, family.afi, &path.join("import"));
             }
             let is_same =
                 |other: &crate::kinds::Family| (other.afi, other.safi) == (family.afi, family.safi);
@@ -243,7 +243,7 @@ impl Rules {
         }
     }
 
-    fn import(&mut self, import: &Import, path: &Path) {
+    fn import(&mut self, import: &Import, afi: Afi, path: &Path) {
         let prefixes = import.prefixes.as_deref();
         match import.mode {
             ImportMode::Prefixes if prefixes.is_none_or(<[_]>::is_empty) => {
@@ -264,6 +264,15 @@ impl Rules {
             let Some(prefix) = self.prefix(&entry.prefix, path.join("prefix")) else {
                 continue;
             };
+            let is_of_family = match afi {
+                Afi::Ipv4 => prefix.addr().is_ipv4(),
+                Afi::Ipv6 => prefix.addr().is_ipv6(),
+                Afi::L2vpn | Afi::Ls | Afi::Opaque => true,
+            };
+            if !is_of_family {
+                let message = format!("{prefix} is not of the family it is listed under");
+                self.broken(path.join("prefix"), message);
+            }
             let own = i32::from(prefix.prefix_len());
             let widest = i32::from(prefix.max_prefix_len());
             let min = entry.min_length.unwrap_or(own);

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,29 @@ pub struct Node {
     /// What the node says of itself.
     #[serde(default)]
     pub status: NodeStatus,
+}
+
+impl Node {
+    /// The pod prefixes: the list, or the single field where only that is there.
+    pub fn pod_prefixes(&self) -> Vec<IpNet> {
+        let list = &self.spec.pod_cidrs;
+        let texts = if list.is_empty() {
+            self.spec.pod_cidr.as_slice()
+        } else {
+            list
+        };
+        texts.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// The addresses of type `InternalIP`, in the order they are listed.
+    pub fn internal_addresses(&self) -> Vec<IpAddr> {
+        let internal = self
+            .status
+            .addresses
+            .iter()
+            .filter(|a| a.address_type == "InternalIP");
+        internal.filter_map(|a| a.address.parse().ok()).collect()
+    }
 }
 
 /// What is wanted of a node.
