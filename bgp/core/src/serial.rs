@@ -136,3 +136,58 @@ pub(crate) mod hex {
         }
     }
 }
+
+/// Shared bytes as hexadecimal digits.
+pub(crate) mod shared_hex {
+    use std::sync::Arc;
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(v: &Arc<[u8]>, s: S) -> Result<S::Ok, S::Error> {
+        hex::serialize(v, s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Arc<[u8]>, D::Error> {
+        hex::deserialize(d).map(Into::into)
+    }
+}
+
+/// A list of things with `Display` and `FromStr`.
+pub(crate) mod texts {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use super::*;
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(v: &[T], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(v.iter().map(ToString::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(d: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(d)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+/// A device index as a number, or null.
+pub(crate) mod link_option {
+    use router_types::LinkIndex;
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(v: &Option<LinkIndex>, s: S) -> Result<S::Ok, S::Error> {
+        v.map(|link| link.0).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D>(d: D) -> Result<Option<LinkIndex>, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        Ok(Option::<u32>::deserialize(d)?.map(LinkIndex))
+    }
+}
