@@ -20,7 +20,9 @@ pub struct Explanation {
 
 /// The entry of a code, without regard to case; `CW` and leading zeros may be left out.
 pub fn find(code: &str) -> Option<&'static Explanation> {
-    let digits = code.trim_start_matches(['C', 'c']).trim_start_matches(['W', 'w']);
+    let digits = code
+        .trim_start_matches(['C', 'c'])
+        .trim_start_matches(['W', 'w']);
     let number: u16 = digits.parse().ok()?;
     let name = format!("CW{number:04}");
     EXPLANATIONS.iter().find(|e| e.code == name)
@@ -32,7 +34,12 @@ const fn entry(
     meaning: &'static str,
     remedy: &'static str,
 ) -> Explanation {
-    Explanation { code, title, meaning, remedy }
+    Explanation {
+        code,
+        title,
+        meaning,
+        remedy,
+    }
 }
 
 /// Every code, in order.
@@ -132,7 +139,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "Resource files are bounded so that a mistake cannot exhaust the daemon.",
         "Split it into several files of the resources directory.",
     ),
-    entry("CW0103", "A file is not UTF-8", "YAML is read as UTF-8 only.", "Save the file as UTF-8."),
+    entry(
+        "CW0103",
+        "A file is not UTF-8",
+        "YAML is read as UTF-8 only.",
+        "Save the file as UTF-8.",
+    ),
     entry(
         "CW0104",
         "A file is not YAML",
@@ -171,7 +183,12 @@ pub const EXPLANATIONS: &[Explanation] = &[
          silently leave a default in force.",
         "The message suggests near names. Field names are case sensitive.",
     ),
-    entry("CW0110", "A field is missing", "The kind requires the field.", "Add it."),
+    entry(
+        "CW0110",
+        "A field is missing",
+        "The kind requires the field.",
+        "Add it.",
+    ),
     entry(
         "CW0111",
         "A value has the wrong type",
@@ -305,12 +322,21 @@ mod tests {
     #[test]
     fn codes_are_well_formed_and_in_order() {
         for pair in EXPLANATIONS.windows(2) {
-            assert!(pair[0].code < pair[1].code, "{} before {}", pair[0].code, pair[1].code);
+            assert!(
+                pair[0].code < pair[1].code,
+                "{} before {}",
+                pair[0].code,
+                pair[1].code
+            );
         }
         for e in EXPLANATIONS {
             assert_eq!(e.code.len(), 6, "{}", e.code);
             assert!(e.code.starts_with("CW"), "{}", e.code);
-            assert!(!e.title.ends_with('.') && e.remedy.ends_with('.'), "{}", e.code);
+            assert!(
+                !e.title.ends_with('.') && e.remedy.ends_with('.'),
+                "{}",
+                e.code
+            );
         }
     }
 

@@ -30,7 +30,14 @@ pub struct Failure {
 impl Failure {
     /// A failure with nothing but a sentence yet.
     pub fn new(code: &'static str, exit: Exit, what: impl Into<String>) -> Failure {
-        Failure { code, what: what.into(), place: None, why: None, fix: None, exit }
+        Failure {
+            code,
+            what: what.into(),
+            place: None,
+            why: None,
+            fix: None,
+            exit,
+        }
     }
 
     /// Adds the object, file or socket.
@@ -65,7 +72,9 @@ impl Failure {
             io::ErrorKind::NotFound => Exit::NotFound,
             _ => Exit::Refused,
         };
-        Failure::new("CW0010", exit, what).at(path.display().to_string()).why(error.to_string())
+        Failure::new("CW0010", exit, what)
+            .at(path.display().to_string())
+            .why(error.to_string())
     }
 
     /// What the daemon said.
@@ -85,15 +94,21 @@ impl Failure {
                 Exit::Refused,
                 Some("compare the versions with `causeway version`"),
             ),
-            Code::DeadlineExceeded | Code::Cancelled => {
-                ("CW0004", Exit::Timeout, Some("try again with a longer --timeout"))
-            }
-            Code::Unavailable => {
-                ("CW0001", Exit::Unreachable, Some("look with `systemctl status causewayd`"))
-            }
-            Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => {
-                ("CW0008", Exit::Refused, Some("the daemon's log: `journalctl -u causewayd`"))
-            }
+            Code::DeadlineExceeded | Code::Cancelled => (
+                "CW0004",
+                Exit::Timeout,
+                Some("try again with a longer --timeout"),
+            ),
+            Code::Unavailable => (
+                "CW0001",
+                Exit::Unreachable,
+                Some("look with `systemctl status causewayd`"),
+            ),
+            Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => (
+                "CW0008",
+                Exit::Refused,
+                Some("the daemon's log: `journalctl -u causewayd`"),
+            ),
         };
         let mut failure = Failure::new(code, exit, what);
         failure.why = (!message.is_empty()).then_some(message);
@@ -126,7 +141,10 @@ impl From<ConnectError> for Failure {
         let failure = Failure::new("CW0001", Exit::Unreachable, "cannot reach the daemon")
             .why(error.to_string());
         match error {
-            ConnectError::NoPermission(_) => Failure { exit: Exit::Refused, ..failure },
+            ConnectError::NoPermission(_) => Failure {
+                exit: Exit::Refused,
+                ..failure
+            },
             _ => failure.fix("start causewayd, or name its socket with --socket"),
         }
     }

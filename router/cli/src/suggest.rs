@@ -2,10 +2,7 @@
 //! "Did you mean".
 
 /// The candidate a user most likely meant; `None` when none is near.
-pub fn nearest<'a>(
-    typed: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_ascii_lowercase();
     let distance = |c: &str| strsim::damerau_levenshtein(&typed, &c.to_ascii_lowercase());
     let measured = candidates.into_iter().map(|c| (distance(c), c));

@@ -89,11 +89,16 @@ fn render_listing(listing: &Listing, options: &Options, look: &Look) -> Result<S
             let rows = items.iter().flat_map(|item| &item.rows);
             let table = Table {
                 columns: shown.iter().map(|&index| &listing.columns[index]).collect(),
-                rows: rows.map(|row| shown.iter().map(|&i| &row[i]).collect()).collect(),
+                rows: rows
+                    .map(|row| shown.iter().map(|&i| &row[i]).collect())
+                    .collect(),
             };
             Ok(table.render(look, !options.no_headers))
         }
-        Format::Name => Ok(items.iter().map(|item| format!("{}\n", item.name)).collect()),
+        Format::Name => Ok(items
+            .iter()
+            .map(|item| format!("{}\n", item.name))
+            .collect()),
         Format::Json | Format::Yaml | Format::JsonPath(_) => {
             let mut fields = listing.fields.clone();
             let objects = items.iter().map(|item| item.json.clone()).collect();
@@ -109,9 +114,7 @@ fn render_page(page: &Page, options: &Options, look: &Look) -> Result<String, Fa
     }
     match &options.format {
         Format::Table => Ok(render_lines(&page.lines, look)),
-        Format::Wide => {
-            Ok(render_lines(&page.lines, look) + &render_lines(&page.wide_lines, look))
-        }
+        Format::Wide => Ok(render_lines(&page.lines, look) + &render_lines(&page.wide_lines, look)),
         Format::Name => Ok(format!("{}\n", page.name)),
         Format::Json | Format::Yaml | Format::JsonPath(_) => {
             render_document(&document(page.kind, page.json.clone()), &options.format)
@@ -147,7 +150,11 @@ fn render_document(document: &Value, format: &Format) -> Result<String, Failure>
 fn sorted<'a>(listing: &'a Listing, by: Option<&str>) -> Result<Vec<&'a Item>, Failure> {
     let mut items: Vec<&Item> = listing.items.iter().collect();
     let Some(by) = by else { return Ok(items) };
-    let Some(index) = listing.columns.iter().position(|column| column.is_called(by)) else {
+    let Some(index) = listing
+        .columns
+        .iter()
+        .position(|column| column.is_called(by))
+    else {
         let titles: Vec<&str> = listing.columns.iter().map(|c: &Column| c.title).collect();
         let near = crate::suggest::nearest(by, titles.iter().copied());
         let fix = match near {
@@ -159,7 +166,9 @@ fn sorted<'a>(listing: &'a Listing, by: Option<&str>) -> Result<Vec<&'a Item>, F
     let nothing = Cell::default();
     items.sort_by(|a, b| {
         let cell = |item: &'a Item| item.rows.first().map(|row| &row[index]);
-        cell(a).unwrap_or(&nothing).compare(cell(b).unwrap_or(&nothing))
+        cell(a)
+            .unwrap_or(&nothing)
+            .compare(cell(b).unwrap_or(&nothing))
     });
     Ok(items)
 }

@@ -72,7 +72,12 @@ fn nodes(path: &str, document: &Value) -> Result<Vec<String>, Failure> {
     };
     let parsed = JsonPath::parse(&path).map_err(|e| wrong(&path, e.to_string()))?;
     let found = parsed.query(document).all().into_iter();
-    Ok(found.map(|node| node.as_str().map_or_else(|| node.to_string(), str::to_owned)).collect())
+    Ok(found
+        .map(|node| {
+            node.as_str()
+                .map_or_else(|| node.to_string(), str::to_owned)
+        })
+        .collect())
 }
 
 fn wrong(path: &str, why: String) -> Failure {
@@ -107,7 +112,10 @@ mod tests {
 
     #[test]
     fn braces_make_a_template() {
-        let text = apply("{.items[*].name}: {.items[0]['x-y']}\\n{\"end\"}", &document());
+        let text = apply(
+            "{.items[*].name}: {.items[0]['x-y']}\\n{\"end\"}",
+            &document(),
+        );
         assert_eq!(text.unwrap(), "a b: true\nend\n");
     }
 
@@ -120,7 +128,11 @@ mod tests {
     fn a_broken_path_is_a_usage_error() {
         for path in ["$.items[", "{.items", "$.a b"] {
             let failure = apply(path, &document()).unwrap_err();
-            assert_eq!((failure.code, failure.exit), ("CW0006", crate::exit::Exit::Usage), "{path}");
+            assert_eq!(
+                (failure.code, failure.exit),
+                ("CW0006", crate::exit::Exit::Usage),
+                "{path}"
+            );
         }
     }
 }

@@ -46,7 +46,11 @@ pub struct Look {
 
 impl Look {
     /// No colour, ASCII, no width: what a pipe in the C locale gets.
-    pub const PLAIN: Look = Look { color: false, unicode: false, width: None };
+    pub const PLAIN: Look = Look {
+        color: false,
+        unicode: false,
+        width: None,
+    };
 
     /// What standard output (or standard error) can show, by the environment.
     pub fn detect(choice: ColorChoice, for_stderr: bool) -> Look {
@@ -64,13 +68,21 @@ impl Look {
             ColorChoice::Auto => !set("NO_COLOR") && (forced || (terminal && !dumb)),
         };
         // POSIX: the first of these that is set and not empty decides.
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(|name| set(name));
-        let unicode = locale.and_then(|name| std::env::var(name).ok()).is_some_and(|value| {
-            let value = value.to_ascii_lowercase();
-            value.contains("utf-8") || value.contains("utf8")
-        });
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .find(|name| set(name));
+        let unicode = locale
+            .and_then(|name| std::env::var(name).ok())
+            .is_some_and(|value| {
+                let value = value.to_ascii_lowercase();
+                value.contains("utf-8") || value.contains("utf8")
+            });
         let width = terminal.then(columns).flatten();
-        Look { color, unicode, width }
+        Look {
+            color,
+            unicode,
+            width,
+        }
     }
 
     /// The text with the colour of its meaning.
@@ -110,7 +122,12 @@ fn columns() -> Option<usize> {
     if let Some(columns) = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()) {
         return Some(columns);
     }
-    let mut size = nix::libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let mut size = nix::libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: TIOCGWINSZ writes a winsize and `size` is one; the descriptor is only asked.
     let result = unsafe { nix::libc::ioctl(1, nix::libc::TIOCGWINSZ, &mut size) };
     (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))

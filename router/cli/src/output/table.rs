@@ -30,7 +30,12 @@ pub struct Column {
 impl Column {
     /// A column that is always there.
     pub const fn new(title: &'static str) -> Column {
-        Column { title, wide: false, right: false, prose: false }
+        Column {
+            title,
+            wide: false,
+            right: false,
+            prose: false,
+        }
     }
 
     /// The column for `-o wide` only.
@@ -40,12 +45,18 @@ impl Column {
 
     /// The column with its cells at the right.
     pub const fn right(self) -> Column {
-        Column { right: true, ..self }
+        Column {
+            right: true,
+            ..self
+        }
     }
 
     /// The column as one that may be broken.
     pub const fn prose(self) -> Column {
-        Column { prose: true, ..self }
+        Column {
+            prose: true,
+            ..self
+        }
     }
 
     /// Whether the user means this column: its title without regard to case, blanks and hyphens.
@@ -70,12 +81,18 @@ pub struct Cell {
 impl Cell {
     /// A text of no special meaning.
     pub fn plain(text: impl Into<String>) -> Cell {
-        Cell { text: text.into(), tone: Tone::Plain }
+        Cell {
+            text: text.into(),
+            tone: Tone::Plain,
+        }
     }
 
     /// A text with a meaning.
     pub fn toned(tone: Tone, text: impl Into<String>) -> Cell {
-        Cell { text: text.into(), tone }
+        Cell {
+            text: text.into(),
+            tone,
+        }
     }
 
     /// A heading.
@@ -141,7 +158,9 @@ impl Table<'_> {
             .enumerate()
             .map(|(index, column)| {
                 let cells = self.rows.iter().map(|row| row[index].text.width()).max();
-                cells.unwrap_or(0).max(if headers { column.title.width() } else { 0 })
+                cells
+                    .unwrap_or(0)
+                    .max(if headers { column.title.width() } else { 0 })
             })
             .collect();
         if let Some(terminal) = look.width {
@@ -149,7 +168,10 @@ impl Table<'_> {
         }
         let mut text = String::new();
         if headers {
-            let titles = self.columns.iter().map(|c| (c.title.to_owned(), Tone::Strong));
+            let titles = self
+                .columns
+                .iter()
+                .map(|c| (c.title.to_owned(), Tone::Strong));
             self.write_line(&mut text, look, &widths, &titles.collect::<Vec<_>>());
         }
         for row in &self.rows {
@@ -193,8 +215,17 @@ impl Table<'_> {
         }
     }
 
-    fn write_line(&self, text: &mut String, look: &Look, widths: &[usize], cells: &[(String, Tone)]) {
-        let last = cells.iter().rposition(|(cell, _)| !cell.is_empty()).unwrap_or(0);
+    fn write_line(
+        &self,
+        text: &mut String,
+        look: &Look,
+        widths: &[usize],
+        cells: &[(String, Tone)],
+    ) {
+        let last = cells
+            .iter()
+            .rposition(|(cell, _)| !cell.is_empty())
+            .unwrap_or(0);
         for (index, (cell, tone)) in cells.iter().enumerate().take(last + 1) {
             let padding = " ".repeat(widths[index].saturating_sub(cell.width()));
             let painted = look.paint(*tone, cell);
@@ -236,17 +267,28 @@ fn break_lines(text: &str, width: usize) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const COLUMNS: [Column; 3] =
-        [Column::new("Name"), Column::new("Routes").right(), Column::new("Reason").prose()];
+    const COLUMNS: [Column; 3] = [
+        Column::new("Name"),
+        Column::new("Routes").right(),
+        Column::new("Reason").prose(),
+    ];
 
     fn rendered(look: Look, headers: bool) -> String {
         let cells = [
             ["tor-a", "7", "established"],
-            ["tor-b", "1200", "no answer from the peer within the connect retry time"],
+            [
+                "tor-b",
+                "1200",
+                "no answer from the peer within the connect retry time",
+            ],
         ]
         .map(|row| row.map(Cell::from));
         let rows = cells.iter().map(|row| row.iter().collect()).collect();
-        Table { columns: COLUMNS.iter().collect(), rows }.render(&look, headers)
+        Table {
+            columns: COLUMNS.iter().collect(),
+            rows,
+        }
+        .render(&look, headers)
     }
 
     #[test]
@@ -261,9 +303,18 @@ mod tests {
 
     #[test]
     fn prose_is_broken_to_fit_a_narrow_terminal() {
-        let text = rendered(Look { width: Some(40), ..Look::PLAIN }, true);
+        let text = rendered(
+            Look {
+                width: Some(40),
+                ..Look::PLAIN
+            },
+            true,
+        );
         assert!(text.lines().all(|line| line.len() <= 40), "{text}");
-        assert!(text.contains("\n                 the peer within the\n"), "{text}");
+        assert!(
+            text.contains("\n                 the peer within the\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -81,7 +81,10 @@ impl Page {
     pub fn field(&mut self, label: &str, value: impl Into<Cell>) {
         let value = value.into();
         if !value.text.is_empty() {
-            self.lines.push(vec![Cell::plain(format!("  {:<24}", format!("{label}:"))), value]);
+            self.lines.push(vec![
+                Cell::plain(format!("  {:<24}", format!("{label}:"))),
+                value,
+            ]);
         }
     }
 
