@@ -12,11 +12,17 @@
 //! is a [`Diagnostic`] with file, document, line, column and field path; all findings of a file are
 //! reported, not only the first.
 //!
+//! [`DirectorySource`] watches a directory and yields [`FileEvent`]s for [`Store::apply`];
+//! [`check()`] reads files once, for `causeway config check`; [`generate_crds`] makes the files of
+//! `deploy/crds`. [`Settings`] are the node's own settings in `causeway.yaml`.
+//!
 //! Nothing here panics on what is in a file, and what a file can cost is bounded: bytes
 //! ([`parse::MAX_FILE_BYTES`]), nodes after alias expansion and depth ([`yaml`]).
 
 mod base64;
+pub mod check;
 pub mod condition;
+pub mod crd;
 pub mod diagnostic;
 pub mod kinds;
 pub mod object;
@@ -26,15 +32,21 @@ mod pattern;
 mod rules;
 mod schema;
 pub mod selector;
+pub mod settings;
+pub mod source;
 pub mod store;
 mod suggest;
 pub mod yaml;
 
+pub use check::{Report, check};
 pub use condition::{Condition, ConditionStatus, Statement, Timestamp};
+pub use crd::generate_crds;
 pub use diagnostic::{Code, Diagnostic, Place, Severity};
 pub use object::{Body, Kind, Metadata, Object, ObjectKey};
 pub use rules::parse_address;
 pub use selector::{LabelSelector, Labels};
+pub use settings::{Effective, Settings};
+pub use source::{DirectorySource, StopHandle, WatchOptions};
 pub use store::{
     Change, Entry, FileContent, FileEvent, FileStatus, ObjectStatus, Snapshot, Source, Store,
     Stored,
