@@ -18,6 +18,7 @@ use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
 pub use change::{Change, Effect};
+pub(crate) use local::family_of;
 pub use local::{ExportAttributes, LocalRoute, LocalRoutes};
 pub use policy::{ImportMode, ImportPolicy, PrefixRange};
 pub use timers::Timers;

@@ -143,6 +143,12 @@ pub enum PeerInput {
         #[serde(with = "serial::hex")]
         bytes: Vec<u8>,
     },
+    /// Bytes wait that the caller does not hand in yet, since the RIB is busy: the neighbour is
+    /// alive, and its HoldTimer restarts.
+    Alive {
+        /// On which connection.
+        conn: ConnId,
+    },
     /// A connection is gone.
     Closed {
         /// Which one.
@@ -280,6 +286,13 @@ impl Peer {
             PeerInput::ConnectFailed { conn, failure } => self.connect_failed(conn, failure, now),
             PeerInput::Called { conn, addresses } => self.called(conn, addresses, now),
             PeerInput::Bytes { conn, bytes } => self.bytes(conn, &bytes, now),
+            PeerInput::Alive { conn } => {
+                if let Some(connection) = self.connection_mut(conn.direction)
+                    && connection.conn == conn
+                {
+                    connection.heard(now);
+                }
+            }
             PeerInput::Closed { conn, failure } => self.closed(conn, failure, now),
             PeerInput::AskForRoutes { family } => self.ask_for_routes(family, now),
             PeerInput::Timeout => self.timeout(now),

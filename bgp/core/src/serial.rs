@@ -170,7 +170,10 @@ pub(crate) mod texts {
         D: Deserializer<'de>,
     {
         let texts = Vec::<String>::deserialize(d)?;
-        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+        texts
+            .iter()
+            .map(|text| text.parse().map_err(D::Error::custom))
+            .collect()
     }
 }
 
