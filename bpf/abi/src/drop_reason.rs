@@ -83,11 +83,13 @@ drop_reasons! {
     Blackhole = 15, "blackhole", false;
     /// The packet could not be rewritten (out of memory).
     RewriteFailed = 16, "rewrite-failed", false;
+    /// The destination MAC address is not the gateway's: the pod's neighbour entry is wrong.
+    ForeignMac = 17, "foreign-mac", false;
 }
 
 impl DropReason {
     /// One more than the largest number: the size of an array indexed by reason.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 18;
 
     /// The number in maps.
     #[must_use]

@@ -201,7 +201,7 @@ const FIELD_OFFSETS: &[usize] = &[
     core::mem::offset_of!(CachedNextHop, family),
     core::mem::offset_of!(CachedNextHop, address),
     core::mem::offset_of!(CachedNextHop, mtu),
-    core::mem::offset_of!(RouteCacheEntry, expires_jiffies),
+    core::mem::offset_of!(RouteCacheEntry, expires_ns),
     core::mem::offset_of!(RouteCacheEntry, generation),
     core::mem::offset_of!(RouteCacheEntry, key),
     core::mem::offset_of!(RouteCacheEntry, next_hop),

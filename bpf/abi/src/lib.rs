@@ -12,16 +12,18 @@
 
 #![no_std]
 
+mod checksum;
 mod counters;
 mod drop_reason;
 mod endpoint;
 mod flow;
 mod layout;
 
+pub use checksum::checksum_after_ttl_decrement;
 pub use counters::{DropCounter, DropKey, EndpointCounters};
 pub use drop_reason::{DropReason, UnknownDropReason};
 pub use endpoint::{AddressEntry, DeviceEntry};
-pub use flow::{CachedNextHop, FlowKey, ROUTE_CACHE_MILLISECONDS, RouteCacheEntry};
+pub use flow::{CachedNextHop, FlowKey, ROUTE_CACHE_NANOSECONDS, RouteCacheEntry};
 pub use layout::{LAYOUT_HASH, MAPS, MapKind, MapLayout, Plain, memory_bytes};
 
 /// Names of the maps, as they are in the object file and in the pin folder.

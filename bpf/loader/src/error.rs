@@ -190,6 +190,14 @@ pub enum Error {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A program is not usable.
+    #[error("the program {role} is not usable: {source}")]
+    Program {
+        /// Which.
+        role: Role,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file operation in the pin folder failed.
     #[error("cannot {action} {path}: {source}")]
     PinFolder {

@@ -39,9 +39,17 @@
 mod attach;
 mod config;
 mod datapath;
+mod device;
 mod endpoint;
 mod error;
+mod kernel;
+mod load;
+mod pins;
+#[cfg(test)]
+mod program_tests;
+mod registry;
 mod status;
+mod tables;
 
 pub use bpf_abi::{DropReason, MAX_ENDPOINTS};
 pub use config::{Config, DEFAULT_PIN_ROOT, HookChoice};

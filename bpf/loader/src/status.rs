@@ -9,12 +9,17 @@ use router_types::LinkIndex;
 use crate::{Endpoint, Error};
 
 /// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookKind {
     /// A TCX link, pinned.
     Tcx,
     /// A filter of the `clsact` queueing discipline.
     Clsact,
+}
+
+impl HookKind {
+    /// Every kind.
+    pub const ALL: [HookKind; 2] = [HookKind::Tcx, HookKind::Clsact];
 }
 
 impl fmt::Display for HookKind {

@@ -389,7 +389,7 @@ mod tests {
     fn lowest_first_and_released_ones_last() {
         let mut ipam = ipam(&["10.1.0.0/29"]);
         let now = Instant::now();
-        let mut next = |ipam: &mut Ipam, now| ipam.allocate(Family::V4, EndpointId(1), now);
+        let next = |ipam: &mut Ipam, now| ipam.allocate(Family::V4, EndpointId(1), now);
         assert_eq!(next(&mut ipam, now), Ok(ip("10.1.0.2")));
         assert_eq!(next(&mut ipam, now), Ok(ip("10.1.0.3")));
         ipam.release(ip("10.1.0.3"), now);

@@ -15,6 +15,7 @@
 //!   Interface, version 1.1.0. Each step yields a [`journal::Record`]; the caller makes it durable
 //!   *before* it acts on it.
 //! * [`journal`] is the format of the file those records live in, and its replay.
+//! * [`cni`] is what the runtime's JSON and arguments mean, and what it is answered.
 //! * [`Failure`] is what a container runtime is told when something is refused, with the codes of
 //!   the CNI specification.
 //!
@@ -41,6 +42,7 @@
 //! address back. The journal names the boot it belongs to: after a reboot no pod namespace exists
 //! any more, so every endpoint is dropped and its addresses are handed out last.
 
+pub mod cni;
 mod endpoint;
 mod failure;
 mod ipam;

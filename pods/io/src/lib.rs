@@ -59,6 +59,6 @@ mod worker;
 
 pub use config::{Config, Mtu};
 pub use manager::{Manager, QUEUE_LENGTH, StartError};
-pub use plumbing::{GATEWAY_V4, GATEWAY_V6, ROUTE_PROTOCOL};
+pub use plumbing::ROUTE_PROTOCOL;
 pub use report::{EndpointView, PodsStatus, Resync, StartReport};
 pub use store::StoreError;

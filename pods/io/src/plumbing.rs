@@ -4,22 +4,18 @@
 //! Every function may be called at any time, any number of times: it looks first and writes what
 //! differs.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bpf_loader::{Datapath, MacAddr};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use pods_core::{Endpoint, Mac};
+use ipnet::IpNet;
+use pods_core::{Endpoint, Mac, cni};
 use router_netlink::{
     KernelRoute, Link, LinkChange, MacAddress, Netlink, Netns, NewVeth, Protocol, RouteFilter,
     RouteKind, RouteSpec, Sysctl,
 };
 use router_types::{Forwarding, LinkIndex, NextHop, RouteKey, TableId};
 
-/// The pods' IPv4 gateway. Link-local (RFC 3927), so that it takes no address of any CIDR.
-pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The pods' IPv6 gateway.
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The protocol number on host routes to pods. Above those that `rt_protos` names, and not BGP's,
 /// whose routes the RIB prunes.
 pub const ROUTE_PROTOCOL: Protocol = Protocol(202);
@@ -239,10 +235,7 @@ pub(crate) fn find_host_device(
 
 /// The gateways of the families an endpoint has.
 pub(crate) fn gateways(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
-    endpoint.addresses.iter().map(|a| match a {
-        IpAddr::V4(_) => IpAddr::V4(GATEWAY_V4),
-        IpAddr::V6(_) => IpAddr::V6(GATEWAY_V6),
-    })
+    endpoint.addresses.iter().map(|a| cni::gateway(*a))
 }
 
 /// The whole-length prefix of an address.
@@ -422,13 +415,9 @@ fn host_route_spec(address: IpAddr, link: LinkIndex) -> RouteSpec {
 }
 
 fn default_route(gateway: IpAddr, link: LinkIndex) -> RouteSpec {
-    let prefix = match gateway {
-        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
-        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
-    };
     let key = RouteKey {
         table: TableId::MAIN,
-        prefix,
+        prefix: cni::everything(gateway),
     };
     let hop = NextHop {
         via: Some(gateway),

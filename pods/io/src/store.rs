@@ -278,3 +278,6 @@ fn keep_damaged(path: &Path, bytes: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,7 +147,9 @@ impl Worker {
             }
             Command::SetMtu(mtu, reply) => {
                 self.config.mtu = mtu;
-                drop(reply.send(()));
+                if reply.send(()).is_err() {
+                    tracing::debug!("nobody waits to hear that the MTU was changed");
+                }
             }
             Command::Resync(reply) => {
                 if let Err(error) = self.resync() {
