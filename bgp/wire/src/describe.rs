@@ -128,6 +128,8 @@ pub struct NotificationReport {
     pub meaning: &'static str,
     /// The other operator's message.
     pub communication: Option<String>,
+    /// What the data says, in words.
+    pub detail: Option<String>,
     /// The data in hexadecimal.
     pub data: String,
 }
@@ -286,6 +288,7 @@ fn notification_report(notification: &Notification) -> NotificationReport {
         name: notification.kind.to_string(),
         meaning: notification.kind.meaning(),
         communication: notification.communication(),
+        detail: notification.detail(),
         data: hex::write(&notification.data),
     }
 }

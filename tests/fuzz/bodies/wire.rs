@@ -106,14 +106,13 @@ fn read_update(view: &UpdateView<'_>, context: &SessionContext) {
     for fault in update.faults(&decoded) {
         assert!(!fault.to_string().is_empty());
     }
-    for nlri in [
+    let lists = [
         Some(update.withdrawn),
         Some(update.announced),
         update.mp_withdrawn,
-    ] {
-        if let Some(nlri) = nlri {
-            assert_eq!(nlri.iter().count(), nlri.count());
-        }
+    ];
+    for nlri in lists.into_iter().flatten() {
+        assert_eq!(nlri.iter().count(), nlri.count());
     }
     // Canonical bytes are whole attributes, ascending and without duplicates.
     let codes: Vec<u8> = RawAttributes::new(&canonical)

@@ -168,6 +168,8 @@ fn write_notification(f: &mut fmt::Formatter<'_>, n: &NotificationReport) -> fmt
     writeln!(f, "        {}", n.meaning)?;
     if let Some(text) = &n.communication {
         writeln!(f, "        message: \"{text}\"")?;
+    } else if let Some(detail) = &n.detail {
+        writeln!(f, "        {detail}")?;
     } else if !n.data.is_empty() {
         writeln!(f, "        data {}", n.data)?;
     }
