@@ -11,7 +11,7 @@ use crate::object::{Body, Kind, Metadata, Object};
 use crate::path::Path;
 use crate::rules;
 use crate::schema::{self, Finding, Values};
-use crate::store::Source;
+use crate::snapshot::Source;
 use crate::suggest;
 use crate::yaml::{self, Node, Value};
 
