@@ -19,7 +19,7 @@ use crate::diagnostic::{Code, Place};
 /// The deepest nesting that is read. No kind needs more than a dozen levels; arbitrary beyond that.
 pub const MAX_DEPTH: usize = 64;
 
-/// The most a file may expand to: bytes of text plus [`NODE_WEIGHT`] for every value, aliases
+/// The most a file may expand to: bytes of text plus 64 for every value, aliases
 /// counted each time they are used. 64 MiB, about a million values: arbitrary, far above any
 /// useful file and far below what hurts.
 pub const MAX_WEIGHT: usize = 64 << 20;

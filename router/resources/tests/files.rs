@@ -142,6 +142,26 @@ fn secrets_do_not_appear_in_findings_or_debug_output() {
 }
 
 #[test]
+fn objects_are_shown_with_their_defaults_and_without_their_secrets() {
+    let shown = |text: &str| parse(text).objects[0].object.to_redacted_json();
+    let peer = shown(PEER);
+    assert_eq!(peer["apiVersion"], "cilium.io/v2");
+    assert_eq!(peer["metadata"]["name"], "tor");
+    assert_eq!(peer["spec"]["timers"]["holdTimeSeconds"], 9);
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a, annotations: {x: hunter2}}\n\
+                data: {key: aHVudGVyMg==}\nstringData: {password: hunter2}\n";
+    let secret = shown(text).to_string();
+    assert!(
+        secret.contains("password") && secret.contains("key"),
+        "{secret}"
+    );
+    assert!(
+        !secret.contains("hunter2") && !secret.contains("aHVudGVyMg"),
+        "{secret}"
+    );
+}
+
+#[test]
 fn bytes_that_are_not_text_are_refused() {
     let parsed = parse_file(Path::new("f.yaml"), b"a: 1\nb: \xff\n");
     assert_eq!(
