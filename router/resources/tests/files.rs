@@ -200,3 +200,47 @@ fn no_cut_or_flipped_byte_of_a_manifest_panics() {
         }
     }
 }
+
+#[test]
+fn what_a_file_of_nonsense_costs_is_bounded() {
+    let documents = "---\napiVersion: a\nkind: b\nmetadata: {}\n".repeat(30_000);
+    let parsed = parse(&documents);
+    assert!(parsed.diagnostics.iter().any(|d| d.is_error()));
+    assert!(parsed.diagnostics.len() <= 101);
+    let fields: String = (0..100_000).map(|i| format!("  field{i}: x\n")).collect();
+    let parsed = parse(&format!(
+        "{}{fields}",
+        PEER.replace("spec:\n", "spec:\n  a: b\n")
+    ));
+    assert!(parsed.diagnostics.len() <= 101);
+}
+
+/// The reader is ours; what it understands must be what others understand.
+#[test]
+fn the_manifests_read_as_another_yaml_reader_reads_them() {
+    let tricky = "a: &x {b: 1, c: [~, null, '']}\nd: *x\ne:\n  <<: *x\n  b: 2\nf: |\n  two\n  lines\n\
+                  g: >-\n  folded\n  text\nh: \"\\u00e9\\n\"\ni: 0x1f\nj: -0.5\nk: True\nl: 1.5e3\n";
+    for text in [
+        CLUSTER, PEER, OURS, ADVERT, OVERRIDE, ALPHA, KUBERNETES, tricky,
+    ] {
+        let theirs: Vec<serde_json::Value> = serde_saphyr::from_multiple(text).unwrap();
+        let (documents, errors) = router_resources::yaml::read(text);
+        assert_eq!(errors, []);
+        let ours: Vec<serde_json::Value> = documents.iter().map(|d| d.root.to_json()).collect();
+        let theirs: Vec<serde_json::Value> = theirs.into_iter().map(without_nulls).collect();
+        assert_eq!(ours, theirs);
+    }
+}
+
+/// Empty fields are absent fields to us.
+fn without_nulls(value: serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key, without_nulls(value)))
+            .collect(),
+        serde_json::Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::condition::parse_rfc3339;
 use crate::diagnostic::{Code, Place};
+use crate::parse::MAX_FINDINGS;
 use crate::path::Path;
 use crate::pattern;
 use crate::suggest;
@@ -68,6 +69,9 @@ impl Checker {
     }
 
     fn node(&mut self, schema: &Json, node: &Node, path: &Path) {
+        if self.findings.len() >= MAX_FINDINGS {
+            return;
+        }
         match (schema["type"].as_str(), &node.value) {
             (None, _) => {}
             (Some("object"), Value::Mapping(_)) => self.mapping(schema, node, path),
@@ -96,6 +100,9 @@ impl Checker {
         let properties = schema["properties"].as_object();
         let keeps_unknown = schema["x-kubernetes-preserve-unknown-fields"] == true;
         for pair in pairs {
+            if self.findings.len() >= MAX_FINDINGS {
+                return;
+            }
             let below = path.join(pair.key.as_str());
             let property = properties.and_then(|p| p.get(&pair.key));
             let property = property.or_else(|| schema.get("additionalProperties"));
