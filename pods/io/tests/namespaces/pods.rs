@@ -454,3 +454,29 @@ fn a_refused_add_leaves_nothing() {
     assert_eq!(nowhere.unwrap_err().code, Code::InvalidEnvironment);
     assert_same(&node.traces(), &before);
 }
+
+#[test]
+fn the_mtu_is_the_fabrics_and_enough_for_ipv6() {
+    let node = Node::started(&BOTH);
+    let mut netlink = node.netns.netlink();
+    let fabric = netlink.link_by_name("fabric").unwrap().index;
+    let mut set = |mtu| {
+        let change = LinkChange {
+            mtu: Some(mtu),
+            ..LinkChange::default()
+        };
+        netlink.change_link(fabric, &change).unwrap();
+    };
+    set(9000);
+    let (a, b) = (Pod::new(), Pod::new());
+    assert_eq!(node.add(&a).mtu, 9000);
+    assert_eq!(a.netns.netlink().link_by_name("eth0").unwrap().mtu, 9000);
+    set(1200);
+    let failure = node.add_to(&b, &[]).unwrap_err();
+    assert_eq!(failure.code, Code::InvalidConfig);
+    node.wait(node.manager().set_pod_cidrs(vec![net("10.201.0.0/24")]))
+        .unwrap();
+    assert_eq!(node.add(&b).mtu, 1200);
+    node.check(&a).unwrap();
+    node.check(&b).unwrap();
+}
