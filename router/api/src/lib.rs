@@ -16,6 +16,7 @@
 
 mod client;
 pub mod cni;
+pub mod explain;
 mod server;
 
 /// Messages, clients and servers of package `causeway.v1alpha1`, generated from the proto files.

@@ -6,7 +6,7 @@
 //!
 //! * [`RouteTable`]: the routes this daemon owns (one route protocol, one metric), as
 //!   [`router_reconcile::Operations`]: listed, written and deleted in batches.
-//! * [`Watcher`]: a stream of link, address, neighbour-free route changes, with an explicit
+//! * [`Watcher`]: a stream of link, address and route changes, with an explicit
 //!   [`Event::Lost`] when the kernel dropped some and everything must be read again.
 //! * [`Netlink`]: one socket in one namespace, with a method for each thing one can ask.
 //! * [`Netns`]: a handle on a namespace, and code run inside it on a thread of its own.
@@ -40,8 +40,10 @@ mod neighbour;
 mod netlink;
 mod netns;
 mod route;
+mod route_table;
 mod socket;
 mod sysctl;
+mod watch;
 
 pub use address::Address;
 pub use error::{Error, Problem};
@@ -50,4 +52,6 @@ pub use neighbour::Neighbour;
 pub use netlink::Netlink;
 pub use netns::Netns;
 pub use route::{KernelNextHop, KernelRoute, Protocol, RouteFilter, RouteKind, RouteSpec};
+pub use route_table::{Ownership, RouteTable};
 pub use sysctl::Sysctl;
+pub use watch::{Event, Watcher};

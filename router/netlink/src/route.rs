@@ -507,7 +507,7 @@ mod tests {
             ),
             (
                 "2001:db8::/32",
-                vec![hop("fe80::1", 3, 1), hop("2001:db8:1::1", 4, 7)],
+                vec![hop("2001:db8:1::1", 4, 7), hop("fe80::1", 3, 1)],
             ),
         ];
         for (prefix, hops) in cases {

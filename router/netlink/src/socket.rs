@@ -47,6 +47,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) message_type: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// The socket whose request this answers or tells of; 0 for the kernel's own doing.
+    pub(crate) port: u32,
     /// Header and payload.
     pub(crate) bytes: &'a [u8],
 }
@@ -79,6 +81,7 @@ pub(crate) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
             message_type: u16::from_ne_bytes(header[4..6].try_into().ok()?),
             flags: u16::from_ne_bytes(header[6..8].try_into().ok()?),
             sequence: u32::from_ne_bytes(header[8..12].try_into().ok()?),
+            port: u32::from_ne_bytes(header[12..16].try_into().ok()?),
             bytes: bytes.get(..length)?,
         };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -118,6 +121,13 @@ impl Socket {
             outgoing: Vec::new(),
             incoming: Vec::with_capacity(RECEIVE_BUFFER),
         })
+    }
+
+    /// The address the kernel knows the socket by.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        self.inner.get_address(&mut address)?;
+        Ok(address.port_number())
     }
 
     /// Asks for one change and waits for the kernel's word.

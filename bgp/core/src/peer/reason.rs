@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a session is down, as data and in an operator's words.
+
+use std::fmt;
+
+use bgp_wire::{ErrorKind, Notification};
+use router_types::Asn;
+use serde::{Deserialize, Serialize};
+
+use crate::fsm::State;
+use crate::serial;
+
+/// What the transport reports about an attempt or a connection that failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TransportFailure {
+    /// What happened.
+    pub kind: FailureKind,
+    /// The system's own words.
+    pub text: String,
+}
+
+/// The sort of a transport failure, as far as it changes what to look for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// Nobody listens there (`ECONNREFUSED`).
+    Refused,
+    /// Nobody answered (`ETIMEDOUT`).
+    TimedOut,
+    /// No way to get there (`ENETUNREACH`, `EHOSTUNREACH`).
+    Unreachable,
+    /// The neighbour broke the connection (`ECONNRESET`, `EPIPE`).
+    Reset,
+    /// The neighbour closed the connection.
+    Closed,
+    /// The local address or interface to call from is not there (`EADDRNOTAVAIL`, `ENODEV`).
+    NoLocalAddress,
+    /// Anything else.
+    Other,
+}
+
+/// Why the caller ends a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum StopReason {
+    /// Shut down by an operator, with words for the neighbour's (RFC 9003).
+    Shutdown {
+        /// Up to 255 bytes; empty for none.
+        message: String,
+    },
+    /// The neighbour is configured no more.
+    Deconfigured,
+    /// A configuration change that needs another session.
+    ConfigurationChange,
+    /// Reset by an operator; comes back at once.
+    Reset,
+    /// More routes than the import policy allows; comes back after a long pause.
+    PrefixLimit {
+        /// The limit.
+        limit: u32,
+    },
+    /// Nothing could be sent for the hold time (RFC 9687).
+    SendHoldTimer,
+    /// This speaker restarts and will be back: the connection is closed without a word, so that
+    /// a neighbour with graceful restart keeps the routes (RFC 4724 §4).
+    PlannedRestart,
+    /// The instance stops because of what is said here.
+    Other {
+        /// For logs and status.
+        text: String,
+    },
+}
+
+impl StopReason {
+    /// The NOTIFICATION to say goodbye with; `None` for a silent close.
+    pub(super) fn notification(&self) -> Option<Notification> {
+        Some(match self {
+            StopReason::Shutdown { message } => {
+                Notification::with_communication(ErrorKind::ADMINISTRATIVE_SHUTDOWN, message)
+            }
+            StopReason::Deconfigured => Notification::new(ErrorKind::PEER_DECONFIGURED),
+            StopReason::ConfigurationChange => {
+                Notification::new(ErrorKind::OTHER_CONFIGURATION_CHANGE)
+            }
+            StopReason::Reset => Notification::new(ErrorKind::ADMINISTRATIVE_RESET),
+            StopReason::PrefixLimit { .. } => Notification::new(ErrorKind::MAXIMUM_PREFIXES),
+            StopReason::SendHoldTimer => Notification::new(ErrorKind::SEND_HOLD_TIMER_EXPIRED),
+            StopReason::PlannedRestart => return None,
+            StopReason::Other { .. } => Notification::new(ErrorKind::CEASE),
+        })
+    }
+}
+
+/// A NOTIFICATION as it is remembered.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NotificationText {
+    /// Error code.
+    pub code: u8,
+    /// Error subcode.
+    pub subcode: u8,
+    /// Its data.
+    #[serde(with = "serial::hex")]
+    pub data: Vec<u8>,
+    /// Code and subcode by name, with the shutdown communication where there is one.
+    pub text: String,
+    /// What it means to an operator.
+    pub meaning: String,
+}
+
+impl From<&Notification> for NotificationText {
+    fn from(notification: &Notification) -> Self {
+        NotificationText {
+            code: notification.kind.code,
+            subcode: notification.kind.subcode,
+            data: notification.data.clone(),
+            text: notification.to_string(),
+            meaning: notification.kind.meaning().to_string(),
+        }
+    }
+}
+
+/// Why a session is down or an attempt failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DownReason {
+    /// Not started yet.
+    NotStarted,
+    /// Ended from this side.
+    Stopped(StopReason),
+    /// The attempt to connect failed.
+    ConnectFailed {
+        /// What the transport said.
+        failure: TransportFailure,
+        /// Whether an MD5 password is configured, which is a likely cause of silence.
+        password: bool,
+    },
+    /// The connection broke.
+    ConnectionLost {
+        /// What the transport said.
+        failure: TransportFailure,
+        /// How far the session had come.
+        state: State,
+    },
+    /// The neighbour was silent for the hold time.
+    HoldTimerExpired {
+        /// How far the session had come.
+        state: State,
+        /// The time that ran out, in seconds.
+        hold_s: u16,
+    },
+    /// The neighbour ended it.
+    NotificationReceived(NotificationText),
+    /// This speaker ended it because of what it received.
+    NotificationSent(NotificationText),
+    /// The AS number in the neighbour's OPEN is another one.
+    PeerAs {
+        /// What it says it is.
+        #[serde(with = "serial::asn")]
+        found: Asn,
+        /// What was configured.
+        #[serde(with = "serial::asn")]
+        configured: Asn,
+    },
+    /// The neighbour's identifier is the own one.
+    SameRouterId,
+    /// There is no family that both ends carry.
+    NoCommonFamily {
+        /// What the neighbour offers.
+        offered: Vec<String>,
+        /// What is configured here.
+        configured: Vec<String>,
+    },
+    /// A message came that the state does not allow.
+    UnexpectedMessage {
+        /// The state.
+        state: State,
+        /// The message.
+        message: String,
+    },
+    /// The other one of two connections was kept (RFC 4271 §6.8). No error.
+    Collision,
+}
+
+impl DownReason {
+    /// Whether routes are kept for a neighbour that does graceful restart: it went away without
+    /// meaning to, or it speaks RFC 8538 and did not ask for a hard reset.
+    pub fn keeps_routes(&self, notification_support: bool) -> bool {
+        match self {
+            DownReason::ConnectionLost { .. } => true,
+            DownReason::HoldTimerExpired { .. } => notification_support,
+            DownReason::NotificationReceived(text) => {
+                notification_support && (text.code, text.subcode) != (6, 9)
+            }
+            DownReason::NotStarted
+            | DownReason::Stopped(_)
+            | DownReason::ConnectFailed { .. }
+            | DownReason::NotificationSent(_)
+            | DownReason::PeerAs { .. }
+            | DownReason::SameRouterId
+            | DownReason::NoCommonFamily { .. }
+            | DownReason::UnexpectedMessage { .. }
+            | DownReason::Collision => false,
+        }
+    }
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DownReason::NotStarted => f.write_str("not started"),
+            DownReason::Stopped(reason) => write!(f, "{reason}"),
+            DownReason::ConnectFailed { failure, password } => connect_failed(f, failure, *password),
+            DownReason::ConnectionLost { failure, state } => match (failure.kind, state) {
+                (FailureKind::Closed, State::OpenSent) => f.write_str(
+                    "the peer closed the connection without a word after our OPEN: \
+                     is this node's address configured there as a neighbour?",
+                ),
+                (FailureKind::Closed, _) => {
+                    write!(f, "the peer closed the connection in {state} without a NOTIFICATION")
+                }
+                (FailureKind::TimedOut, _) => write!(
+                    f,
+                    "the connection died in {state}: what was sent was not acknowledged ({})",
+                    failure.text
+                ),
+                _ => write!(f, "the connection broke in {state}: {}", failure.text),
+            },
+            DownReason::HoldTimerExpired { state: State::OpenSent, hold_s } => write!(
+                f,
+                "connected, but the peer sent no OPEN for {hold_s} s: is it BGP that listens there?"
+            ),
+            DownReason::HoldTimerExpired { hold_s, .. } => {
+                write!(f, "nothing was heard from the peer for the hold time of {hold_s} s")
+            }
+            DownReason::NotificationReceived(text) => {
+                write!(f, "the peer sent {}. {}", text.text, text.meaning)
+            }
+            DownReason::NotificationSent(text) => {
+                write!(f, "the peer was sent {}. {}", text.text, text.meaning)
+            }
+            DownReason::PeerAs { found, configured } => {
+                write!(f, "peer AS is {found}, configured {configured}")
+            }
+            DownReason::SameRouterId => f.write_str(
+                "the peer has the same router id and AS as this speaker: give one another router id",
+            ),
+            DownReason::NoCommonFamily { offered, configured } => write!(
+                f,
+                "no address family in common: the peer offers {}, configured {}",
+                offered.join(", "),
+                configured.join(", ")
+            ),
+            DownReason::UnexpectedMessage { state, message } => {
+                write!(f, "the peer sent {message}, which is not allowed in {state}")
+            }
+            DownReason::Collision => f.write_str("both sides connected; the other connection goes on"),
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Shutdown { message } if message.is_empty() => {
+                f.write_str("shut down by the operator")
+            }
+            StopReason::Shutdown { message } => write!(f, "shut down by the operator: {message}"),
+            StopReason::Deconfigured => f.write_str("removed from the configuration"),
+            StopReason::ConfigurationChange => {
+                f.write_str("the configuration changed in a way that needs a new session")
+            }
+            StopReason::Reset => f.write_str("reset by the operator"),
+            StopReason::PrefixLimit { limit } => write!(
+                f,
+                "the peer sent more routes than the limit of {limit}: raise maxRoutes or have it send fewer"
+            ),
+            StopReason::SendHoldTimer => {
+                f.write_str("the peer read nothing for the hold time (RFC 9687)")
+            }
+            StopReason::PlannedRestart => f.write_str("the speaker restarts"),
+            StopReason::Other { text } => f.write_str(text),
+        }
+    }
+}
+
+fn connect_failed(
+    f: &mut fmt::Formatter<'_>,
+    failure: &TransportFailure,
+    password: bool,
+) -> fmt::Result {
+    match failure.kind {
+        FailureKind::Refused => {
+            f.write_str("connection refused: does the peer run BGP on this address and port?")
+        }
+        FailureKind::TimedOut if password => f.write_str("no answer: is the MD5 password right?"),
+        FailureKind::TimedOut => f.write_str(
+            "no answer: is the address right, the path open, and does the peer want an MD5 password?",
+        ),
+        FailureKind::Unreachable => {
+            write!(f, "no way to the peer ({}): is there a route and a link?", failure.text)
+        }
+        FailureKind::NoLocalAddress => write!(
+            f,
+            "the local address or interface to call from is not there: {}",
+            failure.text
+        ),
+        FailureKind::Reset | FailureKind::Closed | FailureKind::Other => {
+            write!(f, "cannot connect: {}", failure.text)
+        }
+    }
+}

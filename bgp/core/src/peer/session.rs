@@ -1,0 +1,638 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What happens on a connection: messages, timers, collisions and the end.
+
+use std::time::{Duration, Instant};
+
+use bgp_wire::{ErrorKind, MessageKind, Notification, Open, RefreshKind, RouteRefresh, frame};
+use router_types::Family;
+
+use super::connection::{Agreed, Connection, LARGE_HOLD, Phase};
+use super::open::{self, Negotiated, OpenStyle};
+use super::reason::{DownReason, FailureKind, NotificationText, TransportFailure};
+use super::{
+    CloseHow, ConnId, Direction, IDLE_HOLD_CAP, IDLE_HOLD_PREFIX_LIMIT, Outgoing, Peer, PeerOutput,
+    SessionAddresses,
+};
+use super::{Event, Notice, Reaction, State, react};
+use crate::config::ConnectMode;
+use crate::peer::status::NotificationRecord;
+use crate::peer::update;
+use crate::routes::RouteChange;
+
+impl Direction {
+    fn other(self) -> Direction {
+        match self {
+            Direction::Outgoing => Direction::Incoming,
+            Direction::Incoming => Direction::Outgoing,
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn connected(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
+        match self.outgoing {
+            Outgoing::Connect { conn: ours, .. } if ours == conn => {
+                self.send_open(conn, addresses, now);
+                self.note(Event::TcpCrAcked, now);
+            }
+            // Given up meanwhile.
+            Outgoing::Idle { .. }
+            | Outgoing::Active { .. }
+            | Outgoing::Connect { .. }
+            | Outgoing::Up(_) => {
+                self.outputs.push_back(PeerOutput::Close {
+                    conn,
+                    how: CloseHow::Abort,
+                });
+            }
+        }
+    }
+
+    pub(super) fn called(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
+        let idle = matches!(self.outgoing, Outgoing::Idle { .. });
+        if idle || self.config.connect == ConnectMode::Active {
+            self.refuse_call(conn, ErrorKind::CONNECTION_REJECTED);
+            return;
+        }
+        if let Some(up) = self.established() {
+            let restarts = up
+                .negotiated()
+                .is_some_and(|n| n.graceful_restart.is_some());
+            let direction = up.conn.direction;
+            if !restarts {
+                self.refuse_call(conn, ErrorKind::CONNECTION_COLLISION);
+                return;
+            }
+            // RFC 4724 §4.2: the neighbour has restarted and its old connection is dead.
+            let failure = TransportFailure {
+                kind: FailureKind::Reset,
+                text: "the peer restarted and called again".into(),
+            };
+            let reason = DownReason::ConnectionLost {
+                failure,
+                state: State::Established,
+            };
+            self.drop_connection(direction, None, &reason);
+            self.record.failed(reason, now);
+            if direction == Direction::Outgoing {
+                self.outgoing = Outgoing::Active { retry_at: None };
+            }
+            self.note(Event::TcpConnectionFails, now);
+        } else if self.incoming.is_some() {
+            // The neighbour gave the first one up, or it would not call again.
+            self.drop_connection(Direction::Incoming, None, &DownReason::Collision);
+        }
+        self.send_open(conn, addresses, now);
+        self.note(Event::TcpConnectionConfirmed, now);
+    }
+
+    pub(super) fn closed(&mut self, conn: ConnId, failure: TransportFailure, now: Instant) {
+        let Some(connection) = self.connection(conn.direction).filter(|c| c.conn == conn) else {
+            return;
+        };
+        let reason = DownReason::ConnectionLost {
+            failure,
+            state: connection.state(),
+        };
+        self.end(conn.direction, Event::TcpConnectionFails, None, reason, now);
+    }
+
+    pub(super) fn bytes(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
+        let Some(connection) = self
+            .connection_mut(conn.direction)
+            .filter(|c| c.conn == conn)
+        else {
+            return;
+        };
+        let mut unread = std::mem::take(&mut connection.unread);
+        unread.extend_from_slice(bytes);
+        let mut read = 0;
+        // A message may end the connection; what follows it is then not looked at.
+        while let Some(connection) = self.connection(conn.direction).filter(|c| c.conn == conn) {
+            match frame::next(&unread[read..], connection.max_len()) {
+                Ok(Some(message)) => {
+                    read += message.len;
+                    let len = message.len as u64;
+                    self.record.counters.received.count(message.kind, 1, len);
+                    self.message(conn.direction, message.kind, message.body, now);
+                }
+                Ok(None) => {
+                    unread.drain(..read);
+                    if let Some(connection) = self.connection_mut(conn.direction) {
+                        connection.unread = unread;
+                    }
+                    return;
+                }
+                Err(notification) => {
+                    let reason = DownReason::NotificationSent((&notification).into());
+                    let event = Event::BgpHeaderErr;
+                    self.end(conn.direction, event, Some(notification), reason, now);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn ask_for_routes(&mut self, family: Family, now: Instant) {
+        let Some(connection) = self.established() else {
+            return;
+        };
+        let Some(negotiated) = connection.negotiated() else {
+            return;
+        };
+        if negotiated.context.family(family).is_none() {
+            return;
+        }
+        if negotiated.route_refresh {
+            let conn = connection.conn;
+            let mut bytes = Vec::new();
+            RouteRefresh {
+                family,
+                kind: RefreshKind::Request,
+            }
+            .encode(&mut bytes);
+            self.send(conn, MessageKind::RouteRefresh, bytes);
+        } else {
+            // RFC 2918 §1: without it only a new session brings the routes again.
+            self.stop(super::StopReason::ConfigurationChange, now);
+        }
+    }
+
+    fn message(&mut self, direction: Direction, kind: MessageKind, body: &[u8], now: Instant) {
+        match kind {
+            MessageKind::Open => match Open::decode(body) {
+                Ok(open) => self.open_received(direction, open, now),
+                Err(notification) => {
+                    let reason = DownReason::NotificationSent((&notification).into());
+                    self.end(
+                        direction,
+                        Event::BgpOpenMsgErr,
+                        Some(notification),
+                        reason,
+                        now,
+                    );
+                }
+            },
+            MessageKind::Keepalive => self.event(direction, Event::KeepAliveMsg, now),
+            MessageKind::Notification => self.notification_received(direction, body, now),
+            MessageKind::Update => self.update_received(direction, body, now),
+            MessageKind::RouteRefresh => self.refresh_received(direction, body, now),
+        }
+    }
+
+    fn open_received(&mut self, direction: Direction, theirs: Open, now: Instant) {
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
+        if connection.state() != State::OpenSent {
+            self.event(direction, Event::BgpOpen, now);
+            return;
+        }
+        self.record.remote_asn = Some(theirs.asn);
+        self.record.remote_router_id = Some(theirs.router_id);
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
+        let (ours, addresses) = (&connection.offered, &connection.addresses);
+        let judged = open::judge(&self.config, &self.local, ours, &theirs, addresses);
+        self.record.capabilities_received = theirs.capabilities.clone();
+        let negotiated = match judged {
+            Ok(negotiated) => negotiated,
+            Err(refusal) => {
+                let open::Refusal {
+                    notification,
+                    reason,
+                } = refusal;
+                self.end(
+                    direction,
+                    Event::BgpOpenMsgErr,
+                    Some(notification),
+                    reason,
+                    now,
+                );
+                return;
+            }
+        };
+        if self.resolve_collision(direction, &theirs, now) == Some(direction) {
+            return;
+        }
+        self.confirm(direction, negotiated, now);
+    }
+
+    /// RFC 4271 §6.8. Of two connections that know their neighbour's identifier one goes; which
+    /// one is returned. A session that is up always stays.
+    fn resolve_collision(
+        &mut self,
+        newer: Direction,
+        theirs: &Open,
+        now: Instant,
+    ) -> Option<Direction> {
+        let loser = match self.connection(newer.other()).map(Connection::state)? {
+            State::Established => newer,
+            State::OpenConfirm => {
+                // RFC 6286 §2.3: the AS number decides between equal identifiers.
+                let ours = (self.local.router_id, self.local.asn);
+                if ours < (theirs.router_id, theirs.asn) {
+                    Direction::Outgoing
+                } else {
+                    Direction::Incoming
+                }
+            }
+            // Its OPEN is still to come; it is looked at then.
+            State::OpenSent | State::Idle | State::Active | State::Connect => return None,
+        };
+        let notification = Notification::new(ErrorKind::CONNECTION_COLLISION);
+        self.vacate(loser, Some(notification), &DownReason::Collision);
+        self.note(Event::OpenCollisionDump, now);
+        Some(loser)
+    }
+
+    fn confirm(&mut self, direction: Direction, negotiated: Negotiated, now: Instant) {
+        debug_assert_eq!(react(State::OpenSent, Event::BgpOpen), Reaction::Confirm);
+        let first_keepalive = negotiated
+            .keepalive
+            .map(|time| now + self.jitter.spread(time));
+        let Some(connection) = self.connection_mut(direction) else {
+            return;
+        };
+        connection.phase = Phase::OpenConfirm(Agreed {
+            negotiated: Box::new(negotiated),
+            hold_at: None,
+            keepalive_at: first_keepalive,
+        });
+        connection.heard(now);
+        let conn = connection.conn;
+        let mut bytes = Vec::new();
+        frame::encode_keepalive(&mut bytes);
+        self.send(conn, MessageKind::Keepalive, bytes);
+        self.note(Event::BgpOpen, now);
+    }
+
+    fn establish(&mut self, direction: Direction, now: Instant) {
+        self.vacate(
+            direction.other(),
+            Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
+            &DownReason::Collision,
+        );
+        let Some(connection) = self.connection_mut(direction) else {
+            return;
+        };
+        let phase = std::mem::replace(&mut connection.phase, Phase::OpenSent { hold_at: now });
+        let agreed = match phase {
+            Phase::OpenConfirm(agreed) | Phase::Established(agreed) => agreed,
+            Phase::OpenSent { .. } => unreachable!("the table establishes from OpenConfirm only"),
+        };
+        let negotiated = agreed.negotiated.clone();
+        connection.phase = Phase::Established(agreed);
+        connection.heard(now);
+        let conn = connection.conn;
+        self.local.restarted = false;
+        self.outputs.push_back(PeerOutput::Up { conn, negotiated });
+        self.note(Event::KeepAliveMsg, now);
+    }
+
+    fn notification_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
+        let Some(notification) = Notification::decode(body) else {
+            return;
+        };
+        let text = NotificationText::from(&notification);
+        self.record.notification_received = Some(NotificationRecord {
+            at: now,
+            notification: text.clone(),
+        });
+        let event = if notification.kind == ErrorKind::UNSUPPORTED_VERSION {
+            Event::NotifMsgVerErr
+        } else {
+            Event::NotifMsg
+        };
+        let early = self
+            .connection(direction)
+            .is_some_and(|c| c.state() < State::Established);
+        if early {
+            let can_do_without = self.config.families().contains_key(&Family::IPV4_UNICAST);
+            self.style = match self.style {
+                OpenStyle::Full if can_do_without && open::refuses_capabilities(&text) => {
+                    OpenStyle::Bare
+                }
+                OpenStyle::Full | OpenStyle::Bare => OpenStyle::Full,
+            };
+        }
+        let collision = notification.kind == ErrorKind::CONNECTION_COLLISION;
+        if collision && early && self.connection(direction.other()).is_some() {
+            self.vacate(direction, None, &DownReason::Collision);
+            self.note(event, now);
+            return;
+        }
+        self.end(
+            direction,
+            event,
+            None,
+            DownReason::NotificationReceived(text),
+            now,
+        );
+    }
+
+    fn update_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
+        let (State::Established, Some(negotiated)) = (connection.state(), connection.negotiated())
+        else {
+            self.event(direction, Event::UpdateMsg, now);
+            return;
+        };
+        let read = update::read(body, &negotiated.context);
+        for (code, treatment) in read.errors {
+            *self
+                .record
+                .counters
+                .attribute_errors
+                .entry((code, treatment))
+                .or_default() += 1;
+        }
+        match read.result {
+            Ok(changes) => {
+                self.event(direction, Event::UpdateMsg, now);
+                self.take_routes(changes);
+            }
+            Err(notification) => {
+                let reason = DownReason::NotificationSent((&notification).into());
+                self.end(
+                    direction,
+                    Event::UpdateMsgErr,
+                    Some(notification),
+                    reason,
+                    now,
+                );
+            }
+        }
+    }
+
+    fn take_routes(&mut self, changes: Vec<RouteChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        if let Some(PeerOutput::Routes(waiting)) = self.outputs.back_mut() {
+            waiting.extend(changes);
+        } else {
+            self.outputs.push_back(PeerOutput::Routes(changes));
+        }
+    }
+
+    fn refresh_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
+        match RouteRefresh::decode(body) {
+            Ok(refresh) => {
+                self.event(direction, Event::RouteRefreshMsg, now);
+                let Some(negotiated) = self.negotiated() else {
+                    return;
+                };
+                // RFC 2918 §4: other families are ignored. BoRR and EoRR were not offered.
+                if let Some(RouteRefresh {
+                    family,
+                    kind: RefreshKind::Request,
+                }) = refresh
+                    && negotiated.context.family(family).is_some()
+                {
+                    self.outputs.push_back(PeerOutput::Resend { family });
+                }
+            }
+            Err(notification) => {
+                let reason = DownReason::NotificationSent((&notification).into());
+                let event = Event::RouteRefreshMsgErr;
+                self.end(direction, event, Some(notification), reason, now);
+            }
+        }
+    }
+
+    /// An event that carries nothing.
+    pub(super) fn event(&mut self, direction: Direction, event: Event, now: Instant) {
+        let Some(connection) = self.connection_mut(direction) else {
+            return;
+        };
+        let (state, conn) = (connection.state(), connection.conn);
+        match react(state, event) {
+            Reaction::Ignore => {}
+            Reaction::SendKeepalive => {
+                let interval = connection.negotiated().and_then(|n| n.keepalive);
+                let next = interval.map(|time| now + self.jitter.spread(time));
+                if let Some(agreed) = self
+                    .connection_mut(direction)
+                    .and_then(Connection::agreed_mut)
+                {
+                    agreed.keepalive_at = next;
+                }
+                let mut bytes = Vec::new();
+                frame::encode_keepalive(&mut bytes);
+                self.send(conn, MessageKind::Keepalive, bytes);
+            }
+            Reaction::Establish => self.establish(direction, now),
+            Reaction::Heard | Reaction::TakeRoutes | Reaction::Resend => connection.heard(now),
+            Reaction::Close(notice) => {
+                let hold_s = connection.hold_s();
+                let (notification, reason) = match notice {
+                    Notice::HoldTimerExpired => (
+                        Some(Notification::new(ErrorKind::HOLD_TIMER_EXPIRED)),
+                        DownReason::HoldTimerExpired { state, hold_s },
+                    ),
+                    Notice::FsmError => {
+                        let message = format!("{event:?}");
+                        let reason = DownReason::UnexpectedMessage { state, message };
+                        (Some(Notification::new(fsm_error(state))), reason)
+                    }
+                    Notice::Silent | Notice::Given => (None, DownReason::Collision),
+                };
+                self.end(direction, event, notification, reason, now);
+            }
+            // The table keeps these for states without a connection.
+            Reaction::Start
+            | Reaction::Dial
+            | Reaction::WaitForRetry
+            | Reaction::SendOpen
+            | Reaction::Confirm => {
+                debug_assert!(false, "{event:?} in {state:?} is handled where it arises");
+            }
+        }
+    }
+
+    /// Ends a connection after an event that the table answers with Close or WaitForRetry.
+    fn end(
+        &mut self,
+        direction: Direction,
+        event: Event,
+        notification: Option<Notification>,
+        reason: DownReason,
+        now: Instant,
+    ) {
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
+        let state = connection.state();
+        // Where the table answers an event with its own NOTIFICATION, that one is sent.
+        let notification = match react(state, event) {
+            Reaction::Close(Notice::FsmError) => Some(Notification::new(fsm_error(state))),
+            Reaction::Close(Notice::Silent) => None,
+            _ => notification,
+        };
+        if state == State::Established
+            && self
+                .record
+                .established_at
+                .is_some_and(|at| now >= at + IDLE_HOLD_CAP)
+        {
+            self.errors = 0;
+        }
+        self.record.failed(reason.clone(), now);
+        self.vacate(direction, notification, &reason);
+        let retries = react(state, event) == Reaction::WaitForRetry;
+        match (&self.outgoing, &self.incoming) {
+            // The other connection goes on.
+            (Outgoing::Up(_), _) | (_, Some(_)) => {}
+            (Outgoing::Connect { .. } | Outgoing::Active { retry_at: Some(_) }, None) => {}
+            (Outgoing::Idle { .. }, None) => {}
+            (Outgoing::Active { retry_at: None }, None) if retries => {
+                if self.config.connect != ConnectMode::Passive {
+                    let retry_at = self.retry_at(now);
+                    self.outgoing = Outgoing::Active {
+                        retry_at: Some(retry_at),
+                    };
+                }
+            }
+            (Outgoing::Active { retry_at: None }, None) => {
+                let pause = self.pause_after(&reason);
+                self.outgoing = Outgoing::Idle {
+                    restart_at: Some(now + pause),
+                };
+            }
+        }
+        self.note(event, now);
+    }
+
+    fn pause_after(&mut self, reason: &DownReason) -> Duration {
+        let pause = self.next_pause();
+        match reason {
+            // RFC 4486 §4: maximum number of prefixes reached, at the neighbour.
+            DownReason::NotificationReceived(text) if (text.code, text.subcode) == (6, 1) => {
+                IDLE_HOLD_PREFIX_LIMIT
+            }
+            _ => pause,
+        }
+    }
+
+    /// Drops a connection, or the attempt at one; the neighbour's other one goes on.
+    fn vacate(
+        &mut self,
+        direction: Direction,
+        notification: Option<Notification>,
+        reason: &DownReason,
+    ) {
+        self.drop_connection(direction, notification, reason);
+        if direction == Direction::Outgoing && !matches!(self.outgoing, Outgoing::Idle { .. }) {
+            self.outgoing = Outgoing::Active { retry_at: None };
+        }
+    }
+
+    /// Closes a connection or gives up an attempt. The slot of an outgoing one is for the caller
+    /// to fill.
+    pub(super) fn drop_connection(
+        &mut self,
+        direction: Direction,
+        notification: Option<Notification>,
+        reason: &DownReason,
+    ) {
+        if direction == Direction::Outgoing
+            && let Outgoing::Connect { conn, .. } = self.outgoing
+        {
+            self.outputs.push_back(PeerOutput::Close {
+                conn,
+                how: CloseHow::Abort,
+            });
+            return;
+        }
+        let Some(connection) = self.connection(direction) else {
+            return;
+        };
+        let (conn, state) = (connection.conn, connection.state());
+        let keep_routes = connection.negotiated().and_then(|negotiated| {
+            let restart = negotiated.graceful_restart.as_ref()?;
+            let kept = !restart.families.is_empty()
+                && reason.keeps_routes(negotiated.notification_support());
+            kept.then(|| Duration::from_secs(restart.restart_time_s.into()))
+        });
+        let how = match notification {
+            Some(notification) => {
+                self.send_notification(conn, &notification);
+                CloseHow::AfterSending
+            }
+            None => CloseHow::Abort,
+        };
+        self.outputs.push_back(PeerOutput::Close { conn, how });
+        if state == State::Established {
+            self.outputs.push_back(PeerOutput::Down {
+                reason: reason.clone(),
+                keep_routes,
+            });
+        }
+        match direction {
+            Direction::Incoming => self.incoming = None,
+            Direction::Outgoing => self.outgoing = Outgoing::Active { retry_at: None },
+        }
+    }
+
+    fn send_open(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
+        let offered = open::offer(&self.config, &self.local, self.style);
+        let mut bytes = Vec::new();
+        offered.encode(&mut bytes);
+        self.record.capabilities_sent = offered.capabilities.clone();
+        let phase = Phase::OpenSent {
+            hold_at: now + LARGE_HOLD,
+        };
+        let connection = Connection {
+            conn,
+            addresses,
+            offered,
+            unread: Vec::new(),
+            phase,
+        };
+        match conn.direction {
+            Direction::Outgoing => self.outgoing = Outgoing::Up(connection),
+            Direction::Incoming => self.incoming = Some(connection),
+        }
+        self.send(conn, MessageKind::Open, bytes);
+    }
+
+    fn send(&mut self, conn: ConnId, kind: MessageKind, bytes: Vec<u8>) {
+        self.record.counters.sent.count(kind, 1, bytes.len() as u64);
+        self.outputs.push_back(PeerOutput::Send { conn, bytes });
+    }
+
+    fn send_notification(&mut self, conn: ConnId, notification: &Notification) {
+        let mut bytes = Vec::new();
+        notification.encode(&mut bytes);
+        self.send(conn, MessageKind::Notification, bytes);
+        self.record.notification_sent = Some(NotificationRecord {
+            at: self.record.last_event,
+            notification: notification.into(),
+        });
+    }
+
+    fn refuse_call(&mut self, conn: ConnId, kind: ErrorKind) {
+        self.record.counters.calls_refused += 1;
+        let mut bytes = Vec::new();
+        Notification::new(kind).encode(&mut bytes);
+        self.outputs.push_back(PeerOutput::Send { conn, bytes });
+        self.outputs.push_back(PeerOutput::Close {
+            conn,
+            how: CloseHow::AfterSending,
+        });
+    }
+}
+
+/// The FSM error of a state (RFC 6608 §3).
+fn fsm_error(state: State) -> ErrorKind {
+    match state {
+        State::Idle | State::Active | State::Connect => ErrorKind::FSM,
+        State::OpenSent => ErrorKind::UNEXPECTED_IN_OPEN_SENT,
+        State::OpenConfirm => ErrorKind::UNEXPECTED_IN_OPEN_CONFIRM,
+        State::Established => ErrorKind::UNEXPECTED_IN_ESTABLISHED,
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Next hops, each kept once, and whether there is a way to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use router_types::{LinkIndex, NextHop};
+use serde::{Deserialize, Serialize};
+
+use crate::routes::NextHopAddress;
+
+/// What is known about the way to a next hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NextHopState {
+    /// The next hop.
+    pub address: IpAddr,
+    /// The metric of the way to it; `None` when there is none.
+    pub metric: Option<u32>,
+}
+
+/// A next hop in the table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct HopId(u32);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Key {
+    address: NextHopAddress,
+    link: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Key,
+    refs: u32,
+    metric: Option<u32>,
+}
+
+/// The next hops of all routes. One that nothing was said about counts as reachable with metric 0:
+/// a node's neighbours are on its links, and the kernel's own resolution comes after.
+#[derive(Debug, Default)]
+pub(super) struct NextHops {
+    ids: BTreeMap<Key, u32>,
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    known: BTreeMap<IpAddr, Option<u32>>,
+}
+
+impl NextHops {
+    /// The id of a next hop, with one more reference. The link counts for link-local ones only.
+    pub(super) fn hold(&mut self, address: NextHopAddress, link: Option<LinkIndex>) -> HopId {
+        let local = matches!(address.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let key = Key {
+            address,
+            link: link.filter(|_| local).map(|link| link.0),
+        };
+        if let Some(&slot) = self.ids.get(&key) {
+            if let Some(entry) = &mut self.slots[slot as usize] {
+                entry.refs += 1;
+            }
+            return HopId(slot);
+        }
+        let metric = self
+            .known
+            .get(&key.address.address)
+            .copied()
+            .unwrap_or(Some(0));
+        let entry = Some(Entry {
+            key,
+            refs: 1,
+            metric,
+        });
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = entry;
+                slot
+            }
+            None => {
+                self.slots.push(entry);
+                u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 next hops")
+            }
+        };
+        self.ids.insert(key, slot);
+        HopId(slot)
+    }
+
+    pub(super) fn release(&mut self, id: HopId) {
+        let Some(slot) = self.slots.get_mut(id.0 as usize) else {
+            return;
+        };
+        let Some(entry) = slot else { return };
+        entry.refs = entry.refs.saturating_sub(1);
+        if entry.refs == 0 {
+            self.ids.remove(&entry.key);
+            *slot = None;
+            self.free.push(id.0);
+        }
+    }
+
+    pub(super) fn metric(&self, id: HopId) -> Option<u32> {
+        self.entry(id)?.metric
+    }
+
+    pub(super) fn address(&self, id: HopId) -> Option<NextHopAddress> {
+        self.entry(id).map(|entry| entry.key.address)
+    }
+
+    /// The next hop as the kernel's side wants it.
+    pub(super) fn forwarding(&self, id: HopId) -> NextHop {
+        let entry = self.entry(id);
+        NextHop {
+            via: entry.map(|entry| entry.key.address.address),
+            link: entry.and_then(|entry| entry.key.link).map(LinkIndex),
+            weight: 1,
+        }
+    }
+
+    /// Takes what is known and returns the next hops for which it is news.
+    pub(super) fn update(&mut self, states: &[NextHopState]) -> BTreeSet<HopId> {
+        let mut flipped = BTreeSet::new();
+        for state in states {
+            self.known.insert(state.address, state.metric);
+            for (slot, entry) in self.slots.iter_mut().enumerate() {
+                if let Some(entry) = entry
+                    && entry.key.address.address == state.address
+                    && entry.metric != state.metric
+                {
+                    entry.metric = state.metric;
+                    flipped.insert(HopId(slot as u32));
+                }
+            }
+        }
+        flipped
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.ids.keys().map(|key| key.address.address)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn entry(&self, id: HopId) -> Option<&Entry> {
+        self.slots.get(id.0 as usize)?.as_ref()
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Next hops as messages carry them (RFC 4271 §5.1.3, RFC 2545 §3, RFC 8950 §3).
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Where a path leads next.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PathNextHop {
+    /// NEXT_HOP, or an IPv4 address in MP_REACH_NLRI.
+    V4(Ipv4Addr),
+    /// One or two IPv6 addresses in MP_REACH_NLRI, for IPv6 prefixes and, where negotiated, for
+    /// IPv4 prefixes.
+    V6 {
+        /// The global address. A speaker without one puts its link-local address here.
+        global: Ipv6Addr,
+        /// The link-local address, on a shared link.
+        link_local: Option<Ipv6Addr>,
+    },
+}
+
+impl PathNextHop {
+    /// The address to judge and to show: the global one.
+    pub const fn address(self) -> IpAddr {
+        match self {
+            PathNextHop::V4(address) => IpAddr::V4(address),
+            PathNextHop::V6 { global, .. } => IpAddr::V6(global),
+        }
+    }
+
+    /// Whether a packet could be sent there at all: no unspecified, loopback, multicast or
+    /// reserved address.
+    pub fn is_host(self) -> bool {
+        match self {
+            PathNextHop::V4(a) => {
+                let [first, ..] = a.octets();
+                !matches!(first, 0 | 127 | 224..)
+            }
+            PathNextHop::V6 { global: a, .. } => {
+                !(a.is_unspecified() || a.is_loopback() || a.is_multicast())
+            }
+        }
+    }
+
+    /// Reads the next hop field of MP_REACH_NLRI. A second IPv6 address that is not link-local
+    /// is dropped, as speakers without one fill it with zeros.
+    pub(crate) fn decode(octets: &[u8]) -> Option<Self> {
+        if let Ok(v4) = <[u8; 4]>::try_from(octets) {
+            return Some(PathNextHop::V4(v4.into()));
+        }
+        let (global, rest) = octets.split_first_chunk::<16>()?;
+        let link_local = match rest.len() {
+            0 => None,
+            16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(rest).ok()?)),
+            _ => return None,
+        };
+        let link_local = link_local.filter(Ipv6Addr::is_unicast_link_local);
+        Some(PathNextHop::V6 {
+            global: Ipv6Addr::from(*global),
+            link_local,
+        })
+    }
+
+    pub(crate) fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            PathNextHop::V4(address) => out.extend_from_slice(&address.octets()),
+            PathNextHop::V6 { global, link_local } => {
+                out.extend_from_slice(&global.octets());
+                if let Some(link_local) = link_local {
+                    out.extend_from_slice(&link_local.octets());
+                }
+            }
+        }
+    }
+
+    /// Octets in the next hop field.
+    pub(crate) const fn encoded_len(self) -> usize {
+        match self {
+            PathNextHop::V4(_) => 4,
+            PathNextHop::V6 {
+                link_local: None, ..
+            } => 16,
+            PathNextHop::V6 {
+                link_local: Some(_),
+                ..
+            } => 32,
+        }
+    }
+}
+
+impl fmt::Display for PathNextHop {
+    /// `192.0.2.1`, `2001:db8::1`, `2001:db8::1 fe80::1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address())?;
+        match self {
+            PathNextHop::V6 {
+                link_local: Some(address),
+                ..
+            } => write!(f, " {address}"),
+            PathNextHop::V6 {
+                link_local: None, ..
+            }
+            | PathNextHop::V4(_) => Ok(()),
+        }
+    }
+}

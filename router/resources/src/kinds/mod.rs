@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The kinds users write, one file each, with the field names, defaults, ranges and rules of the
+//! upstream custom resources.
+//!
+//! The structs carry their JSON schema ([`schemars`]); the schema is both what the CRD files say
+//! and what files are checked against, so the two cannot differ. What a schema cannot say (rules
+//! between fields) is in [`crate::rules`] and, in the CEL language, beside the struct.
+
+mod advertisement;
+mod cluster_config;
+mod kubernetes;
+mod node_config;
+mod node_config_override;
+mod peer_config;
+
+pub use advertisement::{
+    Advertisement, AdvertisementSpec, AdvertisementType, Attributes, Communities, InterfaceOptions,
+    ServiceAddressType, ServiceOptions, WellKnownCommunity,
+};
+pub use cluster_config::{
+    AddressFamily, AutoDiscovery, AutoDiscoveryMode, BgpInstance, BgpPeer, BmpServer,
+    ClusterConfigSpec, DefaultGateway, MonitoringPolicy, PeerConfigRef, Unnumbered,
+};
+pub use kubernetes::{Node, NodeAddress, NodeSpec, NodeStatus, Secret};
+pub use node_config::{
+    NodeConfigInstance, NodeConfigPeer, NodeConfigSpec, NodeConfigStatus, NodeInstanceStatus,
+    NodePeerStatus, NodePeerTimers, PeeringState, RouteCount,
+};
+pub use node_config_override::{NodeConfigOverrideSpec, OverrideInstance, OverridePeer};
+pub use peer_config::{
+    Afi, Family, GracefulRestart, Import, ImportMode, ImportPrefix, PeerConfigSpec, Safi, Timers,
+    Transport,
+};

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Label selectors of Kubernetes.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Selects objects by their labels. All requirements must hold; the empty selector holds for
+/// every object. What an absent selector means is said where the field is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelSelector {
+    /// Labels that must have exactly these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: Labels,
+    /// Further requirements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// One requirement on one label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Requirement {
+    /// The label's key.
+    #[schemars(length(min = 1))]
+    pub key: String,
+    /// How the label's value relates to `values`.
+    pub operator: Operator,
+    /// The values; at least one for `In` and `NotIn`, none for `Exists` and `DoesNotExist`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+/// How a label's value relates to a list of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Operator {
+    /// The label is there and its value is in the list.
+    In,
+    /// The label is not there, or its value is not in the list.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is not there.
+    DoesNotExist,
+}
+
+impl LabelSelector {
+    /// Whether the selector selects an object with these labels.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+            && self
+                .match_expressions
+                .iter()
+                .all(|requirement| requirement.matches(labels))
+    }
+}
+
+impl Requirement {
+    fn matches(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match self.operator {
+            Operator::In => value.is_some_and(|v| self.values.contains(v)),
+            Operator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+/// Says what is wrong with a label key: `[prefix/]name`, the prefix a DNS subdomain of at most 253
+/// characters, the name at most 63.
+pub(crate) fn check_key(key: &str) -> Result<(), &'static str> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    if prefix.is_some_and(|p| !is_dns_subdomain(p)) {
+        return Err("the part before '/' must be a DNS name of at most 253 characters");
+    }
+    if name.is_empty() || !is_label_text(name) {
+        return Err(
+            "the name must be 1 to 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or digit",
+        );
+    }
+    Ok(())
+}
+
+/// Says what is wrong with a label value.
+pub(crate) fn check_value(value: &str) -> Result<(), &'static str> {
+    if value.is_empty() || is_label_text(value) {
+        return Ok(());
+    }
+    Err(
+        "a label value is empty or at most 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or digit",
+    )
+}
+
+/// Whether a text is an RFC 1123 subdomain, the form of object names.
+pub(crate) fn is_dns_subdomain(text: &str) -> bool {
+    let ends = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    !text.is_empty()
+        && text.len() <= 253
+        && text.split('.').all(|part| {
+            let bytes = part.as_bytes();
+            bytes.first().copied().is_some_and(ends)
+                && bytes.last().copied().is_some_and(ends)
+                && bytes.iter().all(|&b| ends(b) || b == b'-')
+        })
+}
+
+fn is_label_text(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect()
+    }
+
+    fn requirement(operator: Operator, values: &[&str]) -> LabelSelector {
+        LabelSelector {
+            match_labels: Labels::new(),
+            match_expressions: vec![Requirement {
+                key: "rack".into(),
+                operator,
+                values: values.iter().map(|v| v.to_string()).collect(),
+            }],
+        }
+    }
+
+    #[test]
+    fn the_empty_selector_selects_everything() {
+        assert!(LabelSelector::default().matches(&Labels::new()));
+        assert!(LabelSelector::default().matches(&labels(&[("a", "b")])));
+    }
+
+    #[test]
+    fn match_labels_must_all_be_equal() {
+        let selector = LabelSelector {
+            match_labels: labels(&[("bgp", "yes"), ("rack", "r1")]),
+            match_expressions: vec![],
+        };
+        assert!(selector.matches(&labels(&[("bgp", "yes"), ("rack", "r1"), ("more", "")])));
+        assert!(!selector.matches(&labels(&[("bgp", "yes"), ("rack", "r2")])));
+        assert!(!selector.matches(&labels(&[("bgp", "yes")])));
+    }
+
+    #[test]
+    fn operators_treat_a_missing_label_as_kubernetes_does() {
+        let (r1, none) = (labels(&[("rack", "r1")]), Labels::new());
+        for (operator, values, with, without) in [
+            (Operator::In, &["r1", "r2"][..], true, false),
+            (Operator::In, &["r2"][..], false, false),
+            (Operator::NotIn, &["r1"][..], false, true),
+            (Operator::NotIn, &["r2"][..], true, true),
+            (Operator::Exists, &[][..], true, false),
+            (Operator::DoesNotExist, &[][..], false, true),
+        ] {
+            let selector = requirement(operator, values);
+            assert_eq!(selector.matches(&r1), with, "{operator:?} {values:?}");
+            assert_eq!(
+                selector.matches(&none),
+                without,
+                "{operator:?} {values:?} without label"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_and_values_follow_the_label_grammar() {
+        for key in ["a", "app.kubernetes.io/name", "x_y.z-1"] {
+            assert_eq!(check_key(key), Ok(()), "{key}");
+        }
+        for key in [
+            "",
+            "/a",
+            "a/",
+            "A.com/x",
+            "-a",
+            "a-",
+            "a/b/c",
+            &"x".repeat(64),
+        ] {
+            assert!(check_key(key).is_err(), "{key}");
+        }
+        for value in ["", "r1", "A_b.c"] {
+            assert_eq!(check_value(value), Ok(()), "{value}");
+        }
+        for value in ["-", "a b", &"x".repeat(64)] {
+            assert!(check_value(value).is_err(), "{value}");
+        }
+    }
+}

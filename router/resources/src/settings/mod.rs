@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The node's own settings, `causeway.yaml`.
+//!
+//! Every setting has a default, a place in the file, an environment variable and, where the
+//! daemon has one, a flag; flag beats environment beats file beats default. [`Effective`] keeps for
+//! each value where it came from. The file is read as strictly as resources are, with the same
+//! findings.
+
+mod layers;
+mod raw;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use crate::check::read_file;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::store::FileContent;
+
+pub use layers::{Effective, Inputs, Origin, Setting};
+
+/// Where the file is unless a flag says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/causeway/causeway.yaml";
+
+/// The commented default file.
+pub const DEFAULT_FILE: &str = include_str!("causeway.yaml");
+
+/// The settings of a node. Ranges and defaults are described in [`DEFAULT_FILE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The name of the node.
+    pub node_name: String,
+    /// The node's addresses; empty to take them from the Node object or the interfaces.
+    pub node_addresses: Vec<IpAddr>,
+    /// The node's pod prefixes; empty to take them from the Node object.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The name of the cluster.
+    pub cluster_name: String,
+    /// The number of the cluster, 0 to 255.
+    pub cluster_id: u8,
+    /// Names or patterns of the devices towards the fabric; empty for those with a default route
+    /// or a peer.
+    pub devices: Vec<DevicePattern>,
+    /// The directory resources are read from.
+    pub resources_directory: PathBuf,
+    /// The socket the daemon serves.
+    pub socket: PathBuf,
+    /// The folder of pinned eBPF objects.
+    pub pin_root: PathBuf,
+    /// The folder of what must survive a reboot.
+    pub state_directory: PathBuf,
+    /// Where metrics are served; `None` for nowhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// The log filter.
+    pub log_level: String,
+    /// The form of log lines.
+    pub log_format: LogFormat,
+    /// The namespace of BGP secrets.
+    pub bgp_secrets_namespace: String,
+    /// The kernel table of learned routes.
+    pub kernel_table: u32,
+    /// The protocol number of learned routes.
+    pub kernel_protocol: u8,
+    /// The metric of learned routes.
+    pub kernel_metric: u32,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The name of a device, or a pattern in which `*` stands for any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePattern(String);
+
+impl DevicePattern {
+    /// Takes a name or pattern of 1 to 64 characters without white space or `/`.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_allowed = |c: char| !c.is_whitespace() && c != '/';
+        let is_valid = (1..=64).contains(&text.len()) && text.chars().all(is_allowed);
+        is_valid.then(|| DevicePattern(text.to_owned()))
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a device of this name is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = name.strip_prefix(first) else {
+            return false;
+        };
+        let mut last = None;
+        for part in parts {
+            if let Some(between) = last.replace(part) {
+                match rest.find(between) {
+                    Some(at) => rest = &rest[at + between.len()..],
+                    None => return false,
+                }
+            }
+        }
+        match last {
+            None => rest.is_empty(),
+            Some(end) => rest.ends_with(end),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the file, the environment and the host name of this process.
+    ///
+    /// `path` is the file a flag names, which must exist; without it [`DEFAULT_PATH`] is read where
+    /// it exists. `flags` are setting paths and values as given on the command line.
+    ///
+    /// # Errors
+    /// The findings, at least one of them an error.
+    pub fn load(
+        path: Option<&Path>,
+        flags: Vec<(String, String)>,
+    ) -> Result<Effective, Vec<Diagnostic>> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let content = match (read_file(file), path) {
+            (FileContent::Bytes(bytes), _) => Some((file.to_path_buf(), bytes)),
+            (FileContent::Removed, None) => None,
+            (FileContent::Removed, Some(_)) => {
+                let message = "the settings file does not exist";
+                let mut finding = Diagnostic::about_file(file, Code::Unreadable, message);
+                finding.help =
+                    Some("`causeway config show --default` prints one to begin with".into());
+                return Err(vec![finding]);
+            }
+            (FileContent::Unreadable(why), _) => {
+                return Err(crate::parse::unreadable(file, &why).diagnostics);
+            }
+            (FileContent::TooLarge(size), _) => {
+                return Err(crate::parse::too_large(file, size).diagnostics);
+            }
+        };
+        // Variables that are not UTF-8 cannot be ours: names and values are plain text.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host_name = host_name.trim().to_lowercase();
+        Effective::resolve(Inputs {
+            file: content,
+            environment,
+            flags,
+            host_name,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
