@@ -28,7 +28,8 @@
 //! The journal's endpoints are the desired state. One function makes the kernel equal to an
 //! endpoint; ADD calls it, a restart calls it for all, and so does every
 //! [`Config::resync_interval`]. It writes only what differs: a pod whose daemon restarts keeps
-//! its device, its traffic and its counters.
+//! its device, its traffic and its counters. The pod's own side is written by ADD, and when its
+//! device had to be made again; in between it is the pod's, and CHECK says what became of it.
 //!
 //! ADD answers when everything is in, in this order: addresses held and on disk, devices, host
 //! side, eBPF programs and map entries, then the pod's side up. What fails is rolled back.

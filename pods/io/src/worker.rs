@@ -320,6 +320,13 @@ impl Worker {
                 .with_details("make room on that file system; the next ADD tries again"),
             );
         }
+        if self.registry.endpoints().len() >= bpf_loader::MAX_ENDPOINTS as usize {
+            let message = format!(
+                "the node has {} pods, as many as the data plane can hold",
+                bpf_loader::MAX_ENDPOINTS
+            );
+            return Some(Failure::new(Code::NotAvailable, message));
+        }
         let ipam = self.registry.ipam();
         if ipam.cidrs().next().is_none() {
             return Some(
