@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Speakers for tests.
+#![allow(dead_code, reason = "each test binary uses its part of this")]
+
+use std::future::Future;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use bgp_core::config::{
+    ExportAttributes, FamilyConfig, ImportMode, ImportPolicy, InstanceConfig, Listen, LocalRoutes,
+    PeerAddress, PeerConfig, Timers,
+};
+use bgp_core::peer::PeerSnapshot;
+use bgp_core::rib::FamilyCounts;
+use bgp_io::{Handle, Options};
+use router_types::{Asn, Family};
+
+/// One end of a session.
+pub struct Side {
+    pub ip: Ipv4Addr,
+    pub asn: u32,
+    pub port: u16,
+}
+
+impl Side {
+    pub fn new(ip: &str, asn: u32, port: u16) -> Side {
+        Side {
+            ip: ip.parse().unwrap(),
+            asn,
+            port,
+        }
+    }
+
+    pub fn config(&self, other: &Side, change: impl FnOnce(&mut PeerConfig)) -> InstanceConfig {
+        let mut config = InstanceConfig::new("i".into(), Asn(self.asn), self.ip).unwrap();
+        config.listen = Some(Listen {
+            port: self.port,
+            addresses: vec![self.ip.into()],
+        });
+        let address = PeerAddress::new(other.ip.into(), None).unwrap();
+        let mut peer = PeerConfig::new(address);
+        peer.port = other.port;
+        peer.local_address = Some(self.ip.into());
+        peer.timers = Timers::new(2, 9, 3).unwrap();
+        change(&mut peer);
+        config.add_peer("p".into(), peer).unwrap();
+        config
+    }
+
+    pub async fn start(&self, other: &Side, change: impl FnOnce(&mut PeerConfig)) -> Handle {
+        self.start_with(Options::default(), other, change).await
+    }
+
+    pub async fn start_with(
+        &self,
+        options: Options,
+        other: &Side,
+        change: impl FnOnce(&mut PeerConfig),
+    ) -> Handle {
+        let handle = bgp_io::spawn(options).unwrap();
+        handle
+            .apply(vec![self.config(other, change)])
+            .await
+            .unwrap();
+        handle
+    }
+}
+
+/// A neighbour with another import policy for both families.
+pub fn importing(peer: &PeerConfig, mode: ImportMode) -> PeerConfig {
+    let family = FamilyConfig {
+        import: ImportPolicy {
+            mode,
+            max_routes: None,
+        },
+        next_hop: None,
+    };
+    let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    peer.clone()
+        .with_families(families.into_iter().map(|f| (f, family.clone())).collect())
+        .unwrap()
+}
+
+pub fn local_routes(prefixes: &[&str]) -> LocalRoutes {
+    let mut routes = LocalRoutes::default();
+    for prefix in prefixes {
+        routes.add(
+            prefix.parse().unwrap(),
+            "p".into(),
+            ExportAttributes::default(),
+        );
+    }
+    routes
+}
+
+pub async fn session(handle: &Handle) -> PeerSnapshot {
+    handle.snapshot().await.unwrap().instances[0].peers[0]
+        .session
+        .clone()
+}
+
+pub async fn counts(handle: &Handle) -> FamilyCounts {
+    let snapshot = handle.snapshot().await.unwrap();
+    let families = &snapshot.instances[0].peers[0].families;
+    families
+        .get(&Family::IPV4_UNICAST)
+        .copied()
+        .unwrap_or_default()
+}
+
+/// A port nobody listens on, for all of 127/8.
+pub fn free_port() -> u16 {
+    TcpListener::bind("0.0.0.0:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Waits for a condition.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !condition().await {
+        assert!(Instant::now() < limit, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
