@@ -90,7 +90,12 @@ impl api::resources_server::Resources for Service {
             .iter()
             .flat_map(|file| &file.diagnostics)
             .map(|finding| api::Diagnostic {
-                severity: if finding.is_error() { "error" } else { "warning" }.to_owned(),
+                severity: if finding.is_error() {
+                    "error"
+                } else {
+                    "warning"
+                }
+                .to_owned(),
                 path: finding.file.display().to_string(),
                 document: number(finding.document),
                 line: number(finding.place.as_ref().map(|place| place.line)),
@@ -123,7 +128,7 @@ fn condition(condition: &Condition) -> api::Condition {
         .to_owned(),
         reason: condition.reason.clone(),
         message: condition.message.clone(),
-        observed_generation: condition.observed_generation,
+        observed_generation: condition.observed_generation.unwrap_or_default(),
         last_transition_unix_ns: system_ns(SystemTime::from(
             condition.last_transition_time.to_system_time(),
         )),
