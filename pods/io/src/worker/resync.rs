@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Comparing all endpoints with the kernel: at the start, and now and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pods_core::{Endpoint, EndpointId, Phase};
+use router_netlink::{Link, Netns, RouteFilter};
+use router_types::{LinkIndex, TableId};
+
+use super::{Worker, find_netns};
+use crate::manager::StartError;
+use crate::plumbing::{self, ROUTE_PROTOCOL};
+use crate::report::Resync;
+
+impl Worker {
+    /// Makes the kernel equal to the journal.
+    ///
+    /// The map entries are written between the two sides: an address that changed hands while no
+    /// daemon was looking moves in one step, and no pod sends before its program is attached.
+    pub(super) fn resync(&mut self) -> Result<Resync, StartError> {
+        let mut report = Resync::default();
+        let links: BTreeMap<String, Link> = self
+            .netlink
+            .links()?
+            .into_iter()
+            .map(|l| (l.name.clone(), l))
+            .collect();
+        let endpoints: Vec<Endpoint> = self.registry.endpoints().cloned().collect();
+        let mut alive = Vec::new();
+        for endpoint in endpoints {
+            let netns = find_netns(&endpoint);
+            let is_gone = netns.is_none() && !links.contains_key(&endpoint.host_ifname);
+            if endpoint.phase == Phase::Creating || is_gone {
+                self.reclaim(&endpoint, &mut report);
+            } else {
+                self.bring_host_side_up(endpoint, netns, &mut alive, &mut report);
+            }
+        }
+        self.sweep(&links, &mut report)?;
+        self.sync_datapath(&alive, &mut report)?;
+        for (endpoint, netns) in &alive {
+            // Inside a pod nothing is touched once it runs: it may have its reasons.
+            let Some(netns) = netns
+                .as_ref()
+                .filter(|_| report.recreated.contains(&endpoint.attachment))
+            else {
+                continue;
+            };
+            if let Err(error) = plumbing::pod_side(endpoint, netns) {
+                self.problem(endpoint, error.to_string(), &mut report);
+            }
+        }
+        // A release that is waiting for room on the disk.
+        if let Err(error) = self.store.repair(&self.registry) {
+            tracing::warn!(%error, "the journal of pods is not up to date");
+        }
+        for (attachment, problem) in &report.failed {
+            tracing::error!(%attachment, problem, "this pod is not as it should be");
+        }
+        self.last_resync = report.clone();
+        Ok(report)
+    }
+
+    fn reclaim(&mut self, endpoint: &Endpoint, report: &mut Resync) {
+        match self.release(endpoint) {
+            Ok(()) => {
+                tracing::warn!(pod = %endpoint.attachment, "reclaimed: it was never finished, or is gone without a DEL");
+                report.reclaimed.push(endpoint.attachment.clone());
+            }
+            Err(error) => self.problem(endpoint, error.to_string(), report),
+        }
+    }
+
+    fn bring_host_side_up(
+        &mut self,
+        endpoint: Endpoint,
+        netns: Option<Netns>,
+        alive: &mut Vec<(Endpoint, Option<Netns>)>,
+        report: &mut Resync,
+    ) {
+        match plumbing::host_side(&mut self.netlink, &endpoint, netns.as_ref()) {
+            Ok(device) => {
+                self.links.insert(endpoint.id, device.link);
+                self.problems.remove(&endpoint.id);
+                if device.was_created {
+                    tracing::warn!(pod = %endpoint.attachment, device = endpoint.host_ifname, "made a lost device again");
+                    report.recreated.push(endpoint.attachment.clone());
+                } else {
+                    report.adopted += 1;
+                }
+                alive.push((endpoint, netns));
+            }
+            Err(error) => {
+                self.links.remove(&endpoint.id);
+                self.problem(&endpoint, error.to_string(), report);
+            }
+        }
+    }
+
+    /// Removes devices with our mark that no endpoint claims.
+    fn sweep(
+        &mut self,
+        links: &BTreeMap<String, Link>,
+        report: &mut Resync,
+    ) -> Result<(), router_netlink::Error> {
+        let claimed: BTreeSet<&str> = self
+            .registry
+            .endpoints()
+            .map(|e| e.host_ifname.as_str())
+            .collect();
+        let unclaimed: Vec<&Link> = links
+            .values()
+            .filter(|l| {
+                let has_mark = l
+                    .alias
+                    .as_deref()
+                    .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX));
+                has_mark && !claimed.contains(l.name.as_str())
+            })
+            .collect();
+        self.kept.clear();
+        for link in unclaimed {
+            if self.is_memory_damaged {
+                report.kept_devices.push(link.name.clone());
+                let ours = RouteFilter {
+                    table: Some(TableId::MAIN),
+                    protocol: Some(ROUTE_PROTOCOL),
+                };
+                for route in self.netlink.routes(ours)? {
+                    if route
+                        .next_hops
+                        .iter()
+                        .any(|h| h.next_hop.link == Some(link.index))
+                    {
+                        let by = format!("device {} of an unknown pod", link.name);
+                        self.kept.insert(route.key.prefix.addr(), by);
+                    }
+                }
+                tracing::error!(
+                    device = link.name,
+                    "kept a device of an unknown pod: the journal was damaged"
+                );
+                continue;
+            }
+            match self.netlink.delete_link(link.index) {
+                Ok(()) => {
+                    tracing::warn!(device = link.name, "removed a device no pod claims");
+                    report.removed_devices.push(link.name.clone());
+                }
+                // Its namespace was just ending: the kernel was quicker.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_datapath(
+        &mut self,
+        alive: &[(Endpoint, Option<Netns>)],
+        report: &mut Resync,
+    ) -> Result<(), bpf_loader::Error> {
+        let wanted: Vec<_> = alive
+            .iter()
+            .filter_map(|(e, _)| Some(plumbing::datapath_endpoint(e, *self.links.get(&e.id)?)))
+            .collect();
+        let synced = {
+            let mut datapath = plumbing::lock(&self.datapath);
+            let synced = datapath.sync_endpoints(&wanted)?;
+            datapath.routes_changed()?;
+            synced
+        };
+        for (link, error) in synced.failed {
+            let id = self.id_of(link);
+            let endpoint = id.and_then(|id| alive.iter().find(|(e, _)| e.id == id));
+            match endpoint {
+                Some((endpoint, _)) => self.problem(endpoint, error.to_string(), report),
+                None => tracing::error!(device = link.0, %error, "the data plane refused a device"),
+            }
+        }
+        Ok(())
+    }
+
+    fn id_of(&self, link: LinkIndex) -> Option<EndpointId> {
+        self.links
+            .iter()
+            .find(|(_, l)| **l == link)
+            .map(|(id, _)| *id)
+    }
+
+    fn problem(&mut self, endpoint: &Endpoint, problem: String, report: &mut Resync) {
+        self.problems.insert(endpoint.id, problem.clone());
+        report.failed.push((endpoint.attachment.clone(), problem));
+    }
+}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The registry of `CW` codes: what each means and what to do. `causeway explain` prints it; the
+//! daemon names the codes in the issues of its status.
+//!
+//! A code is never given to anything else. Hundreds group them: 00 the command line, 01 what is
+//! written in files, 02 BGP sessions, 03 routes, 04 pods, 05 the data plane, 06 the daemon.
+
+/// One entry of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// `CW0123`.
+    pub code: &'static str,
+    /// What has happened, in a few words.
+    pub title: &'static str,
+    /// What it means, and what usually causes it.
+    pub meaning: &'static str,
+    /// What to do, in the order to try.
+    pub remedy: &'static str,
+}
+
+/// The entry of a code, without regard to case; `CW` and leading zeros may be left out.
+pub fn find(code: &str) -> Option<&'static Explanation> {
+    let digits = code
+        .trim_start_matches(['C', 'c'])
+        .trim_start_matches(['W', 'w']);
+    let number: u16 = digits.parse().ok()?;
+    let name = format!("CW{number:04}");
+    EXPLANATIONS.iter().find(|e| e.code == name)
+}
+
+const fn entry(
+    code: &'static str,
+    title: &'static str,
+    meaning: &'static str,
+    remedy: &'static str,
+) -> Explanation {
+    Explanation {
+        code,
+        title,
+        meaning,
+        remedy,
+    }
+}
+
+/// Every code, in order.
+pub const EXPLANATIONS: &[Explanation] = &[
+    entry(
+        "CW0001",
+        "The daemon cannot be reached",
+        "The command line talks to causewayd through a unix socket, and there was no answer on it: \
+         the daemon does not run, listens elsewhere, or the socket belongs to a group you are not in.",
+        "Look with `systemctl status causewayd`. Give another socket with --socket or \
+         CAUSEWAY_SOCKET. Run as root, or join the group that owns the socket.",
+    ),
+    entry(
+        "CW0002",
+        "What was asked for is not there",
+        "The daemon knows no object of that name: a peer, an instance, a resource, a pod.",
+        "List what there is with the same command without the name, for example \
+         `causeway bgp peers`. Peers go by their name, by instance/name, or by their address.",
+    ),
+    entry(
+        "CW0003",
+        "The daemon refused the request",
+        "The request was understood and not carried out; the message says why.",
+        "Mend what the message names and try again.",
+    ),
+    entry(
+        "CW0004",
+        "No answer in time",
+        "The daemon has taken the request and has not answered within --timeout, or what was \
+         waited for did not come within --wait-duration.",
+        "Try again with a longer --timeout. If the daemon stays silent, its log shows what it is \
+         busy with: `journalctl -u causewayd`.",
+    ),
+    entry(
+        "CW0005",
+        "An argument makes no sense",
+        "A value on the command line is outside what the command takes.",
+        "See `--help` of the command; its first lines are examples.",
+    ),
+    entry(
+        "CW0006",
+        "The JSONPath cannot be read",
+        "The text after -o jsonpath= is neither an RFC 9535 path nor a template with paths in \
+         braces.",
+        "Paths look like $.items[*].name or {.items[*].name}. The document they are applied to is \
+         what -o json prints.",
+    ),
+    entry(
+        "CW0007",
+        "The daemon does not know this request",
+        "The daemon is older than this command line, or the part of it that would answer is not \
+         configured.",
+        "Compare the versions with `causeway version`; upgrade the older one.",
+    ),
+    entry(
+        "CW0008",
+        "Something failed inside the daemon",
+        "The daemon met an error it did not expect while it answered.",
+        "The log has the details: `journalctl -u causewayd`. Please report it with that log.",
+    ),
+    entry(
+        "CW0009",
+        "The node is not healthy",
+        "At least one component is in error, or has a warning that --ignore-warnings would let \
+         pass.",
+        "Each issue in `causeway status` names the command that shows more.",
+    ),
+    entry(
+        "CW0010",
+        "A file cannot be read or written",
+        "The operating system refused access to a file named on the command line.",
+        "Check the path and its permissions.",
+    ),
+    entry(
+        "CW0011",
+        "The input holds no BGP message",
+        "The text is not hexadecimal, or the bytes do not begin with a BGP header.",
+        "Give hexadecimal digits (blanks, colons and 0x are skipped), a file of raw bytes or of \
+         such digits, or - for standard input.",
+    ),
+    entry(
+        "CW0012",
+        "A message breaks the protocol",
+        "At least one message was decoded with errors. Each is shown with the treatment RFC 7606 \
+         demands.",
+        "The sender has to be mended; the session survives where the treatment says so.",
+    ),
+    entry(
+        "CW0101",
+        "A file cannot be read",
+        "The operating system refused to open or read a resource file.",
+        "Check its permissions; the daemon reads it as its own user.",
+    ),
+    entry(
+        "CW0102",
+        "A file is too large",
+        "Resource files are bounded so that a mistake cannot exhaust the daemon.",
+        "Split it into several files of the resources directory.",
+    ),
+    entry(
+        "CW0103",
+        "A file is not UTF-8",
+        "YAML is read as UTF-8 only.",
+        "Save the file as UTF-8.",
+    ),
+    entry(
+        "CW0104",
+        "A file is not YAML",
+        "The parser gave up at the place shown; often the cause is a line above it, such as an \
+         indentation that does not match or a missing colon.",
+        "Correct the place. The last good version of the file stays in force until then.",
+    ),
+    entry(
+        "CW0105",
+        "A file expands beyond what is accepted",
+        "Aliases or nesting make the document much larger than the file.",
+        "Write the repeated parts out, or split the file.",
+    ),
+    entry(
+        "CW0106",
+        "A key is there twice",
+        "YAML mappings have unique keys; parsers differ in which one they take, so none is taken.",
+        "Remove one of them.",
+    ),
+    entry(
+        "CW0107",
+        "A document is not a resource",
+        "Each document needs apiVersion, kind and metadata.name.",
+        "Add what is missing, or move other YAML out of the resources directory.",
+    ),
+    entry(
+        "CW0108",
+        "A kind is not known",
+        "Causeway does not read objects of this kind. Other objects of the file are read.",
+        "Check apiVersion and kind for typing errors; remove the object if it is for somebody else.",
+    ),
+    entry(
+        "CW0109",
+        "A field is not known",
+        "The kind has no such field. In files that is an error, so that a typing error cannot \
+         silently leave a default in force.",
+        "The message suggests near names. Field names are case sensitive.",
+    ),
+    entry(
+        "CW0110",
+        "A field is missing",
+        "The kind requires the field.",
+        "Add it.",
+    ),
+    entry(
+        "CW0111",
+        "A value has the wrong type",
+        "For example a text where a number is needed, or a single value where a list is needed.",
+        "Write what the message allows. Numbers in quotes are texts.",
+    ),
+    entry(
+        "CW0112",
+        "A value is not allowed",
+        "The value has the right type and is outside its range or set.",
+        "Write one of the values the message allows.",
+    ),
+    entry(
+        "CW0113",
+        "Fields contradict each other",
+        "A rule between fields is broken, such as a keepalive time longer than the hold time.",
+        "Change one of the fields named.",
+    ),
+    entry(
+        "CW0114",
+        "An object is there twice",
+        "Two documents have the same kind, namespace and name. The first, by the order of paths, \
+         counts.",
+        "Remove or rename one of them.",
+    ),
+    entry(
+        "CW0115",
+        "A field has no effect",
+        "The field is accepted because existing manifests have it, and nothing is done with it.",
+        "It may stay; remove it to silence the warning.",
+    ),
+    entry(
+        "CW0201",
+        "A BGP session is down",
+        "The session with a peer is not established. The reason the speaker has is shown with it.",
+        "`causeway bgp neighbor <peer>` shows the reason, the last notifications and the history \
+         of states.",
+    ),
+    entry(
+        "CW0202",
+        "A peer does not answer, and a password is set",
+        "With TCP MD5 a wrong password looks like silence: the kernel of either side drops the \
+         other's segments. It may also be plain unreachability.",
+        "Compare the passwords on both sides. `nstat -az TcpExtTCPMD5Failure` counts segments that \
+         came with a wrong one.",
+    ),
+    entry(
+        "CW0203",
+        "A peer has another AS number than configured",
+        "The OPEN message names another AS than peerASN.",
+        "Correct peerASN, or the peer's configuration. peerASN 0 takes any.",
+    ),
+    entry(
+        "CW0204",
+        "A peer fell silent",
+        "The hold timer ran out: no message came within the negotiated hold time.",
+        "Look for a broken path, an overloaded peer, or a smaller MTU on the way than both ends \
+         believe.",
+    ),
+    entry(
+        "CW0205",
+        "A peer refuses the connection",
+        "The peer's host answered the connection with a reset: nothing listens, or it does not \
+         know this node's address.",
+        "Check that the peer has this node as neighbor, with the address shown as local.",
+    ),
+    entry(
+        "CW0206",
+        "The password of a peer is missing",
+        "authSecretRef names a Secret that is not there or has no key `password`. The session is \
+         not tried: an empty password would be none.",
+        "Provide the Secret in the namespace of bgp.secretsNamespace.",
+    ),
+    entry(
+        "CW0207",
+        "A peer ended the session",
+        "The peer sent a NOTIFICATION; its code and text are shown.",
+        "The text says what the peer did not like; Cease codes are the peer's administrator.",
+    ),
+    entry(
+        "CW0301",
+        "A route is not in the kernel",
+        "The route is wanted and the kernel refused it; it is tried again.",
+        "`causeway fib explain <prefix>` shows the kernel's reason.",
+    ),
+    entry(
+        "CW0302",
+        "A next hop cannot be resolved",
+        "No connected network or other route leads to the next hop of a learned route.",
+        "Check the peer's next-hop (next-hop-self on route servers and reflectors), and the \
+         addresses of the node's own devices.",
+    ),
+    entry(
+        "CW0401",
+        "No address is left for pods",
+        "Every address of the node's pod CIDRs is in use or cooling down.",
+        "`causeway pods` shows who uses them. Add a pod CIDR, or remove pods.",
+    ),
+    entry(
+        "CW0402",
+        "A pod's interface is not as it was made",
+        "A device, address, route or program of the pod is missing.",
+        "`causeway pods -o wide` shows which; restarting the pod makes it new.",
+    ),
+    entry(
+        "CW0501",
+        "The eBPF programs are not loaded",
+        "The kernel refused a program or map, or the daemon lacks a capability. Pods have no \
+         connectivity through them.",
+        "The message has the kernel's words. The daemon needs CAP_BPF, CAP_NET_ADMIN and \
+         CAP_PERFMON, and a mounted /sys/fs/bpf.",
+    ),
+    entry(
+        "CW0502",
+        "A map is nearly full",
+        "When it is full, new endpoints or prefixes get no entry.",
+        "Remove endpoints, or raise the map's size in the settings.",
+    ),
+    entry(
+        "CW0601",
+        "The daemon uses an old configuration",
+        "A file is broken; its last good version stays in force.",
+        "`causeway resources` names the file; `causeway config check <path>` shows the errors.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_well_formed_and_in_order() {
+        for pair in EXPLANATIONS.windows(2) {
+            assert!(
+                pair[0].code < pair[1].code,
+                "{} before {}",
+                pair[0].code,
+                pair[1].code
+            );
+        }
+        for e in EXPLANATIONS {
+            assert_eq!(e.code.len(), 6, "{}", e.code);
+            assert!(e.code.starts_with("CW"), "{}", e.code);
+            assert!(
+                !e.title.ends_with('.') && e.remedy.ends_with('.'),
+                "{}",
+                e.code
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_is_found_in_any_spelling() {
+        for spelling in ["CW0101", "cw0101", "0101", "101"] {
+            assert_eq!(find(spelling).map(|e| e.code), Some("CW0101"), "{spelling}");
+        }
+        assert_eq!(find("CW9999"), None);
+        assert_eq!(find("bgp"), None);
+    }
+}

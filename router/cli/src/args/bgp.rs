@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `causeway bgp`.
+
+use clap::{Args, Subcommand};
+
+/// The verbs of `bgp`.
+#[derive(Debug, Subcommand)]
+pub enum BgpCommand {
+    /// Every session in a line per family
+    #[command(
+        visible_alias = "ls",
+        before_help = "Examples:
+  causeway bgp peers
+  causeway bgp peers -o wide
+  causeway bgp peers -o jsonpath='{.items[?@.session-state != \"established\"].name}'"
+    )]
+    Peers(PeerArgs),
+    /// Routes: available, received, advertised or filtered
+    #[command(before_help = "Examples:
+  causeway bgp routes                                  available, ipv4 unicast
+  causeway bgp routes advertised ipv6 unicast peer tor-a
+  causeway bgp routes received peer 10.0.0.1 10.1.0.0/16 longer
+  causeway bgp routes for 10.1.2.3                     the longest match
+  causeway bgp routes filtered peer tor-b              refused by the import policy")]
+    Routes(RoutesArgs),
+    /// One session in full: why it is down, timers, capabilities, counters, history
+    #[command(
+        alias = "describe",
+        before_help = "Examples:
+  causeway bgp neighbor tor-a
+  causeway bgp neighbor 10.0.0.1 -o yaml"
+    )]
+    Neighbor(NeighborArgs),
+    /// Ask a peer for its routes again, without ending the session
+    #[command(before_help = "Examples:
+  causeway bgp refresh tor-a
+  causeway bgp refresh tor-a --out        send ours again")]
+    Refresh(RefreshArgs),
+    /// End a session and start it again
+    #[command(before_help = "Examples:
+  causeway bgp reset tor-a --yes
+  causeway bgp reset tor-a --yes --message 'moving to the other line card'")]
+    Reset(ResetArgs),
+    /// Read BGP messages from hexadecimal digits, a file or standard input; needs no daemon
+    #[command(before_help = "Examples:
+  causeway bgp decode ffffffffffffffffffffffffffffffff001304
+  causeway bgp decode captured.bin -o json
+  xxd -p captured.bin | causeway bgp decode -")]
+    Decode(DecodeArgs),
+    /// Record everything the speaker is told, for a replay; `off` ends it
+    #[command(before_help = "Examples:
+  causeway bgp record /var/lib/causeway/bgp.jsonl
+  causeway bgp record off")]
+    Record {
+        /// The file the daemon writes, or `off`
+        path: String,
+    },
+}
+
+/// Options of `bgp peers`.
+#[derive(Debug, Args)]
+pub struct PeerArgs {
+    /// Only this instance
+    #[arg(long)]
+    pub instance: Option<String>,
+}
+
+/// Options of `bgp neighbor`.
+#[derive(Debug, Args)]
+pub struct NeighborArgs {
+    /// The peer: its name, instance/name, or address
+    pub peer: String,
+}
+
+/// Options of `bgp routes`.
+#[derive(Debug, Args)]
+pub struct RoutesArgs {
+    /// [available|received|advertised|filtered] [afi safi] [instance NAME] [peer PEER]
+    /// [PREFIX [longer] | for ADDRESS]
+    #[arg(value_name = "WORDS")]
+    pub words: Vec<String>,
+    /// Show at most so many routes; 0 for all
+    #[arg(long, default_value_t = 100_000)]
+    pub limit: u64,
+}
+
+/// Options of `bgp refresh`.
+#[derive(Debug, Args)]
+pub struct RefreshArgs {
+    /// The peer: its name, instance/name, or address
+    pub peer: String,
+    /// Send our routes again instead of asking for the peer's
+    #[arg(long)]
+    pub out: bool,
+}
+
+/// Options of `bgp reset`.
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// The peer: its name, instance/name, or address
+    pub peer: String,
+    /// A message for the peer's operator (RFC 9003), at most 255 octets
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub message: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Options of `bgp decode`.
+#[derive(Debug, Args)]
+pub struct DecodeArgs {
+    /// Hexadecimal digits, the name of a file, or - for standard input
+    #[arg(required = true)]
+    pub input: Vec<String>,
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Network devices.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    State,
+};
+use router_types::LinkIndex;
+
+use crate::netns::Netns;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A network device as it was when it was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Index in its namespace.
+    pub index: LinkIndex,
+    /// Name in its namespace, at most 15 bytes.
+    pub name: String,
+    /// The operator's or owner's note on it (`ip link set .. alias`).
+    pub alias: Option<String>,
+    /// The driver, `veth` or `bridge`; `None` for hardware and loopback.
+    pub kind: Option<String>,
+    /// Hardware address, where it has one of six bytes.
+    pub mac: Option<MacAddress>,
+    /// Largest packet in bytes, without the link-layer header.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// The other end is there (`IFF_LOWER_UP`, and no operational state that says otherwise).
+    pub carrier: bool,
+    /// The loopback device.
+    pub loopback: bool,
+    /// The bridge, bond or VRF it is a port of.
+    pub controller: Option<LinkIndex>,
+    /// The device below or, for a veth, the other end; in `peer_netns_id` if that is set.
+    pub peer: Option<LinkIndex>,
+    /// The namespace of `peer` as this namespace numbers others, when it is another one.
+    pub peer_netns_id: Option<i32>,
+}
+
+impl Link {
+    /// Whether packets can leave by it: up, with a carrier.
+    pub fn is_usable(&self) -> bool {
+        self.up && self.carrier
+    }
+
+    pub(crate) fn from_message(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Link {
+            index: LinkIndex(message.header.index),
+            name: String::new(),
+            alias: None,
+            kind: None,
+            mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            loopback: flags.contains(LinkFlags::Loopback),
+            controller: None,
+            peer: None,
+            peer_netns_id: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Address(bytes) => {
+                    link.mac = bytes.try_into().ok().map(MacAddress);
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(
+                    State::Down | State::LowerLayerDown | State::NotPresent | State::Dormant,
+                ) => link.carrier = false,
+                LinkAttribute::Controller(index) if index != 0 => {
+                    link.controller = Some(LinkIndex(index));
+                }
+                LinkAttribute::Link(index) if index != 0 => link.peer = Some(LinkIndex(index)),
+                LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// What devices can be made besides veth pairs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkKind {
+    /// Drops what is sent to it; holds addresses.
+    Dummy,
+    /// An Ethernet switch.
+    Bridge,
+}
+
+/// A pair of devices to make: what goes into one comes out of the other.
+#[derive(Clone, Debug)]
+pub struct NewVeth<'a> {
+    /// Name of the end in this namespace.
+    pub name: &'a str,
+    /// Name of the other end.
+    pub peer_name: &'a str,
+    /// Where the other end is made; `None`: here. Making it there, rather than moving it, is one
+    /// request and no name can collide on the way.
+    pub peer_netns: Option<&'a Netns>,
+    /// MTU of both ends; `None`: the kernel's 1500.
+    pub mtu: Option<u32>,
+    /// Address of the end here; `None`: a random one.
+    pub mac: Option<MacAddress>,
+    /// Address of the other end; `None`: a random one.
+    pub peer_mac: Option<MacAddress>,
+}
+
+/// What to change about a device. `Default` changes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkChange<'a> {
+    /// Up or down.
+    pub up: Option<bool>,
+    /// MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Hardware address.
+    pub mac: Option<MacAddress>,
+    /// New name. Most devices must be down for it on kernels before 6.2.
+    pub name: Option<&'a str>,
+    /// Note on the device, up to 255 bytes; empty to clear.
+    pub alias: Option<&'a str>,
+    /// Make it a port of this bridge or VRF.
+    pub controller: Option<LinkIndex>,
+    /// Move it to this namespace.
+    pub netns: Option<&'a Netns>,
+}
+
+pub(crate) fn dump_message() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}
+
+pub(crate) fn by_index_message(index: LinkIndex) -> LinkMessage {
+    let mut message = dump_message();
+    message.header.index = index.0;
+    message
+}
+
+pub(crate) fn by_name_message(name: &str) -> LinkMessage {
+    let mut message = dump_message();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+pub(crate) fn new_message(name: &str, kind: LinkKind) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    let kind = match kind {
+        LinkKind::Dummy => InfoKind::Dummy,
+        LinkKind::Bridge => InfoKind::Bridge,
+    };
+    message
+        .attributes
+        .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+    message
+}
+
+pub(crate) fn veth_message(new: &NewVeth<'_>) -> LinkMessage {
+    let mut peer = veth_end(new.peer_name, new.mtu, new.peer_mac);
+    if let Some(netns) = new.peer_netns {
+        peer.attributes.push(netns_attribute(netns));
+    }
+    let mut message = veth_end(new.name, new.mtu, new.mac);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    message
+}
+
+pub(crate) fn change_message(index: LinkIndex, change: &LinkChange<'_>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index.0;
+    if let Some(up) = change.up {
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if up {
+            LinkFlags::Up
+        } else {
+            LinkFlags::empty()
+        };
+    }
+    let attributes = &mut message.attributes;
+    attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(
+        change
+            .name
+            .map(|name| LinkAttribute::IfName(name.to_owned())),
+    );
+    attributes.extend(
+        change
+            .alias
+            .map(|alias| LinkAttribute::IfAlias(alias.to_owned())),
+    );
+    attributes.extend(
+        change
+            .controller
+            .map(|index| LinkAttribute::Controller(index.0)),
+    );
+    attributes.extend(change.netns.map(netns_attribute));
+    message
+}
+
+fn veth_end(name: &str, mtu: Option<u32>, mac: Option<MacAddress>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    message
+        .attributes
+        .extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    message
+}
+
+fn netns_attribute(netns: &Netns) -> LinkAttribute {
+    let fd: BorrowedFd<'_> = std::os::fd::AsFd::as_fd(netns);
+    LinkAttribute::NetNsFd(fd.as_raw_fd())
+}
