@@ -310,7 +310,7 @@ impl Expander<'_, '_> {
             .map_err(|error| Skip::Degraded(error.to_string()))?;
         if resolved.is_none() {
             let message = format!("peer {user} has no peerConfigRef and is told about nothing");
-            let kind = condition_type::NOTHING_ADVERTISED;
+            let kind = condition_type::NOT_ADVERTISED;
             self.statements
                 .problem(&self.key, kind, "NoPeerConfigRef", message);
         }

@@ -274,12 +274,7 @@ fn families(
             if let Some(key) = key {
                 let message = "families is not set: IPv6 and IPv4 unicast run and advertise \
                                nothing; write them with an advertisements selector";
-                statements.problem(
-                    key,
-                    condition_type::NOTHING_ADVERTISED,
-                    "NoFamilies",
-                    message,
-                );
+                statements.problem(key, condition_type::NOT_ADVERTISED, "NoFamilies", message);
             }
             defaults = [Afi::Ipv6, Afi::Ipv4].map(|afi| kinds::Family {
                 afi,
@@ -310,12 +305,7 @@ fn families(
                 "family {family} has no advertisements selector, which selects nothing; \
                  'advertisements: {{}}' selects all"
             );
-            statements.problem(
-                key,
-                condition_type::NOTHING_ADVERTISED,
-                "NoSelector",
-                message,
-            );
+            statements.problem(key, condition_type::NOT_ADVERTISED, "NoSelector", message);
         }
         let import = import_policy(entry.import.as_ref())?;
         families.insert(
