@@ -40,7 +40,7 @@ pub(crate) fn man(directory: &Path) -> Result<(), Failure> {
 
 /// The commented default file of node settings.
 pub(crate) fn default_settings() -> String {
-    router_resources::settings::default_file().to_owned()
+    router_resources::settings::DEFAULT_FILE.to_owned()
 }
 
 /// What a code means, or all of them.

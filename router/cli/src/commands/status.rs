@@ -97,6 +97,10 @@ pub fn view(status: &GetStatusResponse, now_unix_ns: i64, look: &Look) -> View {
                 .iter()
                 .map(|c| format!("{} {}", c.name, c.value));
             let counts = counts.collect::<Vec<_>>().join(", ");
+            if page.wide_lines.is_empty() {
+                page.wide_lines.push(Vec::new());
+                page.wide_lines.push(vec![Cell::strong("Counts")]);
+            }
             page.wide_lines.push(vec![
                 Cell::plain(format!("  {:<name_width$}  ", component.name)),
                 Cell::toned(Tone::Dim, counts),
