@@ -1,2 +1,59 @@
-//! Placeholder.
-fn main() {}
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask`: what one does with a checkout besides building it.
+
+mod lab;
+mod setup;
+mod suite;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Tasks of the Causeway workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building, testing and the lab need; safe to run twice.
+    Setup(setup::Arguments),
+    /// Run topologies of lab/containerlab on this machine, without Docker.
+    Lab(lab::Arguments),
+    /// Run every check and test, and count them.
+    Test(suite::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Lab(arguments) => lab::run(&arguments),
+        Task::Test(arguments) => suite::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the checkout that this program was built from.
+fn root() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let root = root.context("xtask lies in the root of a checkout")?;
+    anyhow::ensure!(
+        root.join("Cargo.toml").is_file(),
+        "the checkout {} is gone; run this in the new one",
+        root.display()
+    );
+    Ok(root.to_owned())
+}

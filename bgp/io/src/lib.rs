@@ -1,1 +1,33 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0
+//! The BGP speaker with sockets, clocks and threads around the cores of `bgp-core`.
+//!
+//! # Threads
+//!
+//! * `bgp`: all sessions of all instances, one task each, on a single-threaded runtime. It reads,
+//!   checks and writes messages and keeps the timers. Nothing on it waits for a table.
+//! * `rib-<instance>`: the tables of an instance. Fed by a bounded queue: when it is full, sessions
+//!   stop reading (TCP tells the neighbours) and go on sending keepalives.
+//!
+//! # What flows
+//!
+//! connection → [`Peer`](bgp_core::peer::Peer) → RIB → [`RouteEvent`]s to the owner; RIB →
+//! messages encoded once → connections. Bytes under way to a neighbour are limited; beyond that the
+//! RIB remembers prefixes, not messages.
+//!
+//! RFC 4271 §8 (as the core has it), RFC 2385 (MD5), RFC 5082 is not implemented.
+
+mod connection;
+mod failure;
+mod instance;
+mod interface;
+mod listener;
+mod recorder;
+mod rib_thread;
+mod session;
+mod socket;
+mod speaker;
+
+pub use instance::{InstanceSnapshot, PeerReport};
+pub use recorder::Recorder;
+pub use rib_thread::RouteEvent;
+pub use speaker::{Options, Reset, Speaker};

@@ -116,3 +116,19 @@ fn a_given_session_decides_how_an_update_is_read() {
     );
     assert!(!report.contains("read with"), "{report}");
 }
+
+#[test]
+fn a_path_is_told_even_if_it_is_refused() {
+    let hex = format!(
+        "{MARKER} 0035 02 0000 001a 40010100 40020c 02010000fde9 01010000fdea 400304c0000201 18c63364"
+    );
+    let text = text(&hex);
+    assert!(
+        text.contains("AS_PATH (2) well-known transitive: 65001 {65002}"),
+        "{text}"
+    );
+    assert!(
+        text.contains("contains an AS set -> treat-as-withdraw (RFC 9774 §3)"),
+        "{text}"
+    );
+}

@@ -5,8 +5,9 @@
 mod generate;
 
 use bgp_wire::{
-    AsPath, AsSetPolicy, Capability, ErrorKind, FamilyContext, Open, PathAttributes, PathNextHop,
-    PeerKind, SessionContext, Update, UpdateView, announce, end_of_rib, frame, withdraw,
+    AsPath, AsSetPolicy, Capability, ErrorKind, FamilyContext, Open, PackError, PathAttributes,
+    PathNextHop, PeerKind, SessionContext, Update, UpdateView, announce, end_of_rib, frame,
+    withdraw,
 };
 use generate::{Announcement, announcement, attributes, entry, open};
 use proptest::collection::vec;
@@ -146,6 +147,24 @@ fn messages_are_filled_to_the_limit() {
     let mut bytes = Vec::new();
     assert!(announce(&mut bytes, &family, frame::MAX_LEN, &long, hop, entries).is_err());
     assert_eq!(bytes, []);
+}
+
+#[test]
+fn a_next_hop_of_a_family_that_was_not_negotiated_is_refused() {
+    let v6_hop = PathNextHop::V6 {
+        global: "2001:db8::1".parse().unwrap(),
+        link_local: None,
+    };
+    let v4_hop = PathNextHop::V4([192, 0, 2, 1].into());
+    for (family, hop) in [
+        (Family::IPV4_UNICAST, v6_hop),
+        (Family::IPV6_UNICAST, v4_hop),
+    ] {
+        let mut bytes = Vec::new();
+        let context = FamilyContext::plain(family);
+        let refused = announce(&mut bytes, &context, frame::MAX_LEN, &[], hop, []);
+        assert_eq!(refused, Err(PackError::NextHopFamily(family)));
+    }
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub struct Watcher {
     buffer: Vec<u8>,
     ignored_protocol: Option<Protocol>,
     ignored_port: Option<u32>,
+    /// Notifications were dropped, and the backlog is being thrown away: until it is empty the
+    /// kernel drops more without saying so again.
+    lost: bool,
 }
 
 impl Watcher {
@@ -102,14 +105,17 @@ impl Watcher {
             self.buffer.clear();
             let buffer = &mut self.buffer;
             match ready.try_io(|socket| socket.get_ref().recv(buffer, 0)) {
-                Err(_would_block) => {}
+                Err(_would_block) => {
+                    if std::mem::take(&mut self.lost) {
+                        tracing::warn!("the kernel dropped notifications; list everything anew");
+                        return Ok(Event::Lost);
+                    }
+                }
+                Ok(Ok(_)) if self.lost => {}
                 Ok(Ok(_)) => self.take_in(),
                 Ok(Err(e)) => match e.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EINTR) => {}
-                    Some(Errno::ENOBUFS) => {
-                        tracing::warn!("the kernel dropped notifications; listing anew");
-                        return Ok(Event::Lost);
-                    }
+                    Some(Errno::ENOBUFS) => self.lost = true,
                     _ => return Err(error(e)),
                 },
             }
@@ -131,6 +137,7 @@ impl Watcher {
             buffer: Vec::with_capacity(DATAGRAM),
             ignored_protocol: None,
             ignored_port: None,
+            lost: false,
         })
     }
 

@@ -90,6 +90,8 @@ fn version(kind: Kind, api_version: &str, is_stored: bool) -> Json {
 
 /// Block-style YAML for JSON values: two spaces, every text that could be anything else in quotes.
 mod emit {
+    use std::collections::BTreeMap;
+
     use serde_json::Value as Json;
 
     pub(super) fn to_yaml(value: &Json) -> String {
@@ -101,7 +103,8 @@ mod emit {
     fn write(out: &mut String, value: &Json, indent: usize) {
         match value {
             Json::Object(fields) => {
-                for (key, value) in fields {
+                // Sorted here: whether serde_json keeps insertion order depends on the build.
+                for (key, value) in fields.iter().collect::<BTreeMap<_, _>>() {
                     out.push_str(&" ".repeat(indent));
                     out.push_str(&scalar(&Json::String(key.clone())));
                     out.push(':');

@@ -12,7 +12,6 @@
 //! nothing: what was read stays in force.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -72,8 +71,6 @@ pub struct DirectorySource {
     /// Hash of what was last told about each file.
     told: BTreeMap<PathBuf, u64>,
     watcher: Option<RecommendedWatcher>,
-    /// Device and inode of the watched directory.
-    watched: Option<(u64, u64)>,
     wakes: Receiver<Wake>,
     wake: SyncSender<Wake>,
     /// Why the directory could not be read, if that was already logged.
@@ -91,7 +88,6 @@ impl DirectorySource {
             options,
             told: BTreeMap::new(),
             watcher: None,
-            watched: None,
             wakes,
             wake,
             complaint: None,
@@ -178,23 +174,11 @@ impl DirectorySource {
     }
 
     /// Sees to it that the directory as it is there at the moment is watched, and its parent, so
-    /// that a directory made or replaced is noticed.
+    /// that a directory made or replaced is noticed. The watches are set anew each time: whether
+    /// the directory is still the one that was watched cannot be told, since inode numbers are
+    /// reused.
     fn watch(&mut self) {
-        let identity = identity(&self.directory);
-        if self.watcher.is_some() && self.watched == identity {
-            return;
-        }
-        let wake = self.wake.clone();
-        let handler = move |event: notify::Result<notify::Event>| {
-            // Reading a file must not wake the reader again.
-            if event.as_ref().is_ok_and(|event| event.kind.is_access()) {
-                return;
-            }
-            match wake.try_send(Wake::Touched) {
-                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-            }
-        };
-        let mut watcher = match notify::recommended_watcher(handler) {
+        let mut watcher = match self.watcher.take().map_or_else(|| self.new_watcher(), Ok) {
             Ok(watcher) => watcher,
             Err(error) => return self.complain(format!("cannot be watched: {error}")),
         };
@@ -206,12 +190,27 @@ impl DirectorySource {
             .into_iter()
             .flatten()
         {
+            if let Err(error) = watcher.unwatch(path) {
+                tracing::trace!(path = %path.display(), %error, "was not watched");
+            }
             if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
                 tracing::debug!(path = %path.display(), %error, "not watched, scanned regularly");
             }
         }
-        self.watched = identity;
         self.watcher = Some(watcher);
+    }
+
+    fn new_watcher(&self) -> notify::Result<RecommendedWatcher> {
+        let wake = self.wake.clone();
+        notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading a file must not wake the reader again.
+            if event.as_ref().is_ok_and(|event| event.kind.is_access()) {
+                return;
+            }
+            match wake.try_send(Wake::Touched) {
+                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+            }
+        })
     }
 
     fn complain(&mut self, why: String) {
@@ -221,12 +220,6 @@ impl DirectorySource {
             self.complaint = Some(why);
         }
     }
-}
-
-fn identity(directory: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::metadata(directory).ok()?;
-    Some((metadata.dev(), metadata.ino()))
 }
 
 /// A hash to notice changes by. Within one run only: `DefaultHasher` is not stable over versions.

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use super::{FaultReport, fault_report, hex};
+use crate::as_path::AsPath;
 use crate::attribute::{AttributeCode, AttributeFlags, RawAttribute, RawAttributes};
 use crate::context::SessionContext;
 use crate::fault::Fault;
@@ -124,9 +125,9 @@ fn attribute_report(
         AttributeCode::MP_UNREACH_NLRI => update
             .mp_withdrawn
             .map(|nlri| format!("{}, {} prefixes", nlri.family(), nlri.count())),
-        AttributeCode::AS4_PATH => crate::AsPath::decode(raw.value, true)
-            .ok()
-            .map(|path| path.to_string()),
+        // Paths are told also where their contents are objected to.
+        AttributeCode::AS_PATH => as_path(raw.value, context.four_octet_as),
+        AttributeCode::AS4_PATH => as_path(raw.value, true),
         AttributeCode::AS4_AGGREGATOR => <[u8; 8]>::try_from(raw.value).ok().map(|octets| {
             let [a, b, c, d, id @ ..] = octets;
             format!(
@@ -146,6 +147,12 @@ fn attribute_report(
     }
 }
 
+fn as_path(value: &[u8], four_octet_as: bool) -> Option<String> {
+    AsPath::decode(value, four_octet_as)
+        .ok()
+        .map(|path| path.to_string())
+}
+
 /// The value of an attribute read by itself; `None` if it is not readable or not known.
 fn alone(raw: &RawAttribute<'_>, context: &SessionContext) -> Option<String> {
     let mut bytes = Vec::new();
@@ -159,7 +166,6 @@ fn alone(raw: &RawAttribute<'_>, context: &SessionContext) -> Option<String> {
     }
     match raw.code {
         AttributeCode::ORIGIN => a.origin.map(|o| o.to_string()),
-        AttributeCode::AS_PATH => a.as_path.map(|p| p.to_string()),
         AttributeCode::MULTI_EXIT_DISC => a.med.map(|n| n.to_string()),
         AttributeCode::LOCAL_PREF => a.local_pref.map(|n| n.to_string()),
         AttributeCode::ATOMIC_AGGREGATE => Some(String::new()),

@@ -69,7 +69,7 @@ pub(crate) struct Node {
     pub(crate) netns: NamedNetns,
     _state: TempDir,
     pub(crate) config: Config,
-    pin_root: PathBuf,
+    pub(crate) pin_root: PathBuf,
     running: Option<Running>,
     runtime: tokio::runtime::Runtime,
 }
@@ -225,8 +225,10 @@ impl Node {
     }
 
     /// Everything pods leave traces in: devices, addresses, routes, neighbours, map entries, and
-    /// held addresses.
+    /// held addresses. Not what IPv6 does on its own below `fe80::/10` and `ff00::/8`.
     pub(crate) fn traces(&self) -> Vec<String> {
+        let is_noise =
+            |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
         let mut netlink = self.netns.netlink();
         let mut traces: Vec<String> = Vec::new();
         traces.extend(
@@ -236,26 +238,20 @@ impl Node {
                 .into_iter()
                 .map(|l| format!("link {}", l.name)),
         );
+        let addresses = netlink.addresses().unwrap().into_iter();
         traces.extend(
-            netlink
-                .addresses()
-                .unwrap()
-                .into_iter()
-                .map(|a| format!("{a:?}")),
+            addresses
+                .filter(|a| !is_noise(a.address.addr()))
+                .map(|a| format!("address {}", a.address)),
         );
-        let routes = netlink.routes(RouteFilter::default()).unwrap();
+        let routes = netlink.routes(RouteFilter::default()).unwrap().into_iter();
         traces.extend(
             routes
-                .into_iter()
-                .map(|r| format!("{:?} {:?}", r.key, r.kind)),
+                .filter(|r| !is_noise(r.key.prefix.addr()))
+                .map(|r| format!("route {} {:?} {:?}", r.key.prefix, r.kind, r.protocol)),
         );
-        traces.extend(
-            netlink
-                .neighbours(None)
-                .unwrap()
-                .into_iter()
-                .map(|n| format!("{n:?}")),
-        );
+        let neighbours = netlink.neighbours(None).unwrap().into_iter();
+        traces.extend(neighbours.filter(|n| n.permanent).map(|n| format!("{n:?}")));
         let running = self.running.as_ref().unwrap();
         let datapath = running.datapath.lock().unwrap();
         traces.extend(
@@ -263,7 +259,7 @@ impl Node {
                 .endpoints()
                 .unwrap()
                 .iter()
-                .map(|e| format!("{e:?}")),
+                .map(|e| format!("{:?}", e.endpoint)),
         );
         let status = datapath.status().unwrap();
         traces.extend(status.attached.iter().map(|a| format!("{a:?}")));
@@ -322,6 +318,13 @@ impl Node {
             }
         }
     }
+}
+
+/// What is in one list and not in the other, by which a failed comparison can be read.
+pub(crate) fn assert_same(now: &[String], before: &[String]) {
+    let gone: Vec<_> = before.iter().filter(|t| !now.contains(t)).collect();
+    let new: Vec<_> = now.iter().filter(|t| !before.contains(t)).collect();
+    assert!(now == before, "new: {new:#?}\ngone: {gone:#?}");
 }
 
 /// A container: a namespace and the names of its interface.

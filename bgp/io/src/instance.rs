@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One running instance: its neighbours' tasks, its listeners and its RIB.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bgp_core::config::{Effect, InstanceConfig, LocalRoutes, PeerConfig, PeerName};
+use bgp_core::peer::{LocalSpeaker, PeerSnapshot, StopReason};
+use bgp_core::rib::{FamilyCounts, RibInput, RibStats};
+use bgp_wire::{ErrorKind, Notification};
+use router_types::Family;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::listener::{Call, Listeners};
+use crate::recorder::Recorder;
+use crate::rib_thread::{self, RibSender, RouteEvent};
+use crate::session::{PeerCommand, Session};
+
+/// How long a neighbour's task may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Everything there is to say about an instance.
+#[derive(Clone, Debug)]
+pub struct InstanceSnapshot {
+    /// Its configuration.
+    pub config: InstanceConfig,
+    /// Where it takes calls.
+    pub listening: Vec<SocketAddr>,
+    /// Where it should and cannot, and why.
+    pub listen_failures: Vec<(SocketAddr, String)>,
+    /// Calls of addresses that are no neighbours.
+    pub strangers: u64,
+    /// The last such address.
+    pub last_stranger: Option<SocketAddr>,
+    /// Its neighbours.
+    pub peers: Vec<PeerReport>,
+    /// The tables.
+    pub rib: RibStats,
+}
+
+/// A neighbour's session and its routes.
+#[derive(Clone, Debug)]
+pub struct PeerReport {
+    /// The session.
+    pub session: PeerSnapshot,
+    /// The routes, by family.
+    pub routes: BTreeMap<Family, FamilyCounts>,
+}
+
+pub(crate) struct Instance {
+    config: InstanceConfig,
+    local: LocalSpeaker,
+    rib: RibSender,
+    recorder: Recorder,
+    peers: BTreeMap<PeerName, mpsc::UnboundedSender<PeerCommand>>,
+    listeners: Listeners,
+    strangers: u64,
+    last_stranger: Option<SocketAddr>,
+}
+
+impl Instance {
+    /// Starts an instance: RIB, listeners, neighbours.
+    pub(crate) async fn start(
+        config: InstanceConfig,
+        routes: LocalRoutes,
+        restarted: bool,
+        events: mpsc::Sender<RouteEvent>,
+        calls: mpsc::Sender<Call>,
+        recorder: Recorder,
+    ) -> io::Result<Instance> {
+        let rib = rib_thread::start(config.clone(), events, recorder.clone())?;
+        rib.input(RibInput::LocalRoutes(routes)).await;
+        let mut listeners = Listeners::new(config.name().clone(), calls);
+        // Before the first neighbour is dialled: two ends that start together call each other.
+        listeners.apply(&config);
+        let mut instance = Instance {
+            local: LocalSpeaker {
+                asn: config.local_asn(),
+                router_id: config.router_id(),
+                restarted,
+                forwarding_preserved: restarted,
+            },
+            rib,
+            recorder,
+            peers: BTreeMap::new(),
+            listeners,
+            strangers: 0,
+            last_stranger: None,
+            config,
+        };
+        for (name, peer) in instance.config.peers().clone() {
+            instance.start_peer(name, peer);
+        }
+        Ok(instance)
+    }
+
+    /// Whether a configuration needs another instance instead of a changed one: what it is to the
+    /// world has changed.
+    pub(crate) fn is_replaced_by(&self, config: &InstanceConfig) -> bool {
+        self.local.asn != config.local_asn() || self.local.router_id != config.router_id()
+    }
+
+    /// Changes what is different, and nothing else.
+    pub(crate) async fn apply(&mut self, config: InstanceConfig) {
+        let changes = self.config.changes_to(&config);
+        if changes.is_empty() {
+            return;
+        }
+        for change in &changes {
+            let peer = change.peer.as_ref().map(tracing::field::display);
+            tracing::info!(
+                instance = %config.name(), peer, change = change.what, effect = ?change.effect,
+                "configuration changed"
+            );
+        }
+        self.listeners.apply(&config);
+        let gone: Vec<PeerName> = self
+            .peers
+            .keys()
+            .filter(|name| !config.peers().contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.end_peer(&name, StopReason::Deconfigured).await;
+        }
+        // The RIB first: routes that come again must meet the new policy.
+        self.rib
+            .input(RibInput::Configure(Box::new(config.clone())))
+            .await;
+        for (name, peer) in config.peers() {
+            match self.peers.get(name) {
+                None => self.start_peer(name.clone(), peer.clone()),
+                Some(inbox) => {
+                    if self.config.peers().get(name) != Some(peer) {
+                        // A task ends only when it is told to.
+                        let _ = inbox.send(PeerCommand::Configure(Box::new(peer.clone())));
+                    }
+                    let ask = changes.iter().any(|change| {
+                        change.peer.as_ref() == Some(name) && change.effect == Effect::RouteRefresh
+                    });
+                    for family in peer.families().keys().filter(|_| ask) {
+                        let _ = inbox.send(PeerCommand::AskForRoutes(*family));
+                    }
+                }
+            }
+        }
+        self.config = config;
+    }
+
+    /// Tries again to open what could not be opened.
+    pub(crate) fn retry_listeners(&mut self) {
+        if self.listeners.failures().next().is_some() {
+            self.listeners.apply(&self.config);
+        }
+    }
+
+    pub(crate) fn rib(&self) -> &RibSender {
+        &self.rib
+    }
+
+    pub(crate) fn peer(&self, name: &PeerName) -> Option<&mpsc::UnboundedSender<PeerCommand>> {
+        self.peers.get(name)
+    }
+
+    /// Hands a call to the neighbour that has its address, or sends it away.
+    pub(crate) fn called(&mut self, call: Call) {
+        let scope = match call.remote {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
+            _ => None,
+        };
+        let peer = self.config.peers().iter().find(|(_, peer)| {
+            peer.address.ip() == call.remote.ip()
+                && match (peer.address.zone(), scope) {
+                    (Some(zone), Some(scope)) => {
+                        crate::socket::interface_index(zone).is_ok_and(|index| index == scope)
+                    }
+                    (None, None) => true,
+                    (Some(_), None) | (None, Some(_)) => false,
+                }
+        });
+        match peer.and_then(|(name, _)| self.peers.get(name)) {
+            Some(inbox) => {
+                // A task ends only when it is told to.
+                let _ = inbox.send(PeerCommand::Called(call.stream, call.remote));
+            }
+            None => {
+                self.strangers += 1;
+                if self.last_stranger.map(|s| s.ip()) != Some(call.remote.ip()) {
+                    tracing::warn!(
+                        instance = %self.config.name(), remote = %call.remote,
+                        "a call of an address that is no neighbour was refused"
+                    );
+                }
+                self.last_stranger = Some(call.remote);
+                let mut goodbye = Vec::new();
+                Notification::new(ErrorKind::CONNECTION_REJECTED).encode(&mut goodbye);
+                // Best effort: a fresh connection has room for 21 bytes.
+                let _ = call.stream.try_write(&goodbye);
+            }
+        }
+    }
+
+    pub(crate) async fn snapshot(&self) -> InstanceSnapshot {
+        let mut peers = Vec::new();
+        for (name, inbox) in &self.peers {
+            let (reply, answer) = oneshot::channel();
+            // A task that has ended has nothing to say.
+            let _ = inbox.send(PeerCommand::Snapshot(reply));
+            let Ok(session) = answer.await else { continue };
+            peers.push((name.clone(), session));
+        }
+        let names: Vec<PeerName> = self.peers.keys().cloned().collect();
+        let (mut counts, rib) = self
+            .rib
+            .ask(move |rib, _| {
+                let counts: BTreeMap<_, _> = names
+                    .into_iter()
+                    .map(|name| (name.clone(), rib.counts(&name)))
+                    .collect();
+                (counts, rib.stats())
+            })
+            .await
+            .unwrap_or_default();
+        InstanceSnapshot {
+            config: self.config.clone(),
+            listening: self.listeners.addresses().collect(),
+            listen_failures: self
+                .listeners
+                .failures()
+                .map(|(address, error)| (address, error.to_owned()))
+                .collect(),
+            strangers: self.strangers,
+            last_stranger: self.last_stranger,
+            peers: peers
+                .into_iter()
+                .map(|(name, session)| PeerReport {
+                    session,
+                    routes: counts.remove(&name).unwrap_or_default(),
+                })
+                .collect(),
+            rib,
+        }
+    }
+
+    /// Says goodbye to every neighbour and ends.
+    pub(crate) async fn end(mut self, reason: &StopReason) {
+        let names: Vec<PeerName> = self.peers.keys().cloned().collect();
+        let mut waiting = Vec::new();
+        for name in names {
+            waiting.extend(self.tell_end(&name, reason.clone()));
+        }
+        let all = async {
+            for done in waiting {
+                // An ended task has said what it had to say.
+                let _ = done.await;
+            }
+        };
+        if tokio::time::timeout(GOODBYE, all).await.is_err() {
+            tracing::warn!(instance = %self.config.name(), "not every neighbour could be told");
+        }
+        self.rib.end().await;
+    }
+
+    fn start_peer(&mut self, name: PeerName, config: PeerConfig) {
+        let (inbox, commands) = mpsc::unbounded_channel();
+        // Spreads the timers of neighbours and nodes; nothing secret.
+        let seed = RandomState::new().hash_one(&name.0);
+        let session = Session::new(
+            self.config.name().clone(),
+            name.clone(),
+            config,
+            self.local.clone(),
+            seed,
+            self.rib.clone(),
+            inbox.clone(),
+            self.recorder.clone(),
+        );
+        tokio::task::spawn_local(session.run(commands));
+        // The task is there until it is told to end.
+        let _ = inbox.send(PeerCommand::Start);
+        self.peers.insert(name, inbox);
+    }
+
+    fn tell_end(&mut self, name: &PeerName, reason: StopReason) -> Option<oneshot::Receiver<()>> {
+        let inbox = self.peers.remove(name)?;
+        let (done, ended) = oneshot::channel();
+        inbox.send(PeerCommand::End(reason, done)).ok()?;
+        Some(ended)
+    }
+
+    async fn end_peer(&mut self, name: &PeerName, reason: StopReason) {
+        if let Some(ended) = self.tell_end(name, reason)
+            && tokio::time::timeout(GOODBYE, ended).await.is_err()
+        {
+            tracing::warn!(peer = %name, "the neighbour could not be told that it is removed");
+        }
+    }
+}

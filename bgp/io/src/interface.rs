@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the device of a connection offers as next hops.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bgp_core::peer::SessionAddresses;
+use nix::ifaddrs::getifaddrs;
+use router_types::LinkIndex;
+
+/// Completes the ends of a connection with the device that has the local one, and the other
+/// addresses of that device: an IPv6 session can then announce IPv4 prefixes with an IPv4 next hop,
+/// and the other way round.
+pub(crate) fn session_addresses(local: SocketAddr, remote: SocketAddr) -> SessionAddresses {
+    let mut addresses = SessionAddresses {
+        local,
+        remote,
+        link: None,
+        link_ipv4: None,
+        link_ipv6: None,
+    };
+    let Ok(all) = getifaddrs() else {
+        return addresses;
+    };
+    let all: Vec<(String, IpAddr)> = all
+        .filter_map(|entry| {
+            let address = entry.address?;
+            let ip = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+                (Some(v4), _) => IpAddr::V4(v4.ip()),
+                (_, Some(v6)) => IpAddr::V6(v6.ip()),
+                _ => return None,
+            };
+            Some((entry.interface_name, ip))
+        })
+        .collect();
+    let name = match local {
+        // The same link-local address may be on several devices: the scope says which.
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => nix::net::if_::if_indextoname(v6.scope_id())
+            .ok()
+            .and_then(|name| name.into_string().ok()),
+        _ => all
+            .iter()
+            .find(|(_, ip)| *ip == local.ip())
+            .map(|(name, _)| name.clone()),
+    };
+    let Some(name) = name else {
+        return addresses;
+    };
+    addresses.link = crate::socket::interface_index(&name).ok().map(LinkIndex);
+    for (_, ip) in all.iter().filter(|(of, _)| *of == name) {
+        match ip {
+            IpAddr::V4(v4) if !v4.is_loopback() || local.ip().is_loopback() => {
+                addresses.link_ipv4.get_or_insert(*v4);
+            }
+            IpAddr::V6(v6) if !v6.is_unicast_link_local() && !v6.is_loopback() => {
+                addresses.link_ipv6.get_or_insert(*v6);
+            }
+            _ => {}
+        }
+    }
+    // The end of the session itself comes first where it fits.
+    match local.ip() {
+        IpAddr::V4(v4) => addresses.link_ipv4 = Some(v4),
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() => addresses.link_ipv6 = Some(v6),
+        IpAddr::V6(_) => {}
+    }
+    addresses
+}

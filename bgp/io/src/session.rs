@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The task of a neighbour: drives its [`Peer`] with connections, time and the RIB.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bgp_core::config::{InstanceName, PeerConfig, PeerName};
+use bgp_core::peer::{
+    ConnId, Direction, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot, StopReason,
+};
+use bgp_core::record::RecordedEvent;
+use bgp_core::rib::{RibInput, SessionInfo};
+use bytes::Bytes;
+use router_types::Family;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::connection::{self, ConnCommand, ConnEvent};
+use crate::failure::transport_failure;
+use crate::interface::session_addresses;
+use crate::recorder::Recorder;
+use crate::rib_thread::{RibMessage, RibSender};
+use crate::socket;
+
+/// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
+/// that sends faster than the RIB takes may have in memory: 1 MiB.
+const INBOX: usize = 16;
+
+/// What the instance tells a neighbour's task.
+#[derive(Debug)]
+pub(crate) enum PeerCommand {
+    /// Begin.
+    Start,
+    /// End the session for a reason.
+    Stop(StopReason),
+    /// Another configuration.
+    Configure(Box<PeerConfig>),
+    /// The neighbour called.
+    Called(TcpStream, SocketAddr),
+    /// Ask the neighbour for a family's routes again.
+    AskForRoutes(Family),
+    /// Whole messages with routes.
+    Transmit {
+        /// The session they are for: the count at its [`RibMessage::Up`].
+        epoch: u64,
+        /// The messages.
+        bytes: Bytes,
+        /// How many.
+        updates: u32,
+    },
+    /// How are you?
+    Snapshot(oneshot::Sender<PeerSnapshot>),
+    /// Say goodbye and end.
+    End(StopReason, oneshot::Sender<()>),
+}
+
+/// A neighbour's task and all it holds.
+pub(crate) struct Session {
+    instance: InstanceName,
+    name: PeerName,
+    peer: Peer,
+    /// What the RIB takes next, in order; while something waits here nothing is read.
+    for_rib: VecDeque<RibMessage>,
+    rib: RibSender,
+    /// Where the RIB sends what this neighbour is to be sent.
+    inbox: mpsc::UnboundedSender<PeerCommand>,
+    recorder: Recorder,
+    /// Sessions so far. Bytes of one must not get into the next.
+    epoch: u64,
+    dials: BTreeMap<ConnId, AbortHandle>,
+    connections: BTreeMap<ConnId, mpsc::UnboundedSender<ConnCommand>>,
+    established: Option<ConnId>,
+    calls: u64,
+    events: mpsc::Receiver<ConnEvent>,
+    dialled: mpsc::UnboundedReceiver<(ConnId, std::io::Result<TcpStream>)>,
+    events_of_connections: mpsc::Sender<ConnEvent>,
+    events_of_dials: mpsc::UnboundedSender<(ConnId, std::io::Result<TcpStream>)>,
+}
+
+impl Session {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by the instance, with what it has"
+    )]
+    pub(crate) fn new(
+        instance: InstanceName,
+        name: PeerName,
+        config: PeerConfig,
+        local: LocalSpeaker,
+        seed: u64,
+        rib: RibSender,
+        inbox: mpsc::UnboundedSender<PeerCommand>,
+        recorder: Recorder,
+    ) -> Session {
+        let (events_of_connections, events) = mpsc::channel(INBOX);
+        let (events_of_dials, dialled) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        recorder.note(&instance, now, || RecordedEvent::PeerBegins {
+            peer: name.clone(),
+            config: Box::new(config.clone()),
+            local: local.clone(),
+            seed,
+        });
+        Session {
+            peer: Peer::new(name.clone(), config, local, seed, now),
+            instance,
+            name,
+            recorder,
+            for_rib: VecDeque::new(),
+            rib,
+            inbox,
+            epoch: 0,
+            dials: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            established: None,
+            calls: 0,
+            events,
+            dialled,
+            events_of_connections,
+            events_of_dials,
+        }
+    }
+
+    /// Runs until told to end, or until the instance is gone.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<PeerCommand>) {
+        let rib = self.rib.clone();
+        loop {
+            let deadline = self.peer.poll_timeout().map(|(at, _)| at);
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                self.handle(PeerInput::Timeout);
+                continue;
+            }
+            let may_read = self.for_rib.is_empty();
+            tokio::select! {
+                biased;
+                () = until(deadline) => self.handle(PeerInput::Timeout),
+                command = inbox.recv() => match command {
+                    Some(PeerCommand::End(reason, done)) => {
+                        self.end(reason).await;
+                        // The instance may have given up waiting.
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                permit = rib.reserve(), if !may_read => match permit {
+                    Some(permit) => {
+                        if let Some(message) = self.for_rib.pop_front() {
+                            permit.send(message);
+                        }
+                    }
+                    // The RIB's thread has ended, and the speaker with it.
+                    None => return,
+                },
+                Some((conn, result)) = self.dialled.recv() => self.dialled(conn, result),
+                Some(event) = self.events.recv(), if may_read => self.event(event),
+            }
+        }
+    }
+
+    fn command(&mut self, command: PeerCommand) {
+        match command {
+            PeerCommand::Start => self.handle(PeerInput::Start),
+            PeerCommand::Stop(reason) => self.handle(PeerInput::Stop(reason)),
+            PeerCommand::Configure(config) => self.handle(PeerInput::Configure(config)),
+            PeerCommand::Called(stream, remote) => self.called(stream, remote),
+            PeerCommand::AskForRoutes(family) => self.handle(PeerInput::AskForRoutes { family }),
+            PeerCommand::Transmit {
+                epoch,
+                bytes,
+                updates,
+            } => {
+                self.transmit(epoch, bytes, updates);
+            }
+            PeerCommand::Snapshot(reply) => {
+                // Nobody waits any more: nothing is lost.
+                let _ = reply.send(self.peer.snapshot(Instant::now()));
+            }
+            PeerCommand::End(..) => unreachable!("taken care of where commands are received"),
+        }
+    }
+
+    fn called(&mut self, stream: TcpStream, remote: SocketAddr) {
+        let prepared = socket::adopt(&stream, self.peer.config(), self.peer.ttl())
+            .and_then(|()| stream.local_addr());
+        match prepared {
+            Ok(local) => {
+                self.calls += 1;
+                let conn = ConnId {
+                    direction: Direction::Incoming,
+                    serial: self.calls,
+                };
+                self.connect(conn, stream);
+                let addresses = session_addresses(local, remote);
+                self.handle(PeerInput::Called { conn, addresses });
+            }
+            Err(error) => {
+                tracing::debug!(peer = %self.name, %error, "a call ended before it was taken");
+            }
+        }
+    }
+
+    fn dialled(&mut self, conn: ConnId, result: std::io::Result<TcpStream>) {
+        if self.dials.remove(&conn).is_none() {
+            return; // given up meanwhile
+        }
+        let connected = result.and_then(|stream| {
+            let addresses = session_addresses(stream.local_addr()?, stream.peer_addr()?);
+            Ok((stream, addresses))
+        });
+        match connected {
+            Ok((stream, addresses)) => {
+                self.connect(conn, stream);
+                self.handle(PeerInput::Connected { conn, addresses });
+            }
+            Err(error) => {
+                self.handle(PeerInput::ConnectFailed {
+                    conn,
+                    failure: transport_failure(&error),
+                });
+            }
+        }
+    }
+
+    fn connect(&mut self, conn: ConnId, stream: TcpStream) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        self.connections.insert(conn, commands);
+        tokio::task::spawn_local(connection::run(
+            conn,
+            stream,
+            inbox,
+            self.events_of_connections.clone(),
+        ));
+    }
+
+    fn event(&mut self, event: ConnEvent) {
+        match event {
+            ConnEvent::Bytes(conn, bytes) => {
+                if self.connections.contains_key(&conn) {
+                    self.handle(PeerInput::Bytes { conn, bytes });
+                }
+            }
+            ConnEvent::Written(conn, bytes) => {
+                if self.established == Some(conn) {
+                    self.rib.written(&self.name, self.epoch, bytes);
+                }
+            }
+            ConnEvent::Closed(conn, failure) => {
+                if self.connections.remove(&conn).is_some() {
+                    self.handle(PeerInput::Closed { conn, failure });
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self, epoch: u64, bytes: Bytes, updates: u32) {
+        if epoch != self.epoch {
+            return; // for a session that is down
+        }
+        let Some(connection) = self
+            .established
+            .and_then(|conn| self.connections.get(&conn))
+        else {
+            return;
+        };
+        self.peer
+            .count_updates_sent(u64::from(updates), bytes.len() as u64);
+        // A closed connection reports itself.
+        let _ = connection.send(ConnCommand::Routes(bytes));
+    }
+
+    fn handle(&mut self, input: PeerInput) {
+        let now = Instant::now();
+        self.recorder
+            .note(&self.instance, now, || RecordedEvent::Peer {
+                peer: self.name.clone(),
+                input: input.clone(),
+            });
+        self.peer.handle(input, now);
+        while let Some(output) = self.peer.poll_output() {
+            self.output(output);
+        }
+    }
+
+    fn output(&mut self, output: PeerOutput) {
+        match output {
+            PeerOutput::Connect { conn } => self.dial(conn),
+            PeerOutput::Close { conn, how } => {
+                if let Some(dial) = self.dials.remove(&conn) {
+                    dial.abort();
+                }
+                if let Some(connection) = self.connections.remove(&conn) {
+                    // A closed connection needs no closing.
+                    let _ = connection.send(ConnCommand::Close(how));
+                }
+            }
+            PeerOutput::Send { conn, bytes } => {
+                if let Some(connection) = self.connections.get(&conn) {
+                    // A closed connection reports itself.
+                    let _ = connection.send(ConnCommand::Send(bytes));
+                }
+            }
+            PeerOutput::Up { conn, negotiated } => {
+                self.established = Some(conn);
+                self.epoch += 1;
+                self.for_rib.push_back(RibMessage::Up {
+                    peer: self.name.clone(),
+                    session: Box::new(SessionInfo::from(&*negotiated)),
+                    epoch: self.epoch,
+                    inbox: self.inbox.clone(),
+                });
+            }
+            PeerOutput::Down {
+                reason: _,
+                keep_routes,
+            } => {
+                self.established = None;
+                self.tell_rib(RibInput::PeerDown {
+                    peer: self.name.clone(),
+                    keep_routes,
+                });
+            }
+            PeerOutput::Routes(changes) => {
+                self.tell_rib(RibInput::Routes {
+                    peer: self.name.clone(),
+                    changes,
+                });
+            }
+            PeerOutput::Resend { family } => {
+                self.tell_rib(RibInput::Resend {
+                    peer: self.name.clone(),
+                    family,
+                });
+            }
+        }
+    }
+
+    fn tell_rib(&mut self, input: RibInput) {
+        self.for_rib.push_back(RibMessage::Input(input));
+    }
+
+    fn dial(&mut self, conn: ConnId) {
+        let config = self.peer.config().clone();
+        let ttl = self.peer.ttl();
+        let report = self.events_of_dials.clone();
+        let task = tokio::task::spawn_local(async move {
+            let result = socket::dial(&config, ttl).await;
+            // The neighbour's task is gone: so is the need for the connection.
+            let _ = report.send((conn, result));
+        });
+        self.dials.insert(conn, task.abort_handle());
+    }
+
+    /// Says goodbye, waits until the last messages are with the kernel, and tells the RIB.
+    async fn end(&mut self, reason: StopReason) {
+        self.handle(PeerInput::Stop(reason));
+        for message in std::mem::take(&mut self.for_rib) {
+            match self.rib.reserve().await {
+                Some(permit) => permit.send(message),
+                None => return,
+            }
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The handle on all instances, and the thread of the sessions.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bgp_core::config::{InstanceConfig, InstanceName, LocalRoutes, PeerName};
+use bgp_core::peer::StopReason;
+use bgp_core::rib::{NextHopState, Rib, RibInput};
+use router_types::Family;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::instance::{Instance, InstanceSnapshot};
+use crate::listener::Call;
+use crate::recorder::Recorder;
+use crate::rib_thread::{Question, RouteEvent};
+use crate::session::PeerCommand;
+
+/// Commands that may wait.
+const QUEUE: usize = 64;
+
+/// Calls that may wait to be handed to their neighbours.
+const CALLS: usize = 64;
+
+/// How often sockets that could not be opened are tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How a speaker starts.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Whether this is a restart over which forwarding went on: said in OPEN where graceful restart
+    /// is configured (RFC 4724 §3, R and F bits).
+    pub restarted: bool,
+    /// Where inputs are recorded.
+    pub recorder: Recorder,
+}
+
+/// What is done with a session on an operator's word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reset {
+    /// End it; it comes back.
+    Hard,
+    /// Ask for the neighbour's routes again (RFC 2918).
+    SoftIn,
+}
+
+enum Command {
+    Apply(
+        Vec<(InstanceConfig, LocalRoutes)>,
+        oneshot::Sender<Vec<String>>,
+    ),
+    NextHops(Vec<NextHopState>),
+    Snapshot(oneshot::Sender<Vec<InstanceSnapshot>>),
+    Reset(InstanceName, PeerName, Reset, oneshot::Sender<bool>),
+    Ask(InstanceName, Question),
+    Stop(StopReason, oneshot::Sender<()>),
+}
+
+/// The handle on the speaker. Cheap to clone.
+#[derive(Clone)]
+pub struct Speaker {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Speaker {
+    /// Starts the thread, in the calling thread's network namespace, without instances. Route
+    /// events go to `events`; when it is full the tables keep the latest state of each prefix.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn start(
+        options: Options,
+        events: mpsc::Sender<RouteEvent>,
+    ) -> io::Result<(Speaker, JoinHandle<()>)> {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name("bgp".to_owned())
+            .spawn(move || {
+                let local = LocalSet::new();
+                let (calls, called) = mpsc::channel(CALLS);
+                let worker = Worker {
+                    options,
+                    events,
+                    calls,
+                    instances: BTreeMap::new(),
+                };
+                local.block_on(&runtime, worker.run(inbox, called));
+            })?;
+        Ok((Speaker { commands }, thread))
+    }
+
+    /// Makes the instances exactly these. Only what differs is touched.
+    ///
+    /// Returns what could not be done, in words. Sockets that cannot be opened are not among it:
+    /// they are tried again, and shown in the snapshot.
+    pub async fn apply(&self, instances: Vec<(InstanceConfig, LocalRoutes)>) -> Vec<String> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Apply(instances, reply)).await;
+        answer
+            .await
+            .unwrap_or_else(|_| vec!["the speaker has stopped".to_owned()])
+    }
+
+    /// Says what is known about next hops.
+    pub async fn set_next_hops(&self, states: Vec<NextHopState>) {
+        self.send(Command::NextHops(states)).await;
+    }
+
+    /// Everything there is to say.
+    pub async fn snapshot(&self) -> Vec<InstanceSnapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Snapshot(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Resets a session. `false` when there is no such neighbour.
+    pub async fn reset(&self, instance: &InstanceName, peer: &PeerName, how: Reset) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Reset(instance.clone(), peer.clone(), how, reply))
+            .await;
+        answer.await.unwrap_or(false)
+    }
+
+    /// Asks an instance's tables a question. It holds up routes while it is answered: ask for a
+    /// page. `None` when there is no such instance.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        instance: &InstanceName,
+        question: impl FnOnce(&Rib, Instant) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let ask = move |rib: &Rib, now: Instant| {
+            // Nobody waits any more: the answer is not needed.
+            let _ = reply.send(question(rib, now));
+        };
+        self.send(Command::Ask(instance.clone(), Box::new(ask)))
+            .await;
+        answer.await.ok()
+    }
+
+    /// Ends all sessions, telling neighbours why ([`StopReason::PlannedRestart`] tells nothing), and
+    /// the threads.
+    pub async fn stop(&self, reason: StopReason) {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Stop(reason, reply)).await;
+        // A speaker that has stopped need not be stopped.
+        let _ = answer.await;
+    }
+
+    async fn send(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::error!("the thread of the BGP sessions has ended");
+        }
+    }
+}
+
+struct Worker {
+    options: Options,
+    events: mpsc::Sender<RouteEvent>,
+    calls: mpsc::Sender<Call>,
+    instances: BTreeMap<InstanceName, (Instance, LocalRoutes)>,
+}
+
+impl Worker {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut called: mpsc::Receiver<Call>) {
+        let mut retry = tokio::time::interval(RETRY);
+        loop {
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::Stop(reason, done)) => {
+                        self.stop(&reason).await;
+                        // Nobody waits any more: it has stopped all the same.
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(command) => self.command(command).await,
+                    None => {
+                        let text = "the daemon has dropped the speaker".to_owned();
+                        self.stop(&StopReason::Other { text }).await;
+                        return;
+                    }
+                },
+                Some(call) = called.recv() => {
+                    if let Some((instance, _)) = self.instances.get_mut(&call.instance) {
+                        instance.called(call);
+                    }
+                }
+                _ = retry.tick() => {
+                    for (instance, _) in self.instances.values_mut() {
+                        instance.retry_listeners();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Apply(wanted, reply) => {
+                // Nobody waits any more: it is done all the same.
+                let _ = reply.send(self.apply(wanted).await);
+            }
+            Command::NextHops(states) => {
+                for (instance, _) in self.instances.values() {
+                    instance
+                        .rib()
+                        .input(RibInput::NextHops(states.clone()))
+                        .await;
+                }
+            }
+            Command::Snapshot(reply) => {
+                let mut all = Vec::new();
+                for (instance, _) in self.instances.values() {
+                    all.push(instance.snapshot().await);
+                }
+                // Nobody waits any more: the answer is not needed.
+                let _ = reply.send(all);
+            }
+            Command::Reset(instance, peer, how, reply) => {
+                let done = self.reset(&instance, &peer, how);
+                let _ = reply.send(done);
+            }
+            Command::Ask(instance, question) => {
+                if let Some((instance, _)) = self.instances.get(&instance) {
+                    let rib = instance.rib().clone();
+                    tokio::task::spawn_local(async move {
+                        rib.ask(move |rib, now| question(rib, now)).await;
+                    });
+                }
+            }
+            Command::Stop(..) => unreachable!("taken care of where commands are received"),
+        }
+    }
+
+    fn reset(&self, instance: &InstanceName, peer: &PeerName, how: Reset) -> bool {
+        let Some((instance, _)) = self.instances.get(instance) else {
+            return false;
+        };
+        let Some(inbox) = instance.peer(peer) else {
+            return false;
+        };
+        match how {
+            Reset::Hard => inbox.send(PeerCommand::Stop(StopReason::Reset)).is_ok(),
+            Reset::SoftIn => [Family::IPV4_UNICAST, Family::IPV6_UNICAST]
+                .into_iter()
+                .all(|family| inbox.send(PeerCommand::AskForRoutes(family)).is_ok()),
+        }
+    }
+
+    async fn apply(&mut self, wanted: Vec<(InstanceConfig, LocalRoutes)>) -> Vec<String> {
+        let mut failures = Vec::new();
+        let gone: Vec<InstanceName> = self
+            .instances
+            .keys()
+            .filter(|name| !wanted.iter().any(|(config, _)| config.name() == *name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.end(&name, &StopReason::Deconfigured).await;
+        }
+        for (config, routes) in wanted {
+            let name = config.name().clone();
+            if self
+                .instances
+                .get(&name)
+                .is_some_and(|(i, _)| i.is_replaced_by(&config))
+            {
+                self.end(&name, &StopReason::ConfigurationChange).await;
+            }
+            match self.instances.get_mut(&name) {
+                Some((instance, known)) => {
+                    if *known != routes {
+                        instance
+                            .rib()
+                            .input(RibInput::LocalRoutes(routes.clone()))
+                            .await;
+                        *known = routes;
+                    }
+                    instance.apply(config).await;
+                }
+                None => {
+                    let started = Instance::start(
+                        config,
+                        routes.clone(),
+                        self.options.restarted,
+                        self.events.clone(),
+                        self.calls.clone(),
+                        self.options.recorder.clone(),
+                    )
+                    .await;
+                    match started {
+                        Ok(instance) => {
+                            tracing::info!(instance = %name, "instance started");
+                            self.instances.insert(name, (instance, routes));
+                        }
+                        Err(error) => failures.push(format!("instance {name}: {error}")),
+                    }
+                }
+            }
+        }
+        failures
+    }
+
+    async fn end(&mut self, name: &InstanceName, reason: &StopReason) {
+        if let Some((instance, _)) = self.instances.remove(name) {
+            instance.end(reason).await;
+            tracing::info!(instance = %name, %reason, "instance ended");
+        }
+    }
+
+    async fn stop(&mut self, reason: &StopReason) {
+        let names: Vec<InstanceName> = self.instances.keys().cloned().collect();
+        for name in names {
+            self.end(&name, reason).await;
+        }
+    }
+}

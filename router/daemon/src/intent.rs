@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From resources and the node's interfaces to what the subsystems are told, whenever one of them
+//! changes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use bgp_config::{Compiled, CompiledInstance, InterfaceFacts, NodeFacts, OperState, compile};
+use bgp_core::config::LocalRoutes;
+use bgp_io::Speaker;
+use bpf_loader::Datapath;
+use ipnet::IpNet;
+use pods_io::{Manager, Mtu};
+use router_netlink::Netlink;
+use router_resources::settings::Settings;
+use router_resources::source::{DirectorySource, WatchOptions};
+use router_resources::store::{FileEvent, Store};
+use router_types::LinkIndex;
+use tokio::sync::{Notify, mpsc};
+
+use crate::routes::{Routes, own_routes};
+
+/// How long interfaces must be quiet before they are looked at: a link that comes up changes
+/// several times.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The resources and what became of them, for those who ask.
+#[derive(Default)]
+pub struct State {
+    /// Files, objects and their conditions.
+    pub store: Store,
+    /// The last outcome.
+    pub compiled: Compiled,
+    /// What the node was then.
+    pub facts: NodeFacts,
+    /// What the subsystems could not do with it.
+    pub failures: Vec<String>,
+    /// The devices towards the fabric.
+    pub fabric_devices: Vec<String>,
+}
+
+/// Resources in, wishes out.
+pub struct Intent {
+    settings: Arc<Settings>,
+    state: Arc<Mutex<State>>,
+    speaker: Speaker,
+    routes: Routes,
+    pods: Option<Manager>,
+    datapath: Option<Arc<Mutex<Datapath>>>,
+    netlink: Netlink,
+    applied: Option<Applied>,
+}
+
+/// What the subsystems were told last.
+#[derive(PartialEq)]
+struct Applied {
+    instances: Vec<CompiledInstance>,
+    pod_cidrs: Vec<IpNet>,
+    fabric: Vec<(LinkIndex, String)>,
+}
+
+impl Intent {
+    pub fn new(
+        settings: Arc<Settings>,
+        speaker: Speaker,
+        routes: Routes,
+        pods: Option<Manager>,
+        datapath: Option<Arc<Mutex<Datapath>>>,
+    ) -> anyhow::Result<Intent> {
+        Ok(Intent {
+            settings,
+            state: Arc::default(),
+            speaker,
+            routes,
+            pods,
+            datapath,
+            netlink: Netlink::open()?,
+            applied: None,
+        })
+    }
+
+    /// The resources and what became of them.
+    pub fn state(&self) -> Arc<Mutex<State>> {
+        Arc::clone(&self.state)
+    }
+
+    /// Takes in everything that is there now. The daemon is ready after it.
+    pub async fn begin(&mut self, source: &mut DirectorySource) {
+        let events = source.scan();
+        self.take_files(events);
+        self.settle().await;
+    }
+
+    /// Goes on taking in changes, until both senders are gone.
+    pub async fn run(
+        mut self,
+        mut files: mpsc::Receiver<Vec<FileEvent>>,
+        interfaces_changed: Arc<Notify>,
+    ) {
+        loop {
+            tokio::select! {
+                events = files.recv() => match events {
+                    Some(events) => self.take_files(events),
+                    None => return,
+                },
+                () = interfaces_changed.notified() => tokio::time::sleep(SETTLE).await,
+            }
+            self.settle().await;
+        }
+    }
+
+    fn take_files(&mut self, events: Vec<FileEvent>) {
+        let change = lock(&self.state).store.apply(events, SystemTime::now());
+        for finding in &change.diagnostics {
+            if finding.is_error() {
+                tracing::error!("{finding}");
+            } else {
+                tracing::warn!("{finding}");
+            }
+        }
+        for (what, keys) in
+            [("added", &change.added), ("changed", &change.updated), ("removed", &change.removed)]
+        {
+            for key in keys {
+                tracing::info!(object = %key, "resource {what}");
+            }
+        }
+    }
+
+    /// Compiles, and tells every subsystem what is different for it.
+    async fn settle(&mut self) {
+        let (interfaces, links) = match self.interfaces() {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "cannot list interfaces: nothing is changed");
+                return;
+            }
+        };
+        let snapshot = lock(&self.state).store.snapshot();
+        let facts = NodeFacts::gather(
+            &self.settings.node_name,
+            &self.settings.node_addresses,
+            &self.settings.pod_cidrs,
+            &snapshot,
+            interfaces,
+        );
+        let options =
+            bgp_config::Options { secrets_namespace: self.settings.bgp_secrets_namespace.clone() };
+        let compiled = compile(&snapshot, &facts, &options);
+        let next = Applied {
+            instances: compiled.instances.clone(),
+            pod_cidrs: facts.pod_cidrs.clone(),
+            fabric: self.fabric(links),
+        };
+        {
+            let mut state = lock(&self.state);
+            state.store.set_conditions(compiled.statements.clone(), SystemTime::now());
+            state.compiled = compiled;
+            state.facts = facts;
+            state.fabric_devices = next.fabric.iter().map(|(_, name)| name.clone()).collect();
+        }
+        if self.applied.as_ref() == Some(&next) {
+            return;
+        }
+        let mut failures = Vec::new();
+        let before = self.applied.take();
+        if before.as_ref().map(|b| &b.fabric) != Some(&next.fabric) {
+            self.apply_fabric(&next.fabric, &mut failures).await;
+        }
+        if before.as_ref().map(|b| &b.pod_cidrs) != Some(&next.pod_cidrs) {
+            self.routes.set_local(own_routes(&next.pod_cidrs)).await;
+            if let Some(pods) = &self.pods
+                && let Err(failure) = pods.set_pod_cidrs(next.pod_cidrs.clone()).await
+            {
+                failures.push(format!("pod CIDRs: {failure}"));
+            }
+        }
+        if before.as_ref().map(|b| &b.instances) != Some(&next.instances) {
+            let peers: Vec<IpAddr> = next
+                .instances
+                .iter()
+                .flat_map(|instance| instance.config.peers().values())
+                .map(|peer| peer.address.ip())
+                .collect();
+            self.routes.set_peers(peers).await;
+            let wanted: Vec<(_, LocalRoutes)> = next
+                .instances
+                .iter()
+                .map(|instance| (instance.config.clone(), instance.routes.clone()))
+                .collect();
+            failures.extend(self.speaker.apply(wanted).await);
+        }
+        for failure in &failures {
+            tracing::error!("{failure}");
+        }
+        lock(&self.state).failures = failures;
+        self.applied = Some(next);
+    }
+
+    async fn apply_fabric(&self, fabric: &[(LinkIndex, String)], failures: &mut Vec<String>) {
+        if let Some(datapath) = &self.datapath {
+            let links: Vec<LinkIndex> = fabric.iter().map(|(index, _)| *index).collect();
+            match lock(datapath).sync_fabric(&links) {
+                Ok(report) => failures.extend(
+                    report.failed.iter().map(|(link, error)| format!("device {}: {error}", link.0)),
+                ),
+                Err(error) => failures.push(format!("fabric devices: {error}")),
+            }
+        }
+        if let Some(pods) = &self.pods {
+            let names = fabric.iter().map(|(_, name)| name.clone()).collect();
+            if let Err(failure) = pods.set_mtu(Mtu::SmallestOf(names)).await {
+                failures.push(format!("MTU of pods: {failure}"));
+            }
+        }
+    }
+
+    /// The node's interfaces as facts, and all links that are not pods'.
+    fn interfaces(&mut self) -> anyhow::Result<Interfaces> {
+        let links = self.netlink.links()?;
+        let mut facts: BTreeMap<String, InterfaceFacts> = BTreeMap::new();
+        let mut names = BTreeMap::new();
+        let mut others = Vec::new();
+        for link in links.into_iter().filter(|link| !pods_io::is_pod_device(link)) {
+            names.insert(link.index, link.name.clone());
+            facts.insert(
+                link.name.clone(),
+                InterfaceFacts {
+                    is_admin_up: link.up,
+                    oper_state: if link.carrier { OperState::Up } else { OperState::Down },
+                    addresses: Vec::new(),
+                },
+            );
+            others.push(link);
+        }
+        for address in self.netlink.addresses()? {
+            if address.tentative || address.duplicate {
+                continue;
+            }
+            if let Some(fact) = names.get(&address.link).and_then(|name| facts.get_mut(name)) {
+                fact.addresses.push(address.address.addr());
+            }
+        }
+        Ok((facts, others))
+    }
+
+    /// The devices packets from the fabric come in by: those the settings name, or all that are
+    /// neither loopback, nor pods', nor ports of another.
+    fn fabric(&self, links: Vec<router_netlink::Link>) -> Vec<(LinkIndex, String)> {
+        let patterns = &self.settings.devices;
+        links
+            .into_iter()
+            .filter(|link| {
+                if patterns.is_empty() {
+                    !link.loopback && link.controller.is_none()
+                } else {
+                    patterns.iter().any(|pattern| pattern.matches(&link.name))
+                }
+            })
+            .map(|link| (link.index, link.name))
+            .collect()
+    }
+}
+
+type Interfaces = (BTreeMap<String, InterfaceFacts>, Vec<router_netlink::Link>);
+
+/// Locks what cannot be left half changed by a panic: every change under the lock is an assignment.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Watches the resources directory on a thread of its own.
+pub fn watch(mut source: DirectorySource) -> anyhow::Result<mpsc::Receiver<Vec<FileEvent>>> {
+    let (sender, receiver) = mpsc::channel(8);
+    std::thread::Builder::new().name("resources".to_owned()).spawn(move || {
+        while let Some(events) = source.wait() {
+            if sender.blocking_send(events).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// The source of a node's resources.
+pub fn source(settings: &Settings) -> DirectorySource {
+    DirectorySource::new(settings.resources_directory.clone(), WatchOptions::default())
+}

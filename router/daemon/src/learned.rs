@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the speaker's tables to the routes of the node, and from its next hops back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_core::config::{InstanceName, PeerName};
+use bgp_core::rib::NextHopState as SpeakerHop;
+use bgp_io::{RouteEvent, Speaker};
+use router_rib::{NextHopChange, NextHopState, OriginId, TrackedNextHop};
+use router_types::{Family, TableId};
+use tokio::sync::{Notify, mpsc};
+
+use crate::routes::{Learned, Routes};
+
+/// How often next hops are compared with those the tables use.
+const TRACK: Duration = Duration::from_millis(200);
+
+/// Carries route events to the node's routes. Ends with the speaker.
+pub async fn carry(
+    mut events: mpsc::Receiver<RouteEvent>,
+    speaker: Speaker,
+    routes: Routes,
+    delivered: Arc<Delivered>,
+) {
+    let mut origins: BTreeMap<InstanceName, OriginId> = BTreeMap::new();
+    let mut next_origin = crate::routes::LOCAL.0 + 1;
+    let mut tick = tokio::time::interval(TRACK);
+    let mut tracked = BTreeSet::new();
+    let mut dirty = false;
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(RouteEvent::Best { instance, changes }) => {
+                    dirty = true;
+                    let origin = *origins.entry(instance).or_insert_with(|| {
+                        let origin = OriginId(next_origin);
+                        next_origin += 1;
+                        origin
+                    });
+                    let learned = changes.into_iter().flat_map(|change| match change.best {
+                        Some(best) => vec![Learned {
+                            prefix: change.prefix,
+                            source: best.source,
+                            next_hops: best.next_hops,
+                        }],
+                        None => Learned::gone(change.prefix),
+                    });
+                    routes.learned(origin, learned.collect()).await;
+                }
+                Some(RouteEvent::EndOfRib { instance, peer, family }) => {
+                    delivered.add(instance, peer, family);
+                }
+                Some(RouteEvent::InstanceGone(instance)) => {
+                    dirty = true;
+                    if let Some(origin) = origins.remove(&instance) {
+                        routes.withdraw_origin(origin).await;
+                    }
+                }
+                None => return,
+            },
+            _ = tick.tick(), if dirty => {
+                dirty = false;
+                let mut wanted = BTreeSet::new();
+                for instance in origins.keys() {
+                    let hops = speaker.ask(instance, |rib, _| rib.next_hops().collect::<Vec<_>>());
+                    wanted.extend(hops.await.unwrap_or_default());
+                }
+                if wanted != tracked {
+                    let hops = wanted.iter().map(|address| TrackedNextHop {
+                        table: TableId::MAIN,
+                        address: *address,
+                        link: None,
+                    });
+                    routes.track(hops.collect()).await;
+                    tracked = wanted;
+                }
+            }
+        }
+    }
+}
+
+/// What the tables are told about next hops.
+pub fn speaker_hops(changes: Vec<NextHopChange>) -> Vec<SpeakerHop> {
+    changes
+        .into_iter()
+        .map(|change| SpeakerHop {
+            address: change.next_hop.address,
+            metric: match change.state {
+                NextHopState::Reachable { metric, .. } => Some(metric),
+                NextHopState::Unreachable(_) => None,
+            },
+        })
+        .collect()
+}
+
+/// Which neighbours have sent all their routes.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    all: std::sync::Mutex<BTreeSet<(InstanceName, PeerName, Family)>>,
+    changed: Notify,
+}
+
+impl Delivered {
+    fn add(&self, instance: InstanceName, peer: PeerName, family: Family) {
+        crate::intent::lock(&self.all).insert((instance, peer, family));
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until every configured neighbour has sent all routes of every agreed family, or the
+    /// limit is over. Neighbours that are down hold up nothing once the limit is over.
+    pub async fn all(&self, speaker: &Speaker, limit: Duration) {
+        let complete = async {
+            loop {
+                let changed = self.changed.notified();
+                let wanted = wanted(speaker).await;
+                if wanted.is_some_and(|wanted| wanted.is_subset(&crate::intent::lock(&self.all))) {
+                    return;
+                }
+                // A neighbour may also go away, or agree on fewer families, without a word here.
+                let _ = tokio::time::timeout(Duration::from_secs(1), changed).await;
+            }
+        };
+        if tokio::time::timeout(limit, complete).await.is_err() {
+            tracing::warn!("not every neighbour has sent its routes; stale routes go all the same");
+        }
+    }
+}
+
+/// The families every configured neighbour agreed on; `None` while one is not up.
+async fn wanted(speaker: &Speaker) -> Option<BTreeSet<(InstanceName, PeerName, Family)>> {
+    let mut wanted = BTreeSet::new();
+    for instance in speaker.snapshot().await {
+        for peer in instance.peers {
+            let negotiated = peer.session.negotiated?;
+            for family in negotiated.families() {
+                wanted.insert((instance.config.name().clone(), peer.session.name.clone(), family));
+            }
+        }
+    }
+    Some(wanted)
+}

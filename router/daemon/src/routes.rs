@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The thread of the routes: candidates and kernel news into the RIB, its changes into the
+//! kernel.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::Context;
+use ipnet::IpNet;
+use router_netlink::{Event, Netlink, Ownership, RouteFilter, RouteTable, Watcher};
+use router_reconcile::{Reconciler, step};
+use router_rib::{NextHopChange, OriginId, Rib, Topology, TopologyChange, TrackedNextHop};
+use router_types::{Forwarding, NextHop, Route, RouteKey, RouteSource, TableId};
+use tokio::sync::{mpsc, oneshot};
+
+/// The origin of what the node itself offers.
+pub const LOCAL: OriginId = OriginId(0);
+
+/// The kernel's table of the node's own addresses, which the RIB leaves out.
+const LOCAL_TABLE: TableId = TableId(255);
+
+/// Commands that may wait. A batch of learned routes is one; senders wait when it is full.
+const QUEUE: usize = 256;
+
+/// Changes taken from the RIB before looking at commands and kernel news again.
+const TURN: usize = 4096;
+
+/// A destination learned by BGP, or no longer.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// The destination.
+    pub prefix: IpNet,
+    /// From an external or an internal neighbour.
+    pub source: RouteSource,
+    /// The best paths' next hops; empty when the destination is gone.
+    pub next_hops: Vec<NextHop>,
+}
+
+/// The tables as they are, for those who ask.
+pub struct View<'a> {
+    /// Candidates, choices, topology.
+    pub rib: &'a Rib,
+    /// What is wanted in the kernel and how far it is.
+    pub reconciler: &'a Reconciler<RouteTable>,
+    /// Which routes are ours.
+    pub ownership: &'a Ownership,
+}
+
+type Question = Box<dyn FnOnce(&View<'_>) + Send>;
+
+enum Command {
+    Learned(OriginId, Vec<Learned>),
+    WithdrawOrigin(OriginId),
+    Local(Vec<Route>),
+    Peers(Vec<IpAddr>),
+    Track(Vec<TrackedNextHop>),
+    Prune,
+    Ask(Question),
+}
+
+/// Who is told of what happens to routes.
+pub struct Listeners {
+    /// Tracked next hops that changed.
+    pub next_hops: Box<dyn Fn(Vec<NextHopChange>) + Send>,
+    /// Routes, links or addresses changed in the kernel: cached answers are stale.
+    pub kernel_changed: Box<dyn Fn() + Send>,
+    /// Links or addresses changed.
+    pub interfaces_changed: Box<dyn Fn() + Send>,
+}
+
+/// The handle on the thread. It ends with the last clone; routes stay as they are.
+#[derive(Clone)]
+pub struct Routes {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Routes {
+    /// Starts the thread, in the calling thread's network namespace. Routes of an earlier run are
+    /// found and kept as stale until [`Routes::prune`].
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn start(
+        config: router_rib::Config,
+        ownership: Ownership,
+        listeners: Listeners,
+    ) -> anyhow::Result<(Routes, JoinHandle<()>)> {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let (opened, outcome) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("routes".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = match runtime {
+                    Ok(runtime) => runtime,
+                    Err(error) => {
+                        let _ = opened.send(Err(error.into()));
+                        return;
+                    }
+                };
+                runtime.block_on(async {
+                    match Worker::open(config, ownership, listeners, inbox) {
+                        Ok(worker) => {
+                            let _ = opened.send(Ok(()));
+                            worker.run().await;
+                        }
+                        Err(error) => {
+                            let _ = opened.send(Err(error));
+                        }
+                    }
+                });
+            })
+            .context("starting the thread of the routes")?;
+        outcome.recv().context("the thread of the routes ended at once")??;
+        Ok((Routes { commands }, thread))
+    }
+
+    /// Takes in what an instance learned.
+    pub async fn learned(&self, origin: OriginId, changes: Vec<Learned>) {
+        self.send(Command::Learned(origin, changes)).await;
+    }
+
+    /// Forgets everything an instance learned.
+    pub async fn withdraw_origin(&self, origin: OriginId) {
+        self.send(Command::WithdrawOrigin(origin)).await;
+    }
+
+    /// Replaces the node's own routes.
+    pub async fn set_local(&self, routes: Vec<Route>) {
+        self.send(Command::Local(routes)).await;
+    }
+
+    /// Says which addresses are BGP peers: the way to them is not taken from what they say.
+    pub async fn set_peers(&self, peers: Vec<IpAddr>) {
+        self.send(Command::Peers(peers)).await;
+    }
+
+    /// Asks to be told about exactly these next hops.
+    pub async fn track(&self, next_hops: Vec<TrackedNextHop>) {
+        self.send(Command::Track(next_hops)).await;
+    }
+
+    /// All sources have delivered: what an earlier run left and nobody wants now is deleted.
+    pub async fn prune(&self) {
+        self.send(Command::Prune).await;
+    }
+
+    /// Asks a question. `None` when the thread has ended.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Ask(Box::new(move |view| {
+            // Nobody waits any more: the answer is not needed.
+            let _ = reply.send(question(view));
+        })))
+        .await;
+        answer.await.ok()
+    }
+
+    async fn send(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::error!("the thread of the routes has ended; routes stay as they are");
+        }
+    }
+}
+
+struct Worker {
+    rib: Rib,
+    reconciler: Reconciler<RouteTable>,
+    table: RouteTable,
+    watcher: Watcher,
+    netlink: Netlink,
+    inbox: mpsc::Receiver<Command>,
+    listeners: Listeners,
+    tracked: BTreeSet<TrackedNextHop>,
+    /// The topology must be read anew.
+    relist: bool,
+    kernel_changed: bool,
+    interfaces_changed: bool,
+}
+
+impl Worker {
+    fn open(
+        config: router_rib::Config,
+        ownership: Ownership,
+        listeners: Listeners,
+        inbox: mpsc::Receiver<Command>,
+    ) -> anyhow::Result<Worker> {
+        let mut watcher = Watcher::open()?;
+        let table = RouteTable::open(ownership)?;
+        watcher.ignore_port(table.port()?);
+        let mut worker = Worker {
+            rib: Rib::new(config),
+            reconciler: Reconciler::new(router_reconcile::Config::default(), Instant::now()),
+            table,
+            watcher,
+            netlink: Netlink::open()?,
+            inbox,
+            listeners,
+            tracked: BTreeSet::new(),
+            relist: false,
+            kernel_changed: false,
+            interfaces_changed: false,
+        };
+        let topology = worker.read_topology()?;
+        worker.rib.replace_topology(topology);
+        Ok(worker)
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.settle();
+            let worked = step(&mut self.reconciler, &mut self.table, Instant::now).await;
+            if worked {
+                self.kernel_changed = true;
+                // Others get a turn between two batches, without waiting for them.
+                if let Ok(command) = self.inbox.try_recv() {
+                    self.command(command);
+                }
+                continue;
+            }
+            self.tell();
+            let timeout = self.reconciler.poll_timeout().map(|(at, _)| at);
+            tokio::select! {
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                event = self.watcher.next() => match event {
+                    Ok(event) => self.event(&event),
+                    Err(error) => {
+                        tracing::error!(%error, "cannot hear of network changes; listing anew");
+                        self.relist = true;
+                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    }
+                },
+                () = until(timeout) => self.reconciler.handle_timeout(Instant::now()),
+            }
+        }
+    }
+
+    /// Brings topology and wishes up to date.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.relist) {
+            match self.read_topology() {
+                Ok(topology) => {
+                    self.rib.replace_topology(topology);
+                    self.reconciler.resync();
+                    self.interfaces_changed = true;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot list links, addresses and routes");
+                }
+            }
+        }
+        for change in self.rib.take_changes(TURN) {
+            match change.forwarding {
+                Some(forwarding) => self.reconciler.set(change.key, forwarding),
+                None => self.reconciler.remove(&change.key),
+            }
+        }
+    }
+
+    /// Tells those who listen, once everything is settled.
+    fn tell(&mut self) {
+        let changes = self.rib.take_next_hop_changes();
+        if !changes.is_empty() {
+            (self.listeners.next_hops)(changes);
+        }
+        if std::mem::take(&mut self.kernel_changed) {
+            (self.listeners.kernel_changed)();
+        }
+        if std::mem::take(&mut self.interfaces_changed) {
+            (self.listeners.interfaces_changed)();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Learned(origin, changes) => {
+                for learned in changes {
+                    let key = RouteKey { table: TableId::MAIN, prefix: learned.prefix };
+                    // A destination has one best path: it is external or internal, never both.
+                    let other = match learned.source {
+                        RouteSource::Ebgp => RouteSource::Ibgp,
+                        _ => RouteSource::Ebgp,
+                    };
+                    self.rib.withdraw(origin, other, &key);
+                    if learned.next_hops.is_empty() {
+                        self.rib.withdraw(origin, learned.source, &key);
+                    } else {
+                        self.rib.set(
+                            origin,
+                            Route {
+                                key,
+                                source: learned.source,
+                                forwarding: Forwarding::Via(learned.next_hops),
+                            },
+                        );
+                    }
+                }
+            }
+            Command::WithdrawOrigin(origin) => self.rib.withdraw_origin(origin),
+            Command::Local(routes) => {
+                self.rib.withdraw_origin(LOCAL);
+                for route in routes {
+                    self.rib.set(LOCAL, route);
+                }
+            }
+            Command::Peers(peers) => {
+                self.rib.set_peers(peers.into_iter().map(|peer| (TableId::MAIN, peer)));
+            }
+            Command::Track(next_hops) => {
+                let wanted: BTreeSet<TrackedNextHop> = next_hops.into_iter().collect();
+                for gone in self.tracked.difference(&wanted) {
+                    self.rib.untrack(gone);
+                }
+                for new in wanted.difference(&self.tracked) {
+                    self.rib.track(*new);
+                }
+                self.tracked = wanted;
+            }
+            Command::Prune => self.reconciler.prune(),
+            Command::Ask(question) => question(&View {
+                rib: &self.rib,
+                reconciler: &self.reconciler,
+                ownership: self.table.ownership(),
+            }),
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        if let Some((key, actual)) = self.table.note(event) {
+            self.reconciler.handle_observed(key, actual);
+            self.kernel_changed = true;
+            return;
+        }
+        match event {
+            Event::LinkSet(link) => {
+                // The kernel drops a down device's IPv4 routes without a word.
+                if !link.up || !link.carrier {
+                    self.relist = true;
+                }
+                self.rib.handle_topology(TopologyChange::LinkSet(rib_link(link)));
+                self.interfaces_changed = true;
+            }
+            Event::LinkGone(link) => {
+                self.rib.handle_topology(TopologyChange::LinkGone(link.index));
+                self.relist = true;
+                self.interfaces_changed = true;
+            }
+            Event::AddressSet(address) => {
+                self.rib
+                    .handle_topology(TopologyChange::AddressSet(address.link, address.address));
+                self.interfaces_changed = true;
+            }
+            Event::AddressGone(address) => {
+                self.rib
+                    .handle_topology(TopologyChange::AddressGone(address.link, address.address));
+                // Routes of the address' network go with it.
+                self.relist = true;
+                self.interfaces_changed = true;
+            }
+            Event::RouteSet(route) => {
+                if self.is_ground(route) {
+                    self.rib.handle_topology(TopologyChange::RouteSet(rib_route(route)));
+                }
+            }
+            Event::RouteGone(route) => {
+                if self.is_ground(route) {
+                    self.rib.handle_topology(TopologyChange::RouteGone {
+                        key: route.key,
+                        metric: route.metric,
+                        protocol: route.protocol.to_string(),
+                    });
+                }
+            }
+            Event::Lost => self.relist = true,
+        }
+        self.kernel_changed = true;
+    }
+
+    /// Whether next hops may stand on a route: not our own, not the node's own addresses.
+    fn is_ground(&self, route: &router_netlink::KernelRoute) -> bool {
+        route.key.table != LOCAL_TABLE && !self.table.ownership().includes(route)
+    }
+
+    fn read_topology(&mut self) -> anyhow::Result<Topology> {
+        let mut topology = Topology::default();
+        for link in self.netlink.links()? {
+            topology.apply(TopologyChange::LinkSet(rib_link(&link)));
+        }
+        for address in self.netlink.addresses()? {
+            topology.apply(TopologyChange::AddressSet(address.link, address.address));
+        }
+        for route in self.netlink.routes(RouteFilter::default())? {
+            if self.is_ground(&route) {
+                topology.apply(TopologyChange::RouteSet(rib_route(&route)));
+            }
+        }
+        Ok(topology)
+    }
+}
+
+fn rib_link(link: &router_netlink::Link) -> router_rib::Link {
+    router_rib::Link {
+        index: link.index,
+        name: link.name.clone(),
+        up: link.up,
+        carrier: link.carrier,
+    }
+}
+
+fn rib_route(route: &router_netlink::KernelRoute) -> router_rib::KernelRoute {
+    router_rib::KernelRoute {
+        key: route.key,
+        metric: route.metric,
+        protocol: route.protocol.to_string(),
+        next_hops: match route.forwarding() {
+            Some(Forwarding::Via(hops)) => hops,
+            Some(Forwarding::Unreachable) | None => Vec::new(),
+        },
+        connected: route.is_connected(),
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The node's own routes: what of its pod prefixes no pod holds is unreachable here, and does not
+/// leave by the default route to come back.
+pub fn own_routes(pod_cidrs: &[IpNet]) -> Vec<Route> {
+    pod_cidrs
+        .iter()
+        .map(|prefix| Route {
+            key: RouteKey { table: TableId::MAIN, prefix: prefix.trunc() },
+            source: RouteSource::Local,
+            forwarding: Forwarding::Unreachable,
+        })
+        .collect()
+}
+

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Starts the subsystems in order, connects them, and ends them in order.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bgp_core::peer::StopReason;
+use bgp_io::{Recorder, Speaker};
+use bpf_loader::Datapath;
+use pods_io::Manager;
+use router_netlink::{Ownership, Protocol};
+use router_resources::settings::{Effective, Settings};
+use router_types::TableId;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+use crate::intent::{self, Intent, State};
+use crate::learned::{self, Delivered};
+use crate::routes::{Listeners, Routes};
+use crate::{grpc, metrics, privileges, readiness};
+
+/// Batches of best paths that may wait for the routes.
+const ROUTE_EVENTS: usize = 16;
+
+/// How long routes of an earlier run are kept for neighbours that are not back.
+const STALE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Everything that runs, for the API and the metrics.
+#[derive(Clone)]
+pub struct Parts {
+    /// Settings with their origins.
+    pub effective: Arc<Effective>,
+    /// When the daemon started.
+    pub started: Instant,
+    /// Resources and what became of them.
+    pub state: Arc<Mutex<State>>,
+    /// BGP.
+    pub speaker: Speaker,
+    /// RIB and kernel.
+    pub routes: Routes,
+    /// Pods; `None` where the data plane could not be loaded.
+    pub pods: Option<Manager>,
+    /// The data plane, or why there is none.
+    pub datapath: Result<Arc<Mutex<Datapath>>, Arc<str>>,
+}
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(
+    config: Option<PathBuf>,
+    flags: Vec<(String, String)>,
+    record: Option<PathBuf>,
+    effective: Effective,
+) -> anyhow::Result<()> {
+    let recorder = match record {
+        Some(path) => Recorder::to_file(&path)
+            .with_context(|| format!("recording into {}", path.display()))?,
+        None => Recorder::off(),
+    };
+    privileges::drop_unused()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(serve(config, flags, recorder, effective))
+}
+
+async fn serve(
+    config: Option<PathBuf>,
+    flags: Vec<(String, String)>,
+    recorder: Recorder,
+    effective: Effective,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let settings = Arc::new(effective.settings.clone());
+    tracing::info!(node = %settings.node_name, version = env!("CARGO_PKG_VERSION"), "starting");
+
+    let datapath = open_datapath(&settings);
+    let restarted = match &datapath {
+        Ok(datapath) => intent::lock(datapath).status().is_ok_and(|status| status.adopted),
+        Err(_) => false,
+    };
+    let pods = match &datapath {
+        Ok(datapath) => Some(start_pods(&settings, Arc::clone(datapath))?),
+        Err(_) => None,
+    };
+
+    let (events, route_events) = mpsc::channel(ROUTE_EVENTS);
+    let (speaker, sessions) = Speaker::start(bgp_io::Options { restarted, recorder }, events)
+        .context("starting the BGP speaker")?;
+
+    let interfaces_changed = Arc::new(Notify::new());
+    let (next_hops, mut next_hop_changes) = mpsc::unbounded_channel();
+    let listeners = Listeners {
+        next_hops: Box::new(move |changes| {
+            // The daemon ends: nobody uses next hops any more.
+            let _ = next_hops.send(changes);
+        }),
+        kernel_changed: {
+            let datapath = datapath.as_ref().ok().cloned();
+            Box::new(move || {
+                if let Some(datapath) = &datapath
+                    && let Err(error) = intent::lock(datapath).routes_changed()
+                {
+                    tracing::warn!(%error, "cached routing answers may be stale for 100 ms");
+                }
+            })
+        },
+        interfaces_changed: {
+            let changed = Arc::clone(&interfaces_changed);
+            Box::new(move || changed.notify_one())
+        },
+    };
+    let rib = router_rib::Config { metric: settings.kernel_metric, ..Default::default() };
+    let ownership = Ownership {
+        protocol: Protocol(settings.kernel_protocol),
+        metric: settings.kernel_metric,
+        tables: [TableId(settings.kernel_table)].into(),
+    };
+    let (routes, _routes_thread) =
+        Routes::start(TableId(settings.kernel_table), rib, ownership, listeners)?;
+
+    let to_speaker = speaker.clone();
+    tokio::spawn(async move {
+        while let Some(changes) = next_hop_changes.recv().await {
+            to_speaker.set_next_hops(learned::speaker_hops(changes)).await;
+        }
+    });
+    let delivered = Arc::new(Delivered::default());
+    tokio::spawn(learned::carry(
+        route_events,
+        speaker.clone(),
+        routes.clone(),
+        Arc::clone(&delivered),
+    ));
+
+    let mut intent = Intent::new(
+        Arc::clone(&settings),
+        speaker.clone(),
+        routes.clone(),
+        pods.clone(),
+        datapath.as_ref().ok().cloned(),
+    )?;
+    let parts = Parts {
+        effective: Arc::new(effective),
+        started,
+        state: intent.state(),
+        speaker: speaker.clone(),
+        routes: routes.clone(),
+        pods,
+        datapath: datapath.clone(),
+    };
+    let mut source = intent::source(&settings);
+    intent.begin(&mut source).await;
+    if let Ok(datapath) = &datapath {
+        reap(datapath);
+    }
+    let api = grpc::serve(parts.clone()).await?;
+    let metrics = metrics::serve(parts.clone()).await?;
+    let files = intent::watch(source)?;
+    tokio::spawn(intent.run(files, interfaces_changed));
+
+    let prune = {
+        let (speaker, routes) = (speaker.clone(), routes.clone());
+        async move {
+            delivered.all(&speaker, STALE_LIMIT).await;
+            routes.prune().await;
+        }
+    };
+    tokio::spawn(prune);
+    if let Some(every) = readiness::alive_interval() {
+        tokio::spawn(async move {
+            loop {
+                readiness::alive();
+                tokio::time::sleep(every).await;
+            }
+        });
+    }
+    readiness::ready("serving");
+    tracing::info!(took = ?started.elapsed(), "ready");
+
+    until_told_to_end(config, flags).await?;
+    readiness::stopping();
+    tracing::info!("ending");
+    // Sessions first: what they say to neighbours is still true then. Routes, pods and programs
+    // stay for the next run.
+    speaker.stop(stop_reason(&parts).await).await;
+    api.abort();
+    metrics.abort();
+    if sessions.join().is_err() {
+        tracing::error!("the thread of the sessions had panicked");
+    }
+    Ok(())
+}
+
+/// How neighbours are left: without a word where graceful restart was agreed, so that they keep the
+/// routes; else with a Cease, so that they do not wait for the hold time.
+async fn stop_reason(parts: &Parts) -> StopReason {
+    let graceful = parts.speaker.snapshot().await.iter().any(|instance| {
+        instance.config.peers().values().any(|peer| peer.graceful_restart.is_some())
+    });
+    if graceful {
+        StopReason::PlannedRestart
+    } else {
+        StopReason::Shutdown { message: "causewayd stops".to_owned() }
+    }
+}
+
+fn open_datapath(settings: &Settings) -> Result<Arc<Mutex<Datapath>>, Arc<str>> {
+    let config =
+        bpf_loader::Config { pin_root: settings.pin_root.clone(), ..Default::default() };
+    match Datapath::open(config) {
+        Ok(datapath) => Ok(Arc::new(Mutex::new(datapath))),
+        Err(error) => {
+            // BGP still has its worth on a node without pods of ours: go on, and say so.
+            tracing::error!("no data plane, so no pods: {error}");
+            Err(error.to_string().into())
+        }
+    }
+}
+
+fn start_pods(settings: &Settings, datapath: Arc<Mutex<Datapath>>) -> anyhow::Result<Manager> {
+    let config = pods_io::Config {
+        state_directory: settings.state_directory.join("pods"),
+        pod_cidrs: settings.pod_cidrs.clone(),
+        ..pods_io::Config::new().context("reading the boot id")?
+    };
+    let (manager, report) = Manager::start(config, datapath).context("starting the pods")?;
+    tracing::info!(?report, "pods adopted");
+    Ok(manager)
+}
+
+fn reap(datapath: &Mutex<Datapath>) {
+    match intent::lock(datapath).reap() {
+        Ok(report) => tracing::debug!(?report, "old pins removed"),
+        Err(error) => tracing::warn!(%error, "old pins cannot be removed"),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT. SIGHUP checks the settings and says which need a restart.
+async fn until_told_to_end(
+    config: Option<PathBuf>,
+    flags: Vec<(String, String)>,
+) -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => match Settings::load(config.as_deref(), flags.clone()) {
+                Ok(_) => tracing::info!(
+                    "settings are read at the start only: restart the daemon to use changed ones \
+                     (resources are watched)"
+                ),
+                Err(findings) => {
+                    for finding in findings {
+                        tracing::error!("{finding}");
+                    }
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,820 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every validation rule, both ways: the manifests beside this file are valid as they stand, and
+//! each change to one of them gives exactly the finding that is written here.
+
+use std::path::Path;
+
+use router_resources::Severity;
+use router_resources::parse::{ParsedFile, parse_file};
+
+const CLUSTER: &str = include_str!("manifests/cluster-config.yaml");
+const PEER: &str = include_str!("manifests/peer-config.yaml");
+const OURS: &str = include_str!("manifests/causeway-peer-config.yaml");
+const ADVERT: &str = include_str!("manifests/advertisement.yaml");
+const OVERRIDE: &str = include_str!("manifests/override.yaml");
+const ALPHA: &str = include_str!("manifests/alpha.yaml");
+const KUBERNETES: &str = include_str!("manifests/kubernetes.yaml");
+
+fn parse(text: &str) -> ParsedFile {
+    parse_file(Path::new("f.yaml"), text.as_bytes())
+}
+
+fn errors(text: &str) -> Vec<String> {
+    let errors = parse(text)
+        .diagnostics
+        .into_iter()
+        .filter(|d| d.severity == Severity::Error);
+    errors.map(|d| d.to_string()).collect()
+}
+
+/// Applies a change that must hit exactly one place.
+fn changed(base: &str, from: &str, to: &str) -> String {
+    assert_eq!(
+        base.matches(from).count(),
+        1,
+        "'{from}' is not there exactly once"
+    );
+    base.replace(from, to)
+}
+
+#[test]
+fn the_manifests_are_valid_as_they_stand() {
+    for (text, objects) in [
+        (CLUSTER, 1),
+        (PEER, 1),
+        (OURS, 1),
+        (ADVERT, 1),
+        (OVERRIDE, 1),
+        (ALPHA, 2),
+        (KUBERNETES, 2),
+    ] {
+        let parsed = parse(text);
+        assert_eq!(errors(text), [""; 0]);
+        assert_eq!(parsed.objects.len(), objects);
+    }
+}
+
+#[test]
+fn values_at_the_ends_of_ranges_are_accepted() {
+    for (base, from, to) in [
+        (CLUSTER, "localASN: 65001", "localASN: 1"),
+        (CLUSTER, "localASN: 65001", "localASN: 4294967295"),
+        (CLUSTER, "localPort: 179", "localPort: 1"),
+        (CLUSTER, "localPort: 179", "localPort: 65535"),
+        (CLUSTER, "peerASN: 65100", "peerASN: 0"),
+        (CLUSTER, "peerASN: 65100", "peerASN: 4294967295"),
+        (CLUSTER, "statisticsTimeout: 60", "statisticsTimeout: 15"),
+        (CLUSTER, "statisticsTimeout: 60", "statisticsTimeout: 65535"),
+        (PEER, "peerPort: 1790", "peerPort: 1"),
+        (PEER, "peerPort: 1790", "peerPort: 65535"),
+        (
+            PEER,
+            "connectRetryTimeSeconds: 12",
+            "connectRetryTimeSeconds: 1",
+        ),
+        (
+            PEER,
+            "connectRetryTimeSeconds: 12",
+            "connectRetryTimeSeconds: 2147483647",
+        ),
+        (PEER, "holdTimeSeconds: 9", "holdTimeSeconds: 3"),
+        (PEER, "holdTimeSeconds: 9", "holdTimeSeconds: 65535"),
+        (PEER, "keepAliveTimeSeconds: 3", "keepAliveTimeSeconds: 1"),
+        (PEER, "keepAliveTimeSeconds: 3", "keepAliveTimeSeconds: 9"),
+        (PEER, "restartTimeSeconds: 15", "restartTimeSeconds: 1"),
+        (PEER, "restartTimeSeconds: 15", "restartTimeSeconds: 4095"),
+        (PEER, "ebgpMultihop: 4", "ebgpMultihop: 1"),
+        (PEER, "ebgpMultihop: 4", "ebgpMultihop: 255"),
+        (
+            ADVERT,
+            "aggregationLengthIPv4: 24",
+            "aggregationLengthIPv4: 0",
+        ),
+        (
+            ADVERT,
+            "aggregationLengthIPv4: 24",
+            "aggregationLengthIPv4: 31",
+        ),
+        (
+            ADVERT,
+            "aggregationLengthIPv6: 120",
+            "aggregationLengthIPv6: 127",
+        ),
+        (
+            ADVERT,
+            "localPreference: 200",
+            "localPreference: 4294967295",
+        ),
+        (OURS, "maxRoutes: 1000", "maxRoutes: 4294967295"),
+        (OURS, "minLength: 16", "minLength: 8"),
+        (OURS, "maxLength: 24", "maxLength: 32"),
+    ] {
+        assert_eq!(errors(&changed(base, from, to)), [""; 0], "{to}");
+    }
+}
+
+#[test]
+fn each_broken_rule_gives_its_finding() {
+    let cases: &[(&str, &str, &str, &str)] = &[
+        // CiliumBGPClusterConfig
+        (
+            CLUSTER,
+            "localASN: 65001",
+            "localASN: 0",
+            "f.yaml:46:17: error[CW0112]: document 1, CiliumBGPClusterConfig/racks, spec.bgpInstances[1].localASN: 0 is below 1; allowed: 1 to 4294967295",
+        ),
+        (
+            CLUSTER,
+            "localASN: 65001",
+            "localASN: 4294967296",
+            "4294967296 is above 4294967295",
+        ),
+        (
+            CLUSTER,
+            "localASN: 65001",
+            "localASN: x",
+            "spec.bgpInstances[1].localASN: must be a whole number, found 'x'",
+        ),
+        (
+            CLUSTER,
+            "localPort: 179",
+            "localPort: 0",
+            "0 is below 1; allowed: 1 to 65535",
+        ),
+        (
+            CLUSTER,
+            "localPort: 179",
+            "localPort: 65536",
+            "65536 is above 65535",
+        ),
+        (CLUSTER, "peerASN: 65100", "peerASN: -1", "-1 is below 0"),
+        (
+            CLUSTER,
+            "peerASN: 65100",
+            "peerASN: 4294967296",
+            "4294967296 is above",
+        ),
+        (
+            CLUSTER,
+            "peerAddress: 10.0.0.1\n",
+            "peerAddress: 10.0.0.256\n",
+            "spec.bgpInstances[0].peers[0].peerAddress: '10.0.0.256' is not allowed; allowed: an IPv4 or IPv6 address",
+        ),
+        (
+            CLUSTER,
+            "peerAddress: fd00:10::1",
+            "peerAddress: fd00:10::1::2",
+            "'fd00:10::1::2' is not an IP address",
+        ),
+        (
+            CLUSTER,
+            "peerAddress: fe80::1%eth0",
+            "peerAddress: fd00::1%eth0",
+            "has the zone 'eth0' and is not link-local",
+        ),
+        (
+            CLUSTER,
+            "name: tor-b",
+            "name: tor-a",
+            "spec.bgpInstances[0].peers[1].name: name 'tor-a' is already used by entry 0",
+        ),
+        (
+            CLUSTER,
+            "name: services",
+            "name: fabric",
+            "spec.bgpInstances[1].name: name 'fabric' is already used by entry 0",
+        ),
+        (
+            CLUSTER,
+            "name: services",
+            "name: ''",
+            "spec.bgpInstances[1].name: has 0 characters; allowed: 1 to 255 characters",
+        ),
+        (
+            CLUSTER,
+            "mode: DefaultGateway",
+            "mode: DefaultRoute",
+            "'DefaultRoute' is not allowed",
+        ),
+        (
+            CLUSTER,
+            "            defaultGateway:\n              addressFamily: ipv6\n",
+            "",
+            "defaultGateway is required with mode DefaultGateway",
+        ),
+        (
+            CLUSTER,
+            "            unnumbered:\n              interface: eth1\n",
+            "",
+            "unnumbered is required with mode Unnumbered",
+        ),
+        (
+            CLUSTER,
+            "addressFamily: ipv6",
+            "addressFamily: v6",
+            "allowed: ipv4, ipv6",
+        ),
+        (
+            CLUSTER,
+            "interface: eth1",
+            "interface: ''",
+            "has 0 characters",
+        ),
+        (
+            CLUSTER,
+            "monitoringPolicy: both",
+            "monitoringPolicy: bot",
+            "did you mean 'both'? allowed: pre, post, both, local, all",
+        ),
+        (
+            CLUSTER,
+            "statisticsTimeout: 60",
+            "statisticsTimeout: 14",
+            "14 is below 15",
+        ),
+        (
+            CLUSTER,
+            "operator: In,",
+            "operator: in,",
+            "'in' is not allowed; did you mean 'In'?",
+        ),
+        (
+            CLUSTER,
+            "values: [r1, r2]",
+            "values: []",
+            "operators In and NotIn need at least one value",
+        ),
+        (
+            CLUSTER,
+            "operator: DoesNotExist",
+            "operator: DoesNotExist, values: [a]",
+            "operators Exists and DoesNotExist take no values",
+        ),
+        (
+            CLUSTER,
+            "key: rack",
+            "key: -rack",
+            "'-rack' is not a label key",
+        ),
+        (
+            CLUSTER,
+            "bgp: \"65000\"",
+            "bgp: 65000",
+            "spec.nodeSelector.matchLabels.bgp: must be a text, found 65000; put it into quotes",
+        ),
+        (
+            CLUSTER,
+            "bgp: \"65000\"",
+            "bgp: a b",
+            "'a b' is not a label value",
+        ),
+        (
+            CLUSTER,
+            "  name: racks\n",
+            "  name: Racks\n",
+            "metadata.name: 'Racks' is not an object name",
+        ),
+        (
+            CLUSTER,
+            "  name: racks\n",
+            "  name: racks\n  namespace: x\n",
+            "CiliumBGPClusterConfig objects have no namespace",
+        ),
+        (
+            CLUSTER,
+            "  bgpInstances:\n",
+            "  bgpInstance:\n",
+            "unknown field 'bgpInstance'; did you mean 'bgpInstances'?",
+        ),
+        (
+            CLUSTER,
+            "  bgpInstances:\n",
+            "  bgpInstance:\n",
+            "the field 'bgpInstances' is required; allowed: 1 to 16 entries",
+        ),
+        // CiliumBGPPeerConfig
+        (PEER, "peerPort: 1790", "peerPort: 0", "0 is below 1"),
+        (
+            PEER,
+            "peerPort: 1790",
+            "localPort: 1790",
+            "spec.transport.localPort: unknown field 'localPort'",
+        ),
+        (
+            PEER,
+            "connectRetryTimeSeconds: 12",
+            "connectRetryTimeSeconds: 0",
+            "0 is below 1; allowed: 1 to 2147483647",
+        ),
+        (
+            PEER,
+            "holdTimeSeconds: 9",
+            "holdTimeSeconds: 2",
+            "f.yaml:11:22: error[CW0112]: document 1, CiliumBGPPeerConfig/tor, spec.timers.holdTimeSeconds: 2 is below 3; allowed: 3 to 65535",
+        ),
+        (
+            PEER,
+            "holdTimeSeconds: 9",
+            "holdTimeSeconds: 65536",
+            "65536 is above 65535",
+        ),
+        (
+            PEER,
+            "holdTimeSeconds: 9",
+            "holdTimeSecond: 9",
+            "f.yaml:11:5: error[CW0109]: document 1, CiliumBGPPeerConfig/tor, spec.timers.holdTimeSecond: unknown field 'holdTimeSecond'; did you mean 'holdTimeSeconds'?",
+        ),
+        (
+            PEER,
+            "keepAliveTimeSeconds: 3",
+            "keepAliveTimeSeconds: 0",
+            "0 is below 1",
+        ),
+        (
+            PEER,
+            "keepAliveTimeSeconds: 3",
+            "keepAliveTimeSeconds: 10",
+            "f.yaml:9:3: error[CW0113]: document 1, CiliumBGPPeerConfig/tor, spec.timers: keepAliveTimeSeconds 10 must not be larger than holdTimeSeconds 9 (absent fields are 30 and 90)",
+        ),
+        // Upstream fills in the default of 30 before it compares, and so do we.
+        (
+            PEER,
+            "    keepAliveTimeSeconds: 3\n",
+            "",
+            "keepAliveTimeSeconds 30 must not be larger than holdTimeSeconds 9",
+        ),
+        (
+            PEER,
+            "    enabled: true\n",
+            "",
+            "spec.gracefulRestart.enabled: the field 'enabled' is required",
+        ),
+        (
+            PEER,
+            "enabled: true",
+            "enabled: yes",
+            "must be true or false, found 'yes'",
+        ),
+        (
+            PEER,
+            "restartTimeSeconds: 15",
+            "restartTimeSeconds: 4096",
+            "4096 is above 4095",
+        ),
+        (
+            PEER,
+            "restartTimeSeconds: 15",
+            "restartTimeSeconds: 0",
+            "0 is below 1",
+        ),
+        (
+            PEER,
+            "ebgpMultihop: 4",
+            "ebgpMultihop: 256",
+            "256 is above 255",
+        ),
+        (PEER, "ebgpMultihop: 4", "ebgpMultihop: 0", "0 is below 1"),
+        (
+            PEER,
+            "ebgpMultihop: 4",
+            "passive: true",
+            "unknown field 'passive'",
+        ),
+        (
+            PEER,
+            "afi: ipv4",
+            "afi: ip4",
+            "did you mean 'ipv4'? allowed: ipv4, ipv6, l2vpn, ls, opaque",
+        ),
+        (
+            PEER,
+            "safi: evpn",
+            "safi: vpn",
+            "allowed: unicast, multicast, mpls_label, encapsulation, vpls, evpn, ls, sr_policy, mup, mpls_vpn, mpls_vpn_multicast, route_target_constraints, flowspec_unicast, flowspec_vpn, key_value",
+        ),
+        (
+            PEER,
+            "afi: ipv4",
+            "afi: ipv6",
+            "the family is the same as in entry 0",
+        ),
+        (
+            PEER,
+            "advertisements: {}",
+            "import: {mode: All}",
+            "unknown field 'import'",
+        ),
+        (
+            PEER,
+            "advertisements: {}",
+            "advertisements: []",
+            "must be a mapping, found a list",
+        ),
+        (
+            PEER,
+            "authSecretRef: bgp-auth",
+            "authSecretRef: [a]",
+            "must be a text, found a list",
+        ),
+        (
+            PEER,
+            "spec:\n",
+            "spec: 7\nstatus:\n",
+            "spec: must be a mapping, found 7",
+        ),
+        // BGPPeerConfig
+        (
+            OURS,
+            "mode: Prefixes",
+            "mode: Prefix",
+            "did you mean 'Prefixes'? allowed: DefaultRoute, Prefixes, All, None",
+        ),
+        (
+            OURS,
+            "mode: Prefixes",
+            "mode: None",
+            "prefixes is allowed with mode Prefixes only",
+        ),
+        (
+            OURS,
+            "mode: All",
+            "mode: Prefixes",
+            "prefixes is required with mode Prefixes",
+        ),
+        (
+            OURS,
+            "prefix: 10.0.0.0/8",
+            "prefix: 10.0.0.1/8",
+            "'10.0.0.1/8' has host bits set; did you mean '10.0.0.0/8'?",
+        ),
+        (
+            OURS,
+            "prefix: 10.0.0.0/8",
+            "prefix: 10.0.0.0",
+            "'10.0.0.0' is not allowed; allowed: a prefix",
+        ),
+        (
+            OURS,
+            "prefix: 10.0.0.0/8",
+            "prefix: fd00::/8",
+            "fd00::/8 is not of the family it is listed under",
+        ),
+        (
+            OURS,
+            "minLength: 16",
+            "minLength: 7",
+            "must be in order between the prefix's own length 8 and 32",
+        ),
+        (
+            OURS,
+            "maxLength: 24",
+            "maxLength: 15",
+            "minLength 16 and maxLength 15 must be in order",
+        ),
+        (OURS, "maxLength: 24", "maxLength: 33", "must be in order"),
+        (OURS, "maxLength: 24", "maxLength: 129", "129 is above 128"),
+        (OURS, "maxRoutes: 1000", "maxRoutes: 0", "0 is below 1"),
+        // CiliumBGPAdvertisement
+        (
+            ADVERT,
+            "advertisementType: PodCIDR",
+            "advertisementType: PodCidr",
+            "did you mean 'PodCIDR'?",
+        ),
+        (
+            ADVERT,
+            "advertisementType: PodCIDR",
+            "advertisementType: PodCIDR\n      selector: {}",
+            "selector is not allowed for advertisementType PodCIDR",
+        ),
+        (
+            ADVERT,
+            "advertisementType: Interface\n      interface:\n        name: lo\n",
+            "advertisementType: Interface\n",
+            "interface is required for advertisementType Interface",
+        ),
+        (
+            ADVERT,
+            "advertisementType: Interface",
+            "advertisementType: CiliumPodIPPool",
+            "interface is allowed for advertisementType Interface only, found CiliumPodIPPool",
+        ),
+        (
+            ADVERT,
+            "advertisementType: CiliumPodIPPool",
+            "advertisementType: Service",
+            "service is required for advertisementType Service",
+        ),
+        (
+            ADVERT,
+            "advertisementType: Service",
+            "advertisementType: CiliumPodIPPool",
+            "service is allowed for advertisementType Service only, found CiliumPodIPPool",
+        ),
+        (
+            ADVERT,
+            "addresses: [LoadBalancerIP, ClusterIP, ExternalIP]",
+            "addresses: []",
+            "has 0 entries; allowed: 1 entries or more",
+        ),
+        (
+            ADVERT,
+            "addresses: [LoadBalancerIP, ClusterIP, ExternalIP]",
+            "addresses: [LoadbalancerIP]",
+            "did you mean 'LoadBalancerIP'?",
+        ),
+        (
+            ADVERT,
+            "aggregationLengthIPv4: 24",
+            "aggregationLengthIPv4: 32",
+            "32 is above 31",
+        ),
+        (
+            ADVERT,
+            "aggregationLengthIPv6: 120",
+            "aggregationLengthIPv6: 128",
+            "128 is above 127",
+        ),
+        (
+            ADVERT,
+            "\"65000:99\"",
+            "\"65536:99\"",
+            "spec.advertisements[0].attributes.communities.standard[0]: '65536:99' is not allowed; allowed: two numbers of 0 to 65535",
+        ),
+        (
+            ADVERT,
+            "\"4294967295\"",
+            "4294967295",
+            "must be a text, found 4294967295; put it into quotes",
+        ),
+        (
+            ADVERT,
+            "blackhole",
+            "black-hole",
+            "did you mean 'blackhole'?",
+        ),
+        (
+            ADVERT,
+            "\"65000:1:2\"",
+            "\"65000:1\"",
+            "'65000:1' is not allowed; allowed: three numbers",
+        ),
+        (
+            ADVERT,
+            "localPreference: 200",
+            "localPreference: -1",
+            "-1 is below 0",
+        ),
+        // CiliumBGPNodeConfigOverride
+        (
+            OVERRIDE,
+            "routerID: 192.0.2.1",
+            "routerID: fd00::1",
+            "'fd00::1' is not allowed; allowed: an IPv4 address",
+        ),
+        (
+            OVERRIDE,
+            "routerID: 192.0.2.1",
+            "routerID: 0.0.0.0",
+            "0.0.0.0 is not a router identifier",
+        ),
+        (OVERRIDE, "localPort: 1179", "localPort: 0", "0 is below 1"),
+        (OVERRIDE, "localASN: 65010", "localASN: 0", "0 is below 1"),
+        (
+            OVERRIDE,
+            "localAddress: 10.0.0.11",
+            "localAddress: eth0",
+            "'eth0' is not allowed",
+        ),
+        (
+            OVERRIDE,
+            "    - name: fabric\n",
+            "    - {}\n    - name: fabric\n",
+            "the field 'name' is required",
+        ),
+        // v2alpha1
+        (
+            ALPHA,
+            "kind: CiliumBGPPeerConfig\n            name: tor",
+            "kind: PeerConfig\n            name: tor",
+            "no peer configuration kind 'PeerConfig' in group 'cilium.io'",
+        ),
+        // Node and Secret
+        (
+            KUBERNETES,
+            "podCIDR: 10.244.1.0/24",
+            "podCIDR: 10.244.1.1/24",
+            "'10.244.1.1/24' has host bits set",
+        ),
+        (
+            KUBERNETES,
+            "password: c2VjcmV0",
+            "password: c2VjcmV",
+            "data.password: the value is not base64: length or padding is wrong",
+        ),
+        (
+            KUBERNETES,
+            "password: c2VjcmV0",
+            "password: 1234567",
+            "data.password: must be a text, found a number; put it into quotes",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (base, from, to, expected) in cases {
+        let errors = errors(&changed(base, from, to));
+        if !errors.iter().any(|error| error.contains(expected)) {
+            wrong.push(format!("{to}\nexpected: {expected}\nfound:    {errors:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn list_sizes_are_bounded() {
+    let instances = |n: usize| {
+        let list: String = (0..n).map(|i| format!("    - name: i{i}\n")).collect();
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumBGPClusterConfig\nmetadata: {{name: a}}\n\
+             spec:\n  bgpInstances:\n{list}"
+        )
+    };
+    assert_eq!(errors(&instances(16)), [""; 0]);
+    assert!(errors(&instances(17))[0].contains("has 17 entries; allowed: 1 to 16 entries"));
+}
+
+#[test]
+fn defaults_are_those_of_upstream() {
+    let text = "apiVersion: cilium.io/v2\nkind: CiliumBGPPeerConfig\nmetadata: {name: a}\n\
+                spec: {transport: {}, timers: {}, gracefulRestart: {enabled: true}}\n";
+    let parsed = parse(text);
+    let router_resources::Body::PeerConfig(spec) = &parsed.objects[0].object.body else {
+        panic!("not a peer configuration")
+    };
+    let timers = spec.timers.as_ref().unwrap();
+    assert_eq!(timers.connect_retry_time_seconds, 120);
+    assert_eq!(timers.hold_time_seconds, 90);
+    assert_eq!(timers.keep_alive_time_seconds, 30);
+    assert_eq!(spec.transport.as_ref().unwrap().peer_port, 179);
+    assert_eq!(
+        spec.graceful_restart.as_ref().unwrap().restart_time_seconds,
+        120
+    );
+    assert_eq!(spec.ebgp_multihop, 1);
+    assert_eq!(spec.families, None);
+    assert_eq!(router_resources::kinds::Timers::default(), *timers);
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    let warnings = |text: &str| -> Vec<String> {
+        let parsed = parse(text);
+        assert!(!parsed.objects.is_empty());
+        parsed.diagnostics.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        warnings(ALPHA),
+        [
+            "f.yaml:22:16: warning[CW0115]: document 2, CiliumBGPPeerConfig/tor-alpha, spec.transport.localPort: has no effect: source ports are ephemeral"
+        ]
+    );
+    assert_eq!(
+        warnings(OVERRIDE),
+        [
+            "f.yaml:14:22: warning[CW0115]: document 1, CiliumBGPNodeConfigOverride/node-1, spec.bgpInstances[0].peers[0].localPort: has no effect: source ports are ephemeral"
+        ]
+    );
+}
+
+#[test]
+fn unknown_kinds_are_warnings_with_a_suggestion() {
+    for (api_version, kind, expected) in [
+        (
+            "cilium.io/v2",
+            "CiliumBGPPerConfig",
+            "did you mean 'CiliumBGPPeerConfig'?",
+        ),
+        (
+            "cilium.io/v3",
+            "CiliumBGPPeerConfig",
+            "did you mean 'cilium.io/v2'?",
+        ),
+        (
+            "apps/v1",
+            "Deployment",
+            "the object is ignored; kinds read: ",
+        ),
+    ] {
+        let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\n");
+        let parsed = parse(&text);
+        assert_eq!(parsed.diagnostics.len(), 1);
+        assert_eq!(parsed.diagnostics[0].severity, Severity::Warning);
+        assert!(
+            parsed.diagnostics[0].to_string().contains(expected),
+            "{}",
+            parsed.diagnostics[0]
+        );
+    }
+}
+
+#[test]
+fn what_is_no_object_is_an_error() {
+    for (text, expected) in [
+        ("- a\n", "a document must be an object, found a list"),
+        ("7\n", "a document must be an object, found 7"),
+        (
+            "kind: Node\n",
+            "the field 'apiVersion' is required and must be a text",
+        ),
+        (
+            "apiVersion: v1\n",
+            "the field 'kind' is required and must be a text",
+        ),
+        (
+            "apiVersion: v1\nkind: Node\n",
+            "the field 'metadata' is required",
+        ),
+        (
+            "apiVersion: v1\nkind: Node\nmetadata: {}\n",
+            "the field 'name' is required",
+        ),
+        (
+            "apiVersion: cilium.io/v2\nkind: CiliumBGPPeerConfig\nmetadata: {name: a}\n",
+            "the field 'spec' is required",
+        ),
+    ] {
+        let errors = errors(text);
+        assert!(
+            errors.iter().any(|e| e.contains(expected)),
+            "{text}: {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn all_findings_of_a_file_are_reported_with_their_documents() {
+    let text = format!(
+        "{}---\n{}",
+        PEER.replace("Seconds: 9", "Seconds: 2"),
+        ADVERT.replace("65000:99", "x")
+    );
+    let errors = errors(&text);
+    // A hold time of 2 is one finding; the rule about keepalives is for values that are in range.
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert!(errors[0].contains("document 1,") && errors[1].contains("document 2,"));
+}
+
+#[test]
+fn secrets_do_not_appear_in_findings_or_debug_output() {
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n\
+                data: {a: 'hunter2!', b: 123456789}\nstringData: {password: hunter2}\n";
+    for message in errors(text) {
+        assert!(
+            !message.contains("hunter2") && !message.contains("123456789"),
+            "{message}"
+        );
+    }
+    let text = text.replace("{a: 'hunter2!', b: 123456789}", "{}");
+    let parsed = parse(&text);
+    assert_eq!(parsed.objects.len(), 1);
+    assert!(!format!("{parsed:?}").contains("hunter2"));
+}
+
+#[test]
+fn bytes_that_are_not_text_are_refused() {
+    let parsed = parse_file(Path::new("f.yaml"), b"a: 1\nb: \xff\n");
+    assert_eq!(
+        parsed.diagnostics[0].to_string(),
+        "f.yaml: error[CW0103]: not UTF-8: byte 0xff at offset 8 (line 2); save the file as UTF-8"
+    );
+    let huge = vec![b'#'; 9 << 20];
+    assert!(
+        parse_file(Path::new("f.yaml"), &huge).diagnostics[0]
+            .to_string()
+            .contains("CW0102")
+    );
+}
+
+#[test]
+fn a_file_of_nothing_but_errors_is_cut_short() {
+    let bad = "---\nkind: x\n".repeat(5000);
+    let parsed = parse(&bad);
+    assert_eq!(parsed.diagnostics.len(), 101);
+    assert!(parsed.diagnostics[100].message.starts_with("and 4900 more"));
+}
+
+#[test]
+fn no_cut_or_flipped_byte_of_a_manifest_panics() {
+    for text in [CLUSTER, PEER, OURS, ADVERT, OVERRIDE, ALPHA, KUBERNETES] {
+        for end in 0..text.len() {
+            parse(&text[..end]);
+        }
+        let mut bytes = text.as_bytes().to_vec();
+        for at in 0..bytes.len() {
+            for byte in [b'\n', b'{', b'[', b'&', b'"', 0, 0xff] {
+                let kept = std::mem::replace(&mut bytes[at], byte);
+                parse_file(Path::new("f.yaml"), &bytes);
+                bytes[at] = kept;
+            }
+        }
+    }
+}
