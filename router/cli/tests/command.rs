@@ -76,6 +76,10 @@ impl bgp_server::Bgp for Fixed {
         request: Request<ResetPeerRequest>,
     ) -> Result<Response<PeerActionResponse>, RpcStatus> {
         let request = request.into_inner();
+        if request.peer == "tor-b" {
+            // Longer than any --timeout a test gives.
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
         let done = vec![format!(
             "{}/{}: session reset",
             request.instance, request.peer
@@ -87,9 +91,7 @@ impl bgp_server::Bgp for Fixed {
         &self,
         _: Request<SetRecordingRequest>,
     ) -> Result<Response<SetRecordingResponse>, RpcStatus> {
-        // Longer than any --timeout a test gives.
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-        Err(RpcStatus::internal("not reached"))
+        Err(RpcStatus::unimplemented("not asked for by this program"))
     }
 }
 
@@ -226,7 +228,7 @@ fn waiting_too_long_is_124() {
         stdout(&output).contains("tor-b"),
         "the last status is shown"
     );
-    let output = daemon.run(&["bgp", "record", "/tmp/x", "--timeout", "200ms"]);
+    let output = daemon.run(&["bgp", "reset", "tor-b", "--yes", "--timeout", "200ms"]);
     assert_eq!(output.status.code(), Some(124));
     assert!(stderr(&output).contains("CW0004"));
 }
@@ -417,6 +419,11 @@ fn files_are_checked_with_the_line_and_a_mark() {
     .expect("written");
     let output = offline(&["config", "check", path]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let settings = folder.path().join("causeway.yaml");
+    std::fs::write(&settings, "nodename: a\n").expect("written");
+    let output = offline(&["config", "check", settings.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("nodeName"), "{}", stdout(&output));
     let output = offline(&["config", "check", "/nonexistent.yaml"]);
     assert_eq!(output.status.code(), Some(1));
 }

@@ -86,7 +86,16 @@ pub fn parse(words: &[String]) -> Result<ListRoutesRequest, Failure> {
                 family_given = true;
             }
             "unicast" => family.safi = word.to_owned(),
-            "peer" | "neighbor" => request.peer = argument(word)?,
+            "peer" | "neighbor" => {
+                let name = argument(word)?;
+                match name.split_once('/') {
+                    Some((instance, peer)) => {
+                        request.instance = instance.to_owned();
+                        request.peer = peer.to_owned();
+                    }
+                    None => request.peer = name,
+                }
+            }
             "instance" | "vrouter" => request.instance = argument(word)?,
             "prefix" => request.prefix = prefix(&argument(word)?)?.to_string(),
             "for" => {
@@ -353,6 +362,15 @@ mod tests {
             ("fabric", "fd00::1")
         );
         assert_eq!(request.family.unwrap().afi, "ipv6");
+    }
+
+    #[test]
+    fn a_peer_may_be_named_with_its_instance() {
+        let request = parsed("received peer fabric/tor-a").unwrap();
+        assert_eq!(
+            (request.instance.as_str(), request.peer.as_str()),
+            ("fabric", "tor-a")
+        );
     }
 
     #[test]
