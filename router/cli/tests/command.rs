@@ -3,6 +3,7 @@
 
 mod fixtures;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -317,6 +318,12 @@ fn jsonpath_and_limits_work_over_a_stream() {
     let daemon = Daemon::start(fixtures::status());
     let output = daemon.run(&["bgp", "routes", "-o", "jsonpath={.items[*].prefix}"]);
     assert_eq!(stdout(&output), "0.0.0.0/0 0.0.0.0/0 10.1.0.0/24\n");
+    // The example in the help.
+    let path = "jsonpath={.items[?@.session-state != \"established\"].name}";
+    assert_eq!(
+        stdout(&daemon.run(&["bgp", "peers", "-o", path])),
+        "tor-b\n"
+    );
     let output = daemon.run(&["bgp", "routes", "--limit", "2", "-o", "name"]);
     assert_eq!(stdout(&output), "0.0.0.0/0\n0.0.0.0/0\n");
     assert!(
@@ -345,6 +352,21 @@ fn colour_follows_the_flag_and_the_environment() {
         &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]
     ));
     assert!(!coloured(&["--color", "never"], &[("CLICOLOR_FORCE", "1")]));
+}
+
+#[test]
+fn watching_repeats_until_it_is_ended() {
+    let daemon = Daemon::start(fixtures::status());
+    let mut child = command(&daemon.socket())
+        .args(["bgp", "peers", "-o", "name", "--watch=20ms"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let seen: Vec<String> = lines.take(6).map(|line| line.expect("UTF-8")).collect();
+    child.kill().expect("its own child");
+    child.wait().expect("its own child");
+    assert_eq!(seen, ["fabric/tor-a", "fabric/tor-b"].repeat(3));
 }
 
 #[test]
