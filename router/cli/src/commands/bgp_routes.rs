@@ -203,9 +203,13 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
     }
     row.extend([
         route.prefix.as_str().into(),
-        route.next_hop.as_str().into(),
+        next_hop_text(route).into(),
         age(route.since_unix_ns, now_unix_ns).into(),
-        attributes_text(&attributes).into(),
+        route
+            .attributes
+            .as_ref()
+            .map_or("-".to_owned(), attributes_text)
+            .into(),
     ]);
     if table != RouteTable::Filtered {
         row.push(match (route.best, route.multipath) {
@@ -231,6 +235,16 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
         name: route.prefix.clone(),
         json: route_json(route, &attributes, now_unix_ns),
         rows: vec![row],
+    }
+}
+
+/// The node's own routes have the unspecified address, as in Cilium's table.
+fn next_hop_text(route: &BgpRoute) -> &str {
+    match (route.next_hop.as_str(), route.peer.as_str()) {
+        ("", "") if route.prefix.contains(':') => "::",
+        ("", "") => "0.0.0.0",
+        ("", _) => "-",
+        (next_hop, _) => next_hop,
     }
 }
 
