@@ -15,7 +15,7 @@ use clap::Args;
 use lab_runner::preflight::{find_program, is_root};
 
 /// Version of cargo-deny that is installed where there is none.
-const CARGO_DENY: &str = "0.20";
+const CARGO_DENY: &str = "~0.20";
 
 #[derive(Args)]
 pub(crate) struct Arguments {

@@ -53,3 +53,4 @@ pub mod status;
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use facts::{InterfaceFacts, NodeFacts, OperState, derived_router_id};
 pub use statements::condition_type;
+pub use status::{SessionStatus, node_config_status};

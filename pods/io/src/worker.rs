@@ -29,6 +29,8 @@ mod resync;
 
 /// MTU of pods while no fabric device is known: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
+/// The smallest MTU of a device with IPv6, RFC 8200 §5.
+const MIN_IPV6_MTU: u32 = 1280;
 /// How many addresses in use by somebody else one ADD steps over before it gives up. Arbitrary;
 /// more than a few say that the pod CIDR is not ours.
 const OCCUPIED_TRIES: usize = 16;
@@ -171,6 +173,7 @@ impl Worker {
             requested: call.requested.clone(),
             mtu: self.mtu(),
         };
+        self.check_mtu(request.mtu)?;
         self.in_use.clear();
         self.refresh_occupied()?;
         for _ in 0..OCCUPIED_TRIES {
@@ -317,6 +320,13 @@ impl Worker {
                 .with_details("make room on that file system; the next ADD tries again"),
             );
         }
+        if self.registry.endpoints().len() >= bpf_loader::MAX_ENDPOINTS as usize {
+            let message = format!(
+                "the node has {} pods, as many as the data plane can hold",
+                bpf_loader::MAX_ENDPOINTS
+            );
+            return Some(Failure::new(Code::NotAvailable, message));
+        }
         let ipam = self.registry.ipam();
         if ipam.cidrs().next().is_none() {
             return Some(
@@ -446,6 +456,21 @@ impl Worker {
                 .min()
                 .unwrap_or(DEFAULT_MTU),
         }
+    }
+
+    /// RFC 8200 §5: the kernel takes no IPv6 address on a device of a smaller MTU, and says no more
+    /// than "invalid argument".
+    fn check_mtu(&self, mtu: u32) -> Result<(), Failure> {
+        if mtu >= MIN_IPV6_MTU || !self.registry.ipam().serves(Family::V6) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Code::InvalidConfig,
+            format!("pods have IPv6 addresses and would get MTU {mtu}: IPv6 needs {MIN_IPV6_MTU}"),
+        )
+        .with_details(
+            "raise the MTU of the fabric devices or of the setting, or give no IPv6 pod CIDR",
+        ))
     }
 
     fn report_stranded(&self) {

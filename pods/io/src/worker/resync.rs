@@ -39,7 +39,13 @@ impl Worker {
         self.sweep(&links, &mut report)?;
         self.sync_datapath(&alive, &mut report)?;
         for (endpoint, netns) in &alive {
-            let Some(netns) = netns else { continue };
+            // Inside a pod nothing is touched once it runs: it may have its reasons.
+            let Some(netns) = netns
+                .as_ref()
+                .filter(|_| report.recreated.contains(&endpoint.attachment))
+            else {
+                continue;
+            };
             if let Err(error) = plumbing::pod_side(endpoint, netns) {
                 self.problem(endpoint, error.to_string(), &mut report);
             }
