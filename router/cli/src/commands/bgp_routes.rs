@@ -86,7 +86,16 @@ pub fn parse(words: &[String]) -> Result<ListRoutesRequest, Failure> {
                 family_given = true;
             }
             "unicast" => family.safi = word.to_owned(),
-            "peer" | "neighbor" => request.peer = argument(word)?,
+            "peer" | "neighbor" => {
+                let name = argument(word)?;
+                match name.split_once('/') {
+                    Some((instance, peer)) => {
+                        request.instance = instance.to_owned();
+                        request.peer = peer.to_owned();
+                    }
+                    None => request.peer = name,
+                }
+            }
             "instance" | "vrouter" => request.instance = argument(word)?,
             "prefix" => request.prefix = prefix(&argument(word)?)?.to_string(),
             "for" => {
@@ -194,9 +203,13 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
     }
     row.extend([
         route.prefix.as_str().into(),
-        route.next_hop.as_str().into(),
+        next_hop_text(route).into(),
         age(route.since_unix_ns, now_unix_ns).into(),
-        attributes_text(&attributes).into(),
+        route
+            .attributes
+            .as_ref()
+            .map_or("-".to_owned(), attributes_text)
+            .into(),
     ]);
     if table != RouteTable::Filtered {
         row.push(match (route.best, route.multipath) {
@@ -222,6 +235,16 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
         name: route.prefix.clone(),
         json: route_json(route, &attributes, now_unix_ns),
         rows: vec![row],
+    }
+}
+
+/// The node's own routes have the unspecified address, as in Cilium's table.
+fn next_hop_text(route: &BgpRoute) -> &str {
+    match (route.next_hop.as_str(), route.peer.as_str()) {
+        ("", "") if route.prefix.contains(':') => "::",
+        ("", "") => "0.0.0.0",
+        ("", _) => "-",
+        (next_hop, _) => next_hop,
     }
 }
 
@@ -353,6 +376,15 @@ mod tests {
             ("fabric", "fd00::1")
         );
         assert_eq!(request.family.unwrap().afi, "ipv6");
+    }
+
+    #[test]
+    fn a_peer_may_be_named_with_its_instance() {
+        let request = parsed("received peer fabric/tor-a").unwrap();
+        assert_eq!(
+            (request.instance.as_str(), request.peer.as_str()),
+            ("fabric", "tor-a")
+        );
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub fn pools(answer: &ListPodsResponse) -> View {
             rows: vec![vec![
                 pool.prefix.as_str().into(),
                 pool.used.into(),
-                pool.size.into(),
+                size_text(pool.size).into(),
                 note.into(),
             ]],
         }
@@ -138,6 +138,14 @@ pub fn pools(answer: &ListPodsResponse) -> View {
         notes: Vec::new(),
     }
     .into()
+}
+
+/// IPv6 pools have more addresses than the counter can say.
+fn size_text(size: u64) -> String {
+    match size {
+        u64::MAX => "2^64 or more".to_owned(),
+        size => size.to_string(),
+    }
 }
 
 fn pool_json(pool: &AddressPool) -> Value {
