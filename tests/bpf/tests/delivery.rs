@@ -47,6 +47,8 @@ fn drops(datapath: &Datapath, reason: DropReason) -> Result<u64> {
 fn same_node(hook: HookChoice, kind: HookKind) -> Result<()> {
     let node = node()?;
     let (one, two) = (Pod::add(&node, 1, 1, 1500)?, Pod::add(&node, 1, 2, 1500)?);
+    node.ip("addr add 10.244.1.254/32 dev lo")?;
+    node.ip("addr add fd00:10:244:1::fe/128 dev lo nodad")?;
     let datapath = open(&node, hook, &[&one, &two], &[])?;
     for to in [IpAddr::V4(two.v4), IpAddr::V6(two.v6)] {
         reach(&one.namespace, to)?;
@@ -120,10 +122,10 @@ fn pods_of_two_nodes_reach_each_other_through_the_fabric() -> Result<()> {
         );
     }
     // The same with IPv4 by IPv6 neighbours (RFC 8950).
-    a.ip("route replace 10.244.2.0/24 via inet6 2001:db8::2 dev fab")?;
-    b.ip("route replace 10.244.1.0/24 via inet6 2001:db8::1 dev fab")?;
     a.ip("addr del 192.0.2.1/30 dev fab")?;
     b.ip("addr del 192.0.2.2/30 dev fab")?;
+    a.ip("route add 10.244.2.0/24 via inet6 2001:db8::2 dev fab")?;
+    b.ip("route add 10.244.1.0/24 via inet6 2001:db8::1 dev fab")?;
     both_ways()
 }
 
@@ -152,7 +154,7 @@ fn a_sender_learns_that_its_packet_was_too_old_or_too_big() -> Result<()> {
         .send(&one.namespace, address)?;
         ensure!(fate == Fate::TimeExceeded, "{address}: {fate:?}");
         let fate = Probe {
-            bytes: 1420,
+            bytes: 1430,
             ..Probe::default()
         }
         .send(&one.namespace, address)?;
@@ -180,7 +182,7 @@ fn packets_from_the_fabric_that_do_not_fit_are_answered_to_their_sender() -> Res
     for address in [IpAddr::V4(small.v4), IpAddr::V6(small.v6)] {
         reach(&b, address)?;
         let fate = Probe {
-            bytes: 1420,
+            bytes: 1430,
             ..Probe::default()
         }
         .send(&b, address)?;

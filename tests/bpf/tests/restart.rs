@@ -259,23 +259,23 @@ fn the_desired_state_is_reached_from_any_other() -> Result<()> {
             failed,
         ))
     };
-    ensure!(sync(&all)? == (4, 0, 0, 0, 0));
-    ensure!(sync(&all)? == (0, 0, 4, 0, 0));
-    ensure!(sync(&all[1..])? == (0, 0, 3, 1, 0));
+    assert_eq!(sync(&all)?, (4, 0, 0, 0, 0));
+    assert_eq!(sync(&all)?, (0, 0, 4, 0, 0));
+    assert_eq!(sync(&all[1..])?, (0, 0, 3, 1, 0));
     // Another address and MTU: changed in place.
     let mut moved = all[1].clone();
     moved.addresses = vec!["10.244.1.77".parse()?];
     moved.mtu = 1300;
-    ensure!(sync(&[moved.clone(), all[2].clone()])? == (0, 1, 1, 1, 0));
+    assert_eq!(sync(&[moved.clone(), all[2].clone()])?, (0, 1, 1, 1, 0));
     // The address of one that goes is free for one that comes.
     let mut heir = all[3].clone();
     heir.addresses = moved.addresses.clone();
-    ensure!(sync(&[heir.clone()])? == (1, 0, 0, 2, 0));
+    assert_eq!(sync(&[heir.clone()])?, (1, 0, 0, 2, 0));
     // Two that want one address: the first gets it.
     let mut rival = all[0].clone();
     rival.addresses = heir.addresses.clone();
-    ensure!(sync(&[heir, rival])? == (0, 0, 1, 0, 1));
-    ensure!(sync(&[])? == (0, 0, 0, 1, 0));
+    assert_eq!(sync(&[heir, rival])?, (0, 0, 1, 0, 1));
+    assert_eq!(sync(&[])?, (0, 0, 0, 1, 0));
     Ok(())
 }
 
@@ -367,9 +367,9 @@ fn fabric_devices_are_added_and_pruned() -> Result<()> {
         ensure!(report.failed.is_empty(), "{report:?}");
         Ok((report.added, report.unchanged, report.pruned))
     };
-    ensure!(sync(&[one, two])? == (2, 0, 0));
-    ensure!(sync(&[two, one, two])? == (0, 2, 0));
-    ensure!(sync(&[two])? == (0, 1, 1));
-    ensure!(sync(&[])? == (0, 0, 1));
+    assert_eq!(sync(&[one, two])?, (2, 0, 0));
+    assert_eq!(sync(&[two, one, two])?, (0, 2, 0));
+    assert_eq!(sync(&[two])?, (0, 1, 1));
+    assert_eq!(sync(&[])?, (0, 0, 1));
     Ok(())
 }
