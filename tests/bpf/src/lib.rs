@@ -5,6 +5,7 @@
 //! Everything happens in namespaces that belong to one thread and vanish with it. Needs root
 //! and `ip`.
 
+pub mod bench;
 pub mod namespace;
 pub mod pod;
 pub mod traffic;
