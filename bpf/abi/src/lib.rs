@@ -1,1 +1,69 @@
-//! Placeholder.
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Plain data shared by the eBPF programs and the loader.
+//!
+//! Every type here is `#[repr(C)]`, has no padding, no pointers, no `bool`, no `enum` and no
+//! `Option`: what one side wrote as bytes, the other reads as bytes. Numbers are in the byte order
+//! of the machine, **addresses, ports and MAC addresses are byte arrays in network order**. Sizes
+//! are asserted beside each type, so that a change of shape is a compile error before it is a
+//! misread map; [`LAYOUT_HASH`] turns every shape into one number that names the folder of pins.
+//!
+//! The crate knows nobody: it is `no_std`, has no dependency, and builds for the host and for the
+//! eBPF target alike.
+
+#![no_std]
+
+mod checksum;
+mod counters;
+mod drop_reason;
+mod endpoint;
+mod flow;
+mod layout;
+
+pub use checksum::checksum_after_ttl_decrement;
+pub use counters::{DropCounter, DropKey, EndpointCounters};
+pub use drop_reason::{DropReason, UnknownDropReason};
+pub use endpoint::{AddressEntry, DeviceEntry};
+pub use flow::{CachedNextHop, FlowKey, ROUTE_CACHE_NANOSECONDS, RouteCacheEntry};
+pub use layout::{LAYOUT_HASH, MAPS, MapKind, MapLayout, Plain, memory_bytes};
+
+/// Names of the maps, as they are in the object file and in the pin folder.
+pub mod map_names {
+    /// IPv4 address of a local endpoint → [`AddressEntry`](crate::AddressEntry).
+    pub const ENDPOINTS_V4: &str = "ENDPOINTS_V4";
+    /// IPv6 address of a local endpoint → [`AddressEntry`](crate::AddressEntry).
+    pub const ENDPOINTS_V6: &str = "ENDPOINTS_V6";
+    /// Host-side interface index → [`DeviceEntry`](crate::DeviceEntry).
+    pub const DEVICES: &str = "DEVICES";
+    /// Slot of an endpoint → [`EndpointCounters`](crate::EndpointCounters), per CPU.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Slot and reason → [`DropCounter`](crate::DropCounter), per CPU.
+    pub const ENDPOINT_DROPS: &str = "ENDPOINT_DROPS";
+    /// Reason → [`DropCounter`](crate::DropCounter), per CPU.
+    pub const DROPS: &str = "DROPS";
+    /// Answers of the kernel's routing table, per CPU, short-lived.
+    pub const ROUTE_CACHE: &str = "ROUTE_CACHE";
+    /// One number: raising it makes every cached route stale at once.
+    pub const ROUTE_GENERATION: &str = "ROUTE_GENERATION";
+    /// One number: the network namespace that owns this folder of pins.
+    pub const OWNER: &str = "OWNER";
+}
+
+/// Names of the programs in the object file. Kept to the kernel's 15 characters.
+pub mod program_names {
+    /// TCX ingress on the host-side device of a pod.
+    pub const FROM_POD: &str = "from_pod";
+    /// TCX egress on the host-side device of a pod: counts what the kernel itself delivers.
+    pub const TO_POD: &str = "to_pod";
+    /// TCX ingress on a device towards the fabric.
+    pub const FROM_FABRIC: &str = "from_fabric";
+}
+
+/// Most endpoints on one node. Kubernetes suggests 110 pods per node and large sites run 500;
+/// this leaves a factor of two. Raising it costs memory per CPU, see `layout::tests`.
+pub const MAX_ENDPOINTS: u32 = 1024;
+
+/// Most addresses of one family over all endpoints: four per endpoint on average.
+pub const MAX_ADDRESSES: u32 = 4 * MAX_ENDPOINTS;
+
+/// Entries of the route cache of one CPU. A power of two, because the index is masked.
+pub const ROUTE_CACHE_ENTRIES: u32 = 1024;

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Every map's shape in one table, and the one number that stands for all of them.
+//!
+//! A pinned map is taken over by the next daemon as it is; neither the kernel nor the loader's
+//! library compares its shape with what the new programs expect. So the pins live in a folder
+//! named by [`LAYOUT_HASH`]: daemons that agree on every shape share it, others never meet.
+
+use crate::{
+    AddressEntry, CachedNextHop, DeviceEntry, DropCounter, DropKey, DropReason, EndpointCounters,
+    FlowKey, MAX_ADDRESSES, MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry, map_names as name,
+};
+
+/// Marks types that may cross the boundary as bytes.
+///
+/// # Safety
+/// The type is `repr(C)`, has no padding, and every bit pattern is a value of it.
+pub unsafe trait Plain: Copy + 'static {}
+
+/// Kinds of maps in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MapKind {
+    /// Preallocated hash.
+    Hash = 1,
+    /// Array.
+    Array = 2,
+    /// Array with a value per CPU.
+    PerCpuArray = 3,
+    /// Hash with a value per CPU, allocated as it grows.
+    PerCpuHash = 4,
+}
+
+/// The shape of one map.
+#[derive(Clone, Copy, Debug)]
+pub struct MapLayout {
+    /// Its name in the object file.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: MapKind,
+    /// Bytes of a key.
+    pub key_bytes: u32,
+    /// Bytes of a value (on one CPU).
+    pub value_bytes: u32,
+    /// Entries at most.
+    pub max_entries: u32,
+}
+
+/// Every map. A test of the loader compares this table with what the kernel made of the object.
+pub const MAPS: &[MapLayout] = &[
+    map(
+        name::ENDPOINTS_V4,
+        MapKind::Hash,
+        4,
+        size_of::<AddressEntry>(),
+        MAX_ADDRESSES,
+    ),
+    map(
+        name::ENDPOINTS_V6,
+        MapKind::Hash,
+        16,
+        size_of::<AddressEntry>(),
+        MAX_ADDRESSES,
+    ),
+    map(
+        name::DEVICES,
+        MapKind::Hash,
+        4,
+        size_of::<DeviceEntry>(),
+        MAX_ENDPOINTS,
+    ),
+    map(
+        name::COUNTERS,
+        MapKind::PerCpuArray,
+        4,
+        size_of::<EndpointCounters>(),
+        MAX_ENDPOINTS,
+    ),
+    map(
+        name::ENDPOINT_DROPS,
+        MapKind::PerCpuHash,
+        size_of::<DropKey>(),
+        size_of::<DropCounter>(),
+        MAX_ENDPOINTS * (DropReason::COUNT - 1),
+    ),
+    map(
+        name::DROPS,
+        MapKind::PerCpuArray,
+        4,
+        size_of::<DropCounter>(),
+        DropReason::COUNT,
+    ),
+    map(
+        name::ROUTE_CACHE,
+        MapKind::PerCpuArray,
+        4,
+        size_of::<RouteCacheEntry>(),
+        ROUTE_CACHE_ENTRIES,
+    ),
+    map(name::ROUTE_GENERATION, MapKind::Array, 4, 8, 1),
+    map(name::OWNER, MapKind::Array, 4, 8, 1),
+];
+
+/// Raised by hand when the *meaning* of a field changes and its shape does not.
+const MEANING: u64 = 1;
+
+/// One number for every shape above: FNV-1a over names, kinds, sizes and field offsets.
+pub const LAYOUT_HASH: u64 = layout_hash();
+
+/// Bytes the kernel holds for all maps when full, on a machine with `cpus` possible CPUs. An
+/// estimate: entry headers of hashes are counted with 64 bytes, as in Linux 6.18.
+#[must_use]
+pub fn memory_bytes(cpus: u64) -> u64 {
+    const HASH_ENTRY_HEADER: u64 = 64;
+    let round = |bytes: u32| u64::from(bytes).next_multiple_of(8);
+    MAPS.iter()
+        .map(|m| {
+            let entries = u64::from(m.max_entries);
+            entries
+                * match m.kind {
+                    MapKind::Hash => HASH_ENTRY_HEADER + round(m.key_bytes) + round(m.value_bytes),
+                    MapKind::Array => round(m.value_bytes),
+                    MapKind::PerCpuArray => 8 + cpus * round(m.value_bytes),
+                    MapKind::PerCpuHash => {
+                        HASH_ENTRY_HEADER + round(m.key_bytes) + 8 + cpus * round(m.value_bytes)
+                    }
+                }
+        })
+        .sum()
+}
+
+const fn map(
+    name: &'static str,
+    kind: MapKind,
+    key_bytes: usize,
+    value_bytes: usize,
+    max_entries: u32,
+) -> MapLayout {
+    MapLayout {
+        name,
+        kind,
+        key_bytes: key_bytes as u32,
+        value_bytes: value_bytes as u32,
+        max_entries,
+    }
+}
+
+const fn layout_hash() -> u64 {
+    let mut hash = mix(0xcbf2_9ce4_8422_2325, MEANING);
+    let mut index = 0;
+    while index < MAPS.len() {
+        let map = &MAPS[index];
+        let name = map.name.as_bytes();
+        let mut at = 0;
+        while at < name.len() {
+            hash = mix(hash, name[at] as u64);
+            at += 1;
+        }
+        hash = mix(hash, map.kind as u64);
+        hash = mix(hash, map.key_bytes as u64);
+        hash = mix(hash, map.value_bytes as u64);
+        hash = mix(hash, map.max_entries as u64);
+        index += 1;
+    }
+    let mut index = 0;
+    while index < FIELD_OFFSETS.len() {
+        hash = mix(hash, FIELD_OFFSETS[index] as u64);
+        index += 1;
+    }
+    hash
+}
+
+/// Offsets of the fields that could be swapped without changing a size.
+const FIELD_OFFSETS: &[usize] = &[
+    core::mem::offset_of!(AddressEntry, ifindex),
+    core::mem::offset_of!(AddressEntry, slot),
+    core::mem::offset_of!(AddressEntry, mtu),
+    core::mem::offset_of!(AddressEntry, pod_mac),
+    core::mem::offset_of!(AddressEntry, host_mac),
+    core::mem::offset_of!(DeviceEntry, endpoint_id),
+    core::mem::offset_of!(DeviceEntry, slot),
+    core::mem::offset_of!(DeviceEntry, mtu),
+    core::mem::offset_of!(DeviceEntry, pod_mac),
+    core::mem::offset_of!(DeviceEntry, host_mac),
+    core::mem::offset_of!(EndpointCounters, tx_packets),
+    core::mem::offset_of!(EndpointCounters, tx_bytes),
+    core::mem::offset_of!(EndpointCounters, rx_packets),
+    core::mem::offset_of!(EndpointCounters, rx_bytes),
+    core::mem::offset_of!(EndpointCounters, tx_kernel_packets),
+    core::mem::offset_of!(DropKey, slot),
+    core::mem::offset_of!(DropKey, reason),
+    core::mem::offset_of!(DropCounter, packets),
+    core::mem::offset_of!(DropCounter, bytes),
+    core::mem::offset_of!(FlowKey, source),
+    core::mem::offset_of!(FlowKey, destination),
+    core::mem::offset_of!(FlowKey, ports),
+    core::mem::offset_of!(FlowKey, protocol),
+    core::mem::offset_of!(FlowKey, ip_version),
+    core::mem::offset_of!(FlowKey, traffic_class),
+    core::mem::offset_of!(FlowKey, ifindex),
+    core::mem::offset_of!(CachedNextHop, ifindex),
+    core::mem::offset_of!(CachedNextHop, family),
+    core::mem::offset_of!(CachedNextHop, address),
+    core::mem::offset_of!(CachedNextHop, mtu),
+    core::mem::offset_of!(RouteCacheEntry, expires_ns),
+    core::mem::offset_of!(RouteCacheEntry, generation),
+    core::mem::offset_of!(RouteCacheEntry, key),
+    core::mem::offset_of!(RouteCacheEntry, next_hop),
+];
+
+const fn mix(mut hash: u64, value: u64) -> u64 {
+    let bytes = value.to_le_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise to the operator: the maps of a node cost at most 3 MiB plus 512 KiB per CPU.
+    #[test]
+    fn all_maps_together_stay_within_the_memory_budget() {
+        const KIB: u64 = 1024;
+        for cpus in [1, 2, 16, 64, 256] {
+            let bytes = memory_bytes(cpus);
+            assert!(
+                bytes <= 3 * KIB * KIB + cpus * 512 * KIB,
+                "{cpus} CPUs: {} KiB",
+                bytes / KIB
+            );
+        }
+    }
+
+    #[test]
+    fn map_names_fit_into_the_kernel_and_are_unique() {
+        for (index, map) in MAPS.iter().enumerate() {
+            assert!(map.name.len() <= 16, "{}", map.name);
+            assert!(MAPS[index + 1..].iter().all(|other| other.name != map.name));
+        }
+    }
+
+    #[test]
+    fn the_route_cache_can_be_indexed_by_mask() {
+        assert!(ROUTE_CACHE_ENTRIES.is_power_of_two());
+    }
+
+    #[test]
+    fn the_hash_depends_on_every_number() {
+        let base = mix(mix(1, 2), 3);
+        assert_ne!(base, mix(mix(1, 3), 2));
+        assert_ne!(base, mix(mix(1, 2), 4));
+        assert_ne!(LAYOUT_HASH, 0);
+    }
+}

@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The data plane as one handle.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use aya::{Ebpf, maps::MapInfo};
+use bpf_abi::{AddressEntry, DeviceEntry, MAPS, MAX_ENDPOINTS, map_names};
+use router_types::LinkIndex;
+
+use crate::{
+    AttachedProgram, Config, DropCount, Endpoint, EndpointId, EndpointState, EndpointTraffic,
+    Error, HookChoice, HookKind, MapFill, OpenError, ReapReport, Role, Status, SyncReport,
+    attach::{self, Outcome},
+    device::{self, Device},
+    kernel, load,
+    pins::{self, AttachmentPin},
+    registry::{Known, Registry},
+    tables::Tables,
+};
+
+/// The roles a pod's device has.
+const POD_ROLES: [Role; 2] = [Role::FromPod, Role::ToPod];
+
+/// The loaded data plane. Dropping it leaves everything running.
+pub struct Datapath {
+    root: PathBuf,
+    folder: PathBuf,
+    hook: HookKind,
+    adopted: bool,
+    pub(crate) ebpf: Ebpf,
+    tables: Tables,
+    registry: Registry,
+}
+
+impl fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datapath")
+            .field("folder", &self.folder)
+            .field("hook", &self.hook)
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How [`Datapath::apply`] found an endpoint.
+enum Change {
+    Added,
+    Changed,
+    Unchanged,
+}
+
+impl Datapath {
+    /// Loads the programs, adopting maps and attachments an earlier process pinned: when it
+    /// returns, every device of this layout runs this process' programs.
+    ///
+    /// # Errors
+    /// When there is no BPF file system, the pins belong to another network namespace, or the
+    /// kernel refuses the object.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let (folder, adopted) = load::prepare_folder(&config.pin_root)?;
+        let mut ebpf = load::load(&folder)?;
+        let mut tables = Tables::take(&mut ebpf)?;
+        let refused = |error: Error| OpenError::Load(Box::new(error));
+        let here = device::netns_cookie().map_err(|source| OpenError::System {
+            call: "getsockopt(SO_NETNS_COOKIE)",
+            source,
+        })?;
+        if tables.owner().map_err(refused)? != here {
+            tables.set_owner(here).map_err(refused)?;
+        }
+        let devices = tables.devices().map_err(refused)?;
+        let addresses = tables.addresses().map_err(refused)?;
+        let (registry, orphans) = Registry::from_maps(&devices, &addresses);
+        for address in orphans {
+            tables.remove_address(address).map_err(refused)?;
+        }
+        let links = registry.links();
+        for (link, _) in devices.iter().filter(|(link, _)| !links.contains(link)) {
+            tables.remove_device(*link).map_err(refused)?;
+        }
+        let hook = match config.hook {
+            HookChoice::Auto if kernel::has_tcx() => HookKind::Tcx,
+            HookChoice::Auto | HookChoice::Clsact => HookKind::Clsact,
+        };
+        load::adopt_attachments(&mut ebpf, &folder)?;
+        tracing::info!(path = %folder.display(), adopted, %hook, "data plane loaded");
+        Ok(Self {
+            root: config.pin_root,
+            folder,
+            hook,
+            adopted,
+            ebpf,
+            tables,
+            registry,
+        })
+    }
+
+    /// Makes the local endpoints exactly these: maps filled, programs attached, others pruned with
+    /// their counters. What fails for one endpoint is in the report and stops no other.
+    ///
+    /// # Errors
+    /// When the pin folder cannot be read at all.
+    pub fn sync_endpoints(&mut self, wanted: &[Endpoint]) -> Result<SyncReport, Error> {
+        let mut report = SyncReport::default();
+        let ids: BTreeSet<EndpointId> = wanted.iter().map(|endpoint| endpoint.id).collect();
+        let unwanted: Vec<EndpointId> = self
+            .registry
+            .iter()
+            .map(|k| k.endpoint.id)
+            .filter(|id| !ids.contains(id))
+            .collect();
+        // First what must go: its addresses and devices may be wanted by others.
+        for id in unwanted {
+            let link = self
+                .registry
+                .get(id)
+                .map_or(LinkIndex(0), |known| known.endpoint.link);
+            match self.remove_endpoint(id) {
+                Ok(()) => report.pruned += 1,
+                Err(error) => report.failed.push((link, error)),
+            }
+        }
+        let links: BTreeSet<LinkIndex> = wanted.iter().map(|endpoint| endpoint.link).collect();
+        for pin in self.all_pins()? {
+            if POD_ROLES.contains(&pin.role)
+                && !links.contains(&pin.link)
+                && let Err(error) = attach::detach(&pin)
+            {
+                report.failed.push((pin.link, error.into()));
+            }
+        }
+        for endpoint in wanted {
+            match self.apply(endpoint) {
+                Ok(Change::Added) => report.added += 1,
+                Ok(Change::Changed) => report.changed += 1,
+                Ok(Change::Unchanged) => report.unchanged += 1,
+                Err(error) => report.failed.push((endpoint.link, error)),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Adds or changes one endpoint. When it returns `Ok`, packets flow.
+    ///
+    /// # Errors
+    /// When the device is gone or another one, an address is taken, or a map is full. Nothing
+    /// half-done stays for a new endpoint.
+    pub fn set_endpoint(&mut self, wanted: &Endpoint) -> Result<(), Error> {
+        self.apply(wanted).map(|_| ())
+    }
+
+    /// Removes one endpoint with its counters; unknown ones are removed already. The device may be
+    /// gone. From its first step on, what the pod still sends is refused; once it returns the
+    /// programs are off the device, so remove the device first or soon.
+    ///
+    /// # Errors
+    /// When a map or pin cannot be changed.
+    pub fn remove_endpoint(&mut self, id: EndpointId) -> Result<(), Error> {
+        let Some(known) = self.registry.get(id).cloned() else {
+            return Ok(());
+        };
+        for address in &known.endpoint.addresses {
+            self.tables.remove_address(*address)?;
+        }
+        self.tables.remove_device(known.endpoint.link)?;
+        self.tables.clear_traffic(known.slot)?;
+        self.registry.remove(id);
+        self.detach_pod(known.endpoint.link)
+    }
+
+    /// Makes the fabric devices exactly these.
+    ///
+    /// # Errors
+    /// When the pin folder cannot be read at all; failures of one device are in the report.
+    pub fn sync_fabric(&mut self, devices: &[LinkIndex]) -> Result<SyncReport, Error> {
+        let mut report = SyncReport::default();
+        let wanted: BTreeSet<LinkIndex> = devices.iter().copied().collect();
+        for pin in self.all_pins()? {
+            if pin.role == Role::FromFabric && !wanted.contains(&pin.link) {
+                match attach::detach(&pin) {
+                    Ok(()) => report.pruned += 1,
+                    Err(error) => report.failed.push((pin.link, error.into())),
+                }
+            }
+        }
+        for link in wanted {
+            let outcome = Device::find(link).map_err(Error::from).and_then(|device| {
+                device.require_ethernet()?;
+                self.attach(Role::FromFabric, link, &device)
+            });
+            match outcome {
+                Ok(Outcome::Attached) => report.added += 1,
+                Ok(Outcome::Replaced) => report.changed += 1,
+                Ok(Outcome::Unchanged) => report.unchanged += 1,
+                Err(error) => report.failed.push((link, error)),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Makes every cached routing answer stale. Call it after changing routes, links, rules or
+    /// forwarding; without the call a change is effective after 100 ms.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn routes_changed(&mut self) -> Result<(), Error> {
+        self.tables.raise_route_generation()
+    }
+
+    /// Removes pins and endpoints of devices that are gone, and folders of other layouts once
+    /// nothing of them is attached. Call it after both syncs, and now and then.
+    ///
+    /// # Errors
+    /// When the pin folder cannot be read.
+    pub fn reap(&mut self) -> Result<ReapReport, Error> {
+        let mut report = ReapReport::default();
+        let mut gone = BTreeSet::new();
+        for pin in self.all_pins()? {
+            if !attach::is_alive(&pin) {
+                pins::remove_file(&pin.path())
+                    .map_err(|source| folder_failed("remove", &pin.path(), source))?;
+                gone.insert(pin.link);
+            }
+        }
+        let endpoints: Vec<Endpoint> = self
+            .registry
+            .iter()
+            .map(|known| known.endpoint.clone())
+            .collect();
+        for endpoint in endpoints {
+            let there =
+                Device::find(endpoint.link).is_ok_and(|device| device.mac == endpoint.host_mac);
+            if !there {
+                gone.insert(endpoint.link);
+                self.remove_endpoint(endpoint.id)?;
+            }
+        }
+        report.vanished_devices = gone.into_iter().collect();
+        for folder in self.layout_folders()? {
+            if folder == self.folder {
+                continue;
+            }
+            if self.pins_in(&folder)?.is_empty() {
+                pins::remove_folder(&folder)
+                    .map_err(|source| folder_failed("remove", &folder, source))?;
+                report.old_layouts.push(folder);
+            } else {
+                report.kept_layouts.push(folder);
+            }
+        }
+        Ok(report)
+    }
+
+    /// The endpoints as they are in the maps, with their traffic, in order of their numbers.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn endpoints(&self) -> Result<Vec<EndpointState>, Error> {
+        let pins = self.pins_in(&self.folder)?;
+        let attached = |role, link| {
+            attach::matching(&pins, role, link)
+                .iter()
+                .any(attach::is_alive)
+        };
+        self.registry
+            .iter()
+            .map(|known| {
+                let link = known.endpoint.link;
+                Ok(EndpointState {
+                    endpoint: known.endpoint.clone(),
+                    attached: POD_ROLES.into_iter().all(|role| attached(role, link)),
+                    traffic: self.tables.traffic(known.slot)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Traffic of every endpoint, in order of their numbers.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(EndpointId, EndpointTraffic)>, Error> {
+        self.registry
+            .iter()
+            .map(|known| Ok((known.endpoint.id, self.tables.traffic(known.slot)?)))
+            .collect()
+    }
+
+    /// Refused frames of the whole node by reason; every reason, also those that never occurred.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn drops(&self) -> Result<Vec<DropCount>, Error> {
+        self.tables.drops()
+    }
+
+    /// Hooks, programs, attachments, fill of the maps.
+    ///
+    /// # Errors
+    /// When a map or pin cannot be read.
+    pub fn status(&self) -> Result<Status, Error> {
+        let program_ids = Role::ALL
+            .into_iter()
+            .filter_map(|role| {
+                let info = self.ebpf.program(role.program_name())?.info().ok()?;
+                Some((role, info.id()))
+            })
+            .collect();
+        let mut attached = Vec::new();
+        for pin in self.all_pins()? {
+            if let Some(program_id) = attach::program_id(&pin) {
+                let AttachmentPin {
+                    role, link, hook, ..
+                } = pin;
+                attached.push(AttachedProgram {
+                    link,
+                    role,
+                    hook,
+                    program_id,
+                });
+            }
+        }
+        let maps = MAPS.iter().map(|map| {
+            let info =
+                MapInfo::from_pin(self.folder.join(map.name)).map_err(|source| Error::Map {
+                    action: "read",
+                    map: map.name,
+                    source: source.into(),
+                })?;
+            Ok(MapFill {
+                name: map.name,
+                map_id: info.id(),
+                entries: self.tables.entries(map.name)?,
+                max_entries: map.max_entries,
+            })
+        });
+        Ok(Status {
+            hook: self.hook,
+            pin_path: self.folder.clone(),
+            adopted: self.adopted,
+            program_ids,
+            attached,
+            maps: maps.collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// Detaches everything and removes every pin.
+    ///
+    /// # Errors
+    /// When a pin or filter cannot be removed.
+    pub fn uninstall(self) -> Result<(), Error> {
+        for pin in self.all_pins()? {
+            attach::detach(&pin)?;
+        }
+        for folder in self.layout_folders()? {
+            pins::remove_folder(&folder)
+                .map_err(|source| folder_failed("remove", &folder, source))?;
+        }
+        // Something else in it is not ours to remove.
+        if let Err(error) = std::fs::remove_dir(&self.root) {
+            tracing::debug!(path = %self.root.display(), %error, "the pin root stays");
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, wanted: &Endpoint) -> Result<Change, Error> {
+        let device = Device::find(wanted.link)?;
+        device.require_ethernet()?;
+        device.require_mac(wanted.link, wanted.host_mac)?;
+        self.resolve_conflicts(wanted)?;
+        let before = self.registry.get(wanted.id).cloned();
+        let slot = self.registry.slot_for(wanted.id).ok_or(Error::MapFull {
+            map: map_names::DEVICES,
+            max: MAX_ENDPOINTS,
+        })?;
+        let mut addresses = wanted.addresses.clone();
+        addresses.sort();
+        addresses.dedup();
+        let wanted = Endpoint {
+            addresses,
+            ..wanted.clone()
+        };
+        let same = before
+            .as_ref()
+            .is_some_and(|known| known.endpoint == wanted);
+        if !same {
+            if before.is_none() {
+                self.tables.clear_traffic(slot)?;
+            }
+            let written = self.write_maps(&wanted, slot);
+            if let (Err(error), None) = (written, &before) {
+                self.forget_new(&wanted)?;
+                return Err(error);
+            }
+        }
+        let mut outcome = Outcome::Unchanged;
+        for role in POD_ROLES {
+            match self.attach(role, wanted.link, &device) {
+                Ok(Outcome::Unchanged) => {}
+                Ok(other) => outcome = other,
+                Err(error) => {
+                    if before.is_none() {
+                        self.forget_new(&wanted)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        if let Some(before) = &before {
+            self.remove_leftovers(&before.endpoint, &wanted)?;
+        }
+        self.registry.insert(Known {
+            endpoint: wanted,
+            slot,
+        });
+        Ok(match (before, same, outcome) {
+            (None, _, _) => Change::Added,
+            (Some(_), true, Outcome::Unchanged) => Change::Unchanged,
+            (Some(_), _, _) => Change::Changed,
+        })
+    }
+
+    /// Removes endpoints that stand in the way and whose device is gone; others are an error.
+    fn resolve_conflicts(&mut self, wanted: &Endpoint) -> Result<(), Error> {
+        while let Some((owner, error)) = self.registry.conflict(wanted) {
+            let stale = self.registry.get(owner).is_none_or(|known| {
+                !Device::find(known.endpoint.link)
+                    .is_ok_and(|device| device.mac == known.endpoint.host_mac)
+            });
+            if !stale {
+                return Err(error);
+            }
+            tracing::info!(endpoint = %owner, "removing an endpoint whose device is gone");
+            self.remove_endpoint(owner)?;
+        }
+        Ok(())
+    }
+
+    fn write_maps(&mut self, wanted: &Endpoint, slot: u32) -> Result<(), Error> {
+        let device = DeviceEntry {
+            endpoint_id: wanted.id.0,
+            slot,
+            mtu: wanted.mtu,
+            pod_mac: wanted.pod_mac.0,
+            host_mac: wanted.host_mac.0,
+        };
+        let entry = AddressEntry {
+            ifindex: wanted.link.0,
+            slot,
+            mtu: wanted.mtu,
+            pod_mac: wanted.pod_mac.0,
+            host_mac: wanted.host_mac.0,
+        };
+        self.tables.set_device(wanted.link, device)?;
+        for address in &wanted.addresses {
+            self.tables.set_address(*address, entry)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Self::write_maps`] and any attachment for an endpoint that was not there before.
+    fn forget_new(&mut self, wanted: &Endpoint) -> Result<(), Error> {
+        for address in &wanted.addresses {
+            self.tables.remove_address(*address)?;
+        }
+        self.tables.remove_device(wanted.link)?;
+        self.detach_pod(wanted.link)
+    }
+
+    /// Removes what an endpoint had and has no more.
+    fn remove_leftovers(&mut self, before: &Endpoint, wanted: &Endpoint) -> Result<(), Error> {
+        for address in before
+            .addresses
+            .iter()
+            .filter(|a| !wanted.addresses.contains(a))
+        {
+            self.tables.remove_address(*address)?;
+        }
+        if before.link != wanted.link {
+            self.tables.remove_device(before.link)?;
+            self.detach_pod(before.link)?;
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, role: Role, link: LinkIndex, device: &Device) -> Result<Outcome, Error> {
+        let existing = attach::matching(&self.all_pins()?, role, link);
+        let wanted = AttachmentPin {
+            role,
+            link,
+            hook: self.hook,
+            folder: self.folder.clone(),
+        };
+        let program = load::program(&mut self.ebpf, role).map_err(|error| Error::Program {
+            role,
+            source: Box::new(error),
+        })?;
+        Ok(attach::attach(program, &wanted, device, &existing)?)
+    }
+
+    fn detach_pod(&self, link: LinkIndex) -> Result<(), Error> {
+        let pins = self.all_pins()?;
+        for pin in pins
+            .iter()
+            .filter(|p| POD_ROLES.contains(&p.role) && p.link == link)
+        {
+            attach::detach(pin)?;
+        }
+        Ok(())
+    }
+
+    /// Attachment pins of every layout, this one's first.
+    fn all_pins(&self) -> Result<Vec<AttachmentPin>, Error> {
+        let mut all = self.pins_in(&self.folder)?;
+        for folder in self
+            .layout_folders()?
+            .into_iter()
+            .filter(|f| *f != self.folder)
+        {
+            all.extend(self.pins_in(&folder)?);
+        }
+        Ok(all)
+    }
+
+    fn pins_in(&self, folder: &Path) -> Result<Vec<AttachmentPin>, Error> {
+        pins::attachments(folder).map_err(|source| folder_failed("read", folder, source))
+    }
+
+    fn layout_folders(&self) -> Result<Vec<PathBuf>, Error> {
+        pins::layout_folders(&self.root).map_err(|source| folder_failed("read", &self.root, source))
+    }
+}
+
+fn folder_failed(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::PinFolder {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}

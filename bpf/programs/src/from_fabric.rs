@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//! From the fabric: into a local pod, or to the kernel.
+//!
+//! Nothing is refused here that the kernel would not refuse: it owns what is not for a pod, and
+//! what is malformed or needs an ICMP answer.
+
+use aya_ebpf::programs::TcContext;
+use bpf_abi::{AddressEntry, DropReason};
+
+use crate::{
+    Refusal, Verdict,
+    deliver::{self, Obstacle},
+    maps::{ENDPOINTS_V4, ENDPOINTS_V6},
+    packet,
+};
+
+/// Judges a packet from the fabric.
+#[inline(always)]
+pub fn judge(ctx: &TcContext) -> Result<Verdict, Refusal> {
+    packet::pull_headers(ctx);
+    if packet::has_vlan_tag(ctx) || !packet::is_for_this_host(ctx) {
+        return Ok(Verdict::ToKernel);
+    }
+    match packet::ethertype(ctx) {
+        Some(packet::ETHERTYPE_IPV4) => judge_ipv4(ctx),
+        Some(packet::ETHERTYPE_IPV6) => judge_ipv6(ctx),
+        _ => Ok(Verdict::ToKernel),
+    }
+}
+
+#[inline(always)]
+fn judge_ipv4(ctx: &TcContext) -> Result<Verdict, Refusal> {
+    let Ok(header) = packet::ipv4(ctx) else {
+        return Ok(Verdict::ToKernel);
+    };
+    // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
+    let Some(pod) = (unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) }) else {
+        return Ok(Verdict::ToKernel);
+    };
+    if header.header_bytes != packet::IPV4_BYTES {
+        return Ok(Verdict::ToKernel);
+    }
+    let checked = deliver::forward_ipv4(ctx, &header, pod.mtu);
+    finish(ctx, pod, checked)
+}
+
+#[inline(always)]
+fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
+    let Ok(header) = packet::ipv6(ctx) else {
+        return Ok(Verdict::ToKernel);
+    };
+    // SAFETY: both are sixteen plain bytes.
+    let destination: [u8; 16] = unsafe { core::mem::transmute(header.destination) };
+    // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
+    let Some(pod) = (unsafe { ENDPOINTS_V6.get(destination) }) else {
+        return Ok(Verdict::ToKernel);
+    };
+    if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
+        return Ok(Verdict::ToKernel);
+    }
+    let checked = deliver::forward_ipv6(ctx, &header, pod.mtu);
+    finish(ctx, pod, checked)
+}
+
+#[inline(always)]
+fn finish(
+    ctx: &TcContext,
+    pod: &AddressEntry,
+    checked: Result<(), Obstacle>,
+) -> Result<Verdict, Refusal> {
+    let refused = |reason: DropReason| Refusal {
+        reason,
+        slot: Some(pod.slot),
+    };
+    match checked {
+        Ok(()) => deliver::into_pod(ctx, pod).map_err(refused),
+        Err(Obstacle::Fragment) => Ok(Verdict::ToKernel),
+        Err(Obstacle::Refused(reason)) => Err(refused(reason)),
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//! The maps. Their shapes are described once more in `bpf_abi::MAPS`; a test of the loader keeps
+//! the two equal.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    macros::btf_map,
+};
+use bpf_abi::{
+    AddressEntry, DeviceEntry, DropCounter, DropKey, DropReason, EndpointCounters, MAX_ADDRESSES,
+    MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry,
+};
+
+const ADDRESSES: usize = MAX_ADDRESSES as usize;
+const ENDPOINTS: usize = MAX_ENDPOINTS as usize;
+const REASONS: usize = DropReason::COUNT as usize;
+
+#[btf_map]
+pub static ENDPOINTS_V4: HashMap<[u8; 4], AddressEntry, ADDRESSES> = HashMap::new();
+
+#[btf_map]
+pub static ENDPOINTS_V6: HashMap<[u8; 16], AddressEntry, ADDRESSES> = HashMap::new();
+
+#[btf_map]
+pub static DEVICES: HashMap<u32, DeviceEntry, ENDPOINTS> = HashMap::new();
+
+#[btf_map]
+pub static COUNTERS: PerCpuArray<EndpointCounters, ENDPOINTS> = PerCpuArray::new();
+
+#[btf_map]
+pub static ENDPOINT_DROPS: PerCpuHashMap<
+    DropKey,
+    DropCounter,
+    { ENDPOINTS * (REASONS - 1) },
+    { BPF_F_NO_PREALLOC as usize },
+> = PerCpuHashMap::new();
+
+#[btf_map]
+pub static DROPS: PerCpuArray<DropCounter, REASONS> = PerCpuArray::new();
+
+#[btf_map]
+pub static ROUTE_CACHE: PerCpuArray<RouteCacheEntry, { ROUTE_CACHE_ENTRIES as usize }> =
+    PerCpuArray::new();
+
+#[btf_map]
+pub static ROUTE_GENERATION: Array<u64, 1> = Array::new();
+
+// Not read by any program; it is here so that it is made and pinned with the others.
+#[btf_map]
+pub static OWNER: Array<u64, 1> = Array::new();
