@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask setup`: what this machine lacks to build, test and run the lab.
 
+mod toolchain;
+
 use std::{
     fs,
     process::{Command, ExitCode},
@@ -44,6 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Does everything that is not done yet; takes no time when all is.
 pub(crate) fn prepare(arguments: &Arguments) -> Result<()> {
     packages()?;
+    toolchain::install(&|step| println!("{step}"))?;
     if arguments.no_rootfs {
         println!("root file system: left out");
     } else {
