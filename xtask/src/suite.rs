@@ -14,6 +14,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use lab_runner::preflight::{find_program, is_root};
 
+use crate::setup;
+
 /// Version of cargo-deny that is installed where there is none.
 const CARGO_DENY: &str = "~0.20";
 
@@ -110,6 +112,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     );
     let root = crate::root()?;
     let start = Instant::now();
+    println!("== setup");
+    setup::prepare(&setup::Arguments::default())?;
     let mut total = Counts::default();
     let mut failed_stages = Vec::new();
     for stage in STAGES {

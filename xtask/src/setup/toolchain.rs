@@ -33,7 +33,7 @@ const LINKER_PACKAGES: [&str; 5] = [
 ///
 /// # Errors
 /// When something is missing that cannot be installed here; the message says what to do by hand.
-pub fn install(report: &dyn Fn(&str)) -> Result<()> {
+pub(super) fn install(report: &dyn Fn(&str)) -> Result<()> {
     match find_compiler() {
         Some(rustc) => report(&format!(
             "eBPF compiler: {} has its sources",
