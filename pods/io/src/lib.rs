@@ -61,6 +61,6 @@ mod worker;
 
 pub use config::{Config, Mtu};
 pub use manager::{Manager, QUEUE_LENGTH, StartError};
-pub use plumbing::ROUTE_PROTOCOL;
+pub use plumbing::{ROUTE_PROTOCOL, is_pod_device};
 pub use report::{EndpointView, PodsStatus, Resync, StartReport};
 pub use store::StoreError;

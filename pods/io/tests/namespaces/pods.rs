@@ -36,6 +36,9 @@ fn two_pods_reach_each_other_and_the_node() {
         );
     }
     assert!(node.traffic(at_a.id).tx_packets > 0);
+    let links = node.netns.netlink().links().unwrap();
+    let pods = links.iter().filter(|l| pods_io::is_pod_device(l)).count();
+    assert_eq!((pods, links.len()), (2, 5));
     node.check(&a).unwrap();
     node.check(&b).unwrap();
 }
