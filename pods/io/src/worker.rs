@@ -25,6 +25,7 @@ use crate::plumbing::{self, PlumbingError};
 use crate::report::{EndpointView, PodsStatus, Resync, StartReport};
 use crate::store::{Store, StoreError};
 
+mod recover;
 mod resync;
 
 /// MTU of pods while no fabric device is known: Ethernet's.
@@ -245,7 +246,8 @@ impl Worker {
             .filter(|a| !endpoint.addresses.contains(a))
             .map(|a| format!("{a} is expected and was not given to it"))
             .collect();
-        if (here.device, here.inode) != (endpoint.netns.device, endpoint.netns.inode) {
+        let is_known = !endpoint.netns.path.is_empty();
+        if is_known && (here.device, here.inode) != (endpoint.netns.device, endpoint.netns.inode) {
             found.push(format!(
                 "{} is another namespace than at ADD",
                 path.display()

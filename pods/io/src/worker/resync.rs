@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pods_core::{Endpoint, EndpointId, Phase};
-use router_netlink::{Link, Netns, RouteFilter};
-use router_types::{LinkIndex, TableId};
+use router_netlink::{Link, Netns};
+use router_types::LinkIndex;
 
-use super::{Worker, find_netns};
+use super::{Worker, find_netns, recover};
 use crate::manager::StartError;
-use crate::plumbing::{self, ROUTE_PROTOCOL};
+use crate::plumbing;
 use crate::report::Resync;
 
 impl Worker {
@@ -36,7 +36,7 @@ impl Worker {
                 self.bring_host_side_up(endpoint, netns, &mut alive, &mut report);
             }
         }
-        self.sweep(&links, &mut report)?;
+        self.sweep(&links, &mut alive, &mut report)?;
         self.sync_datapath(&alive, &mut report)?;
         for (endpoint, netns) in &alive {
             // Inside a pod nothing is touched once it runs: it may have its reasons.
@@ -97,10 +97,12 @@ impl Worker {
         }
     }
 
-    /// Removes devices with our mark that no endpoint claims.
+    /// Removes devices with our mark that no endpoint claims; or, when the journal lost something,
+    /// makes endpoints of them again.
     fn sweep(
         &mut self,
         links: &BTreeMap<String, Link>,
+        alive: &mut Vec<(Endpoint, Option<Netns>)>,
         report: &mut Resync,
     ) -> Result<(), router_netlink::Error> {
         let claimed: BTreeSet<&str> = self
@@ -108,38 +110,19 @@ impl Worker {
             .endpoints()
             .map(|e| e.host_ifname.as_str())
             .collect();
+        let has_mark = |l: &Link| {
+            l.alias
+                .as_deref()
+                .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX))
+        };
         let unclaimed: Vec<&Link> = links
             .values()
-            .filter(|l| {
-                let has_mark = l
-                    .alias
-                    .as_deref()
-                    .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX));
-                has_mark && !claimed.contains(l.name.as_str())
-            })
+            .filter(|l| has_mark(l) && !claimed.contains(l.name.as_str()))
             .collect();
         self.kept.clear();
         for link in unclaimed {
             if self.is_memory_damaged {
-                report.kept_devices.push(link.name.clone());
-                let ours = RouteFilter {
-                    table: Some(TableId::MAIN),
-                    protocol: Some(ROUTE_PROTOCOL),
-                };
-                for route in self.netlink.routes(ours)? {
-                    if route
-                        .next_hops
-                        .iter()
-                        .any(|h| h.next_hop.link == Some(link.index))
-                    {
-                        let by = format!("device {} of an unknown pod", link.name);
-                        self.kept.insert(route.key.prefix.addr(), by);
-                    }
-                }
-                tracing::error!(
-                    device = link.name,
-                    "kept a device of an unknown pod: the journal was damaged"
-                );
+                self.recover(link, alive, report)?;
                 continue;
             }
             match self.netlink.delete_link(link.index) {
@@ -152,6 +135,37 @@ impl Worker {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// Makes an endpoint of a device that the damaged journal forgot. Where that cannot be done
+    /// the device stays as it is, and its addresses are not handed out.
+    fn recover(
+        &mut self,
+        link: &Link,
+        alive: &mut Vec<(Endpoint, Option<Netns>)>,
+        report: &mut Resync,
+    ) -> Result<(), router_netlink::Error> {
+        if let Some(endpoint) = recover::endpoint_of(&mut self.netlink, link)?
+            && let Some(record) = self.registry.recover(endpoint.clone())
+        {
+            tracing::warn!(device = link.name, pod = %endpoint.attachment, "recovered a pod that the damaged journal lost");
+            if let Err(error) = self.store.put(&record, &self.registry) {
+                // It is in the registry, and a journal that cannot be written is written anew
+                // from there.
+                tracing::error!(%error, "a recovered pod is not on disk yet");
+            }
+            self.links.insert(endpoint.id, link.index);
+            report.recovered.push(endpoint.attachment.clone());
+            alive.push((endpoint, None));
+            return Ok(());
+        }
+        tracing::error!(device = link.name, "kept the device of an unknown pod");
+        let addresses = recover::addresses(&mut self.netlink, link)?;
+        let by = format!("device {} of an unknown pod", link.name);
+        self.kept
+            .extend(addresses.into_iter().map(|a| (a, by.clone())));
+        report.kept_devices.push(link.name.clone());
         Ok(())
     }
 

@@ -217,11 +217,11 @@ fn what_nobody_claims_is_removed_and_foreign_devices_stay() {
 }
 
 #[test]
-fn after_damage_a_running_pod_is_left_alone_and_its_address_is_not_given_away() {
+fn after_damage_a_running_pod_is_read_back_from_its_device() {
     let mut node = Node::started(&BOTH);
     let (lost, kept) = (Pod::new(), Pod::new());
     let lost_endpoint = node.add(&lost);
-    node.add(&kept);
+    let kept_endpoint = node.add(&kept);
     node.stop();
     let path = node.config.state_directory.join("endpoints.journal");
     let journal = fs::read_to_string(&path).unwrap();
@@ -239,10 +239,37 @@ fn after_damage_a_running_pod_is_left_alone_and_its_address_is_not_given_away() 
     fs::write(&path, damaged.join("\n") + "\n").unwrap();
     let report = node.start();
     assert_eq!(report.damage.len(), 2);
-    assert_eq!(report.resync.kept_devices, [lost_endpoint.host_ifname]);
-    assert_eq!(report.resync.adopted, 1);
-    let next = node.add(&Pod::new());
+    assert_eq!(report.resync.recovered, from_ref(&lost.attachment));
+    assert_eq!(
+        (report.resync.adopted, report.resync.removed_devices.len()),
+        (1, 0)
+    );
+    node.check(&lost).unwrap();
+    assert!(lost.pings(kept_endpoint.addresses[0], LIMIT));
+    let other = Pod::new();
+    let next = node.add(&other);
     assert_eq!(next.addresses, [ip("10.201.0.4"), ip("fd00:201::4")]);
+    // It is in the new journal, with the addresses it had.
+    node.stop();
+    let report = node.start();
+    assert_eq!((report.damage.len(), report.resync.adopted), (0, 3));
+    let views = node.wait(node.manager().list()).unwrap();
+    let recovered = views
+        .iter()
+        .find(|v| v.endpoint.attachment == lost.attachment)
+        .unwrap();
+    assert_eq!(recovered.endpoint.addresses, lost_endpoint.addresses);
+    assert_eq!(recovered.endpoint.id, lost_endpoint.id);
+    node.del(&lost);
+    assert!(
+        !lost
+            .netns
+            .netlink()
+            .links()
+            .unwrap()
+            .iter()
+            .any(|l| l.name == "eth0")
+    );
 }
 
 #[test]
