@@ -104,6 +104,7 @@ impl Worker {
             // STATUS says so, and each ADD tries again.
             tracing::error!(%error, "the journal of pods cannot be written: no pod can be added");
         }
+        worker.report_stranded();
         report.resync = worker.resync()?;
         log_start(&report, worker.registry.endpoints().len());
         Ok((worker, report))

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pods_core::{Endpoint, EndpointId, Phase};
-use router_netlink::{Link, Netns};
+use router_netlink::{Link, LinkChange, Netns};
 use router_types::LinkIndex;
 
 use super::{Worker, find_netns, recover};
@@ -19,6 +19,7 @@ impl Worker {
     /// daemon was looking moves in one step, and no pod sends before its program is attached.
     pub(super) fn resync(&mut self) -> Result<Resync, StartError> {
         let mut report = Resync::default();
+        self.undo_renames()?;
         let links: BTreeMap<String, Link> = self
             .netlink
             .links()?
@@ -33,7 +34,8 @@ impl Worker {
             if endpoint.phase == Phase::Creating || is_gone {
                 self.reclaim(&endpoint, &mut report);
             } else {
-                self.bring_host_side_up(endpoint, netns, &mut alive, &mut report);
+                let link = links.get(&endpoint.host_ifname).map(|l| l.index);
+                self.bring_host_side_up(endpoint, netns, link, &mut alive, &mut report);
             }
         }
         self.sweep(&links, &mut alive, &mut report)?;
@@ -61,6 +63,45 @@ impl Worker {
         Ok(report)
     }
 
+    /// Gives devices back the names their endpoints know them by.
+    fn undo_renames(&mut self) -> Result<(), router_netlink::Error> {
+        for link in self.netlink.links()? {
+            let Some(endpoint) = self.owner(&link).filter(|e| e.host_ifname != link.name) else {
+                continue;
+            };
+            let name = endpoint.host_ifname.clone();
+            tracing::warn!(
+                device = link.name,
+                was = name,
+                "somebody renamed a pod's device"
+            );
+            // Before Linux 6.2 a device must be down for it; it is brought up again later.
+            let live = LinkChange {
+                name: Some(&name),
+                ..LinkChange::default()
+            };
+            let down = LinkChange {
+                up: Some(false),
+                ..LinkChange::default()
+            };
+            let renamed = self.netlink.change_link(link.index, &live).or_else(|_| {
+                self.netlink.change_link(link.index, &down)?;
+                self.netlink.change_link(link.index, &live)
+            });
+            if let Err(error) = renamed {
+                tracing::error!(%error, device = link.name, "a pod's device keeps its wrong name");
+            }
+        }
+        Ok(())
+    }
+
+    /// The endpoint a device says it is of, and is, whatever its name.
+    fn owner(&self, link: &Link) -> Option<&Endpoint> {
+        let (id, _) = Endpoint::read_alias(link.alias.as_deref()?)?;
+        let endpoint = self.registry.get(id)?;
+        (link.mac == Some(plumbing::mac(endpoint.host_mac))).then_some(endpoint)
+    }
+
     fn reclaim(&mut self, endpoint: &Endpoint, report: &mut Resync) {
         match self.release(endpoint) {
             Ok(()) => {
@@ -75,6 +116,7 @@ impl Worker {
         &mut self,
         endpoint: Endpoint,
         netns: Option<Netns>,
+        link: Option<LinkIndex>,
         alive: &mut Vec<(Endpoint, Option<Netns>)>,
         report: &mut Resync,
     ) {
@@ -91,8 +133,15 @@ impl Worker {
                 alive.push((endpoint, netns));
             }
             Err(error) => {
-                self.links.remove(&endpoint.id);
                 self.problem(&endpoint, error.to_string(), report);
+                match link {
+                    // Its programs and counters stay with the device, whatever is wrong with it.
+                    Some(link) => {
+                        self.links.insert(endpoint.id, link);
+                        alive.push((endpoint, netns));
+                    }
+                    None => drop(self.links.remove(&endpoint.id)),
+                }
             }
         }
     }
@@ -105,19 +154,20 @@ impl Worker {
         alive: &mut Vec<(Endpoint, Option<Netns>)>,
         report: &mut Resync,
     ) -> Result<(), router_netlink::Error> {
-        let claimed: BTreeSet<&str> = self
-            .registry
-            .endpoints()
-            .map(|e| e.host_ifname.as_str())
-            .collect();
         let has_mark = |l: &Link| {
             l.alias
                 .as_deref()
                 .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX))
         };
+        let names: BTreeSet<&str> = self
+            .registry
+            .endpoints()
+            .map(|e| e.host_ifname.as_str())
+            .collect();
+        let is_claimed = |l: &Link| names.contains(l.name.as_str()) || self.owner(l).is_some();
         let unclaimed: Vec<&Link> = links
             .values()
-            .filter(|l| has_mark(l) && !claimed.contains(l.name.as_str()))
+            .filter(|l| has_mark(l) && !is_claimed(l))
             .collect();
         self.kept.clear();
         for link in unclaimed {

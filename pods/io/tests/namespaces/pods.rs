@@ -591,3 +591,31 @@ fn no_packet_is_lost_while_the_manager_is_replaced() {
     assert_eq!(sent, received, "{} packets were lost", sent - received);
     assert!(node.traffic(at_b.id).rx_packets >= u64::from(received));
 }
+
+#[test]
+fn a_renamed_device_gets_its_name_back_and_loses_nothing() {
+    let node = Node::started(&BOTH);
+    let (a, b) = (Pod::new(), Pod::new());
+    let (at_a, at_b) = (node.add(&a), node.add(&b));
+    assert!(a.pings(at_b.addresses[0], LIMIT));
+    let mut netlink = node.netns.netlink();
+    let index = netlink.link_by_name(&at_a.host_ifname).unwrap().index;
+    let counted = node.traffic(at_a.id).tx_packets;
+    let rename = LinkChange {
+        name: Some("lost0"),
+        ..LinkChange::default()
+    };
+    netlink.change_link(index, &rename).unwrap();
+    let resync = node.wait(node.manager().resync()).unwrap();
+    assert_eq!(
+        (resync.adopted, resync.recreated, resync.removed_devices),
+        (2, vec![], vec![])
+    );
+    assert_eq!(
+        netlink.link_by_name(&at_a.host_ifname).unwrap().index,
+        index
+    );
+    assert!(node.traffic(at_a.id).tx_packets >= counted);
+    node.check(&a).unwrap();
+    assert!(a.pings(at_b.addresses[1], LIMIT));
+}
