@@ -38,9 +38,9 @@
 //!
 //! * An endpoint whose ADD was broken off by a crash: at the next start.
 //! * An endpoint whose namespace and device are both gone: at the start and at every resync.
-//! * A device with our mark that no endpoint claims: at the start, unless the journal was damaged.
-//!   Then nobody can tell whose it was: it stays, its addresses are not handed out, and
-//!   the report says so.
+//! * A device with our mark that no endpoint claims: at every comparison. Unless the journal was
+//!   damaged: then the device is somebody's who was forgotten, and the endpoint is read back from
+//!   it.
 //! * What GC says, for its network.
 //!
 //! # Whose thread may wait
@@ -61,7 +61,7 @@ mod worker;
 
 pub use config::{Config, Mtu};
 pub use manager::{Manager, QUEUE_LENGTH, StartError};
-pub use plumbing::ROUTE_PROTOCOL;
+pub use plumbing::{ROUTE_PROTOCOL, is_pod_device};
 pub use report::{EndpointView, PodsStatus, Resync, StartReport};
 pub use store::StoreError;
 

@@ -234,6 +234,23 @@ pub(crate) fn find_host_device(
     }
 }
 
+/// Whether a device of the node is the host's side of a pod: by our mark, or by the form of its
+/// name in the moment between being made and being marked.
+pub fn is_pod_device(link: &Link) -> bool {
+    let is_pods_name = |digits: &str| {
+        digits.len() == 10
+            && digits
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    link.kind.as_deref() == Some("veth")
+        && (link
+            .alias
+            .as_deref()
+            .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX))
+            || link.name.strip_prefix("cw").is_some_and(is_pods_name))
+}
+
 /// The gateways of the families an endpoint has.
 pub(crate) fn gateways(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
     endpoint.addresses.iter().map(|a| cni::gateway(*a))

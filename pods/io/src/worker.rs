@@ -25,6 +25,7 @@ use crate::plumbing::{self, PlumbingError};
 use crate::report::{EndpointView, PodsStatus, Resync, StartReport};
 use crate::store::{Store, StoreError};
 
+mod recover;
 mod resync;
 
 /// MTU of pods while no fabric device is known: Ethernet's.
@@ -103,6 +104,7 @@ impl Worker {
             // STATUS says so, and each ADD tries again.
             tracing::error!(%error, "the journal of pods cannot be written: no pod can be added");
         }
+        worker.report_stranded();
         report.resync = worker.resync()?;
         log_start(&report, worker.registry.endpoints().len());
         Ok((worker, report))
@@ -245,7 +247,8 @@ impl Worker {
             .filter(|a| !endpoint.addresses.contains(a))
             .map(|a| format!("{a} is expected and was not given to it"))
             .collect();
-        if (here.device, here.inode) != (endpoint.netns.device, endpoint.netns.inode) {
+        let is_known = !endpoint.netns.path.is_empty();
+        if is_known && (here.device, here.inode) != (endpoint.netns.device, endpoint.netns.inode) {
             found.push(format!(
                 "{} is another namespace than at ADD",
                 path.display()

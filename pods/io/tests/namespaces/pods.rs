@@ -36,6 +36,9 @@ fn two_pods_reach_each_other_and_the_node() {
         );
     }
     assert!(node.traffic(at_a.id).tx_packets > 0);
+    let links = node.netns.netlink().links().unwrap();
+    let pods = links.iter().filter(|l| pods_io::is_pod_device(l)).count();
+    assert_eq!((pods, links.len()), (2, 5));
     node.check(&a).unwrap();
     node.check(&b).unwrap();
 }
@@ -214,11 +217,11 @@ fn what_nobody_claims_is_removed_and_foreign_devices_stay() {
 }
 
 #[test]
-fn after_damage_a_running_pod_is_left_alone_and_its_address_is_not_given_away() {
+fn after_damage_a_running_pod_is_read_back_from_its_device() {
     let mut node = Node::started(&BOTH);
     let (lost, kept) = (Pod::new(), Pod::new());
     let lost_endpoint = node.add(&lost);
-    node.add(&kept);
+    let kept_endpoint = node.add(&kept);
     node.stop();
     let path = node.config.state_directory.join("endpoints.journal");
     let journal = fs::read_to_string(&path).unwrap();
@@ -236,10 +239,37 @@ fn after_damage_a_running_pod_is_left_alone_and_its_address_is_not_given_away() 
     fs::write(&path, damaged.join("\n") + "\n").unwrap();
     let report = node.start();
     assert_eq!(report.damage.len(), 2);
-    assert_eq!(report.resync.kept_devices, [lost_endpoint.host_ifname]);
-    assert_eq!(report.resync.adopted, 1);
-    let next = node.add(&Pod::new());
+    assert_eq!(report.resync.recovered, from_ref(&lost.attachment));
+    assert_eq!(
+        (report.resync.adopted, report.resync.removed_devices.len()),
+        (1, 0)
+    );
+    node.check(&lost).unwrap();
+    assert!(lost.pings(kept_endpoint.addresses[0], LIMIT));
+    let other = Pod::new();
+    let next = node.add(&other);
     assert_eq!(next.addresses, [ip("10.201.0.4"), ip("fd00:201::4")]);
+    // It is in the new journal, with the addresses it had.
+    node.stop();
+    let report = node.start();
+    assert_eq!((report.damage.len(), report.resync.adopted), (0, 3));
+    let views = node.wait(node.manager().list()).unwrap();
+    let recovered = views
+        .iter()
+        .find(|v| v.endpoint.attachment == lost.attachment)
+        .unwrap();
+    assert_eq!(recovered.endpoint.addresses, lost_endpoint.addresses);
+    assert_eq!(recovered.endpoint.id, lost_endpoint.id);
+    node.del(&lost);
+    assert!(
+        !lost
+            .netns
+            .netlink()
+            .links()
+            .unwrap()
+            .iter()
+            .any(|l| l.name == "eth0")
+    );
 }
 
 #[test]
@@ -560,4 +590,32 @@ fn no_packet_is_lost_while_the_manager_is_replaced() {
     let (sent, received) = stream.finish();
     assert_eq!(sent, received, "{} packets were lost", sent - received);
     assert!(node.traffic(at_b.id).rx_packets >= u64::from(received));
+}
+
+#[test]
+fn a_renamed_device_gets_its_name_back_and_loses_nothing() {
+    let node = Node::started(&BOTH);
+    let (a, b) = (Pod::new(), Pod::new());
+    let (at_a, at_b) = (node.add(&a), node.add(&b));
+    assert!(a.pings(at_b.addresses[0], LIMIT));
+    let mut netlink = node.netns.netlink();
+    let index = netlink.link_by_name(&at_a.host_ifname).unwrap().index;
+    let counted = node.traffic(at_a.id).tx_packets;
+    let rename = LinkChange {
+        name: Some("lost0"),
+        ..LinkChange::default()
+    };
+    netlink.change_link(index, &rename).unwrap();
+    let resync = node.wait(node.manager().resync()).unwrap();
+    assert_eq!(
+        (resync.adopted, resync.recreated, resync.removed_devices),
+        (2, vec![], vec![])
+    );
+    assert_eq!(
+        netlink.link_by_name(&at_a.host_ifname).unwrap().index,
+        index
+    );
+    assert!(node.traffic(at_a.id).tx_packets >= counted);
+    node.check(&a).unwrap();
+    assert!(a.pings(at_b.addresses[1], LIMIT));
 }
