@@ -167,6 +167,7 @@ impl Datapath {
             self.tables.remove_address(*address)?;
         }
         self.tables.remove_device(known.endpoint.link)?;
+        self.tables.raise_route_generation()?;
         self.tables.clear_traffic(known.slot)?;
         self.registry.remove(id);
         self.detach_pod(known.endpoint.link)
@@ -459,7 +460,8 @@ impl Datapath {
         for address in &wanted.addresses {
             self.tables.set_address(*address, entry)?;
         }
-        Ok(())
+        // Cached flows may have been decided by what the maps said before.
+        self.tables.raise_route_generation()
     }
 
     /// Undoes [`Self::write_maps`] and any attachment for an endpoint that was not there before.
@@ -468,6 +470,7 @@ impl Datapath {
             self.tables.remove_address(*address)?;
         }
         self.tables.remove_device(wanted.link)?;
+        self.tables.raise_route_generation()?;
         self.detach_pod(wanted.link)
     }
 
@@ -480,6 +483,7 @@ impl Datapath {
         {
             self.tables.remove_address(*address)?;
         }
+        self.tables.raise_route_generation()?;
         if before.link != wanted.link {
             self.tables.remove_device(before.link)?;
             self.detach_pod(before.link)?;

@@ -695,3 +695,47 @@ fn what_the_kernel_delivers_is_counted_too() {
         assert_eq!((one.rx_packets, one.rx_bytes), (1, frame.len() as u64));
     });
 }
+
+#[test]
+fn a_cached_flow_is_believed_no_longer_than_its_sender() {
+    Node::run(|node| {
+        for (frame, other) in [
+            (frame_v4(node, "198.51.100.7"), "10.244.0.2"),
+            (frame_v6(node, "2001:db8:1::7"), "fd00:10:244::2"),
+        ] {
+            forwarded(node, &frame.bytes());
+            let foreign = Frame {
+                source_mac: POD_2_MAC,
+                ..frame.clone()
+            };
+            refused(node, &foreign.bytes(), DropReason::SpoofedMac);
+            let foreign = Frame {
+                destination_mac: POD_2_MAC,
+                ..frame.clone()
+            };
+            refused(node, &foreign.bytes(), DropReason::ForeignMac);
+            let foreign = Frame {
+                source: address(other),
+                ..frame.clone()
+            };
+            refused(node, &foreign.bytes(), DropReason::SpoofedAddress);
+            // The same flow at another pod's device.
+            let elsewhere = node.pod_2.link;
+            let answer = node.answer(Role::FromPod, elsewhere, &frame.bytes());
+            assert_eq!(answer.verdict, Verdict::Refused);
+        }
+        let frame = frame_v4(node, "198.51.100.7").bytes();
+        forwarded(node, &frame);
+        // What was the fabric's becomes a local endpoint.
+        let mut two = node.pod_2.clone();
+        two.addresses.push(address("198.51.100.7"));
+        node.datapath.set_endpoint(&two).expect("changed");
+        let got = forwarded(node, &frame);
+        assert_rewritten(&frame, &got, Some((POD_2_MAC, node.pod_2.host_mac)));
+        node.datapath.remove_endpoint(two.id).expect("removed");
+        forwarded(node, &frame);
+        let one = node.pod_1.id;
+        node.datapath.remove_endpoint(one).expect("removed");
+        refused(node, &frame, DropReason::UnknownDevice);
+    });
+}
