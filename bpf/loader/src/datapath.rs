@@ -354,16 +354,27 @@ impl Datapath {
     /// # Errors
     /// When a pin or filter cannot be removed.
     pub fn uninstall(self) -> Result<(), Error> {
-        for pin in self.all_pins()? {
-            attach::detach(&pin)?;
-        }
-        for folder in self.layout_folders()? {
-            pins::remove_folder(&folder)
-                .map_err(|source| folder_failed("remove", &folder, source))?;
+        Self::uninstall_pins(&self.root)
+    }
+
+    /// The same without a loaded data plane: for a tool, or when [`Self::open`] fails. The calling
+    /// thread must be in the network namespace the pins belong to.
+    ///
+    /// # Errors
+    /// When a pin or filter cannot be removed.
+    pub fn uninstall_pins(root: &Path) -> Result<(), Error> {
+        let failed = |path: &Path, source| folder_failed("remove", path, source);
+        for folder in pins::layout_folders(root).map_err(|source| failed(root, source))? {
+            let attachments =
+                pins::attachments(&folder).map_err(|source| failed(&folder, source))?;
+            for pin in &attachments {
+                attach::detach(pin)?;
+            }
+            pins::remove_folder(&folder).map_err(|source| failed(&folder, source))?;
         }
         // Something else in it is not ours to remove.
-        if let Err(error) = std::fs::remove_dir(&self.root) {
-            tracing::debug!(path = %self.root.display(), %error, "the pin root stays");
+        if let Err(error) = std::fs::remove_dir(root) {
+            tracing::debug!(path = %root.display(), %error, "the pin root stays");
         }
         Ok(())
     }
