@@ -86,7 +86,7 @@ fn build() -> Result<()> {
             "-p",
             "causeway",
             "-p",
-            "/opt/cni/bin/causeway-cni",
+            "causeway-cni",
         ])
         .env("CARGO_TARGET_DIR", crate::root()?.join("target"))
         .current_dir(crate::root()?)
@@ -251,12 +251,27 @@ fn tour(lab: &Lab) -> Result<()> {
     node2.link_up("eth1")?;
     readdress(node1, "11")?;
     readdress(node2, "12")?;
-    wait_for("both ways again", CONVERGED, || {
-        let route = node1.exec_ok(&["ip", "route", "show", "default", "proto", "bgp"])?;
-        ensure!(route.contains("eth1") && route.contains("eth2"), "{route}");
-        Ok(())
-    })?;
+    both_ways(node1)?;
     show(node1, &["causeway", "bgp", "peers"])
+}
+
+/// Waits until a node's default routes, of both families, lead by both ToRs.
+fn both_ways(node: &Node) -> Result<()> {
+    wait_for(
+        &format!("two next hops on {}", node.name()),
+        CONVERGED,
+        || {
+            for family in ["-4", "-6"] {
+                let route =
+                    node.exec_ok(&["ip", family, "route", "show", "default", "proto", "bgp"])?;
+                ensure!(
+                    route.contains("eth1") && route.contains("eth2"),
+                    "{family}: {route}"
+                );
+            }
+            Ok(())
+        },
+    )
 }
 
 /// The kernel drops the IPv6 addresses of a link that is set down; an operator's network
