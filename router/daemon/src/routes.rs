@@ -272,14 +272,14 @@ impl Worker {
                 None => self.reconciler.remove(&change.key),
             }
         }
-    }
-
-    /// Tells those who listen, once everything is settled.
-    fn tell(&mut self) {
         let changes = self.rib.take_next_hop_changes();
         if !changes.is_empty() {
             (self.listeners.next_hops)(changes);
         }
+    }
+
+    /// Tells those who listen, once everything is settled.
+    fn tell(&mut self) {
         if std::mem::take(&mut self.kernel_changed) {
             (self.listeners.kernel_changed)();
         }
