@@ -42,7 +42,10 @@ async fn two_speakers_exchange_routes_and_notice_when_one_stops() {
     }
     let best = seen[0].best.as_ref().unwrap();
     assert_eq!(best.source, RouteSource::Ebgp);
-    assert_eq!(best.next_hops[0].via, Some("127.0.1.1".parse().unwrap()));
+    assert_eq!(
+        best.next_hops[0].via,
+        Some(support::NEXT_HOP.parse().unwrap())
+    );
 
     let query = |table| RouteQuery {
         table,

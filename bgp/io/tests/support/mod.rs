@@ -42,6 +42,7 @@ impl Side {
         peer.port = other.port;
         peer.local_address = Some(self.ip.into());
         peer.timers = Timers::new(2, 9, 3).unwrap();
+        let mut peer = importing(&peer, ImportMode::DefaultRoute);
         change(&mut peer);
         config.add_peer("p".into(), peer).unwrap();
         config
@@ -66,6 +67,9 @@ impl Side {
     }
 }
 
+/// The next hop announced: a loopback address is none, and refused as such.
+pub const NEXT_HOP: &str = "192.0.2.1";
+
 /// A neighbour with another import policy for both families.
 pub fn importing(peer: &PeerConfig, mode: ImportMode) -> PeerConfig {
     let family = FamilyConfig {
@@ -73,7 +77,7 @@ pub fn importing(peer: &PeerConfig, mode: ImportMode) -> PeerConfig {
             mode,
             max_routes: None,
         },
-        next_hop: None,
+        next_hop: Some(NEXT_HOP.parse().unwrap()),
     };
     let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
     peer.clone()
