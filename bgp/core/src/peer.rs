@@ -642,3 +642,6 @@ impl Peer {
             .find(|connection| connection.state() == State::Established)
     }
 }
+
+#[cfg(test)]
+mod tests;
