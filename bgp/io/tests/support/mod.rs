@@ -16,14 +16,14 @@ use bgp_io::{Handle, Options};
 use router_types::{Asn, Family};
 
 /// One end of a session.
-pub struct Side {
-    pub ip: Ipv4Addr,
-    pub asn: u32,
-    pub port: u16,
+pub(crate) struct Side {
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) asn: u32,
+    pub(crate) port: u16,
 }
 
 impl Side {
-    pub fn new(ip: &str, asn: u32, port: u16) -> Side {
+    pub(crate) fn new(ip: &str, asn: u32, port: u16) -> Side {
         Side {
             ip: ip.parse().unwrap(),
             asn,
@@ -31,7 +31,11 @@ impl Side {
         }
     }
 
-    pub fn config(&self, other: &Side, change: impl FnOnce(&mut PeerConfig)) -> InstanceConfig {
+    pub(crate) fn config(
+        &self,
+        other: &Side,
+        change: impl FnOnce(&mut PeerConfig),
+    ) -> InstanceConfig {
         let mut config = InstanceConfig::new("i".into(), Asn(self.asn), self.ip).unwrap();
         config.listen = Some(Listen {
             port: self.port,
@@ -48,11 +52,11 @@ impl Side {
         config
     }
 
-    pub async fn start(&self, other: &Side, change: impl FnOnce(&mut PeerConfig)) -> Handle {
+    pub(crate) async fn start(&self, other: &Side, change: impl FnOnce(&mut PeerConfig)) -> Handle {
         self.start_with(Options::default(), other, change).await
     }
 
-    pub async fn start_with(
+    pub(crate) async fn start_with(
         &self,
         options: Options,
         other: &Side,
@@ -68,10 +72,10 @@ impl Side {
 }
 
 /// The next hop announced: a loopback address is none, and refused as such.
-pub const NEXT_HOP: &str = "192.0.2.1";
+pub(crate) const NEXT_HOP: &str = "192.0.2.1";
 
 /// A neighbour with another import policy for both families.
-pub fn importing(peer: &PeerConfig, mode: ImportMode) -> PeerConfig {
+pub(crate) fn importing(peer: &PeerConfig, mode: ImportMode) -> PeerConfig {
     let family = FamilyConfig {
         import: ImportPolicy {
             mode,
@@ -85,7 +89,7 @@ pub fn importing(peer: &PeerConfig, mode: ImportMode) -> PeerConfig {
         .unwrap()
 }
 
-pub fn local_routes(prefixes: &[&str]) -> LocalRoutes {
+pub(crate) fn local_routes(prefixes: &[&str]) -> LocalRoutes {
     let mut routes = LocalRoutes::default();
     for prefix in prefixes {
         routes.add(
@@ -97,13 +101,13 @@ pub fn local_routes(prefixes: &[&str]) -> LocalRoutes {
     routes
 }
 
-pub async fn session(handle: &Handle) -> PeerSnapshot {
+pub(crate) async fn session(handle: &Handle) -> PeerSnapshot {
     handle.snapshot().await.unwrap().instances[0].peers[0]
         .session
         .clone()
 }
 
-pub async fn counts(handle: &Handle) -> FamilyCounts {
+pub(crate) async fn counts(handle: &Handle) -> FamilyCounts {
     let snapshot = handle.snapshot().await.unwrap();
     let families = &snapshot.instances[0].peers[0].families;
     families
@@ -113,7 +117,7 @@ pub async fn counts(handle: &Handle) -> FamilyCounts {
 }
 
 /// A port nobody listens on, for all of 127/8.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("0.0.0.0:0")
         .unwrap()
         .local_addr()
@@ -122,7 +126,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Waits for a condition.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let limit = Instant::now() + Duration::from_secs(60);
     while !condition().await {
         assert!(Instant::now() < limit, "not in time: {what}");
