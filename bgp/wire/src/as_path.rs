@@ -234,18 +234,18 @@ impl AsPath {
                 segments.push(segment);
             }
         }
-        for segment in as4.segments {
-            match segments.last_mut() {
-                Some(last)
-                    if last.kind == SegmentKind::Sequence
-                        && segment.kind == SegmentKind::Sequence
-                        && last.asns.len() + segment.asns.len() <= MAX_SEGMENT =>
-                {
-                    last.asns.extend(segment.asns);
-                }
-                _ => segments.push(segment),
-            }
+        // The cut may have gone through one sequence: its halves become one again.
+        let mut rest = as4.segments.into_iter().peekable();
+        if let Some(last) = segments.last_mut()
+            && last.kind == SegmentKind::Sequence
+            && let Some(next) = rest.next_if(|next| {
+                next.kind == SegmentKind::Sequence
+                    && last.asns.len() + next.asns.len() <= MAX_SEGMENT
+            })
+        {
+            last.asns.extend(next.asns);
         }
+        segments.extend(rest);
         AsPath { segments }
     }
 }

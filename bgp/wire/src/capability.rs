@@ -342,10 +342,11 @@ impl Capability {
                 }
             }
             Capability::Fqdn { host, domain } => {
-                push_text(out, host, 64);
-                push_text(out, domain, 188);
+                push_text(out, host, MAX_VALUE_LEN - 2);
+                let left = (start + MAX_VALUE_LEN - 1).saturating_sub(out.len());
+                push_text(out, domain, left);
             }
-            Capability::SoftwareVersion(version) => push_text(out, version, 64),
+            Capability::SoftwareVersion(version) => push_text(out, version, MAX_VALUE_LEN - 1),
             Capability::Unknown { data, .. } => {
                 out.extend_from_slice(&data[..data.len().min(MAX_VALUE_LEN)]);
             }
@@ -389,4 +390,60 @@ fn push_text(out: &mut Vec<u8>, text: &str, max: usize) {
     }
     out.push(end as u8);
     out.extend_from_slice(&text.as_bytes()[..end]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_codes_with_wrong_lengths_are_kept_as_bytes() {
+        for (code, data) in [
+            (1, &[0, 1, 0][..]),
+            (2, &[0]),
+            (5, &[0, 1, 0, 1, 0]),
+            (9, &[5]),
+            (64, &[0]),
+            (64, &[0, 0, 0, 1, 1]),
+            (69, &[0, 1, 1]),
+            (71, &[0, 1, 1, 0]),
+            (73, &[3, b'a']),
+        ] {
+            let capability = Capability::decode(code, data);
+            assert_eq!(
+                capability,
+                Capability::Unknown {
+                    code,
+                    data: data.to_vec()
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_to_what_a_capability_holds() {
+        let mut out = Vec::new();
+        Capability::Fqdn {
+            host: "h".repeat(300),
+            domain: "d".repeat(300),
+        }
+        .encode(&mut out);
+        assert_eq!(out.len(), 2 + usize::from(out[1]));
+        let Capability::Fqdn { host, domain } = Capability::decode(73, &out[2..]) else {
+            panic!("not read back");
+        };
+        assert_eq!((host.len(), domain.len()), (253, 0));
+    }
+
+    #[test]
+    fn roles_fit_as_the_table_says() {
+        use Role::{Customer, Peer, Provider, RouteServer, RouteServerClient};
+        let all = [Provider, RouteServer, RouteServerClient, Customer, Peer];
+        let fitting = all
+            .iter()
+            .flat_map(|a| all.iter().filter(|b| a.fits(**b)))
+            .count();
+        assert_eq!(fitting, 5);
+        assert!(Provider.fits(Customer) && Peer.fits(Peer) && !Customer.fits(Customer));
+    }
 }

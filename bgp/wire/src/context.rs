@@ -154,3 +154,82 @@ fn extended_next_hop(open: &Open, family: Family) -> bool {
         _ => false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capability::{AddPath, ExtendedNextHop};
+    use alloc::vec;
+    use router_types::Asn;
+
+    fn open(asn: u32, capabilities: Vec<Capability>) -> Open {
+        Open {
+            asn: Asn(asn),
+            hold_time_s: 90,
+            router_id: [10, 0, 0, 1].into(),
+            capabilities,
+        }
+    }
+
+    #[test]
+    fn only_what_both_offer_holds() {
+        let (v4, v6) = (Family::IPV4_UNICAST, Family::IPV6_UNICAST);
+        let add_path = |family, receive, send| {
+            Capability::AddPath(vec![AddPath {
+                family,
+                receive,
+                send,
+            }])
+        };
+        let next_hop = Capability::ExtendedNextHop(vec![ExtendedNextHop {
+            family: v4,
+            next_hop: Afi::IPV6,
+        }]);
+        let ours = open(
+            65001,
+            vec![
+                Capability::Multiprotocol(v6),
+                Capability::Multiprotocol(v4),
+                Capability::FourOctetAs(Asn(65001)),
+                Capability::ExtendedMessages,
+                add_path(v4, true, true),
+                next_hop.clone(),
+            ],
+        );
+        let theirs = open(
+            65002,
+            vec![
+                Capability::Multiprotocol(v4),
+                Capability::FourOctetAs(Asn(65002)),
+                add_path(v4, false, true),
+                next_hop,
+            ],
+        );
+        let context = SessionContext::negotiate(&ours, &theirs);
+        assert_eq!(context.peer, PeerKind::External);
+        assert!(context.four_octet_as);
+        assert_eq!(context.max_len(), frame::MAX_LEN);
+        let agreed = FamilyContext {
+            family: v4,
+            add_path_receive: true,
+            add_path_send: false,
+            extended_next_hop: true,
+        };
+        assert_eq!(context.families, [agreed]);
+    }
+
+    #[test]
+    fn a_speaker_without_capabilities_means_ipv4_unicast() {
+        let old = open(65001, Vec::new());
+        let new = open(65001, vec![Capability::FourOctetAs(Asn(65001))]);
+        let context = SessionContext::negotiate(&new, &old);
+        assert_eq!(context.peer, PeerKind::Internal);
+        assert!(!context.four_octet_as);
+        assert_eq!(
+            context.families,
+            [FamilyContext::plain(Family::IPV4_UNICAST)]
+        );
+        let v6_only = open(65001, vec![Capability::Multiprotocol(Family::IPV6_UNICAST)]);
+        assert_eq!(SessionContext::negotiate(&v6_only, &old).families, []);
+    }
+}

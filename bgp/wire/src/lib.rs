@@ -28,6 +28,7 @@ mod capability;
 mod community;
 mod context;
 mod cursor;
+pub mod describe;
 mod fault;
 pub mod frame;
 mod message;

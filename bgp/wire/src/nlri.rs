@@ -256,3 +256,46 @@ const fn max_bits(family: Family) -> Option<u8> {
 const fn octets(bits: u8) -> usize {
     (bits as usize).div_ceil(8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(nlri: Nlri<'_>) -> Vec<alloc::string::String> {
+        nlri.iter().map(|entry| alloc::format!("{entry}")).collect()
+    }
+
+    #[test]
+    fn host_bits_are_cleared_and_every_length_is_read() {
+        let bytes = [0, 9, 10, 255, 32, 10, 0, 0, 1];
+        let nlri = Nlri::parse(Family::IPV4_UNICAST, false, &bytes).unwrap();
+        assert_eq!(texts(nlri), ["0.0.0.0/0", "10.128.0.0/9", "10.0.0.1/32"]);
+        assert_eq!(nlri.count(), 3);
+        let nlri =
+            Nlri::parse(Family::IPV6_UNICAST, true, &[0, 0, 0, 7, 19, 0x20, 1, 0xff]).unwrap();
+        assert_eq!(texts(nlri), ["2001:e000::/19 path 7"]);
+    }
+
+    #[test]
+    fn broken_lists_say_where() {
+        let parse = |bytes| Nlri::parse(Family::IPV4_UNICAST, false, bytes).unwrap_err();
+        assert_eq!(
+            parse(&[8, 10, 33, 0]),
+            NlriError::PrefixTooLong { offset: 2, len: 33 }
+        );
+        assert_eq!(
+            parse(&[8, 10, 24, 1, 2]),
+            NlriError::Truncated { offset: 2 }
+        );
+        let with_ids = Nlri::parse(Family::IPV4_UNICAST, true, &[0, 0, 0, 1]);
+        assert_eq!(with_ids.unwrap_err(), NlriError::Truncated { offset: 0 });
+        let evpn = Family {
+            afi: Afi(25),
+            safi: Safi(70),
+        };
+        assert_eq!(
+            Nlri::parse(evpn, false, &[]).unwrap_err(),
+            NlriError::UnknownFamily
+        );
+    }
+}

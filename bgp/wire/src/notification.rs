@@ -7,6 +7,7 @@ use core::fmt;
 
 use crate::frame::{self, MessageKind};
 
+mod detail;
 mod registry;
 
 pub use registry::ErrorKind;
@@ -101,8 +102,8 @@ impl fmt::Display for Notification {
     /// `Cease / Administrative Shutdown (6/2): "maintenance until 4"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
-        match self.communication() {
-            Some(text) => write!(f, ": \"{text}\""),
+        match self.detail() {
+            Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),
         }
     }

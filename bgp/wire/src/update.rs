@@ -92,7 +92,6 @@ pub struct Update<'a> {
 /// Facts about the message that the judgement of the whole needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Shape {
-    has_attributes: bool,
     has_next_hop: bool,
     /// MP_REACH_NLRI is there, of whatever family.
     has_mp_reach: bool,
@@ -120,7 +119,6 @@ impl<'a> Update<'a> {
             mp_withdrawn: None,
             faults: Vec::new(),
             shape: Shape {
-                has_attributes: !view.attributes.is_empty(),
                 is_empty: view.withdrawn.is_empty()
                     && view.attributes.is_empty()
                     && view.announced.is_empty(),

@@ -235,7 +235,7 @@ fn as4_path(value: &[u8], context: &SessionContext) -> Result<AsPath, Verdict> {
     // RFC 6793 §6: confederation segments are dropped, the rest is used.
     path.remove_confederation();
     if path.contains(Asn(0)) {
-        return Err(withdraw(Finding::AsZero, "RFC 7607 §2"));
+        return Err(discard(Finding::AsZero, "RFC 7607 §2"));
     }
     if path.has_set() && context.as_sets == AsSetPolicy::Withdraw {
         return Err(withdraw(Finding::AsSet, "RFC 9774 §3"));
