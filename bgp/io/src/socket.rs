@@ -4,7 +4,7 @@
 //! Sockets are made in the network namespace of the thread that asks, the process's own.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -272,12 +272,6 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
 }
 
 fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address
-        .as_sockaddr_in()
-        .map(|a| IpAddr::V4(Ipv4Addr::from(a.ip())));
-    v4.or_else(|| {
-        address
-            .as_sockaddr_in6()
-            .map(|a| IpAddr::V6(Ipv6Addr::from(a.ip())))
-    })
+    let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
 }

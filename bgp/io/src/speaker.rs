@@ -179,7 +179,9 @@ impl Handle {
         self.ask(|reply| Command::Diff(configs, reply)).await
     }
 
-    /// Makes these the local routes of an instance.
+    /// Makes these the local routes of an instance. To be called once at least, with none if there
+    /// are none: before that no neighbour is sent End-of-RIB, so that one which kept our routes
+    /// over a restart does not drop them early.
     ///
     /// # Errors
     /// There is no such instance.

@@ -563,3 +563,51 @@ fn pages_show_every_route_once() {
     query.limit = 100;
     assert_eq!(rib.routes(&query, now).routes.len(), 3);
 }
+
+#[test]
+fn end_of_rib_waits_for_local_routes_to_be_known() {
+    let now = Instant::now();
+    let mut rib = Rib::new(all(&["a"]), now);
+    up(&mut rib, "a", 10, 65002, now);
+    assert_eq!(sent(&mut rib, "a"), (vec![], vec![], 0));
+    rib.handle(local(&[]), now);
+    assert_eq!(sent(&mut rib, "a"), (vec![], vec![], 2));
+}
+
+#[test]
+fn another_next_hop_is_announced_live() {
+    let now = Instant::now();
+    let mut rib = Rib::new(all(&["a"]), now);
+    rib.handle(
+        local(&[("10.1.0.0/24", &["a"]), ("10.2.0.0/24", &["a"])]),
+        now,
+    );
+    up(&mut rib, "a", 10, 65002, now);
+    sent(&mut rib, "a");
+    let mut next = all(&["a"]);
+    let mut changed = InstanceConfig::new("i".into(), Asn(65001), next.router_id()).unwrap();
+    let mut families = next.peers()[&PeerName::from("a")].families().clone();
+    let family = families.get_mut(&Family::IPV4_UNICAST).unwrap();
+    family.next_hop = Some("10.0.0.99".parse().unwrap());
+    let peer = next.peers()[&PeerName::from("a")]
+        .clone()
+        .with_families(families)
+        .unwrap();
+    changed.add_peer("a".into(), peer).unwrap();
+    next = changed;
+    rib.handle(RibInput::Configure(Box::new(next)), now);
+    assert_eq!(sent(&mut rib, "a").0, ["10.1.0.0/24", "10.2.0.0/24"]);
+    let query = RouteQuery {
+        table: RouteTable::Advertised("a".into()),
+        family: Family::IPV4_UNICAST,
+        filter: PrefixFilter::All,
+        after: None,
+        limit: 10,
+    };
+    let page = rib.routes(&query, now);
+    assert!(
+        page.routes
+            .iter()
+            .all(|r| r.next_hop == Some("10.0.0.99".parse().unwrap()))
+    );
+}
