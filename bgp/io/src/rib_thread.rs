@@ -185,6 +185,8 @@ impl RibThread {
     fn input(&mut self, input: RibInput) {
         if let RibInput::Configure(config) = &input {
             self.peers = config.peers().keys().cloned().collect();
+            self.attached
+                .retain(|peer, _| config.peers().contains_key(peer));
         }
         self.recorder.input(&input);
         self.rib.handle(input, Instant::now());
