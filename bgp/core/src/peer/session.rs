@@ -19,6 +19,10 @@ use crate::peer::status::NotificationRecord;
 use crate::peer::update;
 use crate::routes::RouteChange;
 
+/// A call this soon after the session came up is the neighbour's half of dialling at the same time
+/// and no sign of its restart. Arbitrary: twice the default connect retry time.
+const LATE_CALL: Duration = Duration::from_secs(10);
+
 impl Direction {
     fn other(self) -> Direction {
         match self {
@@ -61,9 +65,14 @@ impl Peer {
             return;
         }
         if let Some(up) = self.established() {
-            let restarts = up
-                .negotiated()
-                .is_some_and(|n| n.graceful_restart.is_some());
+            let settled = self
+                .record
+                .established_at
+                .is_some_and(|at| now >= at + LATE_CALL);
+            let restarts = settled
+                && up
+                    .negotiated()
+                    .is_some_and(|n| n.graceful_restart.is_some());
             let direction = up.conn.direction;
             if !restarts {
                 self.refuse_call(conn, ErrorKind::CONNECTION_COLLISION);

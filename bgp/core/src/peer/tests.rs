@@ -302,6 +302,22 @@ fn a_neighbour_that_restarts_gracefully_takes_over_its_own_session() {
     bytes.extend(keepalive());
     peer.handle(PeerInput::Bytes { conn, bytes }, now);
     outputs(&mut peer);
+    let early = ConnId {
+        direction: Direction::Incoming,
+        serial: 9,
+    };
+    peer.handle(
+        PeerInput::Called {
+            conn: early,
+            addresses: addresses(),
+        },
+        now,
+    );
+    assert_eq!(
+        notification_sent(&outputs(&mut peer)),
+        Some(ErrorKind::CONNECTION_COLLISION)
+    );
+    let now = now + Duration::from_secs(60);
     let conn = ConnId {
         direction: Direction::Incoming,
         serial: 1,

@@ -615,14 +615,8 @@ fn another_next_hop_is_announced_live() {
 #[test]
 fn next_hops_fit_the_family_and_the_session() {
     let now = Instant::now();
-    let cases: [(
-        &str,
-        bool,
-        Option<&str>,
-        Option<&str>,
-        Option<&str>,
-        Option<&str>,
-    ); 6] = [
+    type Ip = Option<&'static str>;
+    let cases: [(&str, bool, Ip, Ip, Ip, Ip); 6] = [
         // local end, RFC 8950, the link's IPv4 and IPv6, next hop for IPv4 and for IPv6
         (
             "10.0.0.1",
