@@ -214,3 +214,57 @@ async fn a_recording_of_a_live_session_replays() {
     );
     assert_eq!(outputs, bgp_core::record::replay(&recording).unwrap());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_restart_loses_no_route() {
+    let port = free_port();
+    let a = Side::new("127.0.11.1", 65001, port);
+    let b = Side::new("127.0.11.2", 65002, port);
+    let graceful = |peer: &mut bgp_core::config::PeerConfig| {
+        *peer = support::importing(peer, ImportMode::All);
+        peer.graceful_restart = Some(bgp_core::config::GracefulRestart::new(60).unwrap());
+    };
+    let left = a.start(&b, graceful).await;
+    let right = b.start(&a, graceful).await;
+    right
+        .set_local_routes(&"i".into(), local_routes(&[]))
+        .await
+        .unwrap();
+    left.set_local_routes(&"i".into(), local_routes(&["10.1.0.0/24", "10.2.0.0/24"]))
+        .await
+        .unwrap();
+    until("routes are there", || async {
+        support::counts(&right).await.accepted == 2
+    })
+    .await;
+    left.stop(StopKind::PlannedRestart).await.unwrap();
+    until("they are stale", || async {
+        support::counts(&right).await.stale == 2
+    })
+    .await;
+    assert_eq!(support::counts(&right).await.accepted, 2);
+
+    let back = Options {
+        restarted: true,
+        forwarding_preserved: true,
+        ..Options::default()
+    };
+    let left = a.start_with(back, &b, graceful).await;
+    until("up again", || async {
+        session(&right).await.state == State::Established
+    })
+    .await;
+    assert_eq!(
+        support::counts(&right).await.accepted,
+        2,
+        "kept until renewed"
+    );
+    left.set_local_routes(&"i".into(), local_routes(&["10.1.0.0/24"]))
+        .await
+        .unwrap();
+    until("one renewed, one dropped at End-of-RIB", || async {
+        let counts = support::counts(&right).await;
+        counts.accepted == 1 && counts.stale == 0
+    })
+    .await;
+}
