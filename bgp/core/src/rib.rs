@@ -23,7 +23,7 @@
 //! for each neighbour whose transport has room, [`Rib::poll_transmit`], each until there is
 //! nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
-//! [`export`], after which only prefixes are remembered for it.
+//! a mebibyte, after which only prefixes are remembered for it.
 //!
 //! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456 §9 (tie-breaks only);
 //! RFC 4724 §4.2 (keeping routes of a neighbour that restarts); RFC 2918. Add-path and route
