@@ -143,12 +143,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !failed_stages.is_empty() {
         println!("failed: {}", failed_stages.join(", "));
     }
+    println!("took {} s", start.elapsed().as_secs());
     println!(
-        "{} passed, {} failed, {} skipped ({} s)",
-        total.passed,
-        total.failed,
-        total.skipped,
-        start.elapsed().as_secs()
+        "{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
     );
     Ok(if total.failed == 0 {
         ExitCode::SUCCESS

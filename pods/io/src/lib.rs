@@ -64,10 +64,3 @@ pub use manager::{Manager, QUEUE_LENGTH, StartError};
 pub use plumbing::{ROUTE_PROTOCOL, is_pod_device};
 pub use report::{EndpointView, PodsStatus, Resync, StartReport};
 pub use store::StoreError;
-
-/// Whether a device is the host's side of a pod's: no interface of the node itself.
-pub fn is_pod_device(link: &router_netlink::Link) -> bool {
-    link.alias
-        .as_deref()
-        .is_some_and(|alias| alias.starts_with(pods_core::Endpoint::ALIAS_PREFIX))
-}
