@@ -46,8 +46,8 @@ impl bgp_server::Bgp for Fixed {
         request: Request<ListRoutesRequest>,
     ) -> Result<Response<RouteStream>, RpcStatus> {
         let request = request.into_inner();
-        if request.peer == "nobody" {
-            return Err(RpcStatus::not_found("no peer nobody"));
+        if !["", "tor-a", "tor-b"].contains(&request.peer.as_str()) {
+            return Err(RpcStatus::not_found(format!("no peer {}", request.peer)));
         }
         // A batch for each route, as a long table comes.
         let batches = fixtures::routes().into_iter().map(|route| {
@@ -277,12 +277,12 @@ fn unknown_objects_are_4_with_a_near_name() {
         "{}",
         stderr(&output)
     );
-    assert_eq!(
-        daemon
-            .run(&["bgp", "routes", "received", "peer", "nobody"])
-            .status
-            .code(),
-        Some(4)
+    let output = daemon.run(&["bgp", "routes", "received", "peer", "torb"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        stderr(&output).contains("did you mean tor-b?"),
+        "{}",
+        stderr(&output)
     );
     assert_eq!(offline(&["explain", "CW9999"]).status.code(), Some(4));
 }

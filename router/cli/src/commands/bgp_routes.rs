@@ -9,7 +9,9 @@ use router_api::v1alpha1::{
     AddressFamily, BgpRoute, ListRoutesRequest, PathAttributes, RouteTable,
 };
 use serde_json::{Map, Value, json};
+use tonic::Code;
 
+use super::bgp_neighbor;
 use super::bgp_peers::hex;
 use crate::args::RoutesArgs;
 use crate::failure::Failure;
@@ -26,8 +28,17 @@ pub(crate) async fn fetch(
     // One more than shown, to know whether there are more.
     request.limit = if args.limit == 0 { 0 } else { args.limit + 1 };
     let failed = |s: &tonic::Status| Failure::from_status("cannot list the routes", s);
-    let answer = connection.bgp().list_routes(request).await;
-    let mut batches = answer.map_err(|s| failed(&s))?.into_inner();
+    let wanted_peer = request.peer.clone();
+    let mut batches = match connection.bgp().list_routes(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            if status.code() == Code::NotFound && !wanted_peer.is_empty() {
+                // Says which name is near.
+                bgp_neighbor::find(connection, &wanted_peer).await?;
+            }
+            return Err(failed(&status));
+        }
+    };
     let (mut node, mut routes) = (String::new(), Vec::new());
     while let Some(batch) = batches.message().await.map_err(|s| failed(&s))? {
         node = batch.node;
@@ -219,6 +230,7 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
         });
     }
     row.push(match (route.stale, route.reason.as_str()) {
+        (false, "") if table == RouteTable::Filtered => "refused by the import policy".into(),
         (true, "") => "stale".into(),
         (true, reason) => format!("stale; {reason}").into(),
         (false, reason) => reason.into(),

@@ -140,11 +140,12 @@ pub fn pools(answer: &ListPodsResponse) -> View {
     .into()
 }
 
-/// IPv6 pools have more addresses than the counter can say.
+/// Sizes of IPv6 pools as powers of two; nobody counts them. The counter ends at 2^64.
 fn size_text(size: u64) -> String {
     match size {
+        0..=0xffff_ffff => size.to_string(),
         u64::MAX => "2^64 or more".to_owned(),
-        size => size.to_string(),
+        _ => format!("about 2^{:.0}", (size as f64).log2()),
     }
 }
 
