@@ -444,3 +444,6 @@ impl Rib {
         self.exports = exports;
     }
 }
+
+#[cfg(test)]
+mod tests;
