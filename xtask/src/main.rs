@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask`: what one does with a checkout besides building it.
 
+mod bench;
 mod crds;
 mod demo;
 mod lab;
@@ -33,6 +34,8 @@ enum Task {
     Lab(lab::Arguments),
     /// Run every check and test, and count them.
     Test(suite::Arguments),
+    /// Measure speed, beside the rival and in one run.
+    Bench(bench::Arguments),
     /// Write deploy/crds from the types that read the resources.
     Crds,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Lab(arguments) => lab::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => suite::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Crds => crds::run(),
     };
     match result {

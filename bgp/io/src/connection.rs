@@ -3,11 +3,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bgp_core::peer::{CloseHow, ConnId, TransportFailure};
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -25,11 +27,13 @@ const PARTING: Duration = Duration::from_secs(3);
 pub(crate) enum ConnEvent {
     /// Bytes came.
     Bytes(ConnId, Vec<u8>),
-    /// What [`ConnCommand::Routes`] gave was handed to the kernel, so many bytes of it.
-    Written(ConnId, usize),
-    /// It is gone.
+    /// It is gone; everything that came before was told.
     Closed(ConnId, TransportFailure),
 }
+
+/// So many bytes of what [`ConnCommand::Routes`] gave are with the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written(pub(crate) ConnId, pub(crate) usize);
 
 /// What the peer tells a connection. The queue has no limit of its own: the session's messages
 /// are few, and what the RIB may have under way is limited where it is asked for.
@@ -43,68 +47,109 @@ pub(crate) enum ConnCommand {
     Close(CloseHow),
 }
 
-/// Runs a connection until one of both ends closes it. Returns when the socket is closed.
-pub(crate) async fn run(
+/// The peer's hold on a connection. Dropped without [`ConnCommand::Close`], it is reset.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: Rc<TcpStream>,
+    commands: mpsc::UnboundedSender<ConnCommand>,
+}
+
+impl Connection {
+    /// A connection and the task that runs it, until one of both ends closes it.
+    ///
+    /// `events` may be full for long, when the RIB is: then nothing is read. Writing goes on, which
+    /// is why `written` has a way of its own, bounded by what was given to write.
+    pub(crate) fn new(
+        conn: ConnId,
+        stream: TcpStream,
+        events: mpsc::Sender<ConnEvent>,
+        written: mpsc::UnboundedSender<Written>,
+    ) -> (Connection, impl Future<Output = ()> + 'static) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let stream = Rc::new(stream);
+        let task = run(conn, Rc::clone(&stream), inbox, events, written);
+        (Connection { stream, commands }, task)
+    }
+
+    /// Tells the task. One that has ended has reported why.
+    pub(crate) fn tell(&self, command: ConnCommand) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Whether the kernel has bytes that were not read.
+    pub(crate) fn has_unread_bytes(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        SockRef::from(&*self.stream)
+            .peek(&mut byte)
+            .is_ok_and(|len| len > 0)
+    }
+}
+
+/// Sends last words, if the neighbour takes them within a few seconds, and closes.
+pub(crate) async fn dismiss(stream: TcpStream, last_words: Vec<u8>) {
+    let mut outbox = Outbox::default();
+    outbox.session.push_back(last_words.into());
+    part(&stream, outbox).await;
+}
+
+async fn run(
     conn: ConnId,
-    stream: TcpStream,
+    stream: Rc<TcpStream>,
     mut commands: mpsc::UnboundedReceiver<ConnCommand>,
     events: mpsc::Sender<ConnEvent>,
+    written: mpsc::UnboundedSender<Written>,
 ) {
     let mut outbox = Outbox::default();
     let mut reading = true;
-    let mut closing = false;
+    // What writing failed with. Reading goes on: the neighbour may have said why before it closed.
+    let mut failure = None;
     loop {
-        if closing && outbox.is_empty() {
-            part(stream).await;
-            return;
-        }
-        // Room in the inbox comes first: a peer that is behind with its work is not read from, and
-        // TCP tells the other end.
         tokio::select! {
             biased;
-            command = commands.recv(), if !closing => match command {
-                Some(ConnCommand::Send(bytes)) => outbox.session.push_back(bytes.into()),
-                Some(ConnCommand::Routes(bytes)) => outbox.routes.push_back(bytes),
+            command = commands.recv() => match command {
+                Some(ConnCommand::Send(bytes)) if failure.is_none() => {
+                    outbox.session.push_back(bytes.into());
+                }
+                Some(ConnCommand::Routes(bytes)) if failure.is_none() => {
+                    outbox.routes.push_back(bytes);
+                }
+                Some(ConnCommand::Send(_) | ConnCommand::Routes(_)) => {}
                 Some(ConnCommand::Close(CloseHow::AfterSending)) => {
                     outbox.routes.clear();
-                    closing = true;
+                    part(&stream, outbox).await;
+                    return;
                 }
                 Some(ConnCommand::Close(CloseHow::Abort)) | None => {
-                    // The peer must not take what is lost for a proper end.
-                    let _ = socket2::SockRef::from(&stream)
-                        .set_linger(Some(Duration::ZERO));
+                    reset_on_close(&stream);
                     return;
                 }
             },
             writable = stream.writable(), if !outbox.is_empty() => {
                 match writable.and_then(|()| outbox.write(&stream)) {
-                    Ok(routes) => {
-                        if routes > 0 && events.send(ConnEvent::Written(conn, routes)).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    // A session that has ended counts nothing any more.
+                    Ok(routes) if routes > 0 => drop(written.send(Written(conn, routes))),
+                    Ok(_) => {}
                     Err(error) => {
-                        let _ = events.send(ConnEvent::Closed(conn, transport_failure(&error))).await;
-                        return;
+                        outbox = Outbox::default();
+                        failure = Some(transport_failure(&error));
                     }
                 }
             },
-            permit = readable(&stream, &events), if reading && !closing => {
+            // A peer that is behind with its work is not read from, and TCP tells the other end.
+            permit = readable(&stream, &events), if reading => {
                 let Some(permit) = permit else { return };
                 let mut buffer = Vec::with_capacity(READ_SIZE);
-                match stream.try_read_buf(&mut buffer) {
-                    Ok(0) => {
-                        reading = false;
-                        permit.send(ConnEvent::Closed(conn, closed()));
+                let gone = match stream.try_read_buf(&mut buffer) {
+                    Ok(0) => closed(),
+                    Ok(_) => {
+                        permit.send(ConnEvent::Bytes(conn, buffer));
+                        continue;
                     }
-                    Ok(_) => permit.send(ConnEvent::Bytes(conn, buffer)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => {
-                        reading = false;
-                        permit.send(ConnEvent::Closed(conn, transport_failure(&error)));
-                    }
-                }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(error) => transport_failure(&error),
+                };
+                reading = false;
+                permit.send(ConnEvent::Closed(conn, failure.take().unwrap_or(gone)));
             }
         }
     }
@@ -112,15 +157,34 @@ pub(crate) async fn run(
 
 /// Closes so that the last message arrives: a socket closed with unread bytes in it is reset, and a
 /// reset throws away what the neighbour had not read.
-async fn part(mut stream: TcpStream) {
+async fn part(stream: &TcpStream, mut outbox: Outbox) {
     let drain = async {
-        stream.shutdown().await?;
+        while !outbox.is_empty() {
+            stream.writable().await?;
+            outbox.write(stream)?;
+        }
+        SockRef::from(stream).shutdown(std::net::Shutdown::Write)?;
         let mut discarded = vec![0; READ_SIZE];
-        while stream.read(&mut discarded).await? > 0 {}
-        Ok::<(), io::Error>(())
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut discarded) {
+                Ok(0) => return Ok::<(), io::Error>(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
     };
-    // Nobody waits for the outcome, and a neighbour that does not close is reset after all.
-    let _ = tokio::time::timeout(PARTING, drain).await;
+    if tokio::time::timeout(PARTING, drain).await.is_err() {
+        // Nothing may stay behind in the kernel for a neighbour that neither reads nor closes.
+        reset_on_close(stream);
+    }
+}
+
+/// Makes the close a reset: the neighbour must not take what is lost for a proper end.
+fn reset_on_close(stream: &TcpStream) {
+    // Fails for a connection that is gone already, which needs no reset.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Waits until there is something to read and room to pass it on.

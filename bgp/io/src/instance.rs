@@ -12,15 +12,21 @@ use bgp_core::peer::{LocalSpeaker, PeerSnapshot, StopReason};
 use bgp_core::rib::{FamilyCounts, RibInput, RibStats};
 use bgp_wire::{ErrorKind, Notification};
 use router_types::Family;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
+use crate::connection;
 use crate::listener::{Call, Listeners};
 use crate::recorder::Recorder;
 use crate::rib_thread::{self, RibSender, RouteEvent};
-use crate::session::{PeerCommand, Session};
+use crate::session::{Partings, PeerCommand, Session};
 
-/// How long a neighbour's task may take to say goodbye.
+/// How long the RIB may take before it knows that neighbours' sessions ended.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Calls of strangers that are told so at the same time; more are just closed. Arbitrary.
+const REFUSALS: usize = 16;
 
 /// Everything there is to say about an instance.
 #[derive(Clone, Debug)]
@@ -59,6 +65,7 @@ pub(crate) struct Instance {
     listeners: Listeners,
     strangers: u64,
     last_stranger: Option<SocketAddr>,
+    refusals: JoinSet<()>,
 }
 
 impl Instance {
@@ -75,7 +82,11 @@ impl Instance {
         rib.input(RibInput::LocalRoutes(routes)).await;
         let mut listeners = Listeners::new(config.name().clone(), calls);
         // Before the first neighbour is dialled: two ends that start together call each other.
+<<<<<<< HEAD
         listeners.apply(&config);
+=======
+        listeners.apply(&config).await;
+>>>>>>> io
         let mut instance = Instance {
             local: LocalSpeaker {
                 asn: config.local_asn(),
@@ -89,11 +100,15 @@ impl Instance {
             listeners,
             strangers: 0,
             last_stranger: None,
+            refusals: JoinSet::new(),
             config,
         };
         for (name, peer) in instance.config.peers().clone() {
             instance.start_peer(name, peer);
         }
+        // Neighbours that are added later saw no restart.
+        instance.local.restarted = false;
+        instance.local.forwarding_preserved = false;
         Ok(instance)
     }
 
@@ -116,15 +131,15 @@ impl Instance {
                 "configuration changed"
             );
         }
-        self.listeners.apply(&config);
+        self.listeners.apply(&config).await;
         let gone: Vec<PeerName> = self
             .peers
             .keys()
             .filter(|name| !config.peers().contains_key(*name))
             .cloned()
             .collect();
-        for name in gone {
-            self.end_peer(&name, StopReason::Deconfigured).await;
+        for mut parting in self.end_peers(&gone, &StopReason::Deconfigured).await {
+            parting.detach_all();
         }
         // The RIB first: routes that come again must meet the new policy.
         self.rib
@@ -151,9 +166,13 @@ impl Instance {
     }
 
     /// Tries again to open what could not be opened.
-    pub(crate) fn retry_listeners(&mut self) {
+    pub(crate) async fn retry_listeners(&mut self) {
         if self.listeners.failures().next().is_some() {
+<<<<<<< HEAD
             self.listeners.apply(&self.config);
+=======
+            self.listeners.apply(&self.config).await;
+>>>>>>> io
         }
     }
 
@@ -195,36 +214,31 @@ impl Instance {
                     );
                 }
                 self.last_stranger = Some(call.remote);
-                let mut goodbye = Vec::new();
-                Notification::new(ErrorKind::CONNECTION_REJECTED).encode(&mut goodbye);
-                // Best effort: a fresh connection has room for 21 bytes.
-                let _ = call.stream.try_write(&goodbye);
+                self.refuse(call.stream);
             }
         }
     }
 
-    pub(crate) async fn snapshot(&self) -> InstanceSnapshot {
-        let mut peers = Vec::new();
+    fn refuse(&mut self, stream: TcpStream) {
+        while self.refusals.try_join_next().is_some() {}
+        if self.refusals.len() < REFUSALS {
+            let mut goodbye = Vec::new();
+            Notification::new(ErrorKind::CONNECTION_REJECTED).encode(&mut goodbye);
+            self.refusals
+                .spawn_local(connection::dismiss(stream, goodbye));
+        }
+    }
+
+    /// Asks everybody for what there is to say. The instance need not wait for the answers.
+    pub(crate) fn snapshot(&self) -> impl Future<Output = InstanceSnapshot> + 'static {
+        let mut answers = Vec::new();
         for (name, inbox) in &self.peers {
             let (reply, answer) = oneshot::channel();
             // A task that has ended has nothing to say.
             let _ = inbox.send(PeerCommand::Snapshot(reply));
-            let Ok(session) = answer.await else { continue };
-            peers.push((name.clone(), session));
+            answers.push((name.clone(), answer));
         }
-        let names: Vec<PeerName> = self.peers.keys().cloned().collect();
-        let (mut counts, rib) = self
-            .rib
-            .ask(move |rib, _| {
-                let counts: BTreeMap<_, _> = names
-                    .into_iter()
-                    .map(|name| (name.clone(), rib.counts(&name)))
-                    .collect();
-                (counts, rib.stats())
-            })
-            .await
-            .unwrap_or_default();
-        InstanceSnapshot {
+        let mut snapshot = InstanceSnapshot {
             config: self.config.clone(),
             listening: self.listeners.addresses().collect(),
             listen_failures: self
@@ -234,34 +248,43 @@ impl Instance {
                 .collect(),
             strangers: self.strangers,
             last_stranger: self.last_stranger,
-            peers: peers
-                .into_iter()
-                .map(|(name, session)| PeerReport {
+            peers: Vec::new(),
+            rib: RibStats::default(),
+        };
+        let rib = self.rib.clone();
+        async move {
+            let names: Vec<PeerName> = answers.iter().map(|(name, _)| name.clone()).collect();
+            let (mut counts, stats) = rib
+                .ask(move |rib, _| {
+                    let counts: BTreeMap<_, _> = names
+                        .into_iter()
+                        .map(|name| (name.clone(), rib.counts(&name)))
+                        .collect();
+                    (counts, rib.stats())
+                })
+                .await
+                .unwrap_or_default();
+            snapshot.rib = stats;
+            for (name, answer) in answers {
+                let Ok(session) = answer.await else { continue };
+                snapshot.peers.push(PeerReport {
                     session,
                     routes: counts.remove(&name).unwrap_or_default(),
-                })
-                .collect(),
-            rib,
+                });
+            }
+            snapshot
         }
     }
 
-    /// Says goodbye to every neighbour and ends.
-    pub(crate) async fn end(mut self, reason: &StopReason) {
+    /// Says goodbye to every neighbour and ends. Its addresses are free when this returns; on the
+    /// connections returned goodbye is still being said.
+    pub(crate) async fn end(mut self, reason: &StopReason) -> Vec<Partings> {
+        self.listeners.close().await;
         let names: Vec<PeerName> = self.peers.keys().cloned().collect();
-        let mut waiting = Vec::new();
-        for name in names {
-            waiting.extend(self.tell_end(&name, reason.clone()));
-        }
-        let all = async {
-            for done in waiting {
-                // An ended task has said what it had to say.
-                let _ = done.await;
-            }
-        };
-        if tokio::time::timeout(GOODBYE, all).await.is_err() {
-            tracing::warn!(instance = %self.config.name(), "not every neighbour could be told");
-        }
+        let mut partings = self.end_peers(&names, reason).await;
         self.rib.end().await;
+        partings.push(self.refusals);
+        partings
     }
 
     fn start_peer(&mut self, name: PeerName, config: PeerConfig) {
@@ -284,6 +307,7 @@ impl Instance {
         self.peers.insert(name, inbox);
     }
 
+<<<<<<< HEAD
     fn tell_end(&mut self, name: &PeerName, reason: StopReason) -> Option<oneshot::Receiver<()>> {
         let inbox = self.peers.remove(name)?;
         let (done, ended) = oneshot::channel();
@@ -297,5 +321,28 @@ impl Instance {
         {
             tracing::warn!(peer = %name, "the neighbour could not be told that it is removed");
         }
+=======
+    async fn end_peers(&mut self, names: &[PeerName], reason: &StopReason) -> Vec<Partings> {
+        let mut waiting = Vec::new();
+        for name in names {
+            let Some(inbox) = self.peers.remove(name) else {
+                continue;
+            };
+            let (done, ended) = oneshot::channel();
+            // A task that has ended has said what it had to say.
+            let _ = inbox.send(PeerCommand::End(reason.clone(), done));
+            waiting.push(ended);
+        }
+        let mut partings = Vec::new();
+        let all = async {
+            for ended in waiting {
+                partings.extend(ended.await.ok());
+            }
+        };
+        if tokio::time::timeout(GOODBYE, all).await.is_err() {
+            tracing::warn!(instance = %self.config.name(), "the tables are too busy to end sessions");
+        }
+        partings
+>>>>>>> io
     }
 }

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 use bgp_core::config::{InstanceConfig, InstanceName, Listen, Md5Password};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,13 +37,22 @@ pub(crate) struct Listeners {
 
 #[derive(Debug)]
 struct OneListener {
-    listener: Arc<TcpListener>,
+    listener: Rc<TcpListener>,
     task: JoinHandle<()>,
 }
 
 impl Drop for OneListener {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl OneListener {
+    /// Closes the socket; when it returns the address is free.
+    async fn close(mut self) {
+        self.task.abort();
+        // Cancelled, as it should be; a task that panicked has said so.
+        let _ = (&mut self.task).await;
     }
 }
 
@@ -61,9 +70,20 @@ impl Listeners {
 
     /// Opens, closes and re-keys sockets until they are as configured. What does not change is not
     /// touched.
-    pub(crate) fn apply(&mut self, config: &InstanceConfig) {
+    pub(crate) async fn apply(&mut self, config: &InstanceConfig) {
         let wanted = config.listen.as_ref().map(addresses).unwrap_or_default();
-        self.sockets.retain(|address, _| wanted.contains(address));
+        let gone: Vec<SocketAddr> = self
+            .sockets
+            .keys()
+            .filter(|address| !wanted.contains(address))
+            .copied()
+            .collect();
+        for address in gone {
+            if let Some(one) = self.sockets.remove(&address) {
+                tracing::info!(%address, instance = %config.name(), "listens there no more");
+                one.close().await;
+            }
+        }
         self.failures.retain(|address, _| wanted.contains(address));
 
         let keys: BTreeMap<IpAddr, Md5Password> = config
@@ -73,11 +93,11 @@ impl Listeners {
             .collect();
         for (address, one) in &self.sockets {
             for ip in self.keys.keys().filter(|ip| !keys.contains_key(ip)) {
-                set_key(address, &one.listener, *ip, None);
+                set_key(address, one.listener.as_fd(), *ip, None);
             }
             for (ip, key) in &keys {
                 if self.keys.get(ip) != Some(key) {
-                    set_key(address, &one.listener, *ip, Some(key));
+                    set_key(address, one.listener.as_fd(), *ip, Some(key));
                 }
             }
         }
@@ -102,6 +122,16 @@ impl Listeners {
         }
     }
 
+<<<<<<< HEAD
+=======
+    /// Closes all sockets; when it returns the addresses are free.
+    pub(crate) async fn close(&mut self) {
+        for (_, one) in std::mem::take(&mut self.sockets) {
+            one.close().await;
+        }
+    }
+
+>>>>>>> io
     /// What could not be opened, and why.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         self.failures
@@ -117,13 +147,15 @@ impl Listeners {
     }
 
     fn open(&self, address: SocketAddr) -> std::io::Result<OneListener> {
-        let listener = Arc::new(socket::listen(address)?);
-        for (ip, key) in &self.keys {
-            set_key(&address, &listener, *ip, Some(key));
-        }
+        let listener = socket::listen(address, |socket| {
+            for (ip, key) in &self.keys {
+                set_key(&address, socket, *ip, Some(key));
+            }
+        })?;
+        let listener = Rc::new(listener);
         let task = tokio::task::spawn_local(take_calls(
             self.instance.clone(),
-            Arc::clone(&listener),
+            Rc::clone(&listener),
             self.calls.clone(),
         ));
         Ok(OneListener { listener, task })
@@ -145,17 +177,21 @@ fn addresses(listen: &Listen) -> BTreeSet<SocketAddr> {
         .collect()
 }
 
-fn set_key(at: &SocketAddr, listener: &TcpListener, peer: IpAddr, key: Option<&Md5Password>) {
+fn set_key(at: &SocketAddr, listener: BorrowedFd<'_>, peer: IpAddr, key: Option<&Md5Password>) {
     if at.is_ipv4() != peer.is_ipv4() {
         return;
     }
-    if let Err(error) = socket::set_md5(listener.as_fd(), peer, key) {
-        // Calls of this peer go unanswered then; they are never taken without their key.
+    let result = match key {
+        Some(_) => socket::set_md5(listener, peer, key),
+        None => socket::remove_md5(listener, peer).map(drop),
+    };
+    if let Err(error) = result {
+        // They are not taken without their key either: see `socket::adopt`.
         tracing::error!(%at, %peer, %error, "cannot set the MD5 key: calls of this peer fail");
     }
 }
 
-async fn take_calls(instance: InstanceName, listener: Arc<TcpListener>, calls: mpsc::Sender<Call>) {
+async fn take_calls(instance: InstanceName, listener: Rc<TcpListener>, calls: mpsc::Sender<Call>) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {

@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
-use bgp_core::peer::StopReason;
 use bgp_core::record::RecordedEvent;
 use bgp_core::rib::{BestChange, Rib, RibInput, RibOutput, SessionInfo};
 use bgp_core::routes::RouteChange;
@@ -30,6 +29,9 @@ const IN_FLIGHT: usize = 512 * 1024;
 
 /// Best path changes in one batch.
 const BEST_BATCH: usize = 4096;
+
+/// How long whoever takes the events may take to take the last one.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the tables of the instances say, in order for each instance.
 #[derive(Debug)]
@@ -205,6 +207,10 @@ impl Worker {
         loop {
             self.outputs();
             let timeout = self.rib.poll_timeout().map(|(at, _)| at);
+            if timeout.is_some_and(|at| at <= Instant::now()) {
+                self.input(RibInput::Timeout);
+                continue;
+            }
             let has_events = self.rib.pressure() > 0 || !self.delivered.is_empty();
             tokio::select! {
                 biased;
@@ -226,8 +232,12 @@ impl Worker {
                         match next {
                             Some(RibMessage::End(done)) => {
                                 let gone = RouteEvent::InstanceGone(self.instance);
-                                // Both may have ended before: then nobody has the routes.
-                                let _ = self.events.send(gone).await;
+                                // Whoever takes events may itself be waiting for this end.
+                                let told = self.events.send_timeout(gone, FAREWELL).await;
+                                if told.is_err() {
+                                    tracing::debug!("nobody was told that the instance ended");
+                                }
+                                // Nobody waits any more: it has ended all the same.
                                 let _ = done.send(());
                                 return;
                             }
@@ -333,9 +343,10 @@ impl Worker {
                     tracing::warn!(%peer, %family, limit, "more routes than maxRoutes");
                     if let Some(session) = self.sessions.get(&peer) {
                         // A task that has ended has no session to end.
-                        let _ = session
-                            .inbox
-                            .send(PeerCommand::Stop(StopReason::PrefixLimit { limit }));
+                        let _ = session.inbox.send(PeerCommand::LimitExceeded {
+                            epoch: session.epoch,
+                            limit,
+                        });
                     }
                 }
             }

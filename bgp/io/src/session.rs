@@ -15,9 +15,9 @@ use bytes::Bytes;
 use router_types::Family;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
-use crate::connection::{self, ConnCommand, ConnEvent};
+use crate::connection::{ConnCommand, ConnEvent, Connection, Written};
 use crate::failure::transport_failure;
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
@@ -27,6 +27,9 @@ use crate::socket;
 /// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
 /// that sends faster than the RIB takes may have in memory: 1 MiB.
 const INBOX: usize = 16;
+
+/// Connections that are being closed. Dropped, they close at once.
+pub(crate) type Partings = JoinSet<()>;
 
 /// What the instance tells a neighbour's task.
 #[derive(Debug)]
@@ -50,10 +53,18 @@ pub(crate) enum PeerCommand {
         /// How many.
         updates: u32,
     },
+    /// The session brought more routes than it may.
+    LimitExceeded {
+        /// The session: the count at its [`RibMessage::Up`].
+        epoch: u64,
+        /// The limit.
+        limit: u32,
+    },
     /// How are you?
     Snapshot(oneshot::Sender<PeerSnapshot>),
-    /// Say goodbye and end.
-    End(StopReason, oneshot::Sender<()>),
+    /// Tell the neighbour and the RIB, and end. Returns the connections on which goodbye is still
+    /// being said, each for some seconds at most.
+    End(StopReason, oneshot::Sender<Partings>),
 }
 
 /// A neighbour's task and all it holds.
@@ -70,12 +81,16 @@ pub(crate) struct Session {
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
     dials: BTreeMap<ConnId, AbortHandle>,
-    connections: BTreeMap<ConnId, mpsc::UnboundedSender<ConnCommand>>,
+    connections: BTreeMap<ConnId, Connection>,
+    /// The tasks of connections, also of those that are being closed.
+    tasks: JoinSet<()>,
     established: Option<ConnId>,
     calls: u64,
     events: mpsc::Receiver<ConnEvent>,
     dialled: mpsc::UnboundedReceiver<(ConnId, std::io::Result<TcpStream>)>,
+    written: mpsc::UnboundedReceiver<Written>,
     events_of_connections: mpsc::Sender<ConnEvent>,
+    events_of_writing: mpsc::UnboundedSender<Written>,
     events_of_dials: mpsc::UnboundedSender<(ConnId, std::io::Result<TcpStream>)>,
 }
 
@@ -95,6 +110,7 @@ impl Session {
         recorder: Recorder,
     ) -> Session {
         let (events_of_connections, events) = mpsc::channel(INBOX);
+        let (events_of_writing, written) = mpsc::unbounded_channel();
         let (events_of_dials, dialled) = mpsc::unbounded_channel();
         let now = Instant::now();
         recorder.note(&instance, now, || RecordedEvent::PeerBegins {
@@ -114,11 +130,14 @@ impl Session {
             epoch: 0,
             dials: BTreeMap::new(),
             connections: BTreeMap::new(),
+            tasks: JoinSet::new(),
             established: None,
             calls: 0,
             events,
             dialled,
+            written,
             events_of_connections,
+            events_of_writing,
             events_of_dials,
         }
     }
@@ -129,18 +148,20 @@ impl Session {
         loop {
             let deadline = self.peer.poll_timeout().map(|(at, _)| at);
             if deadline.is_some_and(|at| at <= Instant::now()) {
-                self.handle(PeerInput::Timeout);
+                self.timeout();
                 continue;
             }
             let may_read = self.for_rib.is_empty();
             tokio::select! {
                 biased;
-                () = until(deadline) => self.handle(PeerInput::Timeout),
+                () = until(deadline) => self.timeout(),
                 command = inbox.recv() => match command {
                     Some(PeerCommand::End(reason, done)) => {
                         self.end(reason).await;
-                        // The instance may have given up waiting.
-                        let _ = done.send(());
+                        if let Err(mut partings) = done.send(self.tasks) {
+                            // The instance waits no longer.
+                            partings.detach_all();
+                        }
                         return;
                     }
                     Some(command) => self.command(command),
@@ -156,7 +177,21 @@ impl Session {
                     None => return,
                 },
                 Some((conn, result)) = self.dialled.recv() => self.dialled(conn, result),
-                Some(event) = self.events.recv(), if may_read => self.event(event),
+                Some(Written(conn, bytes)) = self.written.recv() => {
+                    if self.established == Some(conn) {
+                        self.rib.written(&self.name, self.epoch, bytes);
+                    }
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(peer = %self.name, %error, "a connection's task failed");
+                    }
+                }
+                Some(event) = self.events.recv(), if may_read => {
+                    self.event(event);
+                    // One read of one neighbour at a time: others have keepalives to send.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
@@ -178,6 +213,12 @@ impl Session {
             PeerCommand::Snapshot(reply) => {
                 // Nobody waits any more: nothing is lost.
                 let _ = reply.send(self.peer.snapshot(Instant::now()));
+            }
+            PeerCommand::LimitExceeded { epoch, limit } => {
+                // The next session must not pay for the one before.
+                if self.established.is_some() && epoch == self.epoch {
+                    self.handle(PeerInput::Stop(StopReason::PrefixLimit { limit }));
+                }
             }
             PeerCommand::End(..) => unreachable!("taken care of where commands are received"),
         }
@@ -226,14 +267,14 @@ impl Session {
     }
 
     fn connect(&mut self, conn: ConnId, stream: TcpStream) {
-        let (commands, inbox) = mpsc::unbounded_channel();
-        self.connections.insert(conn, commands);
-        tokio::task::spawn_local(connection::run(
+        let (connection, task) = Connection::new(
             conn,
             stream,
-            inbox,
             self.events_of_connections.clone(),
-        ));
+            self.events_of_writing.clone(),
+        );
+        self.connections.insert(conn, connection);
+        self.tasks.spawn_local(task);
     }
 
     fn event(&mut self, event: ConnEvent) {
@@ -241,11 +282,6 @@ impl Session {
             ConnEvent::Bytes(conn, bytes) => {
                 if self.connections.contains_key(&conn) {
                     self.handle(PeerInput::Bytes { conn, bytes });
-                }
-            }
-            ConnEvent::Written(conn, bytes) => {
-                if self.established == Some(conn) {
-                    self.rib.written(&self.name, self.epoch, bytes);
                 }
             }
             ConnEvent::Closed(conn, failure) => {
@@ -268,8 +304,23 @@ impl Session {
         };
         self.peer
             .count_updates_sent(u64::from(updates), bytes.len() as u64);
-        // A closed connection reports itself.
-        let _ = connection.send(ConnCommand::Routes(bytes));
+        connection.tell(ConnCommand::Routes(bytes));
+    }
+
+    /// A timer has come. A neighbour whose bytes wait here or in the kernel is alive, however long
+    /// this end has not looked at them.
+    fn timeout(&mut self) {
+        let waiting = !self.events.is_empty();
+        let alive: Vec<ConnId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| waiting || connection.has_unread_bytes())
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in alive {
+            self.handle(PeerInput::Alive { conn });
+        }
+        self.handle(PeerInput::Timeout);
     }
 
     fn handle(&mut self, input: PeerInput) {
@@ -293,14 +344,12 @@ impl Session {
                     dial.abort();
                 }
                 if let Some(connection) = self.connections.remove(&conn) {
-                    // A closed connection needs no closing.
-                    let _ = connection.send(ConnCommand::Close(how));
+                    connection.tell(ConnCommand::Close(how));
                 }
             }
             PeerOutput::Send { conn, bytes } => {
                 if let Some(connection) = self.connections.get(&conn) {
-                    // A closed connection reports itself.
-                    let _ = connection.send(ConnCommand::Send(bytes));
+                    connection.tell(ConnCommand::Send(bytes));
                 }
             }
             PeerOutput::Up { conn, negotiated } => {
@@ -354,9 +403,10 @@ impl Session {
         self.dials.insert(conn, task.abort_handle());
     }
 
-    /// Says goodbye, waits until the last messages are with the kernel, and tells the RIB.
+    /// Says goodbye and tells the RIB.
     async fn end(&mut self, reason: StopReason) {
         self.handle(PeerInput::Stop(reason));
+        self.connections.clear();
         for message in std::mem::take(&mut self.for_rib) {
             match self.rib.reserve().await {
                 Some(permit) => permit.send(message),

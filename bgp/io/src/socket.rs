@@ -19,8 +19,11 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 const BACKLOG: i32 = 128;
 
 /// Opens a listening socket on one address. An IPv6 one takes IPv6 only, so that both families can
-/// be bound side by side.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// be bound side by side. `set_keys` sets MD5 keys on it before it takes calls.
+pub(crate) fn listen(
+    address: SocketAddr,
+    set_keys: impl FnOnce(BorrowedFd<'_>),
+) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -33,6 +36,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     set_traffic_class(&socket, address.ip())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    set_keys(socket.as_fd());
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
@@ -56,7 +60,14 @@ pub(crate) async fn dial(peer: &PeerConfig, ttl: u8) -> io::Result<TcpStream> {
     if let Some(local) = peer.local_address {
         // The port is the kernel's choice, and stays so when another session has this address.
         socket.set_reuse_address(true)?;
-        socket.bind(&SocketAddr::new(local, 0).into())?;
+        let link_local = matches!(local, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let local = match (local, remote) {
+            (IpAddr::V6(v6), SocketAddr::V6(remote)) if link_local => {
+                SocketAddrV6::new(v6, 0, 0, remote.scope_id()).into()
+            }
+            (local, _) => SocketAddr::new(local, 0),
+        };
+        socket.bind(&local.into())?;
     }
     TcpSocket::from_std_stream(socket.into())
         .connect(remote)
@@ -64,8 +75,22 @@ pub(crate) async fn dial(peer: &PeerConfig, ttl: u8) -> io::Result<TcpStream> {
 }
 
 /// Sets on a taken connection what a dialled one has.
+///
+/// # Errors
+/// Also when a password is configured and the call came without one: one that was taken just before
+/// the key was set, or that a listening socket without the key took.
 pub(crate) fn adopt(stream: &TcpStream, peer: &PeerConfig, ttl: u8) -> io::Result<()> {
     let remote = stream.peer_addr()?.ip();
+    if let Some(password) = &peer.password {
+        // The kernel tells whether a connection has a key only when the key is taken away.
+        if !remove_md5(stream.as_fd(), remote)? {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the call is not signed with the MD5 password",
+            ));
+        }
+        set_md5(stream.as_fd(), remote, Some(password))?;
+    }
     prepare(
         &socket2::SockRef::from(stream),
         remote,
@@ -150,7 +175,11 @@ fn storage(ip: IpAddr) -> [u8; 128] {
 /// Sets the TCP MD5 key (RFC 2385) a socket uses with one address, or removes it.
 ///
 /// On a listening socket it decides which calls are answered: those of the address with the key,
-/// and nothing else of that address. Removing a key that is not there is no error.
+/// and nothing else of that address.
+///
+/// # Errors
+/// Kernels without `CONFIG_TCP_MD5SIG`, keys beyond `net.core.optmem_max`, and removal of a key
+/// that is not there.
 pub(crate) fn set_md5(
     socket: BorrowedFd<'_>,
     remote: IpAddr,
@@ -180,9 +209,22 @@ pub(crate) fn set_md5(
     if result == 0 {
         return Ok(());
     }
+<<<<<<< HEAD
     let error = io::Error::last_os_error();
     if password.is_none() && error.raw_os_error() == Some(libc::ENOENT) {
         return Ok(());
     }
     Err(error)
+=======
+    Err(io::Error::last_os_error())
+}
+
+/// Removes the key for an address. Returns whether there was one.
+pub(crate) fn remove_md5(socket: BorrowedFd<'_>, remote: IpAddr) -> io::Result<bool> {
+    match set_md5(socket, remote, None) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+>>>>>>> io
 }

@@ -17,7 +17,7 @@ use crate::instance::{Instance, InstanceSnapshot};
 use crate::listener::Call;
 use crate::recorder::Recorder;
 use crate::rib_thread::{Question, RouteEvent};
-use crate::session::PeerCommand;
+use crate::session::{Partings, PeerCommand};
 
 /// Commands that may wait.
 const QUEUE: usize = 64;
@@ -193,7 +193,7 @@ impl Worker {
                 }
                 _ = retry.tick() => {
                     for (instance, _) in self.instances.values_mut() {
-                        instance.retry_listeners();
+                        instance.retry_listeners().await;
                     }
                 }
             }
@@ -215,12 +215,15 @@ impl Worker {
                 }
             }
             Command::Snapshot(reply) => {
-                let mut all = Vec::new();
-                for (instance, _) in self.instances.values() {
-                    all.push(instance.snapshot().await);
-                }
-                // Nobody waits any more: the answer is not needed.
-                let _ = reply.send(all);
+                let asked: Vec<_> = self.instances.values().map(|(i, _)| i.snapshot()).collect();
+                tokio::task::spawn_local(async move {
+                    let mut all = Vec::new();
+                    for snapshot in asked {
+                        all.push(snapshot.await);
+                    }
+                    // Nobody waits any more: the answer is not needed.
+                    let _ = reply.send(all);
+                });
             }
             Command::Reset(instance, peer, how, reply) => {
                 let done = self.reset(&instance, &peer, how);
@@ -262,7 +265,7 @@ impl Worker {
             .cloned()
             .collect();
         for name in gone {
-            self.end(&name, &StopReason::Deconfigured).await;
+            self.retire(&name, &StopReason::Deconfigured).await;
         }
         for (config, routes) in wanted {
             let name = config.name().clone();
@@ -271,7 +274,7 @@ impl Worker {
                 .get(&name)
                 .is_some_and(|(i, _)| i.is_replaced_by(&config))
             {
-                self.end(&name, &StopReason::ConfigurationChange).await;
+                self.retire(&name, &StopReason::ConfigurationChange).await;
             }
             match self.instances.get_mut(&name) {
                 Some((instance, known)) => {
@@ -307,17 +310,32 @@ impl Worker {
         failures
     }
 
-    async fn end(&mut self, name: &InstanceName, reason: &StopReason) {
-        if let Some((instance, _)) = self.instances.remove(name) {
-            instance.end(reason).await;
-            tracing::info!(instance = %name, %reason, "instance ended");
+    async fn end(&mut self, name: &InstanceName, reason: &StopReason) -> Vec<Partings> {
+        let Some((instance, _)) = self.instances.remove(name) else {
+            return Vec::new();
+        };
+        let partings = instance.end(reason).await;
+        tracing::info!(instance = %name, %reason, "instance ended");
+        partings
+    }
+
+    /// Ends an instance while others go on.
+    async fn retire(&mut self, name: &InstanceName, reason: &StopReason) {
+        for mut parting in self.end(name, reason).await {
+            parting.detach_all();
         }
     }
 
+    /// Ends everything, and waits until goodbye is said everywhere: with the thread the
+    /// connections end.
     async fn stop(&mut self, reason: &StopReason) {
         let names: Vec<InstanceName> = self.instances.keys().cloned().collect();
+        let mut partings = Vec::new();
         for name in names {
-            self.end(&name, reason).await;
+            partings.extend(self.end(&name, reason).await);
+        }
+        for parting in &mut partings {
+            while parting.join_next().await.is_some() {}
         }
     }
 }

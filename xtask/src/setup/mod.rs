@@ -19,6 +19,13 @@ pub(crate) struct Arguments {
     no_rootfs: bool,
 }
 
+impl Arguments {
+    /// For what needs no lab.
+    pub(crate) fn without_rootfs() -> Self {
+        Self { no_rootfs: true }
+    }
+}
+
 /// Programs by the Debian package that brings them.
 const PROGRAMS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
