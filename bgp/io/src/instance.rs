@@ -82,11 +82,7 @@ impl Instance {
         rib.input(RibInput::LocalRoutes(routes)).await;
         let mut listeners = Listeners::new(config.name().clone(), calls);
         // Before the first neighbour is dialled: two ends that start together call each other.
-<<<<<<< HEAD
-        listeners.apply(&config);
-=======
         listeners.apply(&config).await;
->>>>>>> io
         let mut instance = Instance {
             local: LocalSpeaker {
                 asn: config.local_asn(),
@@ -168,11 +164,7 @@ impl Instance {
     /// Tries again to open what could not be opened.
     pub(crate) async fn retry_listeners(&mut self) {
         if self.listeners.failures().next().is_some() {
-<<<<<<< HEAD
-            self.listeners.apply(&self.config);
-=======
             self.listeners.apply(&self.config).await;
->>>>>>> io
         }
     }
 
@@ -307,21 +299,6 @@ impl Instance {
         self.peers.insert(name, inbox);
     }
 
-<<<<<<< HEAD
-    fn tell_end(&mut self, name: &PeerName, reason: StopReason) -> Option<oneshot::Receiver<()>> {
-        let inbox = self.peers.remove(name)?;
-        let (done, ended) = oneshot::channel();
-        inbox.send(PeerCommand::End(reason, done)).ok()?;
-        Some(ended)
-    }
-
-    async fn end_peer(&mut self, name: &PeerName, reason: StopReason) {
-        if let Some(ended) = self.tell_end(name, reason)
-            && tokio::time::timeout(GOODBYE, ended).await.is_err()
-        {
-            tracing::warn!(peer = %name, "the neighbour could not be told that it is removed");
-        }
-=======
     async fn end_peers(&mut self, names: &[PeerName], reason: &StopReason) -> Vec<Partings> {
         let mut waiting = Vec::new();
         for name in names {
@@ -343,6 +320,5 @@ impl Instance {
             tracing::warn!(instance = %self.config.name(), "the tables are too busy to end sessions");
         }
         partings
->>>>>>> io
     }
 }

@@ -122,8 +122,6 @@ impl Listeners {
         }
     }
 
-<<<<<<< HEAD
-=======
     /// Closes all sockets; when it returns the addresses are free.
     pub(crate) async fn close(&mut self) {
         for (_, one) in std::mem::take(&mut self.sockets) {
@@ -131,7 +129,6 @@ impl Listeners {
         }
     }
 
->>>>>>> io
     /// What could not be opened, and why.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         self.failures

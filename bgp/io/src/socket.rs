@@ -209,13 +209,6 @@ pub(crate) fn set_md5(
     if result == 0 {
         return Ok(());
     }
-<<<<<<< HEAD
-    let error = io::Error::last_os_error();
-    if password.is_none() && error.raw_os_error() == Some(libc::ENOENT) {
-        return Ok(());
-    }
-    Err(error)
-=======
     Err(io::Error::last_os_error())
 }
 
@@ -226,5 +219,4 @@ pub(crate) fn remove_md5(socket: BorrowedFd<'_>, remote: IpAddr) -> io::Result<b
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }
->>>>>>> io
 }
