@@ -182,7 +182,7 @@ fn route(view: &View<'_>, names: &BTreeMap<LinkIndex, String>, key: &RouteKey) -
             explanation
                 .candidates
                 .iter()
-                .map(|candidate| reason(candidate))
+                .map(reason)
                 .next()
                 .unwrap_or_default(),
         ),

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Resources, their conditions, and what is wrong with files.
 
-use std::time::SystemTime;
-
 use bgp_config::node_config_status;
 use router_api::v1alpha1 as api;
 use router_resources::condition::{Condition, ConditionStatus};
@@ -129,8 +127,6 @@ fn condition(condition: &Condition) -> api::Condition {
         reason: condition.reason.clone(),
         message: condition.message.clone(),
         observed_generation: condition.observed_generation.unwrap_or_default(),
-        last_transition_unix_ns: system_ns(SystemTime::from(
-            condition.last_transition_time.to_system_time(),
-        )),
+        last_transition_unix_ns: system_ns(condition.last_transition_time.to_system_time()),
     }
 }
