@@ -214,11 +214,6 @@ impl Capability {
         }
     }
 
-    /// The value in words, such as `ipv4/unicast`; empty where there is nothing but the code.
-    pub fn value_text(&self) -> String {
-        crate::describe::capability_value(self)
-    }
-
     /// Reads the value of a capability.
     pub fn decode(code: u8, data: &[u8]) -> Self {
         Self::decode_known(code, data).unwrap_or_else(|| Capability::Unknown {

@@ -24,7 +24,7 @@ use crate::update::UpdateView;
 mod hex;
 mod text;
 
-pub(crate) use text::capability_value;
+pub use text::capability_value;
 mod update;
 
 pub use hex::{HexError, parse_hex};

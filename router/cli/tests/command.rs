@@ -87,13 +87,6 @@ impl bgp_server::Bgp for Fixed {
         )];
         Ok(Response::new(PeerActionResponse { done }))
     }
-
-    async fn set_recording(
-        &self,
-        _: Request<SetRecordingRequest>,
-    ) -> Result<Response<SetRecordingResponse>, RpcStatus> {
-        Err(RpcStatus::unimplemented("not asked for by this program"))
-    }
 }
 
 /// The server, alive until it is dropped.

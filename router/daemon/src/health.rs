@@ -50,7 +50,7 @@ impl Report {
     fn issue(
         &mut self,
         severity: Health,
-        component: &str,
+        (component, code): (&str, &str),
         object: String,
         message: String,
         next: String,
@@ -61,6 +61,7 @@ impl Report {
             object,
             message,
             next_command: next,
+            code: code.to_owned(),
             ..Default::default()
         });
     }
@@ -96,7 +97,7 @@ fn resources(parts: &Parts, report: &mut Report) {
         };
         report.issue(
             Health::Warning,
-            "resources",
+            ("resources", "CW0601"),
             file.path.display().to_string(),
             format!("{message}{}", errors.join("; ")),
             format!("causeway config check {}", file.path.display()),
@@ -106,7 +107,7 @@ fn resources(parts: &Parts, report: &mut Report) {
         let next = "causeway resources".to_owned();
         report.issue(
             Health::Error,
-            "resources",
+            ("resources", ""),
             String::new(),
             failure.clone(),
             next,
@@ -139,7 +140,7 @@ async fn bgp(parts: &Parts, report: &mut Report) {
         };
         report.issue(
             Health::Warning,
-            "bgp",
+            ("bgp", &peer.down_code),
             format!(
                 "peer {}/{} ({})",
                 peer.instance, peer.name, peer.peer_address
@@ -152,7 +153,7 @@ async fn bgp(parts: &Parts, report: &mut Report) {
         for (address, error) in &instance.listen_failures {
             report.issue(
                 Health::Error,
-                "bgp",
+                ("bgp", ""),
                 format!("instance {}", instance.config.name()),
                 format!("cannot listen on {address}: {error}; tried again every 5 s"),
                 "causeway bgp peers".to_owned(),
@@ -180,7 +181,7 @@ async fn bgp(parts: &Parts, report: &mut Report) {
 }
 
 async fn routes(parts: &Parts, report: &mut Report) {
-    let Some((summary, failures, held_back)) = parts
+    let Some((summary, failures, unresolved, held_back)) = parts
         .routes
         .ask(|view| {
             let failures: Vec<(String, String)> = view
@@ -189,18 +190,36 @@ async fn routes(parts: &Parts, report: &mut Report) {
                 .take(10)
                 .map(|(key, failure)| (key.prefix.to_string(), failure.last_error.clone()))
                 .collect();
-            let held_back = view
+            let held_back: Vec<_> = view
                 .rib
                 .routes()
                 .filter(|(_, chosen)| chosen.is_none())
-                .count();
-            (view.reconciler.summary(), failures, held_back)
+                .map(|(key, _)| *key)
+                .collect();
+            // Connected and own prefixes are held back on purpose; a next hop without a way is not.
+            let unresolved: Vec<String> = held_back
+                .iter()
+                .take(100)
+                .filter(|key| {
+                    let candidates = view.rib.explain(key).candidates;
+                    candidates
+                        .iter()
+                        .any(|c| c.verdict == router_rib::Verdict::Unresolved)
+                })
+                .map(|key| key.prefix.to_string())
+                .collect();
+            (
+                view.reconciler.summary(),
+                failures,
+                unresolved,
+                held_back.len(),
+            )
         })
         .await
     else {
         report.issue(
             Health::Error,
-            "routes",
+            ("routes", ""),
             String::new(),
             "the thread of the routes has ended; routes stay as they are".to_owned(),
             "restart causewayd; its log says why".to_owned(),
@@ -208,10 +227,23 @@ async fn routes(parts: &Parts, report: &mut Report) {
         report.component("routes", "stopped".to_owned(), "causeway fib", &[]);
         return;
     };
+    if let Some(first) = unresolved.first() {
+        let count = match unresolved.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        report.issue(
+            Health::Warning,
+            ("routes", "CW0302"),
+            format!("{first}{count}"),
+            "not in the kernel: there is no way to the next hop".to_owned(),
+            format!("causeway fib explain {first}"),
+        );
+    }
     for (prefix, error) in failures {
         report.issue(
             Health::Error,
-            "routes",
+            ("routes", "CW0301"),
             prefix.clone(),
             format!("the kernel refuses it: {error}; tried again"),
             format!("causeway fib explain {prefix}"),
@@ -250,7 +282,7 @@ async fn pods(parts: &Parts, report: &mut Report) {
             let next = "causeway pods".to_owned();
             report.issue(
                 Health::Error,
-                "pods",
+                ("pods", "CW0402"),
                 String::new(),
                 failure.to_string(),
                 next,
@@ -262,7 +294,7 @@ async fn pods(parts: &Parts, report: &mut Report) {
     if let Some(failure) = &status.not_ready {
         report.issue(
             Health::Warning,
-            "pods",
+            ("pods", ""),
             String::new(),
             format!("a new pod would be refused: {failure}"),
             "causeway pods".to_owned(),
@@ -273,7 +305,7 @@ async fn pods(parts: &Parts, report: &mut Report) {
             let pod = view.endpoint.pod.as_ref().map(ToString::to_string);
             report.issue(
                 Health::Error,
-                "pods",
+                ("pods", "CW0402"),
                 pod.unwrap_or_else(|| view.endpoint.attachment.to_string()),
                 problem.clone(),
                 "causeway pods".to_owned(),
@@ -301,7 +333,7 @@ fn datapath(parts: &Parts, report: &mut Report) {
                 {
                     report.issue(
                         Health::Warning,
-                        "datapath",
+                        ("datapath", "CW0502"),
                         format!("map {}", map.name),
                         format!("{entries} of {} entries are used", map.max_entries),
                         "causeway datapath maps".to_owned(),
@@ -318,7 +350,13 @@ fn datapath(parts: &Parts, report: &mut Report) {
         }
         Err(error) => {
             let next = "causeway datapath".to_owned();
-            report.issue(Health::Error, "datapath", String::new(), error, next);
+            report.issue(
+                Health::Error,
+                ("datapath", "CW0501"),
+                String::new(),
+                error,
+                next,
+            );
             report.component(
                 "datapath",
                 "not loaded".to_owned(),

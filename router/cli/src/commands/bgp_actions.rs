@@ -18,8 +18,6 @@ pub(crate) async fn refresh(connection: &Connection, args: &RefreshArgs) -> Resu
     let request = RefreshPeerRequest {
         instance: peer.instance,
         peer: peer.name,
-        outbound: false,
-        family: None,
     };
     let answer = connection.bgp().refresh_peer(request).await;
     let answer = answer.map_err(|s| Failure::from_status("cannot refresh the routes", &s))?;
@@ -37,7 +35,6 @@ pub(crate) async fn reset(connection: &Connection, args: &ResetArgs) -> Result<V
     let request = ResetPeerRequest {
         instance: peer.instance,
         peer: peer.name,
-        message: String::new(),
     };
     let answer = connection.bgp().reset_peer(request).await;
     let answer = answer.map_err(|s| Failure::from_status("cannot reset the session", &s))?;

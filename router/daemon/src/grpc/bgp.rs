@@ -6,8 +6,9 @@ use std::time::{Instant, SystemTime};
 use bgp_config::SessionStatus;
 use bgp_core::config::{ConnectMode, ImportMode, ImportPolicy, InstanceName, PeerConfig, PeerName};
 use bgp_core::fsm::State;
-use bgp_core::peer::{ErrorTreatment, MessageCounts, NotificationRecord};
+use bgp_core::peer::{DownReason, ErrorTreatment, MessageCounts, NotificationRecord};
 use bgp_io::{InstanceSnapshot, PeerReport, Reset};
+use bgp_wire::describe::capability_value;
 use bgp_wire::{AttributeCode, Capability};
 use router_api::v1alpha1 as api;
 use router_resources::kinds::PeeringState;
@@ -57,11 +58,6 @@ impl api::bgp_server::Bgp for Service {
         request: Request<api::RefreshPeerRequest>,
     ) -> Result<Response<api::PeerActionResponse>, Status> {
         let request = request.into_inner();
-        if request.outbound {
-            return Err(Status::unimplemented(
-                "routes are sent again when the neighbour asks for them (RFC 2918): ask there",
-            ));
-        }
         self.act(
             &request.instance,
             &request.peer,
@@ -83,15 +79,6 @@ impl api::bgp_server::Bgp for Service {
             "session reset",
         )
         .await
-    }
-
-    async fn set_recording(
-        &self,
-        _: Request<api::SetRecordingRequest>,
-    ) -> Result<Response<api::SetRecordingResponse>, Status> {
-        Err(Status::unimplemented(
-            "a recording must begin with the speaker: start causewayd with --record FILE",
-        ))
     }
 }
 
@@ -156,6 +143,7 @@ pub async fn peers(parts: &Parts) -> Vec<api::BgpPeer> {
             peer_address: skipped.address.clone().unwrap_or_default(),
             session_state: api::SessionState::Idle.into(),
             down_reason: skipped.why.clone(),
+            down_code: "CW0201".to_owned(),
             ..Default::default()
         });
     }
@@ -255,6 +243,11 @@ fn peer(delivered: &Delivered, instance: &InstanceSnapshot, report: &PeerReport)
         last_notification_received: session.notification_received.as_ref().map(notification),
         down_reason,
         down_hint,
+        down_code: session
+            .down
+            .as_ref()
+            .map_or("", DownReason::code)
+            .to_owned(),
         history: session
             .history
             .iter()
@@ -389,7 +382,7 @@ fn capability(capability: &Capability) -> api::Capability {
         name: Capability::name_of(capability.code())
             .unwrap_or("unknown")
             .to_owned(),
-        value: capability.value_text(),
+        value: capability_value(capability),
     }
 }
 

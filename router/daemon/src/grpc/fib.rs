@@ -225,10 +225,42 @@ fn reason(candidate: &router_rib::CandidateReport) -> String {
 
 fn explain(view: &View<'_>, table: TableId, wanted: Wanted) -> api::ExplainRouteResponse {
     let names = names(view);
+    // A longer foreign route decides for an address, whatever this daemon wrote around it.
+    let longer = match &wanted {
+        Wanted::Prefix(_) => None,
+        Wanted::Address(address) => view.rib.topology().lookup(table, *address, None),
+    };
     let key = match wanted {
         Wanted::Prefix(prefix) => Some(RouteKey { table, prefix }),
         Wanted::Address(address) => view.rib.lookup(table, address),
     };
+    if let Some(foreign) = longer
+        && key.is_none_or(|key| foreign.key.prefix.prefix_len() > key.prefix.prefix_len())
+    {
+        let ways: Vec<String> = foreign
+            .next_hops
+            .iter()
+            .map(|hop| {
+                let hop = next_hop(&names, hop);
+                let via = if hop.via.is_empty() {
+                    String::new()
+                } else {
+                    format!(" via {}", hop.via)
+                };
+                format!("{via} dev {}", hop.device)
+            })
+            .collect();
+        return api::ExplainRouteResponse {
+            prefix: foreign.key.prefix.to_string(),
+            verdict: format!(
+                "a route that is not of BGP is the longest match and is used: {} proto {}{}",
+                foreign.key.prefix,
+                foreign.protocol,
+                ways.join(",")
+            ),
+            ..Default::default()
+        };
+    }
     let Some(key) = key else {
         return api::ExplainRouteResponse {
             verdict: "no route of this daemon leads there; `ip route get` shows what the kernel \
