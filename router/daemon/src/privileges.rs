@@ -24,10 +24,6 @@ pub const KEPT: &[(Capability, &str)] = &[
         Capability::CAP_SYS_ADMIN,
         "entering a pod's network namespace, mounting bpffs",
     ),
-    (
-        Capability::CAP_DAC_OVERRIDE,
-        "opening a pod's network namespace another user made",
-    ),
 ];
 
 /// Keeps [`KEPT`] (what of it the process has) and drops all other capabilities.

@@ -190,12 +190,7 @@ async fn serve(
     };
     tokio::spawn(prune);
     if let Some(every) = readiness::alive_interval() {
-        tokio::spawn(async move {
-            loop {
-                readiness::alive();
-                tokio::time::sleep(every).await;
-            }
-        });
+        tokio::spawn(watch_over(parts.clone(), every));
     }
     readiness::ready("serving");
     tracing::info!(took = ?started.elapsed(), "ready");
@@ -230,6 +225,22 @@ async fn stop_reason(parts: &Parts) -> StopReason {
         StopReason::Shutdown {
             message: "causewayd stops".to_owned(),
         }
+    }
+}
+
+/// Tells the service manager that the daemon is alive, as long as the threads that matter answer: a
+/// daemon that hangs is to be restarted.
+async fn watch_over(parts: Parts, every: Duration) {
+    loop {
+        let answers = async {
+            parts.routes.ask(|_| ()).await;
+            parts.speaker.snapshot().await;
+        };
+        match tokio::time::timeout(every, answers).await {
+            Ok(()) => readiness::alive(),
+            Err(_) => tracing::error!("routes or sessions do not answer"),
+        }
+        tokio::time::sleep(every / 2).await;
     }
 }
 
