@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is written for users is true: links lead somewhere, commands parse, manifests are accepted.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use harness::root;
+use router_resources::check;
+
+/// A block between fences, with the line it begins on.
+struct Block {
+    language: String,
+    line: usize,
+    text: String,
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() -> Result<()> {
+    let mut broken = Vec::new();
+    let mut links = 0;
+    for page in pages()? {
+        let text = fs::read_to_string(&page)?;
+        let folder = page.parent().context("a page lies in a folder")?;
+        for target in links_of(&text) {
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() {
+                page.clone()
+            } else {
+                folder.join(file)
+            };
+            if !path.exists() {
+                broken.push(format!("{}: {target}", page.display()));
+            } else if !anchor.is_empty() {
+                let headings = fs::read_to_string(&path)?;
+                if !headings.lines().any(|line| anchor_of(line) == anchor) {
+                    broken.push(format!("{}: {target}: no such heading", page.display()));
+                }
+            }
+        }
+    }
+    ensure!(links > 20, "only {links} links found");
+    ensure!(broken.is_empty(), "{}", broken.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn the_summary_lists_every_page_of_the_guide() -> Result<()> {
+    let guide = root()?.join("docs/guide/src");
+    let summary = fs::read_to_string(guide.join("SUMMARY.md"))?;
+    let listed = links_of(&summary);
+    for page in markdown_in(&guide)? {
+        let name = page.file_name().context("a file")?.to_string_lossy();
+        ensure!(
+            name == "SUMMARY.md" || listed.contains(&name.as_ref()),
+            "SUMMARY.md lacks {name}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_command_shown_parses() -> Result<()> {
+    let causeway = program()?;
+    let mut refused = Vec::new();
+    let mut commands = 0;
+    for page in pages()? {
+        for words in commands_of(&fs::read_to_string(&page)?) {
+            commands += 1;
+            // Everything but the help is parsed first, so that a flag nobody knows is refused too;
+            // the socket that is not there keeps the command from doing anything.
+            let mut command = Command::new(&causeway);
+            command.args(&words).arg("--help");
+            let output = command
+                .output()
+                .with_context(|| format!("cannot run {}", causeway.display()))?;
+            let shown = String::from_utf8_lossy(&output.stdout);
+            let nouns: Vec<&str> = words
+                .iter()
+                .map(String::as_str)
+                .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()))
+                .collect();
+            let noun = nouns.first().copied().unwrap_or_default();
+            let is_of_noun = shown
+                .lines()
+                .any(|line| line.contains(&format!("Usage: causeway {noun}")));
+            if !output.status.success() || !is_of_noun {
+                refused.push(format!(
+                    "{}: causeway {}: {}",
+                    page.display(),
+                    words.join(" "),
+                    String::from_utf8_lossy(&output.stderr)
+                ));
+            }
+            for flag in words.iter().filter(|word| word.starts_with("--")) {
+                let name = flag.split('=').next().unwrap_or(flag);
+                if !shown.contains(name) {
+                    refused.push(format!(
+                        "{}: causeway {}: no {name} in its help",
+                        page.display(),
+                        words.join(" ")
+                    ));
+                }
+            }
+        }
+    }
+    ensure!(commands > 30, "only {commands} commands found");
+    ensure!(refused.is_empty(), "{}", refused.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_manifest_shown_is_accepted() -> Result<()> {
+    let folder = env::temp_dir().join(format!("causeway-docs-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let outcome = manifests(&folder);
+    fs::remove_dir_all(&folder)?;
+    outcome
+}
+
+fn manifests(folder: &Path) -> Result<()> {
+    let mut refused = Vec::new();
+    let mut found = 0;
+    for page in pages()? {
+        for block in blocks_of(&fs::read_to_string(&page)?) {
+            if block.language != "yaml" || !block.text.contains("apiVersion:") {
+                continue;
+            }
+            found += 1;
+            let file = folder.join(format!("{found}.yaml"));
+            fs::write(&file, &block.text)?;
+            for finding in check::check(&[file]).diagnostics {
+                refused.push(format!("{}:{}: {finding}", page.display(), block.line));
+            }
+        }
+    }
+    ensure!(found >= 3, "only {found} manifests found");
+    ensure!(refused.is_empty(), "{}", refused.join("\n"));
+    Ok(())
+}
+
+/// The pages for users and contributors.
+fn pages() -> Result<Vec<PathBuf>> {
+    let root = root()?;
+    let mut pages = vec![];
+    for folder in [
+        root.clone(),
+        root.join("docs/guide/src"),
+        root.join("docs/decisions"),
+    ] {
+        pages.extend(markdown_in(&folder)?);
+    }
+    ensure!(pages.len() > 10, "only {} pages found", pages.len());
+    Ok(pages)
+}
+
+fn markdown_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Targets of `[text](target)` outside of blocks.
+fn links_of(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut is_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        } else if !is_code {
+            for part in line.split("](").skip(1) {
+                found.extend(part.split_once(')').map(|(target, _)| target));
+            }
+        }
+    }
+    found
+}
+
+/// What a heading is called in links: lower case, hyphens for blanks, no punctuation.
+fn anchor_of(line: &str) -> String {
+    let Some(title) = line.strip_prefix('#') else {
+        return String::new();
+    };
+    title
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-')
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+fn blocks_of(text: &str) -> Vec<Block> {
+    let mut found = Vec::new();
+    let mut open: Option<Block> = None;
+    for (index, line) in text.lines().enumerate() {
+        match (line.trim_start().strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => found.extend(open.take()),
+            (Some(language), None) => {
+                open = Some(Block {
+                    language: language.to_owned(),
+                    line: index + 1,
+                    text: String::new(),
+                });
+            }
+            (None, Some(block)) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// Arguments of every `causeway` shown: after a prompt in a console block, or whole in back quotes.
+/// A command that ends in a placeholder or an ellipsis is taken up to there.
+fn commands_of(text: &str) -> Vec<Vec<String>> {
+    let mut lines: Vec<String> = Vec::new();
+    for block in blocks_of(text).iter().filter(|b| b.language == "console") {
+        let shown = block.text.lines().filter_map(|l| l.strip_prefix("$ "));
+        lines.extend(shown.map(str::to_owned));
+    }
+    let mut is_code = false;
+    let mut prose = String::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        } else if !is_code {
+            prose.push_str(line);
+            prose.push(' ');
+        }
+    }
+    lines.extend(prose.split('`').skip(1).step_by(2).map(str::to_owned));
+    let ends = ["#", "|", ">", "&&", ";"];
+    lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("causeway "))
+        .map(|rest| {
+            rest.split_whitespace()
+                .take_while(|word| !ends.contains(word))
+                .filter(|word| !word.starts_with(['<', '…']))
+                .map(str::to_owned)
+                .collect()
+        })
+        .collect()
+}
