@@ -49,6 +49,11 @@ const IDLE_HOLD_FIRST: Duration = Duration::from_secs(1);
 /// `DampPeerOscillations` leaves the function to the implementation.
 const IDLE_HOLD_CAP: Duration = Duration::from_secs(30);
 
+/// A pause with no more than this left is ended by a call: the neighbour has decided to try again,
+/// and two sides that pause and refuse each other in turn would not meet. Longer ones follow
+/// repeated errors and stand. Deviation: RFC 4271 §8.2.2 refuses every call in Idle.
+const IDLE_HOLD_ENDED_BY_CALL: Duration = Duration::from_secs(4);
+
 /// The pause after too many routes, here or there: they do not become fewer by trying again.
 const IDLE_HOLD_PREFIX_LIMIT: Duration = Duration::from_secs(300);
 
@@ -637,3 +642,6 @@ impl Peer {
             .find(|connection| connection.state() == State::Established)
     }
 }
+
+#[cfg(test)]
+mod tests;

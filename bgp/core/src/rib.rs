@@ -23,7 +23,7 @@
 //! for each neighbour whose transport has room, [`Rib::poll_transmit`], each until there is
 //! nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
-//! [`export`], after which only prefixes are remembered for it.
+//! a mebibyte, after which only prefixes are remembered for it.
 //!
 //! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456 §9 (tie-breaks only);
 //! RFC 4724 §4.2 (keeping routes of a neighbour that restarts); RFC 2918. Add-path and route
@@ -65,7 +65,8 @@ use crate::serial;
 pub enum RibInput {
     /// The configuration of the instance.
     Configure(Box<InstanceConfig>),
-    /// All local routes, in place of those before.
+    /// All local routes, in place of those before. End-of-RIB is sent to nobody before this came
+    /// once: until then what neighbours were sent is not all (RFC 4724 §4.1).
     LocalRoutes(LocalRoutes),
     /// What is known about next hops; those not named stay as they are.
     NextHops(Vec<NextHopState>),
@@ -179,6 +180,10 @@ struct Path {
 #[derive(Clone, Debug)]
 enum Paths {
     One(Path),
+    #[expect(
+        clippy::box_collection,
+        reason = "a bare Vec would make every destination larger"
+    )]
     Many(Box<Vec<Path>>),
 }
 
@@ -430,6 +435,7 @@ impl Rib {
             }
         }
         self.exports.set_local_routes(&self.locals, &self.ids);
+        self.exports.locals_are_known();
     }
 
     /// Notes that the use of a destination has changed.

@@ -10,14 +10,18 @@ use super::connection::{Agreed, Connection, LARGE_HOLD, Phase};
 use super::open::{self, Negotiated, OpenStyle};
 use super::reason::{DownReason, FailureKind, NotificationText, TransportFailure};
 use super::{
-    CloseHow, ConnId, Direction, IDLE_HOLD_CAP, IDLE_HOLD_PREFIX_LIMIT, Outgoing, Peer, PeerOutput,
-    SessionAddresses,
+    CloseHow, ConnId, Direction, IDLE_HOLD_CAP, IDLE_HOLD_ENDED_BY_CALL, IDLE_HOLD_FIRST,
+    IDLE_HOLD_PREFIX_LIMIT, Outgoing, Peer, PeerOutput, SessionAddresses,
 };
 use super::{Event, Notice, Reaction, State, react};
 use crate::config::ConnectMode;
 use crate::peer::status::NotificationRecord;
 use crate::peer::update;
 use crate::routes::RouteChange;
+
+/// A call this soon after the session came up is the neighbour's half of dialling at the same time
+/// and no sign of its restart. Arbitrary: twice the default connect retry time.
+const LATE_CALL: Duration = Duration::from_secs(10);
 
 impl Direction {
     fn other(self) -> Direction {
@@ -49,15 +53,26 @@ impl Peer {
     }
 
     pub(super) fn called(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
-        let idle = matches!(self.outgoing, Outgoing::Idle { .. });
-        if idle || self.config.connect == ConnectMode::Active {
+        let refused = match self.outgoing {
+            Outgoing::Idle { restart_at: None } => true,
+            Outgoing::Idle {
+                restart_at: Some(at),
+            } => at > now + IDLE_HOLD_ENDED_BY_CALL,
+            Outgoing::Active { .. } | Outgoing::Connect { .. } | Outgoing::Up(_) => false,
+        };
+        if refused || self.config.connect == ConnectMode::Active {
             self.refuse_call(conn, ErrorKind::CONNECTION_REJECTED);
             return;
         }
         if let Some(up) = self.established() {
-            let restarts = up
-                .negotiated()
-                .is_some_and(|n| n.graceful_restart.is_some());
+            let settled = self
+                .record
+                .established_at
+                .is_some_and(|at| now >= at + LATE_CALL);
+            let restarts = settled
+                && up
+                    .negotiated()
+                    .is_some_and(|n| n.graceful_restart.is_some());
             let direction = up.conn.direction;
             if !restarts {
                 self.refuse_call(conn, ErrorKind::CONNECTION_COLLISION);
@@ -81,6 +96,9 @@ impl Peer {
         } else if self.incoming.is_some() {
             // The neighbour gave the first one up, or it would not call again.
             self.drop_connection(Direction::Incoming, None, &DownReason::Collision);
+        }
+        if let Outgoing::Idle { .. } = self.outgoing {
+            self.outgoing = Outgoing::Active { retry_at: None };
         }
         self.send_open(conn, addresses, now);
         self.note(Event::TcpConnectionConfirmed, now);
@@ -483,7 +501,7 @@ impl Peer {
         }
         self.record.failed(reason.clone(), now);
         self.vacate(direction, notification, &reason);
-        let retries = react(state, event) == Reaction::WaitForRetry;
+        let retries = react(state, event) == Reaction::WaitForRetry || asks_to_wait(&reason);
         match (&self.outgoing, &self.incoming) {
             // The other connection goes on.
             (Outgoing::Up(_), _) | (_, Some(_)) => {}
@@ -508,13 +526,18 @@ impl Peer {
     }
 
     fn pause_after(&mut self, reason: &DownReason) -> Duration {
-        let pause = self.next_pause();
         match reason {
             // RFC 4486 §4: maximum number of prefixes reached, at the neighbour.
             DownReason::NotificationReceived(text) if (text.code, text.subcode) == (6, 1) => {
                 IDLE_HOLD_PREFIX_LIMIT
             }
-            _ => pause,
+            // RFC 4486 §4, administrative reset to collision: nothing is wrong with the session.
+            DownReason::NotificationReceived(text)
+                if text.code == 6 && (4..=7).contains(&text.subcode) =>
+            {
+                self.jitter.spread(IDLE_HOLD_FIRST)
+            }
+            _ => self.next_pause(),
         }
     }
 
@@ -625,6 +648,17 @@ impl Peer {
             how: CloseHow::AfterSending,
         });
     }
+}
+
+/// Whether the neighbour has nothing against the session but is not ready for this connection:
+/// Connection Rejected and Connection Collision Resolution (RFC 4486 §4).
+///
+/// Deviation: RFC 4271 §8.2.2 goes to Idle after any NOTIFICATION. Two ends that both pause in
+/// Idle, where calls are refused, would refuse each other in turns and hardly ever meet; in Active
+/// the one that pauses takes the other's call.
+fn asks_to_wait(reason: &DownReason) -> bool {
+    matches!(reason, DownReason::NotificationReceived(text)
+        if text.code == 6 && matches!(text.subcode, 5 | 7))
 }
 
 /// The FSM error of a state (RFC 6608 §3).

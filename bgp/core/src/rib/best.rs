@@ -160,3 +160,6 @@ fn drop_losers(
         stays
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,8 @@ type View = BTreeMap<IpNet, ExportAttributes>;
 pub(super) struct Exports {
     local_asn: Asn,
     transit: bool,
+    /// Whether local routes were given once, so that a dump of them is complete.
+    locals_known: bool,
     groups: BTreeMap<u32, Group>,
     next_group: u32,
     members: BTreeMap<PeerId, Member>,
@@ -71,6 +73,7 @@ impl Default for Exports {
         Exports {
             local_asn: Asn(0),
             transit: false,
+            locals_known: false,
             groups: BTreeMap::new(),
             next_group: 0,
             members: BTreeMap::new(),
@@ -238,6 +241,41 @@ impl Exports {
         self.members.insert(id, member);
     }
 
+    /// Has End-of-RIB sent from now on.
+    pub(super) fn locals_are_known(&mut self) {
+        self.locals_known = true;
+    }
+
+    /// What is announced to a neighbour that is up has to be announced differently: all of it is
+    /// sent again, and what waits stays in its place.
+    pub(super) fn rejoin(
+        &mut self,
+        id: PeerId,
+        session: &SessionInfo,
+        config: &BTreeMap<Family, FamilyConfig>,
+    ) {
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
+        let group = self.groups.get(&member.group);
+        let sent: Vec<IpNet> = group
+            .into_iter()
+            .flat_map(|group| group.adj_out.iter().map(|(prefix, _)| prefix))
+            .collect();
+        let Some(old) = self.members.remove(&id) else {
+            return;
+        };
+        self.leave_group(id, old.group);
+        self.join(id, session, config);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.behind.extend(old.behind);
+            member.behind.extend(sent);
+            member.end_of_rib = old.end_of_rib;
+            member.queue = old.queue;
+            member.queued_bytes = old.queued_bytes;
+        }
+    }
+
     pub(super) fn leave(&mut self, id: PeerId) {
         let Some(member) = self.members.remove(&id) else {
             return;
@@ -337,7 +375,7 @@ impl Exports {
                 .into_iter()
                 .for_each(|segment| member.push(segment));
         }
-        if member.queue.is_empty() && member.behind.is_empty() {
+        if self.locals_known && member.queue.is_empty() && member.behind.is_empty() {
             let mut bytes = Vec::new();
             let due = std::mem::take(&mut member.end_of_rib);
             let updates = due.len() as u32;
@@ -388,6 +426,15 @@ impl Exports {
 
     pub(super) fn groups(&self) -> usize {
         self.groups.len()
+    }
+
+    fn leave_group(&mut self, id: PeerId, number: u32) {
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.members.remove(&id);
+            if group.members.is_empty() {
+                self.groups.remove(&number);
+            }
+        }
     }
 
     fn split(&mut self, number: u32, view: Arc<View>, members: Vec<PeerId>) {

@@ -48,7 +48,17 @@ impl Rib {
             };
             let stricter = neighbour.families != *peer.families()
                 || neighbour.allow_own_as > peer.allow_own_as;
+            let next_hops_differ = peer.families().iter().any(|(family, new)| {
+                let old = neighbour.families.get(family);
+                old.is_some_and(|old| old.next_hop != new.next_hop)
+            });
             neighbour.families = peer.families().clone();
+            if next_hops_differ
+                && neighbour.up
+                && let Some(session) = &neighbour.session
+            {
+                self.exports.rejoin(id, session, &neighbour.families);
+            }
             neighbour.allow_own_as = peer.allow_own_as;
             if stricter {
                 neighbour.over_limit.clear();

@@ -179,7 +179,7 @@ impl Node {
             if let Some(report) = report.clone().filter(&condition) {
                 return report;
             }
-            assert!(Instant::now() < limit, "not in time: {what}: {report:#?}");
+            assert!(Instant::now() < limit, "not in time: {what}: {report:?}");
             pause().await;
         }
     }
@@ -195,8 +195,14 @@ impl Node {
     /// Waits until this is among the reasons why the session was down.
     pub(crate) async fn until_down(&self, peer: &str, words: &str) -> PeerSnapshot {
         let down = |report: &PeerReport| {
-            let last = report.session.last_error.as_ref();
-            last.is_some_and(|(_, reason)| reason.to_string().contains(words))
+            let last = report.session.last_error.iter().map(|(_, reason)| reason);
+            let before = report
+                .session
+                .history
+                .iter()
+                .filter_map(|c| c.reason.as_ref());
+            last.chain(before)
+                .any(|reason| reason.to_string().contains(words))
         };
         self.until(peer, words, down).await.session
     }
