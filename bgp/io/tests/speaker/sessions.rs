@@ -9,7 +9,7 @@ use bgp_io::{Reset, RouteEvent};
 use bgp_wire::{Community, LargeCommunity};
 use router_types::{Asn, Family, RouteSource};
 
-use crate::node::{Node, counts, pair, until};
+use crate::node::{Node, counts, next_hop, pair, until};
 
 #[tokio::test]
 async fn sessions_come_up_whoever_dials() {
@@ -68,7 +68,7 @@ async fn routes_carry_communities_and_internal_ones_their_preference() {
             .routes(RouteTable::Received("peer".into()), Family::IPV4_UNICAST)
             .await;
         let route = &received[0];
-        assert_eq!(route.next_hop, Some(left.ip));
+        assert_eq!(route.next_hop, Some(next_hop(left.ip).into()));
         let attributes = route.attributes.as_ref().unwrap();
         assert_eq!(
             attributes.communities,
