@@ -90,7 +90,7 @@ fn compile(programs: &Path, target_dir: &Path) -> Result<PathBuf, String> {
             .env("PATH", &path)
             .env("RUSTC", &rustc)
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"))
+            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(programs))
             .args([
                 "build",
                 "--locked",
@@ -118,6 +118,16 @@ fn compile(programs: &Path, target_dir: &Path) -> Result<PathBuf, String> {
         }
     }
     Err(failure)
+}
+
+/// The flags as cargo takes them. Source paths in line information are relative to the checkout,
+/// so that the object does not depend on where it was built.
+fn rustflags(programs: &Path) -> String {
+    let checkout = programs.join("../..");
+    let checkout = checkout.canonicalize().unwrap_or(checkout);
+    let remap = format!("--remap-path-prefix={}=causeway", checkout.display());
+    let flags: Vec<&str> = RUSTFLAGS.into_iter().chain([remap.as_str()]).collect();
+    flags.join("\x1f")
 }
 
 /// Compilers that have their library sources, best first.

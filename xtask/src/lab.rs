@@ -2,6 +2,8 @@
 //! `cargo xtask lab`: topologies on this machine.
 
 use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
     path::Path,
     process::{Command, ExitCode},
 };
@@ -64,14 +66,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
         }
         Verb::Exec { lab, node, command } => return exec(Lab::find(lab)?.get(node)?, command),
-        Verb::Status { lab: Some(lab) } => status(&Lab::find(lab)?),
+        Verb::Status { lab: Some(lab) } => status(&Lab::find(lab)?)?,
         Verb::Status { lab: None } => {
             let names = lab_runner::recorded();
             if names.is_empty() {
                 println!("no lab is up; `cargo xtask lab up fabric` brings one up");
             }
             for name in names {
-                status(&Lab::find(&name)?);
+                status(&Lab::find(&name)?)?;
             }
         }
         Verb::Restart { lab, node } => {
@@ -104,7 +106,7 @@ fn up(topology: &str, suffix: Option<&str>, no_build: bool) -> Result<()> {
     let mut options = Options::detached();
     options.suffix = suffix.map(str::to_owned);
     let lab = Lab::up(&file, &options, |step| println!("{step}"))?;
-    status(&lab);
+    status(&lab)?;
     println!(
         "next: cargo xtask lab exec {0} <node> <command>; cargo xtask lab down {0}",
         lab.name()
@@ -141,7 +143,17 @@ fn exec(node: &Node, command: &[String]) -> Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-fn status(lab: &Lab) {
+/// Shows the lab's table. A reader that has seen enough (`| head`) is no error.
+fn status(lab: &Lab) -> Result<()> {
+    match std::io::stdout().write_all(table(lab).as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn table(lab: &Lab) -> String {
     let state = match (lab.is_complete(), lab.nodes().all(Node::is_alive)) {
         (true, true) => "up",
         (true, false) => "nodes are missing",
@@ -151,12 +163,13 @@ fn status(lab: &Lab) {
         Lifetime::Detached => "",
         Lifetime::Attached => ", ends with the process that made it",
     };
-    println!(
-        "lab {}: {state}{lifetime} ({})",
+    let mut text = format!(
+        "lab {}: {state}{lifetime} ({})\n",
         lab.name(),
         lab.topology_file().display()
     );
-    println!("  {:<12} {:>8}  MAIN PROCESS", "NODE", "PID");
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "  {:<12} {:>8}  MAIN PROCESS", "NODE", "PID");
     for node in lab.nodes() {
         let main = match (
             node.is_alive(),
@@ -172,6 +185,7 @@ fn status(lab: &Lab) {
             ),
             (true, true, Some(process)) => format!("running, pid {}", process.pid),
         };
-        println!("  {:<12} {:>8}  {main}", node.name(), node.pid());
+        let _ = writeln!(text, "  {:<12} {:>8}  {main}", node.name(), node.pid());
     }
+    text
 }

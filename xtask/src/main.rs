@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask`: what one does with a checkout besides building it.
 
+mod bench;
+mod crds;
+mod demo;
 mod lab;
 mod setup;
 mod suite;
@@ -25,17 +28,26 @@ struct Arguments {
 enum Task {
     /// Install what building, testing and the lab need; safe to run twice.
     Setup(setup::Arguments),
+    /// Show the main job: two nodes, a real fabric, pods that talk through it.
+    Demo(demo::Arguments),
     /// Run topologies of lab/containerlab on this machine, without Docker.
     Lab(lab::Arguments),
     /// Run every check and test, and count them.
     Test(suite::Arguments),
+    /// Measure speed, beside the rival and in one run.
+    Bench(bench::Arguments),
+    /// Write deploy/crds from the types that read the resources.
+    Crds,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Lab(arguments) => lab::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => suite::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Crds => crds::run(),
     };
     match result {
         Ok(code) => code,

@@ -14,8 +14,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use lab_runner::preflight::{find_program, is_root};
 
+use crate::setup;
+
 /// Version of cargo-deny that is installed where there is none.
-const CARGO_DENY: &str = "0.20";
+const CARGO_DENY: &str = "~0.20";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -110,6 +112,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     );
     let root = crate::root()?;
     let start = Instant::now();
+    println!("== setup");
+    setup::prepare(&setup::Arguments::default())?;
     let mut total = Counts::default();
     let mut failed_stages = Vec::new();
     for stage in STAGES {
@@ -139,12 +143,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !failed_stages.is_empty() {
         println!("failed: {}", failed_stages.join(", "));
     }
+    println!("took {} s", start.elapsed().as_secs());
     println!(
-        "{} passed, {} failed, {} skipped ({} s)",
-        total.passed,
-        total.failed,
-        total.skipped,
-        start.elapsed().as_secs()
+        "{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
     );
     Ok(if total.failed == 0 {
         ExitCode::SUCCESS

@@ -72,7 +72,7 @@ impl<'a> Advertisements<'a> {
                 "the advertisements selector of family {family} matches the labels of no \
                  CiliumBGPAdvertisement"
             );
-            statements.problem(key, condition_type::NOTHING_ADVERTISED, "NoMatch", message);
+            statements.problem(key, condition_type::NOT_ADVERTISED, "NoMatch", message);
         }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Advertisements<'a> {
                          spec.podCIDRs of its Node object",
                         self.facts.name
                     );
-                    let kind = condition_type::NOTHING_ADVERTISED;
+                    let kind = condition_type::NOT_ADVERTISED;
                     statements.problem(&entry.key(), kind, "NoPodCIDR", message);
                 }
                 self.facts.pod_cidrs.clone()
@@ -127,7 +127,7 @@ impl<'a> Advertisements<'a> {
                         "{}: an absent selector selects nothing; 'selector: {{}}' selects all",
                         kind.as_str()
                     );
-                    let kind = condition_type::NOTHING_ADVERTISED;
+                    let kind = condition_type::NOT_ADVERTISED;
                     statements.problem(&entry.key(), kind, "NoSelector", message);
                 }
                 let message = format!("{}: nothing provides these prefixes yet", kind.as_str());
@@ -157,7 +157,7 @@ impl<'a> Advertisements<'a> {
                 ("NoAddress", "has no usable address")
             }
         };
-        let kind = condition_type::NOTHING_ADVERTISED;
+        let kind = condition_type::NOT_ADVERTISED;
         statements.problem(
             &entry.key(),
             kind,

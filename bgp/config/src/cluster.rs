@@ -308,6 +308,12 @@ impl Expander<'_, '_> {
         config
             .add_peer(name.clone(), core)
             .map_err(|error| Skip::Degraded(error.to_string()))?;
+        if resolved.is_none() {
+            let message = format!("peer {user} has no peerConfigRef and is told about nothing");
+            let kind = condition_type::NOT_ADVERTISED;
+            self.statements
+                .problem(&self.key, kind, "NoPeerConfigRef", message);
+        }
         for (family, selector) in selected {
             self.advertisements.advertise(
                 family,

@@ -69,8 +69,9 @@ pub struct NodeFacts {
 impl NodeFacts {
     /// Puts together what settings, the Node object and the kernel say. What the settings give
     /// wins over the Node object; without a Node object the only label is
-    /// `kubernetes.io/hostname`. Without addresses from either, those of interfaces that are up
-    /// are taken, in order of interface names.
+    /// `kubernetes.io/hostname`. Without addresses from either, those of `lo` are taken, and no
+    /// others: the router identifier comes from here, and one that followed an interface up and
+    /// down would reset every session when a link is cut.
     pub fn gather(
         name: &str,
         configured_addresses: &[IpAddr],
@@ -94,8 +95,10 @@ impl NodeFacts {
             }
         }
         if addresses.is_empty() {
-            let up = interfaces.values().filter(|interface| interface.is_up());
-            addresses = up.flat_map(InterfaceFacts::usable_addresses).collect();
+            let loopback = interfaces.get("lo").into_iter();
+            addresses = loopback
+                .flat_map(InterfaceFacts::usable_addresses)
+                .collect();
         }
         NodeFacts {
             name: name.to_owned(),
@@ -146,6 +149,26 @@ mod tests {
         assert_eq!(facts.default_router_id(), derived_router_id("n"));
         facts.addresses = vec!["fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
         assert_eq!(facts.default_router_id(), Ipv4Addr::new(10, 0, 0, 1));
+    }
+
+    #[test]
+    fn the_router_id_does_not_follow_links() {
+        let interface = |address: &str| InterfaceFacts {
+            is_admin_up: true,
+            oper_state: OperState::Up,
+            addresses: vec![address.parse().unwrap()],
+        };
+        let gather = |interfaces: &[(&str, &str)]| {
+            let interfaces = interfaces
+                .iter()
+                .map(|(n, a)| (n.to_string(), interface(a)))
+                .collect();
+            NodeFacts::gather("n", &[], &[], &Snapshot::default(), interfaces).default_router_id()
+        };
+        assert_eq!(gather(&[("eth0", "10.0.0.1")]), derived_router_id("n"));
+        assert_eq!(gather(&[]), derived_router_id("n"));
+        let loopback = gather(&[("eth0", "10.0.0.1"), ("lo", "192.0.2.1")]);
+        assert_eq!(loopback, Ipv4Addr::new(192, 0, 2, 1));
     }
 
     #[test]

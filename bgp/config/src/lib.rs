@@ -33,8 +33,8 @@
 //!
 //! # Router identifiers
 //!
-//! The override's `routerID`; else the node's first IPv4 address; else, on a node with IPv6 alone,
-//! a number derived from the node's name ([`derived_router_id`]): stable over restarts and the
+//! The override's `routerID`; else the first IPv4 address of the settings, of the Node object or of
+//! `lo`; else, as on a node with IPv6 alone, a number derived from the node's name ([`derived_router_id`]): stable over restarts and the
 //! same whoever computes it. RFC 6286 asks only that it is not 0 and differs within the AS.
 //!
 //! # Not provided yet
@@ -53,3 +53,4 @@ pub mod status;
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use facts::{InterfaceFacts, NodeFacts, OperState, derived_router_id};
 pub use statements::condition_type;
+pub use status::{SessionStatus, node_config_status};

@@ -149,7 +149,15 @@ impl<'a> PeerConfigs<'a> {
             Some(value) if value.is_empty() => {
                 missing("EmptyPassword", format!("the password in {place} is empty"))
             }
-            Some(value) => match Md5Password::new(value) {
+            Some(value) => match Md5Password::new(value.as_slice()) {
+                Ok(password) if value.ends_with(b"\n") => {
+                    let message = format!(
+                        "the password in {place} ends with a line break, which is part of it; \
+                         `echo` without -n writes one"
+                    );
+                    statements.problem(key, condition_type::DEGRADED, "PasswordLineBreak", message);
+                    Ok(password)
+                }
                 Ok(password) => Ok(password),
                 Err(error) => missing("InvalidPassword", format!("{place}: {error}")),
             },
@@ -263,6 +271,11 @@ fn families(
     let written = match &spec.families {
         Some(families) => families,
         None => {
+            if let Some(key) = key {
+                let message = "families is not set: IPv6 and IPv4 unicast run and advertise \
+                               nothing; write them with an advertisements selector";
+                statements.problem(key, condition_type::NOT_ADVERTISED, "NoFamilies", message);
+            }
             defaults = [Afi::Ipv6, Afi::Ipv4].map(|afi| kinds::Family {
                 afi,
                 safi: Safi::Unicast,
@@ -279,7 +292,7 @@ fn families(
             (Afi::Ipv4, Safi::Unicast) => Family::IPV4_UNICAST,
             (Afi::Ipv6, Safi::Unicast) => Family::IPV6_UNICAST,
             (afi, safi) => {
-                let name = format!("{afi:?}/{safi:?}").to_lowercase();
+                let name = format!("{}/{}", afi.as_str(), safi.as_str());
                 if let Some(key) = key {
                     let message = format!("family {name} is not provided yet and is left out");
                     statements.problem(key, condition_type::NOT_PROVIDED, "Family", message);
@@ -287,17 +300,12 @@ fn families(
                 continue;
             }
         };
-        if let (None, Some(key)) = (&entry.advertisements, key) {
+        if let (None, Some(key), true) = (&entry.advertisements, key, spec.families.is_some()) {
             let message = format!(
                 "family {family} has no advertisements selector, which selects nothing; \
                  'advertisements: {{}}' selects all"
             );
-            statements.problem(
-                key,
-                condition_type::NOTHING_ADVERTISED,
-                "NoSelector",
-                message,
-            );
+            statements.problem(key, condition_type::NOT_ADVERTISED, "NoSelector", message);
         }
         let import = import_policy(entry.import.as_ref())?;
         families.insert(

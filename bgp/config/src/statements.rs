@@ -21,8 +21,9 @@ pub mod condition_type {
     pub const DEGRADED: &str = "causeway.io/Degraded";
     /// On objects that ask for what this version does not do.
     pub const NOT_PROVIDED: &str = "causeway.io/NotProvided";
-    /// On peer configurations and advertisements that advertise nothing.
-    pub const NOTHING_ADVERTISED: &str = "causeway.io/NothingAdvertised";
+    /// On what is written to be advertised, or looks as if it were, and is not: families and
+    /// advertisements without a selector or without a match, interfaces that are not there.
+    pub const NOT_ADVERTISED: &str = "causeway.io/NotAdvertised";
 }
 
 /// Problems by object and condition type, in the order they were found.

@@ -106,3 +106,100 @@ fn route_count(family: Family, received: u64, advertised: u64) -> Option<RouteCo
         advertised: count(advertised),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use router_resources::kinds::{NodeConfigInstance, NodeConfigPeer, NodeConfigSpec};
+    use router_resources::{Kind, ObjectKey};
+
+    use super::*;
+    use crate::compile::NodeConfig;
+
+    fn compiled() -> Compiled {
+        let peer = |name: &str, peer_asn| NodeConfigPeer {
+            name: name.into(),
+            peer_address: Some("10.0.0.1".into()),
+            peer_asn,
+            auto_discovery: None,
+            local_address: None,
+            peer_interface: None,
+            peer_config_ref: None,
+        };
+        let instance = NodeConfigInstance {
+            name: "main".into(),
+            local_asn: Some(65001),
+            router_id: None,
+            local_port: None,
+            peers: vec![peer("up", 0), peer("not-run", 65100)],
+        };
+        Compiled {
+            node_config: Some(NodeConfig {
+                owner: ObjectKey::cluster_wide(Kind::ClusterConfig, "c"),
+                spec: NodeConfigSpec {
+                    bgp_instances: vec![instance],
+                },
+            }),
+            ..Compiled::default()
+        }
+    }
+
+    fn session(state: PeeringState) -> SessionStatus {
+        SessionStatus {
+            instance: "main".into(),
+            peer: "up".into(),
+            peer_asn: Some(65200),
+            state,
+            hold_time_s: Some(9),
+            keepalive_s: Some(3),
+            established_since: Some(UNIX_EPOCH + Duration::from_secs(60)),
+            routes: vec![
+                (Family::IPV4_UNICAST, 5_000_000_000, 2),
+                (
+                    Family {
+                        afi: router_types::Afi(25),
+                        safi: router_types::Safi(70),
+                    },
+                    1,
+                    1,
+                ),
+            ],
+        }
+    }
+
+    #[test]
+    fn an_established_session_shows_what_was_agreed() {
+        let status = node_config_status(&compiled(), &[session(PeeringState::Established)]);
+        let peer = &status.bgp_instances[0].peers[0];
+        assert_eq!(peer.peer_asn, Some(65200));
+        assert_eq!(
+            peer.established_time.as_deref(),
+            Some("1970-01-01T00:01:00Z")
+        );
+        assert_eq!(
+            peer.timers.as_ref().unwrap().applied_hold_time_seconds,
+            Some(9)
+        );
+        assert_eq!(peer.route_count.len(), 1);
+        assert_eq!(peer.route_count[0].received, Some(i32::MAX));
+    }
+
+    #[test]
+    fn other_sessions_show_their_state_and_no_leftovers() {
+        let status = node_config_status(&compiled(), &[session(PeeringState::OpenSent)]);
+        let peer = &status.bgp_instances[0].peers[0];
+        assert_eq!(peer.peering_state, Some(PeeringState::OpenSent));
+        assert!(peer.timers.is_none() && peer.established_time.is_none());
+        assert!(peer.route_count.is_empty());
+        let not_run = &status.bgp_instances[0].peers[1];
+        assert_eq!(not_run.peering_state, Some(PeeringState::Idle));
+        assert_eq!(not_run.peer_asn, Some(65100));
+    }
+
+    #[test]
+    fn without_a_cluster_configuration_there_is_nothing_to_show() {
+        let status = node_config_status(&Compiled::default(), &[]);
+        assert_eq!(status, NodeConfigStatus::default());
+    }
+}

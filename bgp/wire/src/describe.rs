@@ -23,6 +23,8 @@ use crate::update::UpdateView;
 
 mod hex;
 mod text;
+
+pub use text::capability_value;
 mod update;
 
 pub use hex::{HexError, parse_hex};

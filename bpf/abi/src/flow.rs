@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The route cache: answers of the kernel's routing table, kept for a moment.
+//! The route cache: what was found out about a flow towards the fabric, kept for a moment: that its
+//! source address is believed, that its destination is no local endpoint, and the answer of the
+//! kernel's routing table.
 //!
 //! `bpf_fib_lookup` walks rules and tables for each packet; its answer for one flow changes when a
-//! route, a link or a rule changes. An entry is used only while the generation it was made under is
+//! route, a link or a rule changes, and the loader raises the generation whenever it changes an
+//! endpoint. An entry is used only while the generation it was made under is
 //! the current one and it is younger than [`ROUTE_CACHE_NANOSECONDS`]. The first lets a live
 //! daemon make a change effective at once; the second bounds how wrong the cache can be when the
 //! daemon is dead and the kernel removes routes of a failed link by itself.
@@ -109,9 +112,15 @@ pub struct RouteCacheEntry {
     pub key: FlowKey,
     /// The answer.
     pub next_hop: CachedNextHop,
+    /// Slot of the endpoint that sent the flow.
+    pub slot: u32,
+    /// The endpoint's MAC address, which every packet must carry as its source.
+    pub pod_mac: [u8; 6],
+    /// MAC address of the host-side device, which every packet must carry as its destination.
+    pub host_mac: [u8; 6],
 }
-const _: () = assert!(size_of::<RouteCacheEntry>() == 88);
-// SAFETY: `repr(C)`, 16 + 44 + 28 = 88, a multiple of 8: no padding.
+const _: () = assert!(size_of::<RouteCacheEntry>() == 104);
+// SAFETY: `repr(C)`, 16 + 44 + 28 + 4 + 12 = 104, a multiple of 8: no padding.
 unsafe impl Plain for RouteCacheEntry {}
 
 #[cfg(test)]

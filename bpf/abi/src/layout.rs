@@ -205,6 +205,9 @@ const FIELD_OFFSETS: &[usize] = &[
     core::mem::offset_of!(RouteCacheEntry, generation),
     core::mem::offset_of!(RouteCacheEntry, key),
     core::mem::offset_of!(RouteCacheEntry, next_hop),
+    core::mem::offset_of!(RouteCacheEntry, slot),
+    core::mem::offset_of!(RouteCacheEntry, pod_mac),
+    core::mem::offset_of!(RouteCacheEntry, host_mac),
 ];
 
 const fn mix(mut hash: u64, value: u64) -> u64 {

@@ -92,7 +92,12 @@ pub(crate) fn detach(pin: &AttachmentPin) -> Result<(), AttachError> {
             tracing::debug!(device = name, role = %pin.role, %error, "the clsact filter was gone");
         }
     }
-    // Removing the pin of a TCX link detaches it: nobody else holds it.
+    if pin.hook == HookKind::Tcx
+        && let Err(source) = kernel::detach_pinned_link(&pin.path())
+        && source.kind() != io::ErrorKind::NotFound
+    {
+        return Err(pin_failed("detach", pin, source.into()));
+    }
     remove_pin(&pin.path())
 }
 

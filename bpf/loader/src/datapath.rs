@@ -167,6 +167,7 @@ impl Datapath {
             self.tables.remove_address(*address)?;
         }
         self.tables.remove_device(known.endpoint.link)?;
+        self.tables.raise_route_generation()?;
         self.tables.clear_traffic(known.slot)?;
         self.registry.remove(id);
         self.detach_pod(known.endpoint.link)
@@ -353,16 +354,27 @@ impl Datapath {
     /// # Errors
     /// When a pin or filter cannot be removed.
     pub fn uninstall(self) -> Result<(), Error> {
-        for pin in self.all_pins()? {
-            attach::detach(&pin)?;
-        }
-        for folder in self.layout_folders()? {
-            pins::remove_folder(&folder)
-                .map_err(|source| folder_failed("remove", &folder, source))?;
+        Self::uninstall_pins(&self.root)
+    }
+
+    /// The same without a loaded data plane: for a tool, or when [`Self::open`] fails. The calling
+    /// thread must be in the network namespace the pins belong to.
+    ///
+    /// # Errors
+    /// When a pin or filter cannot be removed.
+    pub fn uninstall_pins(root: &Path) -> Result<(), Error> {
+        let failed = |path: &Path, source| folder_failed("remove", path, source);
+        for folder in pins::layout_folders(root).map_err(|source| failed(root, source))? {
+            let attachments =
+                pins::attachments(&folder).map_err(|source| failed(&folder, source))?;
+            for pin in &attachments {
+                attach::detach(pin)?;
+            }
+            pins::remove_folder(&folder).map_err(|source| failed(&folder, source))?;
         }
         // Something else in it is not ours to remove.
-        if let Err(error) = std::fs::remove_dir(&self.root) {
-            tracing::debug!(path = %self.root.display(), %error, "the pin root stays");
+        if let Err(error) = std::fs::remove_dir(root) {
+            tracing::debug!(path = %root.display(), %error, "the pin root stays");
         }
         Ok(())
     }
@@ -459,7 +471,8 @@ impl Datapath {
         for address in &wanted.addresses {
             self.tables.set_address(*address, entry)?;
         }
-        Ok(())
+        // Cached flows may have been decided by what the maps said before.
+        self.tables.raise_route_generation()
     }
 
     /// Undoes [`Self::write_maps`] and any attachment for an endpoint that was not there before.
@@ -468,6 +481,7 @@ impl Datapath {
             self.tables.remove_address(*address)?;
         }
         self.tables.remove_device(wanted.link)?;
+        self.tables.raise_route_generation()?;
         self.detach_pod(wanted.link)
     }
 
@@ -480,6 +494,7 @@ impl Datapath {
         {
             self.tables.remove_address(*address)?;
         }
+        self.tables.raise_route_generation()?;
         if before.link != wanted.link {
             self.tables.remove_device(before.link)?;
             self.detach_pod(before.link)?;

@@ -42,7 +42,7 @@ pub enum OpenError {
     },
     /// The kernel refused the programs or maps.
     #[error(
-        "the kernel refused the eBPF object: {0}; needs Linux 6.1 or newer with CAP_BPF and CAP_NET_ADMIN (or root)"
+        "the kernel refused the eBPF object: {0}; needs Linux 6.6 or newer with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)"
     )]
     Load(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The object file lacks a part it must have: the build is broken.
@@ -55,7 +55,7 @@ pub enum OpenError {
     },
     /// A pinned map has another shape than this program expects.
     #[error(
-        "the pinned map {path} has another shape ({found}, expected {expected}): remove the folder with `causeway datapath uninstall` and start again"
+        "the pinned map {path} has another shape ({found}, expected {expected}): remove its folder and start again, packets pass the kernel meanwhile"
     )]
     MapShape {
         /// The pin.

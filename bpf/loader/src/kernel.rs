@@ -21,6 +21,7 @@ use router_types::LinkIndex;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_TCX_INGRESS: u32 = 46;
 
 /// What the kernel says about a pinned TCX link.
@@ -62,6 +63,12 @@ struct LinkInfo {
     attach_type: u32,
 }
 
+/// `union bpf_attr` of `BPF_LINK_DETACH`.
+#[repr(C)]
+struct LinkDetach {
+    link_fd: u32,
+}
+
 /// `union bpf_attr` of `BPF_PROG_QUERY`.
 #[repr(C)]
 #[derive(Default)]
@@ -81,14 +88,7 @@ struct ProgQuery {
 
 /// Reads a pinned link.
 pub(crate) fn pinned_link_info(path: &Path) -> io::Result<PinnedLinkInfo> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut get = ObjectGet {
-        path_name: path.as_ptr() as u64,
-        ..Default::default()
-    };
-    let fd = bpf(BPF_OBJ_GET, &mut get)?;
-    // SAFETY: a descriptor this call made, owned by nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let fd = open_pin(path)?;
     let mut info = LinkInfo::default();
     let mut by_fd = InfoByFd {
         bpf_fd: fd.as_raw_fd() as u32,
@@ -100,6 +100,22 @@ pub(crate) fn pinned_link_info(path: &Path) -> io::Result<PinnedLinkInfo> {
         link: (info.ifindex != 0).then_some(LinkIndex(info.ifindex)),
         program_id: info.prog_id,
     })
+}
+
+/// Detaches a pinned link from its device, now: removing its pin alone leaves that to a worker of
+/// the kernel, and until then the device refuses the same program as a duplicate. A device that is
+/// gone took its links along.
+pub(crate) fn detach_pinned_link(path: &Path) -> io::Result<()> {
+    let fd = open_pin(path)?;
+    let mut detach = LinkDetach {
+        link_fd: fd.as_raw_fd() as u32,
+    };
+    match bpf(BPF_LINK_DETACH, &mut detach) {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV)) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the kernel has TCX. Asks for the programs of the loopback device, which every namespace
@@ -130,6 +146,17 @@ pub(crate) fn mount_bpf_file_system(at: &Path) -> io::Result<()> {
     fs::create_dir_all(at)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), at, Some("bpf"), flags, Some("mode=0700")).map_err(io::Error::from)
+}
+
+fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut get = ObjectGet {
+        path_name: path.as_ptr() as u64,
+        ..Default::default()
+    };
+    let fd = bpf(BPF_OBJ_GET, &mut get)?;
+    // SAFETY: a descriptor this call made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {

@@ -10,7 +10,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, MapInfo},
-    programs::SchedClassifier,
+    programs::{ProgramError, SchedClassifier},
 };
 use bpf_abi::{MAPS, MapKind, MapLayout, map_names};
 
@@ -62,9 +62,27 @@ pub(crate) fn load(folder: &Path) -> Result<Ebpf, OpenError> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(refused)?;
     for role in Role::ALL {
-        program(&mut ebpf, role)?.load().map_err(refused)?;
+        load_program(program(&mut ebpf, role)?)?;
     }
     Ok(ebpf)
+}
+
+/// Gives a program to the kernel. The verifier gives up with `EAGAIN` when a signal waits for the
+/// thread, such as the end of a child process, and wants to be asked again.
+fn load_program(program: &mut SchedClassifier) -> Result<(), OpenError> {
+    /// What libbpf does, and more than signals ever came in a row.
+    const ATTEMPTS: u32 = 5;
+    let mut attempt = 1;
+    loop {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && attempt < ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            result => return result.map_err(refused),
+        }
+    }
 }
 
 /// One program of the loaded object.

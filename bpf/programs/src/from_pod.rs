@@ -3,7 +3,8 @@
 //!
 //! A source address is believed when the endpoint map says that it lives behind the very device
 //! the packet came in by: one lookup proves address, device and MAC address, and finds the
-//! counters.
+//! counters. A flow towards the fabric that was believed and routed a moment ago skips that: see
+//! `route::Place`.
 
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{AddressEntry, DeviceEntry, DropReason};
@@ -14,7 +15,7 @@ use crate::{
     deliver::{self, Obstacle},
     maps::{DEVICES, ENDPOINTS_V4, ENDPOINTS_V6},
     packet::{self, IPV6_BYTES, Ipv4, Ipv6, Ipv6Header, MacPair, PROTOCOL_ICMPV6},
-    route::{self, Route},
+    route::{self, Place, Route},
 };
 
 /// Judges a packet from a pod.
@@ -51,6 +52,23 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
         Ok(header) => header,
         Err(reason) => return Err(refuse(ctx, reason)),
     };
+    let flow = route::flow_ipv4(ctx, &header);
+    let place = Place::of(&flow);
+    if header.header_bytes == packet::IPV4_BYTES
+        && let Some(known) = place.known(&flow, macs)
+    {
+        return match deliver::forward_ipv4(ctx, &header, known.next_hop.mtu) {
+            Ok(()) => {
+                count::sent(ctx, known.slot, Taker::Programs);
+                Ok(route::leave(&known.next_hop))
+            }
+            Err(Obstacle::Fragment) => Ok(to_kernel(ctx, known.slot)),
+            Err(Obstacle::Refused(reason)) => Err(Refusal {
+                reason,
+                slot: Some(known.slot),
+            }),
+        };
+    }
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let sender = believe(
         ctx,
@@ -83,7 +101,7 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
             Err(Obstacle::Refused(reason)) => Err(refused(reason)),
         };
     }
-    match route::find_ipv4(ctx, &header) {
+    match place.find(ctx, &flow, sender) {
         Route::Forward(next_hop) => match deliver::forward_ipv4(ctx, &header, next_hop.mtu) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
@@ -105,6 +123,23 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     };
     if is_link_local_or_unspecified(&header.source) {
         return judge_link_local(ctx, &header, macs);
+    }
+    let flow = route::flow_ipv6(ctx, &header);
+    let place = Place::of(&flow);
+    if header.protocol != packet::PROTOCOL_HOP_BY_HOP
+        && let Some(known) = place.known(&flow, macs)
+    {
+        return match deliver::forward_ipv6(ctx, &header, known.next_hop.mtu) {
+            Ok(()) => {
+                count::sent(ctx, known.slot, Taker::Programs);
+                Ok(route::leave(&known.next_hop))
+            }
+            Err(Obstacle::Fragment) => Ok(to_kernel(ctx, known.slot)),
+            Err(Obstacle::Refused(reason)) => Err(Refusal {
+                reason,
+                slot: Some(known.slot),
+            }),
+        };
     }
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let sender = believe(ctx, unsafe { ENDPOINTS_V6.get(bytes(header.source)) }, macs)?;
@@ -137,7 +172,7 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
             Err(Obstacle::Refused(reason)) => Err(refused(reason)),
         };
     }
-    match route::find_ipv6(ctx, &header) {
+    match place.find(ctx, &flow, sender) {
         Route::Forward(next_hop) => match deliver::forward_ipv6(ctx, &header, next_hop.mtu) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);

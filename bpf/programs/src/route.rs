@@ -19,14 +19,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use bpf_abi::{
-    CachedNextHop, DropReason, FlowKey, ROUTE_CACHE_ENTRIES, ROUTE_CACHE_NANOSECONDS,
+    AddressEntry, CachedNextHop, DropReason, FlowKey, ROUTE_CACHE_ENTRIES, ROUTE_CACHE_NANOSECONDS,
     RouteCacheEntry,
 };
 
 use crate::{
     Verdict,
     maps::{ROUTE_CACHE, ROUTE_GENERATION},
-    packet::{self, IPV4_BYTES, IPV6_BYTES, Ipv4Header, Ipv6Header},
+    packet::{self, IPV4_BYTES, IPV6_BYTES, Ipv4Header, Ipv6Header, MacPair},
 };
 
 const AF_INET: u8 = 2;
@@ -42,10 +42,10 @@ pub enum Route {
     Refused(DropReason),
 }
 
-/// Asks for an IPv4 packet.
+/// The flow of an IPv4 packet without options.
 #[inline(always)]
-pub fn find_ipv4(ctx: &TcContext, header: &Ipv4Header) -> Route {
-    let key = FlowKey {
+pub fn flow_ipv4(ctx: &TcContext, header: &Ipv4Header) -> FlowKey {
+    FlowKey {
         source: [header.source, 0, 0, 0],
         destination: [header.destination, 0, 0, 0],
         ports: if header.is_fragment {
@@ -58,14 +58,13 @@ pub fn find_ipv4(ctx: &TcContext, header: &Ipv4Header) -> Route {
         traffic_class: header.tos,
         reserved: 0,
         ifindex: packet::ifindex(ctx),
-    };
-    find(ctx, &key)
+    }
 }
 
-/// Asks for an IPv6 packet.
+/// The flow of an IPv6 packet.
 #[inline(always)]
-pub fn find_ipv6(ctx: &TcContext, header: &Ipv6Header) -> Route {
-    let key = FlowKey {
+pub fn flow_ipv6(ctx: &TcContext, header: &Ipv6Header) -> FlowKey {
+    FlowKey {
         source: header.source,
         destination: header.destination,
         ports: packet::ports(ctx, header.protocol, IPV6_BYTES),
@@ -74,8 +73,61 @@ pub fn find_ipv6(ctx: &TcContext, header: &Ipv6Header) -> Route {
         traffic_class: header.traffic_class,
         reserved: 0,
         ifindex: packet::ifindex(ctx),
-    };
-    find(ctx, &key)
+    }
+}
+
+/// One flow's place in the cache.
+pub struct Place {
+    entry: Option<*mut RouteCacheEntry>,
+    generation: u64,
+    now: u64,
+}
+
+impl Place {
+    /// Finds the place of a flow.
+    #[inline(always)]
+    pub fn of(flow: &FlowKey) -> Self {
+        Self {
+            entry: ROUTE_CACHE.get_ptr_mut(flow.hash() & (ROUTE_CACHE_ENTRIES - 1)),
+            generation: ROUTE_GENERATION.get(0).copied().unwrap_or_default(),
+            // SAFETY: a helper without arguments.
+            now: unsafe { bpf_ktime_get_coarse_ns() },
+        }
+    }
+
+    /// What is known about the flow, if this frame has the MAC addresses it must have.
+    #[inline(always)]
+    pub fn known(&self, flow: &FlowKey, macs: MacPair) -> Option<&'static RouteCacheEntry> {
+        // SAFETY: points to this CPU's value, and programs on one CPU run one after another.
+        let entry: &'static RouteCacheEntry = unsafe { &*self.entry? };
+        (entry.expires_ns > self.now
+            && entry.generation == self.generation
+            && entry.key.is_same(flow)
+            && packet::is_same_mac(macs.source, packet::mac(&entry.pod_mac))
+            && packet::is_same_mac(macs.destination, packet::mac(&entry.host_mac)))
+        .then_some(entry)
+    }
+
+    /// Asks the routing table, and remembers where it says to forward to. The sender is believed,
+    /// and the destination is no local endpoint.
+    #[inline(always)]
+    pub fn find(&self, ctx: &TcContext, flow: &FlowKey, sender: &AddressEntry) -> Route {
+        let route = ask(ctx, flow);
+        if let (Route::Forward(next_hop), Some(entry)) = (&route, self.entry) {
+            let fresh = RouteCacheEntry {
+                expires_ns: self.now + ROUTE_CACHE_NANOSECONDS,
+                generation: self.generation,
+                key: *flow,
+                next_hop: *next_hop,
+                slot: sender.slot,
+                pod_mac: sender.pod_mac,
+                host_mac: sender.host_mac,
+            };
+            // SAFETY: as in `known`.
+            unsafe { *entry = fresh };
+        }
+        route
+    }
 }
 
 /// Sends the packet out. The kernel finds the neighbour's MAC address, and waits for it if it must.
@@ -97,33 +149,6 @@ pub fn leave(next_hop: &CachedNextHop) -> Verdict {
         )
     };
     Verdict::Redirected(code as i32)
-}
-
-#[inline(always)]
-fn find(ctx: &TcContext, key: &FlowKey) -> Route {
-    let generation = ROUTE_GENERATION.get(0).copied().unwrap_or_default();
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
-    let place = ROUTE_CACHE.get_ptr_mut(key.hash() & (ROUTE_CACHE_ENTRIES - 1));
-    if let Some(entry) = place {
-        // SAFETY: points to this CPU's value, and programs on one CPU run one after another.
-        let entry = unsafe { &*entry };
-        if entry.expires_ns > now && entry.generation == generation && entry.key.is_same(key) {
-            return Route::Forward(entry.next_hop);
-        }
-    }
-    let route = ask(ctx, key);
-    if let (Route::Forward(next_hop), Some(entry)) = (&route, place) {
-        let fresh = RouteCacheEntry {
-            expires_ns: now + ROUTE_CACHE_NANOSECONDS,
-            generation,
-            key: *key,
-            next_hop: *next_hop,
-        };
-        // SAFETY: as above.
-        unsafe { *entry = fresh };
-    }
-    route
 }
 
 /// One lookup in the kernel's tables, by its rules, as if the packet came in by its device.

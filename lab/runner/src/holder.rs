@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The process that keeps a node's namespaces and is pid 1 in them.
 //!
-//! It is a shell running [`SCRIPT`] below `unshare`. Everything the node has (mounts, interfaces,
+//! It is a shell running a script made for the node ([`script`]) below `unshare`. Everything the node has (mounts, interfaces,
 //! processes) belongs to its namespaces, so killing this one process removes the node, and the
 //! kernel does the tidying. The writable layer is a tmpfs that only the node sees.
 //!
@@ -38,11 +38,10 @@ pub(crate) struct Holder {
 
 /// What a holder needs to know.
 pub(crate) struct Plan<'a> {
-    pub(crate) lab: &'a str,
     pub(crate) node: &'a str,
     pub(crate) config: &'a NodeConfig,
     pub(crate) rootfs: &'a Path,
-    /// Mount point for the node's layers, and `<scratch>.log` for the holder's complaints.
+    /// Mount point for the node's layers; `<scratch>.sh` is the script, `<scratch>.log` its errors.
     pub(crate) scratch: &'a Path,
     /// Folder with our own programs.
     pub(crate) programs: &'a Path,
@@ -60,12 +59,14 @@ impl Holder {
         let log_path = plan.scratch.with_added_extension("log");
         let log = File::create(&log_path)
             .with_context(|| format!("cannot create {}", log_path.display()))?;
+        let script_path = plan.scratch.with_added_extension("sh");
+        fs::write(&script_path, script(plan))
+            .with_context(|| format!("cannot write {}", script_path.display()))?;
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--net", "--uts", "--ipc", "--pid", "--fork"])
-            .args(["--propagation", "private", "--", "/bin/sh", "-euc"])
-            .arg(script(plan))
-            .arg(format!("lab-{}-{}", plan.lab, plan.node))
+            .args(["--propagation", "private", "--", "/bin/sh", "-eu"])
+            .arg(&script_path)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -7,7 +7,7 @@
 //! | `…/bird2:…`, `…/bird:2…` | BIRD 2 | `bird -c /etc/bird/bird.conf` | `/var/log/bird.log` |
 //! | `…/bird3:…`, `…/bird:3…` | BIRD 3 | as above | as above |
 //! | `…/gobgp:…` | GoBGP | `gobgpd -f /etc/gobgp/gobgpd.toml` | `/var/log/gobgpd.log` |
-//! | `…/etcd:…` | etcd | `etcd --data-dir /var/lib/etcd` | `/var/log/etcd.log` |
+//! | `…/etcd:…` | etcd | `etcd --data-dir /var/lib/etcd`, clients on port 2379 of every address | `/var/log/etcd.log` |
 //! | `causeway/node:…` | the binaries of this checkout | `causewayd --config /etc/causeway/causeway.yaml` | `/var/log/causewayd.log` |
 //! | `debian`, `alpine`, `ubuntu`, `busybox`, `netshoot` | a plain Debian machine | none | |
 //!
@@ -165,7 +165,9 @@ impl Image {
                 "/var/log/gobgpd.log",
             ),
             Self::Etcd => exec(
-                "/usr/bin/etcd --name lab --data-dir /var/lib/etcd",
+                "/usr/bin/etcd --name lab --data-dir /var/lib/etcd \
+                 --listen-client-urls http://[::]:2379 \
+                 --advertise-client-urls http://127.0.0.1:2379",
                 "/var/log/etcd.log",
             ),
             Self::Causeway => exec(

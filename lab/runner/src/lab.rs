@@ -161,7 +161,6 @@ impl Lab {
                 None => config.image().and_then(Image::main_process),
             };
             let plan = Plan {
-                lab: &self.name,
                 node: name,
                 config,
                 rootfs,

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The runner's own test: real routers in namespaces, from a file that containerlab takes too.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lab_runner::{Lab, Options, STATE_ROOT, Signal, wait_for};
@@ -172,5 +178,51 @@ fn a_failing_exec_line_takes_the_lab_down_and_says_why() -> Result<()> {
     assert!(text.contains("eth7") && text.contains("on h"), "{text}");
     assert!(Lab::find(&format!("bad-x-{}", std::process::id())).is_err());
     fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+const KILLED: &str = "LAB_RUNNER_TEST_KILLED";
+
+/// The victim of the test below, which runs it in a process of its own; called by the test runner
+/// it has nothing to bring up.
+#[test]
+fn victim_of_the_kill() -> Result<()> {
+    let Ok(suffix) = std::env::var(KILLED) else {
+        return Ok(());
+    };
+    let mut options = Options::detached();
+    options.suffix = Some(suffix);
+    Lab::up(file(), &options, |step| println!("{step}"))?;
+    Ok(())
+}
+
+#[test]
+fn what_a_killed_run_left_is_found_and_removed() -> Result<()> {
+    let suffix = format!("killed-{}", std::process::id());
+    let name = format!("trio-{suffix}");
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["--exact", "victim_of_the_kill", "--nocapture"])
+        .env(KILLED, &suffix)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = child.stdout.take().context("piped")?;
+    let is_starting = BufReader::new(stdout)
+        .lines()
+        .any(|line| line.is_ok_and(|line| line.ends_with("starting b3")));
+    child.kill()?;
+    child.wait()?;
+    ensure!(is_starting, "it ended before it started a node");
+    let found = Lab::find(&name)?;
+    assert!(!found.is_complete());
+    let pids: Vec<i32> = found.nodes().map(|node| node.pid()).collect();
+    assert_eq!(pids.len(), 4, "every node was recorded");
+    assert!(lab_runner::down(&name)?);
+    for pid in pids {
+        assert!(
+            lab_runner::ProcessId::of(pid).is_none(),
+            "pid {pid} is left"
+        );
+    }
+    assert!(!Path::new(STATE_ROOT).join(&name).exists());
     Ok(())
 }

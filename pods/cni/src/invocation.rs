@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::VERSIONS;
@@ -25,7 +25,12 @@ pub(crate) struct Configuration {
     timeout_seconds: Option<u64>,
     #[serde(default)]
     pub(crate) prev_result: Option<Value>,
-    #[serde(default, rename = "cni.dev/valid-attachments")]
+    /// `None`: the runtime gave no list. Go runtimes write an empty one as null.
+    #[serde(
+        default,
+        rename = "cni.dev/valid-attachments",
+        deserialize_with = "null_is_empty"
+    )]
     pub(crate) valid_attachments: Option<Vec<ValidAttachment>>,
 }
 
@@ -87,6 +92,12 @@ impl Configuration {
     }
 }
 
+fn null_is_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<ValidAttachment>>, D::Error> {
+    Option::deserialize(deserializer).map(|list| Some(list.unwrap_or_default()))
+}
+
 /// The version a configuration asks for, when that much of it can be read.
 pub(crate) fn version_of(json: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(json).ok()?;
@@ -127,6 +138,24 @@ mod tests {
             split_args("nonsense").unwrap_err().code,
             Failure::INVALID_ENVIRONMENT
         );
+    }
+
+    #[test]
+    fn an_empty_list_of_attachments_is_not_an_absent_one() {
+        let read = |rest: &str| {
+            let json = format!(r#"{{"cniVersion":"1.1.0","name":"n"{rest}}}"#);
+            Configuration::read(json.as_bytes())
+                .unwrap()
+                .valid_attachments
+        };
+        assert_eq!(read(""), None);
+        assert_eq!(
+            read(r#","cni.dev/valid-attachments":null"#),
+            Some(Vec::new())
+        );
+        assert_eq!(read(r#","cni.dev/valid-attachments":[]"#), Some(Vec::new()));
+        let one = r#","cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}]"#;
+        assert_eq!(read(one).unwrap().len(), 1);
     }
 
     #[test]

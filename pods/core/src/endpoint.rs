@@ -190,7 +190,8 @@ impl FromStr for Mac {
 /// name another namespace; device and inode say whether it is still the one meant.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NetnsRef {
-    /// `CNI_NETNS`.
+    /// `CNI_NETNS`. Empty for an endpoint that was recovered from its device: what the kernel
+    /// says of it has no path.
     pub path: String,
     /// Device number of the namespace's file.
     pub device: u64,
@@ -264,6 +265,14 @@ impl Endpoint {
         format!("{}{} {}", Self::ALIAS_PREFIX, self.id, self.attachment)
     }
 
+    /// What an alias of ours says, as far as it can be read.
+    pub fn read_alias(alias: &str) -> Option<(EndpointId, Attachment)> {
+        let (id, attachment) = alias.strip_prefix(Self::ALIAS_PREFIX)?.split_once(' ')?;
+        let (container_id, ifname) = attachment.split_once('/')?;
+        let id = EndpointId(id.parse().ok()?);
+        Some((id, Attachment::new(container_id, ifname).ok()?))
+    }
+
     /// How every alias of ours begins.
     pub const ALIAS_PREFIX: &'static str = "causeway pod ";
 }
@@ -299,6 +308,19 @@ mod tests {
         let attachment = Attachment::new(&longest, "abcdefghijklmno").unwrap();
         let alias = format!("{}{} {attachment}", Endpoint::ALIAS_PREFIX, u32::MAX);
         assert!(alias.len() < 256, "{}", alias.len());
+        assert_eq!(
+            Endpoint::read_alias(&alias),
+            Some((EndpointId(u32::MAX), attachment))
+        );
+        for other in [
+            "",
+            "causeway pod ",
+            "causeway pod 1 c",
+            "causeway pod x c/eth0",
+            "uplink",
+        ] {
+            assert_eq!(Endpoint::read_alias(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -185,6 +185,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::endpoint::{Attachment, NetnsRef, Phase};
 
@@ -306,5 +308,23 @@ mod tests {
             assert!(!replay(noise).unwrap().damage.is_empty(), "{noise:?}");
         }
         assert_eq!(replay(b"").unwrap(), Replay::default());
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            replay(&bytes).unwrap();
+            // Lines with right checksums and wrong contents get further.
+            let mut lines = encode_header(&Header {
+                causeway_pods: VERSION,
+                boot_id: String::new(),
+            });
+            for json in bytes.split(|b| *b == b'\n') {
+                lines.extend(line(json));
+            }
+            let got = replay(&lines).unwrap();
+            prop_assert_eq!(got.torn_length, 0);
+            prop_assert_eq!(got.records + got.damage.len(), bytes.split(|b| *b == b'\n').count());
+        }
     }
 }

@@ -97,24 +97,12 @@ impl Registry {
         // The youngest first: where a lost line makes two endpoints claim one thing, the drop of
         // the older one is what was lost.
         for endpoint in replay.endpoints.into_values().rev() {
-            let is_contradicted = registry.ids.contains_key(&endpoint.attachment)
-                || registry.has_host_ifname(&endpoint.host_ifname)
-                || endpoint
-                    .addresses
-                    .iter()
-                    .any(|a| registry.ipam.holder(*a).is_some());
-            if is_contradicted {
+            if registry.contradicts(&endpoint) {
                 opened.contradicted.push(endpoint);
                 continue;
             }
             if endpoint.phase == Phase::Creating {
                 opened.interrupted.push(endpoint.id);
-            }
-            for address in &endpoint.addresses {
-                registry
-                    .ipam
-                    .restore(*address, endpoint.id)
-                    .expect("no address has a holder, checked above");
             }
             registry.insert(endpoint);
         }
@@ -185,6 +173,18 @@ impl Registry {
         Some((endpoint, Record::Drop(id)))
     }
 
+    /// Takes in an endpoint that runs on the node and that the journal lost. `None` when its
+    /// number, names or addresses are another's.
+    pub fn recover(&mut self, endpoint: Endpoint) -> Option<Record> {
+        if self.contradicts(&endpoint) {
+            return None;
+        }
+        self.highest_id = self.highest_id.max(endpoint.id.0);
+        let record = Record::Put(Box::new(endpoint.clone()));
+        self.insert(endpoint);
+        Some(record)
+    }
+
     /// GC: the attachments of a network that are none of the valid ones.
     pub fn leaked(&self, network: &str, valid: &BTreeSet<Attachment>) -> Vec<Attachment> {
         self.endpoints
@@ -221,7 +221,23 @@ impl Registry {
         &mut self.ipam
     }
 
+    fn contradicts(&self, endpoint: &Endpoint) -> bool {
+        self.endpoints.contains_key(&endpoint.id)
+            || self.ids.contains_key(&endpoint.attachment)
+            || self.has_host_ifname(&endpoint.host_ifname)
+            || endpoint
+                .addresses
+                .iter()
+                .any(|a| self.ipam.holder(*a).is_some())
+    }
+
+    /// Takes in an endpoint and whatever of its addresses it does not hold yet.
     fn insert(&mut self, endpoint: Endpoint) {
+        for address in &endpoint.addresses {
+            self.ipam
+                .restore(*address, endpoint.id)
+                .expect("nobody else holds its addresses: they were just allocated or checked");
+        }
         self.ids.insert(endpoint.attachment.clone(), endpoint.id);
         self.endpoints.insert(endpoint.id, endpoint);
     }

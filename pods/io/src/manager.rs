@@ -19,8 +19,8 @@ use crate::report::{EndpointView, PodsStatus, Resync, StartReport};
 use crate::store::StoreError;
 use crate::worker::Worker;
 
-/// How many operations may wait for the one that is being carried out. Kubelets start some ten
-/// pods at a time; at a few milliseconds each the last of 256 waits about a second.
+/// How many operations may wait for the one that is being carried out. At 40 ms each the last of
+/// 256 waits ten seconds, which runtimes do; a kubelet starts some ten pods at a time.
 pub const QUEUE_LENGTH: usize = 256;
 
 /// Why the pods part cannot start.

@@ -88,7 +88,7 @@ pub(crate) fn host_side(
     netns: Option<&Netns>,
 ) -> Result<HostDevice, PlumbingError> {
     let (link, was_created) = match find_host_device(netlink, endpoint)? {
-        Some(link) if !is_orphan(endpoint, netns)? => (link, false),
+        Some(link) if !is_orphan(&link, netns)? => (link, false),
         Some(link) => {
             netlink.delete_link(link.index).or_else(ignore_missing)?;
             (create(netlink, endpoint, netns)?, true)
@@ -129,7 +129,8 @@ pub(crate) fn host_side(
     })
 }
 
-/// Everything of an endpoint inside the pod.
+/// Everything of an endpoint inside the pod. For ADD, and for a device that was made again: what
+/// a pod does in its own namespace afterwards is its own affair.
 pub(crate) fn pod_side(endpoint: &Endpoint, netns: &Netns) -> Result<(), router_netlink::Error> {
     netns.run(|| {
         let mut netlink = Netlink::open()?;
@@ -233,6 +234,23 @@ pub(crate) fn find_host_device(
     }
 }
 
+/// Whether a device of the node is the host's side of a pod: by our mark, or by the form of its
+/// name in the moment between being made and being marked.
+pub fn is_pod_device(link: &Link) -> bool {
+    let is_pods_name = |digits: &str| {
+        digits.len() == 10
+            && digits
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    link.kind.as_deref() == Some("veth")
+        && (link
+            .alias
+            .as_deref()
+            .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX))
+            || link.name.strip_prefix("cw").is_some_and(is_pods_name))
+}
+
 /// The gateways of the families an endpoint has.
 pub(crate) fn gateways(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
     endpoint.addresses.iter().map(|a| cni::gateway(*a))
@@ -264,21 +282,17 @@ fn is_ours(link: &Link, endpoint: &Endpoint) -> bool {
                 .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX)))
 }
 
-/// Whether the other end of an existing device is not in the pod's namespace.
-fn is_orphan(endpoint: &Endpoint, netns: Option<&Netns>) -> Result<bool, PlumbingError> {
+/// Whether the other end of a device is elsewhere than in the pod's namespace. Its name and MAC
+/// address do not matter: the pod may have changed them.
+fn is_orphan(host: &Link, netns: Option<&Netns>) -> Result<bool, router_netlink::Error> {
     let Some(netns) = netns else { return Ok(false) };
-    match pod_device(netns, &endpoint.attachment.ifname)? {
-        Some(link) => Ok(link.mac != Some(mac(endpoint.pod_mac))),
-        None => Ok(true),
-    }
-}
-
-fn pod_device(netns: &Netns, ifname: &str) -> Result<Option<Link>, router_netlink::Error> {
-    match Netlink::open_in(netns)?.link_by_name(ifname) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
+    let inside = Netlink::open_in(netns)?.links()?;
+    let is_other_end = |l: &Link| {
+        l.kind.as_deref() == Some("veth")
+            && Some(l.index) == host.peer
+            && l.peer == Some(host.index)
+    };
+    Ok(!inside.iter().any(is_other_end))
 }
 
 fn create(

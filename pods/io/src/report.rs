@@ -34,7 +34,11 @@ pub struct Resync {
     pub reclaimed: Vec<Attachment>,
     /// Devices with our mark that nobody claims, removed.
     pub removed_devices: Vec<String>,
-    /// Devices with our mark that nobody claims, kept because the journal was damaged.
+    /// Endpoints the damaged journal had lost, read back from their devices. Their pods' names and
+    /// networks are unknown.
+    pub recovered: Vec<Attachment>,
+    /// Devices with our mark that nobody claims and that do not say enough to be recovered; kept
+    /// because the journal was damaged.
     pub kept_devices: Vec<String>,
     /// Endpoints that could not be brought up; the next resync tries again.
     pub failed: Vec<(Attachment, String)>,

@@ -25,10 +25,13 @@ use crate::plumbing::{self, PlumbingError};
 use crate::report::{EndpointView, PodsStatus, Resync, StartReport};
 use crate::store::{Store, StoreError};
 
+mod recover;
 mod resync;
 
 /// MTU of pods while no fabric device is known: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
+/// The smallest MTU of a device with IPv6, RFC 8200 §5.
+const MIN_IPV6_MTU: u32 = 1280;
 /// How many addresses in use by somebody else one ADD steps over before it gives up. Arbitrary;
 /// more than a few say that the pod CIDR is not ours.
 const OCCUPIED_TRIES: usize = 16;
@@ -101,6 +104,7 @@ impl Worker {
             // STATUS says so, and each ADD tries again.
             tracing::error!(%error, "the journal of pods cannot be written: no pod can be added");
         }
+        worker.report_stranded();
         report.resync = worker.resync()?;
         log_start(&report, worker.registry.endpoints().len());
         Ok((worker, report))
@@ -171,6 +175,7 @@ impl Worker {
             requested: call.requested.clone(),
             mtu: self.mtu(),
         };
+        self.check_mtu(request.mtu)?;
         self.in_use.clear();
         self.refresh_occupied()?;
         for _ in 0..OCCUPIED_TRIES {
@@ -242,7 +247,8 @@ impl Worker {
             .filter(|a| !endpoint.addresses.contains(a))
             .map(|a| format!("{a} is expected and was not given to it"))
             .collect();
-        if (here.device, here.inode) != (endpoint.netns.device, endpoint.netns.inode) {
+        let is_known = !endpoint.netns.path.is_empty();
+        if is_known && (here.device, here.inode) != (endpoint.netns.device, endpoint.netns.inode) {
             found.push(format!(
                 "{} is another namespace than at ADD",
                 path.display()
@@ -316,6 +322,13 @@ impl Worker {
                 )
                 .with_details("make room on that file system; the next ADD tries again"),
             );
+        }
+        if self.registry.endpoints().len() >= bpf_loader::MAX_ENDPOINTS as usize {
+            let message = format!(
+                "the node has {} pods, as many as the data plane can hold",
+                bpf_loader::MAX_ENDPOINTS
+            );
+            return Some(Failure::new(Code::NotAvailable, message));
         }
         let ipam = self.registry.ipam();
         if ipam.cidrs().next().is_none() {
@@ -446,6 +459,21 @@ impl Worker {
                 .min()
                 .unwrap_or(DEFAULT_MTU),
         }
+    }
+
+    /// RFC 8200 §5: the kernel takes no IPv6 address on a device of a smaller MTU, and says no more
+    /// than "invalid argument".
+    fn check_mtu(&self, mtu: u32) -> Result<(), Failure> {
+        if mtu >= MIN_IPV6_MTU || !self.registry.ipam().serves(Family::V6) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Code::InvalidConfig,
+            format!("pods have IPv6 addresses and would get MTU {mtu}: IPv6 needs {MIN_IPV6_MTU}"),
+        )
+        .with_details(
+            "raise the MTU of the fabric devices or of the setting, or give no IPv6 pod CIDR",
+        ))
     }
 
     fn report_stranded(&self) {

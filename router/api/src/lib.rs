@@ -26,6 +26,7 @@ pub mod v1alpha1 {
         unreachable_pub,
         rust_2018_idioms,
         clippy::all,
+        clippy::allow_attributes_without_reason,
         reason = "generated code"
     )]
     tonic::include_proto!("causeway.v1alpha1");

@@ -201,3 +201,6 @@ fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
     groups.truncate(octets as usize / size_of::<u32>());
     Ok(groups)
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,14 @@ pub enum Command {
   causeway status -o jsonpath={.health}")]
     Status(StatusArgs),
     /// Sessions and routes of the BGP speaker
-    #[command(subcommand, infer_subcommands = true)]
+    #[command(
+        subcommand,
+        infer_subcommands = true,
+        before_help = "Examples:
+  causeway bgp peers
+  causeway bgp neighbor tor-a
+  causeway bgp routes advertised peer tor-a"
+    )]
     Bgp(BgpCommand),
     /// What was written for this node, and what came of it
     #[command(
@@ -134,7 +141,13 @@ pub enum Command {
     )]
     Datapath(DatapathArgs),
     /// Settings of this node, and a check of files without the daemon
-    #[command(subcommand, infer_subcommands = true)]
+    #[command(
+        subcommand,
+        infer_subcommands = true,
+        before_help = "Examples:
+  causeway config check /etc/causeway/resources.d
+  causeway config show --origin"
+    )]
     Config(ConfigCommand),
     /// What an error code means and what to do
     #[command(before_help = "Examples:
@@ -282,9 +295,10 @@ pub enum DatapathVerb {
 /// The verbs of `config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Read resource files as the daemon would, and show every mistake
+    /// Read files as the daemon would, and show every mistake
     #[command(before_help = "Examples:
   causeway config check /etc/causeway/resources.d
+  causeway config check /etc/causeway/causeway.yaml    node settings, by the name of the file
   causeway config check peers.yaml -o json")]
     Check {
         /// Files and directories

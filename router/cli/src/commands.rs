@@ -37,7 +37,6 @@ pub(crate) async fn fetch(
         }
         Command::Bgp(BgpCommand::Refresh(args)) => bgp_actions::refresh(connection, args).await?,
         Command::Bgp(BgpCommand::Reset(args)) => bgp_actions::reset(connection, args).await?,
-        Command::Bgp(BgpCommand::Record { path }) => bgp_actions::record(connection, path).await?,
         Command::Resources(args) => resources::fetch(connection, args, now_unix_ns).await?,
         Command::Pods(args) => pods::fetch(connection, args).await?,
         Command::Fib(args) => fib::fetch(connection, args).await?,

@@ -22,7 +22,7 @@ pub enum Exit {
 }
 
 /// The table for help texts.
-pub const EXIT_CODES: &str = "Exit codes:
+pub(crate) const EXIT_CODES: &str = "Exit codes:
     0  ok
     1  found something wrong: unhealthy node, broken file, malformed message
     2  wrong usage

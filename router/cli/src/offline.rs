@@ -9,11 +9,12 @@ use bgp_wire::describe::{self, Content};
 use clap::CommandFactory;
 use router_api::explain::{self, EXPLANATIONS};
 use router_resources::check::check as check_files;
+use router_resources::settings::{DEFAULT_FILE, DEFAULT_PATH, Settings};
 use router_resources::{Diagnostic, Severity};
 use serde_json::{Value, json};
 
 use crate::args::Cli;
-use crate::exit::Exit;
+use crate::exit::{EXIT_CODES, Exit};
 use crate::failure::Failure;
 use crate::output::{Cell, Column, Item, Listing, Look, Page, Tone, View};
 use crate::run::Outcome;
@@ -33,14 +34,31 @@ pub(crate) fn completion(shell: clap_complete::Shell) -> String {
 pub(crate) fn man(directory: &Path) -> Result<(), Failure> {
     let failed = |e: io::Error| Failure::file("cannot write man pages", directory, &e);
     fs::create_dir_all(directory).map_err(failed)?;
-    // A blank `help` page for each level would be noise.
-    let command = Cli::command().disable_help_subcommand(true);
+    // A `help` page for each level would be noise.
+    let command = for_manual(Cli::command().disable_help_subcommand(true));
     clap_mangen::generate_to(command, directory).map_err(failed)
+}
+
+/// Man pages show what comes after the help, not what comes before it: the examples move there,
+/// and the exit codes follow on every page.
+fn for_manual(command: clap::Command) -> clap::Command {
+    let examples = command
+        .get_before_help()
+        .map(|text| format!("{text}\n\n"))
+        .unwrap_or_default();
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    let command = command.after_help(format!("{examples}{EXIT_CODES}"));
+    names.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, for_manual)
+    })
 }
 
 /// The commented default file of node settings.
 pub(crate) fn default_settings() -> String {
-    router_resources::settings::default_file().to_owned()
+    DEFAULT_FILE.to_owned()
 }
 
 /// What a code means, or all of them.
@@ -164,9 +182,20 @@ fn decode_input(input: &[String]) -> Result<Vec<u8>, Failure> {
         .unwrap_or(raw))
 }
 
-/// `config check`: exit 1 when a file would be refused.
+/// `config check`: exit 1 when a file would be refused. A file called `causeway.yaml` is read as
+/// node settings, every other one as resources.
 pub(crate) fn check(paths: &[PathBuf], look: &Look) -> Result<Outcome, Failure> {
-    let report = check_files(paths);
+    let is_settings = |path: &&PathBuf| path.file_name() == Path::new(DEFAULT_PATH).file_name();
+    let (settings, resources): (Vec<_>, Vec<_>) = paths.iter().partition(is_settings);
+    let mut report = check_files(&resources.into_iter().cloned().collect::<Vec<_>>());
+    for path in settings {
+        let findings = match Settings::load(Some(path), Vec::new()) {
+            Ok(effective) => effective.warnings,
+            Err(findings) => findings,
+        };
+        report.files.push(path.clone());
+        report.diagnostics.extend(findings);
+    }
     let errors = report.diagnostics.iter().filter(|d| d.is_error()).count();
     let warnings = report.diagnostics.len() - errors;
     let exit = if report.has_errors() {

@@ -120,9 +120,11 @@ impl Intent {
                 tracing::warn!("{finding}");
             }
         }
-        for (what, keys) in
-            [("added", &change.added), ("changed", &change.updated), ("removed", &change.removed)]
-        {
+        for (what, keys) in [
+            ("added", &change.added),
+            ("changed", &change.updated),
+            ("removed", &change.removed),
+        ] {
             for key in keys {
                 tracing::info!(object = %key, "resource {what}");
             }
@@ -146,8 +148,9 @@ impl Intent {
             &snapshot,
             interfaces,
         );
-        let options =
-            bgp_config::Options { secrets_namespace: self.settings.bgp_secrets_namespace.clone() };
+        let options = bgp_config::Options {
+            secrets_namespace: self.settings.bgp_secrets_namespace.clone(),
+        };
         let compiled = compile(&snapshot, &facts, &options);
         let next = Applied {
             instances: compiled.instances.clone(),
@@ -156,7 +159,9 @@ impl Intent {
         };
         {
             let mut state = lock(&self.state);
-            state.store.set_conditions(compiled.statements.clone(), SystemTime::now());
+            state
+                .store
+                .set_conditions(compiled.statements.clone(), SystemTime::now());
             state.compiled = compiled;
             state.facts = facts;
             state.fabric_devices = next.fabric.iter().map(|(_, name)| name.clone()).collect();
@@ -204,7 +209,10 @@ impl Intent {
             let links: Vec<LinkIndex> = fabric.iter().map(|(index, _)| *index).collect();
             match lock(datapath).sync_fabric(&links) {
                 Ok(report) => failures.extend(
-                    report.failed.iter().map(|(link, error)| format!("device {}: {error}", link.0)),
+                    report
+                        .failed
+                        .iter()
+                        .map(|(link, error)| format!("device {}: {error}", link.0)),
                 ),
                 Err(error) => failures.push(format!("fabric devices: {error}")),
             }
@@ -223,13 +231,20 @@ impl Intent {
         let mut facts: BTreeMap<String, InterfaceFacts> = BTreeMap::new();
         let mut names = BTreeMap::new();
         let mut others = Vec::new();
-        for link in links.into_iter().filter(|link| !pods_io::is_pod_device(link)) {
+        for link in links
+            .into_iter()
+            .filter(|link| !pods_io::is_pod_device(link))
+        {
             names.insert(link.index, link.name.clone());
             facts.insert(
                 link.name.clone(),
                 InterfaceFacts {
                     is_admin_up: link.up,
-                    oper_state: if link.carrier { OperState::Up } else { OperState::Down },
+                    oper_state: if link.carrier {
+                        OperState::Up
+                    } else {
+                        OperState::Down
+                    },
                     addresses: Vec::new(),
                 },
             );
@@ -239,7 +254,10 @@ impl Intent {
             if address.tentative || address.duplicate {
                 continue;
             }
-            if let Some(fact) = names.get(&address.link).and_then(|name| facts.get_mut(name)) {
+            if let Some(fact) = names
+                .get(&address.link)
+                .and_then(|name| facts.get_mut(name))
+            {
                 fact.addresses.push(address.address.addr());
             }
         }
@@ -268,23 +286,30 @@ type Interfaces = (BTreeMap<String, InterfaceFacts>, Vec<router_netlink::Link>);
 
 /// Locks what cannot be left half changed by a panic: every change under the lock is an assignment.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Watches the resources directory on a thread of its own.
 pub fn watch(mut source: DirectorySource) -> anyhow::Result<mpsc::Receiver<Vec<FileEvent>>> {
     let (sender, receiver) = mpsc::channel(8);
-    std::thread::Builder::new().name("resources".to_owned()).spawn(move || {
-        while let Some(events) = source.wait() {
-            if sender.blocking_send(events).is_err() {
-                return;
+    std::thread::Builder::new()
+        .name("resources".to_owned())
+        .spawn(move || {
+            while let Some(events) = source.wait() {
+                if sender.blocking_send(events).is_err() {
+                    return;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(receiver)
 }
 
 /// The source of a node's resources.
 pub fn source(settings: &Settings) -> DirectorySource {
-    DirectorySource::new(settings.resources_directory.clone(), WatchOptions::default())
+    DirectorySource::new(
+        settings.resources_directory.clone(),
+        WatchOptions::default(),
+    )
 }

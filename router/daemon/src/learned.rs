@@ -9,7 +9,7 @@ use bgp_core::config::{InstanceName, PeerName};
 use bgp_core::rib::NextHopState as SpeakerHop;
 use bgp_io::{RouteEvent, Speaker};
 use router_rib::{NextHopChange, NextHopState, OriginId, TrackedNextHop};
-use router_types::{Family, TableId};
+use router_types::{Family, RouteSource, TableId};
 use tokio::sync::{Notify, mpsc};
 
 use crate::routes::{Learned, Routes};
@@ -39,13 +39,17 @@ pub async fn carry(
                         next_origin += 1;
                         origin
                     });
-                    let learned = changes.into_iter().flat_map(|change| match change.best {
-                        Some(best) => vec![Learned {
+                    let learned = changes.into_iter().map(|change| match change.best {
+                        Some(best) => Learned {
                             prefix: change.prefix,
                             source: best.source,
                             next_hops: best.next_hops,
-                        }],
-                        None => Learned::gone(change.prefix),
+                        },
+                        None => Learned {
+                            prefix: change.prefix,
+                            source: RouteSource::Ebgp,
+                            next_hops: Vec::new(),
+                        },
                     });
                     routes.learned(origin, learned.collect()).await;
                 }
@@ -108,6 +112,11 @@ impl Delivered {
         self.changed.notify_waiters();
     }
 
+    /// Whether a neighbour has sent all its routes of a family, in this session or an earlier one.
+    pub fn has(&self, instance: &InstanceName, peer: &PeerName, family: Family) -> bool {
+        crate::intent::lock(&self.all).contains(&(instance.clone(), peer.clone(), family))
+    }
+
     /// Waits until every configured neighbour has sent all routes of every agreed family, or the
     /// limit is over. Neighbours that are down hold up nothing once the limit is over.
     pub async fn all(&self, speaker: &Speaker, limit: Duration) {
@@ -135,7 +144,11 @@ async fn wanted(speaker: &Speaker) -> Option<BTreeSet<(InstanceName, PeerName, F
         for peer in instance.peers {
             let negotiated = peer.session.negotiated?;
             for family in negotiated.families() {
-                wanted.insert((instance.config.name().clone(), peer.session.name.clone(), family));
+                wanted.insert((
+                    instance.config.name().clone(),
+                    peer.session.name.clone(),
+                    family,
+                ));
             }
         }
     }

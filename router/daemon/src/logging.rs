@@ -20,8 +20,9 @@ pub enum Format {
 /// # Errors
 /// When `filter` cannot be read.
 pub fn init(filter: &str, format: Format) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
-        .with_context(|| format!("log level {filter:?}: expected e.g. info or info,bgp_core=debug"))?;
+    let filter = EnvFilter::try_new(filter).with_context(|| {
+        format!("log level {filter:?}: expected e.g. info or info,bgp_core=debug")
+    })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -4,7 +4,13 @@
 //! Threads: the main runtime (API, metrics, intent), `bgp` (sessions), `rib-*` (one per BGP
 //! instance), `routes` (RIB and kernel), `pods`, `resources` (file watching).
 
+#![expect(
+    unreachable_pub,
+    reason = "a program: `pub` says which items other modules use"
+)]
+
 mod grpc;
+mod health;
 mod intent;
 mod learned;
 mod logging;

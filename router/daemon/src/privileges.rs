@@ -6,13 +6,24 @@ use caps::{CapSet, Capability, CapsHashSet};
 
 /// What the daemon uses, and for what. Everything else is given up before the first thread starts.
 pub const KEPT: &[(Capability, &str)] = &[
-    (Capability::CAP_NET_ADMIN, "routes, links, TCP MD5 keys, attaching programs"),
-    (Capability::CAP_NET_RAW, "binding a session to its source interface"),
+    (
+        Capability::CAP_NET_ADMIN,
+        "routes, links, TCP MD5 keys, attaching programs",
+    ),
+    (
+        Capability::CAP_NET_RAW,
+        "binding a session to its source interface",
+    ),
     (Capability::CAP_NET_BIND_SERVICE, "listening on port 179"),
     (Capability::CAP_BPF, "loading programs and making maps"),
-    (Capability::CAP_PERFMON, "pointer arithmetic in programs the verifier checks"),
-    (Capability::CAP_SYS_ADMIN, "entering a pod's network namespace, mounting bpffs"),
-    (Capability::CAP_DAC_OVERRIDE, "opening a pod's network namespace another user made"),
+    (
+        Capability::CAP_PERFMON,
+        "pointer arithmetic in programs the verifier checks",
+    ),
+    (
+        Capability::CAP_SYS_ADMIN,
+        "entering a pod's network namespace, mounting bpffs",
+    ),
 ];
 
 /// Keeps [`KEPT`] (what of it the process has) and drops all other capabilities.
@@ -28,10 +39,17 @@ pub fn drop_unused() -> anyhow::Result<()> {
         bail!(
             "CAP_NET_ADMIN is missing: run causewayd as root, by its systemd unit, or with \
              `setcap`; it needs {}",
-            KEPT.iter().map(|(c, _)| c.to_string()).collect::<Vec<_>>().join(", ")
+            KEPT.iter()
+                .map(|(c, _)| c.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
     }
-    let kept: CapsHashSet = KEPT.iter().map(|(c, _)| *c).filter(|c| permitted.contains(c)).collect();
+    let kept: CapsHashSet = KEPT
+        .iter()
+        .map(|(c, _)| *c)
+        .filter(|c| permitted.contains(c))
+        .collect();
     for (capability, purpose) in KEPT {
         if !kept.contains(capability) {
             tracing::warn!(%capability, purpose, "capability missing: what needs it will fail");

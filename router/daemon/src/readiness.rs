@@ -10,11 +10,6 @@ pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Says in a sentence what the daemon is doing.
-pub fn status(status: &str) {
-    send(&[NotifyState::Status(status)]);
-}
-
 /// Says that the daemon is going down on purpose.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);

@@ -83,6 +83,7 @@ impl Routes {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn start(
+        table: TableId,
         config: router_rib::Config,
         ownership: Ownership,
         listeners: Listeners,
@@ -92,7 +93,9 @@ impl Routes {
         let thread = std::thread::Builder::new()
             .name("routes".to_owned())
             .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
                 let runtime = match runtime {
                     Ok(runtime) => runtime,
                     Err(error) => {
@@ -101,7 +104,7 @@ impl Routes {
                     }
                 };
                 runtime.block_on(async {
-                    match Worker::open(config, ownership, listeners, inbox) {
+                    match Worker::open(table, config, ownership, listeners, inbox) {
                         Ok(worker) => {
                             let _ = opened.send(Ok(()));
                             worker.run().await;
@@ -113,7 +116,9 @@ impl Routes {
                 });
             })
             .context("starting the thread of the routes")?;
-        outcome.recv().context("the thread of the routes ended at once")??;
+        outcome
+            .recv()
+            .context("the thread of the routes ended at once")??;
         Ok((Routes { commands }, thread))
     }
 
@@ -169,6 +174,8 @@ impl Routes {
 }
 
 struct Worker {
+    /// Where learned routes go.
+    learned_table: TableId,
     rib: Rib,
     reconciler: Reconciler<RouteTable>,
     table: RouteTable,
@@ -185,6 +192,7 @@ struct Worker {
 
 impl Worker {
     fn open(
+        learned_table: TableId,
         config: router_rib::Config,
         ownership: Ownership,
         listeners: Listeners,
@@ -194,6 +202,7 @@ impl Worker {
         let table = RouteTable::open(ownership)?;
         watcher.ignore_port(table.port()?);
         let mut worker = Worker {
+            learned_table,
             rib: Rib::new(config),
             reconciler: Reconciler::new(router_reconcile::Config::default(), Instant::now()),
             table,
@@ -215,7 +224,7 @@ impl Worker {
         loop {
             self.settle();
             let worked = step(&mut self.reconciler, &mut self.table, Instant::now).await;
-            if worked {
+            if worked || self.rib.has_changes() {
                 self.kernel_changed = true;
                 // Others get a turn between two batches, without waiting for them.
                 if let Ok(command) = self.inbox.try_recv() {
@@ -263,14 +272,14 @@ impl Worker {
                 None => self.reconciler.remove(&change.key),
             }
         }
-    }
-
-    /// Tells those who listen, once everything is settled.
-    fn tell(&mut self) {
         let changes = self.rib.take_next_hop_changes();
         if !changes.is_empty() {
             (self.listeners.next_hops)(changes);
         }
+    }
+
+    /// Tells those who listen, once everything is settled.
+    fn tell(&mut self) {
         if std::mem::take(&mut self.kernel_changed) {
             (self.listeners.kernel_changed)();
         }
@@ -283,7 +292,10 @@ impl Worker {
         match command {
             Command::Learned(origin, changes) => {
                 for learned in changes {
-                    let key = RouteKey { table: TableId::MAIN, prefix: learned.prefix };
+                    let key = RouteKey {
+                        table: self.learned_table,
+                        prefix: learned.prefix,
+                    };
                     // A destination has one best path: it is external or internal, never both.
                     let other = match learned.source {
                         RouteSource::Ebgp => RouteSource::Ibgp,
@@ -312,7 +324,8 @@ impl Worker {
                 }
             }
             Command::Peers(peers) => {
-                self.rib.set_peers(peers.into_iter().map(|peer| (TableId::MAIN, peer)));
+                self.rib
+                    .set_peers(peers.into_iter().map(|peer| (self.learned_table, peer)));
             }
             Command::Track(next_hops) => {
                 let wanted: BTreeSet<TrackedNextHop> = next_hops.into_iter().collect();
@@ -335,9 +348,9 @@ impl Worker {
 
     fn event(&mut self, event: &Event) {
         if let Some((key, actual)) = self.table.note(event) {
+            // When it is gone because somebody else's took its place, the RIB must hear of that one.
             self.reconciler.handle_observed(key, actual);
             self.kernel_changed = true;
-            return;
         }
         match event {
             Event::LinkSet(link) => {
@@ -345,11 +358,13 @@ impl Worker {
                 if !link.up || !link.carrier {
                     self.relist = true;
                 }
-                self.rib.handle_topology(TopologyChange::LinkSet(rib_link(link)));
+                self.rib
+                    .handle_topology(TopologyChange::LinkSet(rib_link(link)));
                 self.interfaces_changed = true;
             }
             Event::LinkGone(link) => {
-                self.rib.handle_topology(TopologyChange::LinkGone(link.index));
+                self.rib
+                    .handle_topology(TopologyChange::LinkGone(link.index));
                 self.relist = true;
                 self.interfaces_changed = true;
             }
@@ -367,7 +382,8 @@ impl Worker {
             }
             Event::RouteSet(route) => {
                 if self.is_ground(route) {
-                    self.rib.handle_topology(TopologyChange::RouteSet(rib_route(route)));
+                    self.rib
+                        .handle_topology(TopologyChange::RouteSet(rib_route(route)));
                 }
             }
             Event::RouteGone(route) => {
@@ -441,10 +457,12 @@ pub fn own_routes(pod_cidrs: &[IpNet]) -> Vec<Route> {
     pod_cidrs
         .iter()
         .map(|prefix| Route {
-            key: RouteKey { table: TableId::MAIN, prefix: prefix.trunc() },
+            key: RouteKey {
+                table: TableId::MAIN,
+                prefix: prefix.trunc(),
+            },
             source: RouteSource::Local,
             forwarding: Forwarding::Unreachable,
         })
         .collect()
 }
-

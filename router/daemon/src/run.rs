@@ -38,6 +38,8 @@ pub struct Parts {
     pub state: Arc<Mutex<State>>,
     /// BGP.
     pub speaker: Speaker,
+    /// Which neighbours have sent all their routes.
+    pub delivered: Arc<Delivered>,
     /// RIB and kernel.
     pub routes: Routes,
     /// Pods; `None` where the data plane could not be loaded.
@@ -82,7 +84,9 @@ async fn serve(
 
     let datapath = open_datapath(&settings);
     let restarted = match &datapath {
-        Ok(datapath) => intent::lock(datapath).status().is_ok_and(|status| status.adopted),
+        Ok(datapath) => intent::lock(datapath)
+            .status()
+            .is_ok_and(|status| status.adopted),
         Err(_) => false,
     };
     let pods = match &datapath {
@@ -91,8 +95,14 @@ async fn serve(
     };
 
     let (events, route_events) = mpsc::channel(ROUTE_EVENTS);
-    let (speaker, sessions) = Speaker::start(bgp_io::Options { restarted, recorder }, events)
-        .context("starting the BGP speaker")?;
+    let (speaker, sessions) = Speaker::start(
+        bgp_io::Options {
+            restarted,
+            recorder,
+        },
+        events,
+    )
+    .context("starting the BGP speaker")?;
 
     let interfaces_changed = Arc::new(Notify::new());
     let (next_hops, mut next_hop_changes) = mpsc::unbounded_channel();
@@ -116,7 +126,10 @@ async fn serve(
             Box::new(move || changed.notify_one())
         },
     };
-    let rib = router_rib::Config { metric: settings.kernel_metric, ..Default::default() };
+    let rib = router_rib::Config {
+        metric: settings.kernel_metric,
+        ..Default::default()
+    };
     let ownership = Ownership {
         protocol: Protocol(settings.kernel_protocol),
         metric: settings.kernel_metric,
@@ -128,7 +141,9 @@ async fn serve(
     let to_speaker = speaker.clone();
     tokio::spawn(async move {
         while let Some(changes) = next_hop_changes.recv().await {
-            to_speaker.set_next_hops(learned::speaker_hops(changes)).await;
+            to_speaker
+                .set_next_hops(learned::speaker_hops(changes))
+                .await;
         }
     });
     let delivered = Arc::new(Delivered::default());
@@ -151,6 +166,7 @@ async fn serve(
         started,
         state: intent.state(),
         speaker: speaker.clone(),
+        delivered: Arc::clone(&delivered),
         routes: routes.clone(),
         pods,
         datapath: datapath.clone(),
@@ -174,12 +190,7 @@ async fn serve(
     };
     tokio::spawn(prune);
     if let Some(every) = readiness::alive_interval() {
-        tokio::spawn(async move {
-            loop {
-                readiness::alive();
-                tokio::time::sleep(every).await;
-            }
-        });
+        tokio::spawn(watch_over(parts.clone(), every));
     }
     readiness::ready("serving");
     tracing::info!(took = ?started.elapsed(), "ready");
@@ -202,18 +213,42 @@ async fn serve(
 /// routes; else with a Cease, so that they do not wait for the hold time.
 async fn stop_reason(parts: &Parts) -> StopReason {
     let graceful = parts.speaker.snapshot().await.iter().any(|instance| {
-        instance.config.peers().values().any(|peer| peer.graceful_restart.is_some())
+        instance
+            .config
+            .peers()
+            .values()
+            .any(|peer| peer.graceful_restart.is_some())
     });
     if graceful {
         StopReason::PlannedRestart
     } else {
-        StopReason::Shutdown { message: "causewayd stops".to_owned() }
+        StopReason::Shutdown {
+            message: "causewayd stops".to_owned(),
+        }
+    }
+}
+
+/// Tells the service manager that the daemon is alive, as long as the threads that matter answer: a
+/// daemon that hangs is to be restarted.
+async fn watch_over(parts: Parts, every: Duration) {
+    loop {
+        let answers = async {
+            parts.routes.ask(|_| ()).await;
+            parts.speaker.snapshot().await;
+        };
+        match tokio::time::timeout(every, answers).await {
+            Ok(()) => readiness::alive(),
+            Err(_) => tracing::error!("routes or sessions do not answer"),
+        }
+        tokio::time::sleep(every / 2).await;
     }
 }
 
 fn open_datapath(settings: &Settings) -> Result<Arc<Mutex<Datapath>>, Arc<str>> {
-    let config =
-        bpf_loader::Config { pin_root: settings.pin_root.clone(), ..Default::default() };
+    let config = bpf_loader::Config {
+        pin_root: settings.pin_root.clone(),
+        ..Default::default()
+    };
     match Datapath::open(config) {
         Ok(datapath) => Ok(Arc::new(Mutex::new(datapath))),
         Err(error) => {

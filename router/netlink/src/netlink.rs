@@ -170,17 +170,17 @@ impl Netlink {
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<KernelRoute>, Error> {
         let mut routes = Vec::new();
         for message in filter.messages() {
-            let listed = self
-                .socket
-                .dump(&RouteNetlinkMessage::GetRoute(message), |message| {
-                    if let RouteNetlinkMessage::NewRoute(message) = message {
-                        routes.extend(
-                            KernelRoute::from_message(message)
-                                .filter(|route| filter.accepts(route)),
-                        );
-                    }
-                });
-            // ENOENT: the table has no routes yet; EAFNOSUPPORT, EOPNOTSUPP: no IPv6 in the kernel
+            let family = message.header.address_family;
+            let request = RouteNetlinkMessage::GetRoute(message);
+            let listed = self.socket.dump(&request, |message| {
+                if let RouteNetlinkMessage::NewRoute(message) = message
+                    // A kernel without IPv6 answers with all families it has.
+                    && message.header.address_family == family
+                {
+                    routes.extend(KernelRoute::from_message(message).filter(|r| filter.accepts(r)));
+                }
+            });
+            // ENOENT: the table has no routes yet.
             absent_is_fine(listed, Errno::ENOENT).map_err(|p| Error::new("list routes", p))?;
         }
         Ok(routes)

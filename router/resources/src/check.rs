@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::parse::MAX_FILE_BYTES;
-use crate::store::{ACCEPTED, FileContent, FileEvent, Snapshot, Store};
+use crate::snapshot::Snapshot;
+use crate::store::{ACCEPTED, FileContent, FileEvent, Store};
 
 /// What the check found.
 #[derive(Clone, Debug, Default)]

@@ -161,7 +161,7 @@ impl JsonSchema for Timestamp {
 }
 
 /// Reads an RFC 3339 time in UTC; fractions of a second are dropped.
-fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let number = |s: &str| {
         s.bytes()

@@ -33,6 +33,7 @@ mod rules;
 mod schema;
 pub mod selector;
 pub mod settings;
+pub mod snapshot;
 pub mod source;
 pub mod store;
 mod suggest;
@@ -46,8 +47,6 @@ pub use object::{Body, Kind, Metadata, Object, ObjectKey};
 pub use rules::parse_address;
 pub use selector::{LabelSelector, Labels};
 pub use settings::{Effective, Settings};
+pub use snapshot::{Entry, Snapshot, Source, Stored};
 pub use source::{DirectorySource, StopHandle, WatchOptions};
-pub use store::{
-    Change, Entry, FileContent, FileEvent, FileStatus, ObjectStatus, Snapshot, Source, Store,
-    Stored,
-};
+pub use store::{Change, FileContent, FileEvent, FileStatus, ObjectStatus, Store};

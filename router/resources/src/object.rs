@@ -5,6 +5,7 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
 use crate::condition::Timestamp;
 use crate::kinds::{
@@ -243,5 +244,32 @@ impl Object {
             namespace,
             name: self.metadata.name.clone(),
         }
+    }
+
+    /// The object as JSON, defaults filled in, to be shown to people. Of a Secret the keys are
+    /// there and the values are not; nor are its annotations, in which kubectl keeps a copy.
+    pub fn to_redacted_json(&self) -> Json {
+        let mut json = match &self.body {
+            Body::ClusterConfig(spec) => json!({ "spec": spec }),
+            Body::PeerConfig(spec) | Body::CausewayPeerConfig(spec) => json!({ "spec": spec }),
+            Body::Advertisement(spec) => json!({ "spec": spec }),
+            Body::NodeConfigOverride(spec) => json!({ "spec": spec }),
+            Body::NodeConfig(spec) => json!({ "spec": spec }),
+            Body::Node(node) => json!(node),
+            Body::Secret(secret) => {
+                let keys = secret.data.keys().chain(secret.string_data.keys());
+                let data: serde_json::Map<String, Json> =
+                    keys.map(|key| (key.clone(), "(redacted)".into())).collect();
+                json!({ "type": secret.secret_type, "data": data })
+            }
+        };
+        let mut metadata = self.metadata.clone();
+        if self.kind() == Kind::Secret {
+            metadata.annotations.clear();
+        }
+        json["apiVersion"] = self.api_version.into();
+        json["kind"] = self.kind().name().into();
+        json["metadata"] = json!(metadata);
+        json
     }
 }

@@ -11,15 +11,20 @@ use crate::object::{Body, Kind, Metadata, Object};
 use crate::path::Path;
 use crate::rules;
 use crate::schema::{self, Finding, Values};
-use crate::store::Source;
+use crate::snapshot::Source;
 use crate::suggest;
 use crate::yaml::{self, Node, Value};
 
 /// The largest file that is read: 8 MiB, arbitrary; a thousand times a usual file.
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The most findings reported for one file; the rest is counted. Arbitrary: nobody reads more.
+/// The most findings reported for one file or object; the rest is counted, as far as it was looked
+/// for. Arbitrary: nobody reads more.
 pub const MAX_FINDINGS: usize = 100;
+
+/// The most findings kept while a file is read. A file with more is refused: what it would cost to
+/// go on is not bounded by anything else.
+const MAX_KEPT: usize = 10_000;
 
 /// An object and where it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +82,11 @@ pub fn parse_file(file: &FilePath, bytes: &[u8]) -> ParsedFile {
     }
     for document in &documents {
         reader.document(document.number, &document.root);
+    }
+    if reader.is_full() {
+        let message = format!("more than {MAX_KEPT} findings, the rest of the file was not read");
+        let finding = Diagnostic::about_file(file, Code::TooComplex, message);
+        reader.parsed.diagnostics.push(finding);
     }
     let mut parsed = reader.parsed;
     parsed
@@ -151,7 +161,14 @@ impl FileReader<'_> {
         self.object(number, root);
     }
 
+    fn is_full(&self) -> bool {
+        self.parsed.diagnostics.len() >= MAX_KEPT
+    }
+
     fn object(&mut self, number: usize, root: &Node) {
+        if self.is_full() {
+            return;
+        }
         let mut context = Context {
             document: number,
             root,

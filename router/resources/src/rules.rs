@@ -15,6 +15,7 @@ use crate::kinds::{
     Import, ImportMode, Node, NodeConfigOverrideSpec, NodeConfigSpec, PeerConfigSpec, Secret,
 };
 use crate::object::{Body, Object};
+use crate::parse::MAX_FINDINGS;
 use crate::path::Path;
 use crate::schema::Finding;
 use crate::selector::{self, LabelSelector, Operator};
@@ -66,6 +67,9 @@ impl Rules {
     }
 
     fn report(&mut self, path: Path, code: Code, message: String, help: Option<String>) {
+        if self.findings.len() >= MAX_FINDINGS {
+            return;
+        }
         self.findings.push(Finding {
             path,
             place: None,

@@ -7,6 +7,11 @@
 //! every way of changing a file works: in place, by an atomic rename, by the swapped symbolic link
 //! of a mounted ConfigMap.
 //!
+//! A program that writes in place empties the file first. A file found empty that was not is
+//! therefore looked at again before its objects are taken as removed (two seconds). Of a file
+//! that is written slowly a beginning may still be read, and a beginning may be valid: rename a
+//! complete file into place where that matters.
+//!
 //! A directory that disappears takes its objects along, as deleting every file would; one that is
 //! not there yet is waited for. A directory that cannot be read (permissions, an I/O error) changes
 //! nothing: what was read stays in force.
@@ -43,6 +48,10 @@ impl Default for WatchOptions {
     }
 }
 
+/// How long a file must be empty before that is believed: 2 s, arbitrary; an editor takes
+/// milliseconds.
+const EMPTY_GRACE: Duration = Duration::from_secs(2);
+
 /// What wakes a waiting source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wake {
@@ -73,6 +82,8 @@ pub struct DirectorySource {
     watcher: Option<RecommendedWatcher>,
     wakes: Receiver<Wake>,
     wake: SyncSender<Wake>,
+    /// Whether the last scan left something for soon.
+    has_pending: bool,
     /// Why the directory could not be read, if that was already logged.
     complaint: Option<String>,
 }
@@ -90,6 +101,7 @@ impl DirectorySource {
             watcher: None,
             wakes,
             wake,
+            has_pending: false,
             complaint: None,
         }
     }
@@ -115,6 +127,7 @@ impl DirectorySource {
             }
         };
         self.complaint = None;
+        self.has_pending = false;
         let mut events = Vec::new();
         let mut seen = BTreeMap::new();
         for path in files {
@@ -123,6 +136,15 @@ impl DirectorySource {
                 continue;
             }
             let hash = hash_of(&content);
+            if let Some(old) = self.told.get(&path)
+                && *old != hash
+                && content == FileContent::Bytes(Vec::new())
+                && is_fresh(&path)
+            {
+                self.has_pending = true;
+                seen.insert(path, *old);
+                continue;
+            }
             if self.told.get(&path) != Some(&hash) {
                 events.push(FileEvent {
                     path: path.clone(),
@@ -151,7 +173,12 @@ impl DirectorySource {
             if !events.is_empty() {
                 return Some(events);
             }
-            match self.wakes.recv_timeout(self.options.rescan) {
+            let patience = if self.has_pending {
+                EMPTY_GRACE.min(self.options.rescan)
+            } else {
+                self.options.rescan
+            };
+            match self.wakes.recv_timeout(patience) {
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Wake::Touched) => self.settle()?,
@@ -220,6 +247,14 @@ impl DirectorySource {
             self.complaint = Some(why);
         }
     }
+}
+
+/// Whether a file was written within [`EMPTY_GRACE`]. A time in the future is not fresh: it would
+/// stay so.
+fn is_fresh(path: &Path) -> bool {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+    age.is_some_and(|age| age < EMPTY_GRACE)
 }
 
 /// A hash to notice changes by. Within one run only: `DefaultHasher` is not stable over versions.

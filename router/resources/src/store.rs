@@ -16,35 +16,15 @@ use std::time::SystemTime;
 
 use crate::condition::{Condition, Statement, Timestamp};
 use crate::diagnostic::Diagnostic;
-use crate::kinds::{
-    AdvertisementSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec, PeerConfigSpec, Secret,
-};
-use crate::object::{Body, Kind, Metadata, Object, ObjectKey};
+use crate::object::ObjectKey;
 use crate::parse::{ParsedObject, parse_file};
+use crate::snapshot::{Snapshot, Source, Stored};
 
 /// The type of the condition by which the store says whether an object is in force as written.
 pub const ACCEPTED: &str = "causeway.io/Accepted";
 
-/// Where an object was read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source {
-    /// The file.
-    pub file: PathBuf,
-    /// The document in the file, from 1.
-    pub document: usize,
-    /// The line the object begins at, from 1.
-    pub line: usize,
-}
-
-impl fmt::Display for Source {
-    /// Writes `bgp.yaml:17`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
-    }
-}
-
 /// What became of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum FileContent {
     /// It has these bytes.
     Bytes(Vec<u8>),
@@ -56,6 +36,18 @@ pub enum FileContent {
     Removed,
 }
 
+impl fmt::Debug for FileContent {
+    /// Shows the number of bytes and not the bytes: there may be a Secret among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileContent::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            FileContent::Unreadable(why) => write!(f, "Unreadable({why:?})"),
+            FileContent::TooLarge(size) => write!(f, "TooLarge({size})"),
+            FileContent::Removed => f.write_str("Removed"),
+        }
+    }
+}
+
 /// A change of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileEvent {
@@ -63,17 +55,6 @@ pub struct FileEvent {
     pub path: PathBuf,
     /// What became of it.
     pub content: FileContent,
-}
-
-/// An object in force.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stored {
-    /// The object.
-    pub object: Object,
-    /// Where it was read.
-    pub source: Source,
-    /// The generation of its spec: the API server's, or counted from 1 by the store.
-    pub generation: i64,
 }
 
 /// Which objects changed.
@@ -124,112 +105,6 @@ pub struct FileStatus {
     pub objects: usize,
     /// Whether the newest version is broken, so that an older one, or nothing, is in force.
     pub is_stale: bool,
-}
-
-/// All objects in force at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    objects: Arc<BTreeMap<ObjectKey, Arc<Stored>>>,
-}
-
-/// One object of a known kind, as the accessors of [`Snapshot`] give it.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a, T> {
-    /// Its metadata.
-    pub metadata: &'a Metadata,
-    /// Its body.
-    pub spec: &'a T,
-    /// Where it was read, and its generation.
-    pub stored: &'a Stored,
-}
-
-impl<T> Entry<'_, T> {
-    /// The object's name.
-    pub fn name(&self) -> &str {
-        &self.metadata.name
-    }
-
-    /// The object's key.
-    pub fn key(&self) -> ObjectKey {
-        self.stored.object.key()
-    }
-}
-
-macro_rules! accessors {
-    ($($(#[$doc:meta])* $list:ident, $get:ident => $variant:ident: $spec:ty;)*) => {
-        impl Snapshot {
-            $(
-                $(#[$doc])*
-                /// In order of names.
-                pub fn $list(&self) -> impl Iterator<Item = Entry<'_, $spec>> {
-                    self.of_kind(Kind::$variant).filter_map(|stored| match &stored.object.body {
-                        Body::$variant(spec) => {
-                            Some(Entry { metadata: &stored.object.metadata, spec, stored })
-                        }
-                        _ => None,
-                    })
-                }
-
-                $(#[$doc])*
-                /// The one of this name.
-                pub fn $get(&self, name: &str) -> Option<Entry<'_, $spec>> {
-                    let stored = self.get(&ObjectKey::cluster_wide(Kind::$variant, name))?;
-                    match &stored.object.body {
-                        Body::$variant(spec) => {
-                            Some(Entry { metadata: &stored.object.metadata, spec, stored })
-                        }
-                        _ => None,
-                    }
-                }
-            )*
-        }
-    };
-}
-
-// A macro, not a function: each accessor differs in an enum variant, which generics cannot name.
-accessors! {
-    /// The `CiliumBGPClusterConfig` objects.
-    cluster_configs, cluster_config => ClusterConfig: ClusterConfigSpec;
-    /// The `CiliumBGPPeerConfig` objects.
-    peer_configs, peer_config => PeerConfig: PeerConfigSpec;
-    /// The `BGPPeerConfig` objects of `causeway.io`.
-    causeway_peer_configs, causeway_peer_config => CausewayPeerConfig: PeerConfigSpec;
-    /// The `CiliumBGPAdvertisement` objects.
-    advertisements, advertisement => Advertisement: AdvertisementSpec;
-    /// The `CiliumBGPNodeConfigOverride` objects.
-    node_config_overrides, node_config_override => NodeConfigOverride: NodeConfigOverrideSpec;
-    /// The `Node` objects.
-    nodes, node => Node: Node;
-}
-
-impl Snapshot {
-    /// All objects, in order of keys.
-    pub fn iter(&self) -> impl Iterator<Item = &Stored> {
-        self.objects.values().map(Arc::as_ref)
-    }
-
-    /// One object.
-    pub fn get(&self, key: &ObjectKey) -> Option<&Stored> {
-        self.objects.get(key).map(Arc::as_ref)
-    }
-
-    /// A Secret by namespace and name.
-    pub fn secret(&self, namespace: &str, name: &str) -> Option<&Secret> {
-        let key = ObjectKey {
-            kind: Kind::Secret,
-            namespace: Some(namespace.into()),
-            name: name.into(),
-        };
-        match &self.get(&key)?.object.body {
-            Body::Secret(secret) => Some(secret),
-            _ => None,
-        }
-    }
-
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Stored> {
-        self.iter()
-            .filter(move |stored| stored.object.kind() == kind)
-    }
 }
 
 #[derive(Clone, Debug, Default)]

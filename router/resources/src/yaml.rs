@@ -19,10 +19,13 @@ use crate::diagnostic::{Code, Place};
 /// The deepest nesting that is read. No kind needs more than a dozen levels; arbitrary beyond that.
 pub const MAX_DEPTH: usize = 64;
 
-/// The most a file may expand to: bytes of text plus [`NODE_WEIGHT`] for every value, aliases
+/// The most a file may expand to: bytes of text plus 64 for every value, aliases
 /// counted each time they are used. 64 MiB, about a million values: arbitrary, far above any
 /// useful file and far below what hurts.
 pub const MAX_WEIGHT: usize = 64 << 20;
+
+/// The most duplicate keys reported; arbitrary, more than anybody reads.
+const MAX_ERRORS: usize = 100;
 
 /// What a value weighs besides its text.
 const NODE_WEIGHT: usize = 64;
@@ -184,6 +187,8 @@ struct Frame {
     key: Option<(String, Place, bool)>,
     /// Entries of merge keys, added at the end: written keys win, wherever they stand.
     merged: Vec<Pair>,
+    /// The lines of the keys so far.
+    lines: BTreeMap<String, usize>,
 }
 
 #[derive(Default)]
@@ -237,7 +242,8 @@ impl Reader {
                 };
                 if let Value::Mapping(pairs) = &mut frame.node.value {
                     for pair in frame.merged {
-                        if !pairs.iter().any(|p| p.key == pair.key) {
+                        if !frame.lines.contains_key(&pair.key) {
+                            frame.lines.insert(pair.key.clone(), pair.key_place.line);
                             pairs.push(pair);
                         }
                     }
@@ -259,6 +265,7 @@ impl Reader {
             anchor,
             key: None,
             merged: Vec::new(),
+            lines: BTreeMap::new(),
         });
         Ok(())
     }
@@ -301,16 +308,16 @@ impl Reader {
                 }
                 Some((_, place, true)) => return self.merge(node, place),
                 Some((key, key_place, false)) => {
-                    if let Some(first) = pairs.iter().find(|pair| pair.key == key) {
-                        let message = format!(
-                            "the key '{key}' is already on line {}",
-                            first.key_place.line
-                        );
+                    if let Some(line) = frame.lines.get(&key) {
+                        let message = format!("the key '{key}' is already on line {line}");
                         let help = Some("keep one of the two".to_owned());
                         let error = self.error(Code::DuplicateKey, key_place, message, help);
-                        self.errors.push(error);
+                        if self.errors.len() < MAX_ERRORS {
+                            self.errors.push(error);
+                        }
                         return Ok(());
                     }
+                    frame.lines.insert(key.clone(), key_place.line);
                     pairs.push(Pair {
                         key,
                         key_place,
@@ -539,6 +546,16 @@ mod tests {
             vec!["*a"; 100].join(", ")
         );
         assert_eq!(first_error(&text).code, Code::TooComplex);
+    }
+
+    #[test]
+    fn a_mapping_of_many_keys_takes_time_in_proportion() {
+        let many = |n: usize| (0..n).map(|i| format!("k{i}: {i}\n")).collect::<String>();
+        let root = one(&many(200_000));
+        assert_eq!(root.get("k199999").unwrap().value, Value::Integer(199_999));
+        // All of them twice: found, and not all of them told.
+        let (_, errors) = read(&many(20_000).repeat(2));
+        assert_eq!(errors.len(), MAX_ERRORS);
     }
 
     #[test]

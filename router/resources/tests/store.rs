@@ -258,6 +258,28 @@ fn a_scan_tells_each_change_once() {
 }
 
 #[test]
+fn a_file_just_emptied_is_given_time_to_be_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("a.yaml");
+    fs::write(&path, "1").unwrap();
+    let mut source = source(temp.path());
+    assert_eq!(source.scan().len(), 1);
+    let file = fs::File::create(&path).unwrap();
+    assert!(source.scan().is_empty());
+    file.set_modified(SystemTime::now() - Duration::from_secs(60))
+        .unwrap();
+    assert_eq!(source.scan()[0].content, FileContent::Bytes(vec![]));
+    assert!(source.scan().is_empty());
+}
+
+#[test]
+fn events_do_not_show_what_is_in_a_file() {
+    let event = bytes("a.yaml", "stringData: { password: hunter2 }");
+    assert!(!format!("{event:?}").contains(&format!("{:?}", b"hunter2")[1..8]));
+    assert!(format!("{event:?}").contains("33 bytes"), "{event:?}");
+}
+
+#[test]
 fn what_cannot_be_read_is_told_as_such() {
     let temp = tempfile::tempdir().unwrap();
     let mut source = source(temp.path());
@@ -286,7 +308,7 @@ fn an_unreadable_directory_changes_nothing() {
     fs::write(directory.join("a.yaml"), "1").unwrap();
     let mut source = source(&directory);
     assert_eq!(source.scan().len(), 1);
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o000)).unwrap();
     // Root reads it all the same; then there is nothing to see either.
     assert!(source.scan().is_empty());
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();

@@ -18,7 +18,8 @@
 //!   [`Rib::track`], [`Rib::take_next_hop_changes`].
 //!
 //! No sockets, no clock, no threads: the caller owns it, best on a thread of its own, and feeds it
-//! batches. One prefix with one candidate takes some 90 bytes; equal next-hop sets are stored once.
+//! batches. One prefix with one candidate takes some
+//! 110 bytes (a million: 150 MB at the peak, measured); equal next-hop sets are stored once.
 //!
 //! # Next hops (RFC 4271 §5.1.3, §9.1.2.1; RFC 8950)
 //!

@@ -116,6 +116,11 @@ impl Topology {
         }
     }
 
+    /// All devices, by index.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
     /// A device by its index.
     pub fn link(&self, index: LinkIndex) -> Option<&Link> {
         self.links.get(&index)

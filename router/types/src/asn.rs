@@ -27,7 +27,11 @@ impl Asn {
 
     /// The value for a two-octet field: itself where it fits, else `AS_TRANS`.
     pub const fn to_two_octet(self) -> u16 {
-        if self.is_two_octet() { self.0 as u16 } else { Self::TRANS.0 as u16 }
+        if self.is_two_octet() {
+            self.0 as u16
+        } else {
+            Self::TRANS.0 as u16
+        }
     }
 }
 
@@ -89,7 +93,10 @@ mod tests {
 
     #[test]
     fn asplain_and_asdot_read_the_same() {
-        assert_eq!("4200000001".parse::<Asn>().unwrap(), "64086.59905".parse().unwrap());
+        assert_eq!(
+            "4200000001".parse::<Asn>().unwrap(),
+            "64086.59905".parse().unwrap()
+        );
         assert_eq!(Asn(65000).to_string(), "65000");
     }
 

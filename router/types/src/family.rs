@@ -42,9 +42,15 @@ pub struct Family {
 
 impl Family {
     /// IPv4 unicast.
-    pub const IPV4_UNICAST: Family = Family { afi: Afi::IPV4, safi: Safi::UNICAST };
+    pub const IPV4_UNICAST: Family = Family {
+        afi: Afi::IPV4,
+        safi: Safi::UNICAST,
+    };
     /// IPv6 unicast.
-    pub const IPV6_UNICAST: Family = Family { afi: Afi::IPV6, safi: Safi::UNICAST };
+    pub const IPV6_UNICAST: Family = Family {
+        afi: Afi::IPV6,
+        safi: Safi::UNICAST,
+    };
 }
 
 impl fmt::Display for Family {
@@ -79,6 +85,13 @@ mod tests {
     #[test]
     fn families_are_written_as_the_manifests_write_them() {
         assert_eq!(Family::IPV4_UNICAST.to_string(), "ipv4/unicast");
-        assert_eq!(Family { afi: Afi(25), safi: Safi(70) }.to_string(), "25/70");
+        assert_eq!(
+            Family {
+                afi: Afi(25),
+                safi: Safi(70)
+            }
+            .to_string(),
+            "25/70"
+        );
     }
 }

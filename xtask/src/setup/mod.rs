@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask setup`: what this machine lacks to build, test and run the lab.
 
+mod toolchain;
+
 use std::{
     fs,
     process::{Command, ExitCode},
@@ -10,11 +12,18 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use lab_runner::{preflight::find_program, rootfs};
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Arguments {
     /// Leave the lab's root file system out.
     #[arg(long)]
     no_rootfs: bool,
+}
+
+impl Arguments {
+    /// For what needs no lab.
+    pub(crate) fn without_rootfs() -> Self {
+        Self { no_rootfs: true }
+    }
 }
 
 /// Programs by the Debian package that brings them.
@@ -37,7 +46,14 @@ const FILES: &[(&str, &str)] = &[(
 )];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    prepare(arguments)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does everything that is not done yet; takes no time when all is.
+pub(crate) fn prepare(arguments: &Arguments) -> Result<()> {
     packages()?;
+    toolchain::install(&|step| println!("{step}"))?;
     if arguments.no_rootfs {
         println!("root file system: left out");
     } else {
@@ -46,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("root file system: ready ({})", path.display());
     }
     println!("setup is complete");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn packages() -> Result<()> {

@@ -179,6 +179,33 @@ pub enum DownReason {
 }
 
 impl DownReason {
+    /// The code under which `causeway explain` has more.
+    pub fn code(&self) -> &'static str {
+        match self {
+            DownReason::ConnectFailed { failure, password } => match failure.kind {
+                FailureKind::TimedOut if *password => "CW0202",
+                FailureKind::Refused => "CW0205",
+                FailureKind::TimedOut
+                | FailureKind::Unreachable
+                | FailureKind::Reset
+                | FailureKind::Closed
+                | FailureKind::NoLocalAddress
+                | FailureKind::Other => "CW0201",
+            },
+            DownReason::PeerAs { .. } => "CW0203",
+            DownReason::HoldTimerExpired { .. } => "CW0204",
+            DownReason::NotificationReceived(_) => "CW0207",
+            DownReason::NotStarted
+            | DownReason::Stopped(_)
+            | DownReason::ConnectionLost { .. }
+            | DownReason::NotificationSent(_)
+            | DownReason::SameRouterId
+            | DownReason::NoCommonFamily { .. }
+            | DownReason::UnexpectedMessage { .. }
+            | DownReason::Collision => "CW0201",
+        }
+    }
+
     /// Whether routes are kept for a neighbour that does graceful restart: it went away without
     /// meaning to, or it speaks RFC 8538 and did not ask for a hard reset.
     pub fn keeps_routes(&self, notification_support: bool) -> bool {

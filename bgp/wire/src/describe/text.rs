@@ -71,7 +71,7 @@ impl fmt::Display for FaultReport {
 }
 
 /// The value of a capability in words.
-pub(super) fn capability_value(capability: &Capability) -> String {
+pub fn capability_value(capability: &Capability) -> String {
     match capability {
         Capability::Multiprotocol(family) => family.to_string(),
         Capability::RouteRefresh

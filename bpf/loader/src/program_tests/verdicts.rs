@@ -689,9 +689,60 @@ fn what_the_kernel_delivers_is_counted_too() {
     Node::run(|node| {
         let frame = frame_from_fabric(node, "192.0.2.1", "10.244.0.1").bytes();
         let link = node.pod_1.link;
+        // Without IPv6 the host's kernel has nothing of its own to say to the pod.
+        super::sysctl("net/ipv6/conf/pod1/disable_ipv6", "1");
+        let before = node.datapath.counters().expect("counters").remove(0).1;
         let answer = node.answer(Role::ToPod, link, &frame);
         assert_eq!((answer.verdict, &answer.frame), (Verdict::ToKernel, &frame));
         let one = &node.datapath.counters().expect("counters")[0].1;
-        assert_eq!((one.rx_packets, one.rx_bytes), (1, frame.len() as u64));
+        let counted = (
+            one.rx_packets - before.rx_packets,
+            one.rx_bytes - before.rx_bytes,
+        );
+        assert_eq!(counted, (1, frame.len() as u64));
+    });
+}
+
+#[test]
+fn a_cached_flow_is_believed_no_longer_than_its_sender() {
+    Node::run(|node| {
+        for (frame, other) in [
+            (frame_v4(node, "198.51.100.7"), "10.244.0.2"),
+            (frame_v6(node, "2001:db8:1::7"), "fd00:10:244::2"),
+        ] {
+            forwarded(node, &frame.bytes());
+            let foreign = Frame {
+                source_mac: POD_2_MAC,
+                ..frame.clone()
+            };
+            refused(node, &foreign.bytes(), DropReason::SpoofedMac);
+            let foreign = Frame {
+                destination_mac: POD_2_MAC,
+                ..frame.clone()
+            };
+            refused(node, &foreign.bytes(), DropReason::ForeignMac);
+            let foreign = Frame {
+                source: address(other),
+                ..frame.clone()
+            };
+            refused(node, &foreign.bytes(), DropReason::SpoofedAddress);
+            // The same flow at another pod's device.
+            let elsewhere = node.pod_2.link;
+            let answer = node.answer(Role::FromPod, elsewhere, &frame.bytes());
+            assert_eq!(answer.verdict, Verdict::Refused);
+        }
+        let frame = frame_v4(node, "198.51.100.7").bytes();
+        forwarded(node, &frame);
+        // What was the fabric's becomes a local endpoint.
+        let mut two = node.pod_2.clone();
+        two.addresses.push(address("198.51.100.7"));
+        node.datapath.set_endpoint(&two).expect("changed");
+        let got = forwarded(node, &frame);
+        assert_rewritten(&frame, &got, Some((POD_2_MAC, node.pod_2.host_mac)));
+        node.datapath.remove_endpoint(two.id).expect("removed");
+        forwarded(node, &frame);
+        let one = node.pod_1.id;
+        node.datapath.remove_endpoint(one).expect("removed");
+        refused(node, &frame, DropReason::UnknownDevice);
     });
 }

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pods_core::{Endpoint, EndpointId, Phase};
-use router_netlink::{Link, Netns, RouteFilter};
-use router_types::{LinkIndex, TableId};
+use router_netlink::{Link, LinkChange, Netns};
+use router_types::LinkIndex;
 
-use super::{Worker, find_netns};
+use super::{Worker, find_netns, recover};
 use crate::manager::StartError;
-use crate::plumbing::{self, ROUTE_PROTOCOL};
+use crate::plumbing;
 use crate::report::Resync;
 
 impl Worker {
@@ -19,6 +19,7 @@ impl Worker {
     /// daemon was looking moves in one step, and no pod sends before its program is attached.
     pub(super) fn resync(&mut self) -> Result<Resync, StartError> {
         let mut report = Resync::default();
+        self.undo_renames()?;
         let links: BTreeMap<String, Link> = self
             .netlink
             .links()?
@@ -33,13 +34,20 @@ impl Worker {
             if endpoint.phase == Phase::Creating || is_gone {
                 self.reclaim(&endpoint, &mut report);
             } else {
-                self.bring_host_side_up(endpoint, netns, &mut alive, &mut report);
+                let link = links.get(&endpoint.host_ifname).map(|l| l.index);
+                self.bring_host_side_up(endpoint, netns, link, &mut alive, &mut report);
             }
         }
-        self.sweep(&links, &mut report)?;
+        self.sweep(&links, &mut alive, &mut report)?;
         self.sync_datapath(&alive, &mut report)?;
         for (endpoint, netns) in &alive {
-            let Some(netns) = netns else { continue };
+            // Inside a pod nothing is touched once it runs: it may have its reasons.
+            let Some(netns) = netns
+                .as_ref()
+                .filter(|_| report.recreated.contains(&endpoint.attachment))
+            else {
+                continue;
+            };
             if let Err(error) = plumbing::pod_side(endpoint, netns) {
                 self.problem(endpoint, error.to_string(), &mut report);
             }
@@ -53,6 +61,45 @@ impl Worker {
         }
         self.last_resync = report.clone();
         Ok(report)
+    }
+
+    /// Gives devices back the names their endpoints know them by.
+    fn undo_renames(&mut self) -> Result<(), router_netlink::Error> {
+        for link in self.netlink.links()? {
+            let Some(endpoint) = self.owner(&link).filter(|e| e.host_ifname != link.name) else {
+                continue;
+            };
+            let name = endpoint.host_ifname.clone();
+            tracing::warn!(
+                device = link.name,
+                was = name,
+                "somebody renamed a pod's device"
+            );
+            // Before Linux 6.2 a device must be down for it; it is brought up again later.
+            let live = LinkChange {
+                name: Some(&name),
+                ..LinkChange::default()
+            };
+            let down = LinkChange {
+                up: Some(false),
+                ..LinkChange::default()
+            };
+            let renamed = self.netlink.change_link(link.index, &live).or_else(|_| {
+                self.netlink.change_link(link.index, &down)?;
+                self.netlink.change_link(link.index, &live)
+            });
+            if let Err(error) = renamed {
+                tracing::error!(%error, device = link.name, "a pod's device keeps its wrong name");
+            }
+        }
+        Ok(())
+    }
+
+    /// The endpoint a device says it is of, and is, whatever its name.
+    fn owner(&self, link: &Link) -> Option<&Endpoint> {
+        let (id, _) = Endpoint::read_alias(link.alias.as_deref()?)?;
+        let endpoint = self.registry.get(id)?;
+        (link.mac == Some(plumbing::mac(endpoint.host_mac))).then_some(endpoint)
     }
 
     fn reclaim(&mut self, endpoint: &Endpoint, report: &mut Resync) {
@@ -69,6 +116,7 @@ impl Worker {
         &mut self,
         endpoint: Endpoint,
         netns: Option<Netns>,
+        link: Option<LinkIndex>,
         alive: &mut Vec<(Endpoint, Option<Netns>)>,
         report: &mut Resync,
     ) {
@@ -85,55 +133,46 @@ impl Worker {
                 alive.push((endpoint, netns));
             }
             Err(error) => {
-                self.links.remove(&endpoint.id);
                 self.problem(&endpoint, error.to_string(), report);
+                match link {
+                    // Its programs and counters stay with the device, whatever is wrong with it.
+                    Some(link) => {
+                        self.links.insert(endpoint.id, link);
+                        alive.push((endpoint, netns));
+                    }
+                    None => drop(self.links.remove(&endpoint.id)),
+                }
             }
         }
     }
 
-    /// Removes devices with our mark that no endpoint claims.
+    /// Removes devices with our mark that no endpoint claims; or, when the journal lost something,
+    /// makes endpoints of them again.
     fn sweep(
         &mut self,
         links: &BTreeMap<String, Link>,
+        alive: &mut Vec<(Endpoint, Option<Netns>)>,
         report: &mut Resync,
     ) -> Result<(), router_netlink::Error> {
-        let claimed: BTreeSet<&str> = self
+        let has_mark = |l: &Link| {
+            l.alias
+                .as_deref()
+                .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX))
+        };
+        let names: BTreeSet<&str> = self
             .registry
             .endpoints()
             .map(|e| e.host_ifname.as_str())
             .collect();
+        let is_claimed = |l: &Link| names.contains(l.name.as_str()) || self.owner(l).is_some();
         let unclaimed: Vec<&Link> = links
             .values()
-            .filter(|l| {
-                let has_mark = l
-                    .alias
-                    .as_deref()
-                    .is_some_and(|a| a.starts_with(Endpoint::ALIAS_PREFIX));
-                has_mark && !claimed.contains(l.name.as_str())
-            })
+            .filter(|l| has_mark(l) && !is_claimed(l))
             .collect();
         self.kept.clear();
         for link in unclaimed {
             if self.is_memory_damaged {
-                report.kept_devices.push(link.name.clone());
-                let ours = RouteFilter {
-                    table: Some(TableId::MAIN),
-                    protocol: Some(ROUTE_PROTOCOL),
-                };
-                for route in self.netlink.routes(ours)? {
-                    if route
-                        .next_hops
-                        .iter()
-                        .any(|h| h.next_hop.link == Some(link.index))
-                    {
-                        let by = format!("device {} of an unknown pod", link.name);
-                        self.kept.insert(route.key.prefix.addr(), by);
-                    }
-                }
-                tracing::error!(
-                    device = link.name,
-                    "kept a device of an unknown pod: the journal was damaged"
-                );
+                self.recover(link, alive, report)?;
                 continue;
             }
             match self.netlink.delete_link(link.index) {
@@ -146,6 +185,37 @@ impl Worker {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// Makes an endpoint of a device that the damaged journal forgot. Where that cannot be done
+    /// the device stays as it is, and its addresses are not handed out.
+    fn recover(
+        &mut self,
+        link: &Link,
+        alive: &mut Vec<(Endpoint, Option<Netns>)>,
+        report: &mut Resync,
+    ) -> Result<(), router_netlink::Error> {
+        if let Some(endpoint) = recover::endpoint_of(&mut self.netlink, link)?
+            && let Some(record) = self.registry.recover(endpoint.clone())
+        {
+            tracing::warn!(device = link.name, pod = %endpoint.attachment, "recovered a pod that the damaged journal lost");
+            if let Err(error) = self.store.put(&record, &self.registry) {
+                // It is in the registry, and a journal that cannot be written is written anew
+                // from there.
+                tracing::error!(%error, "a recovered pod is not on disk yet");
+            }
+            self.links.insert(endpoint.id, link.index);
+            report.recovered.push(endpoint.attachment.clone());
+            alive.push((endpoint, None));
+            return Ok(());
+        }
+        tracing::error!(device = link.name, "kept the device of an unknown pod");
+        let addresses = recover::addresses(&mut self.netlink, link)?;
+        let by = format!("device {} of an unknown pod", link.name);
+        self.kept
+            .extend(addresses.into_iter().map(|a| (a, by.clone())));
+        report.kept_devices.push(link.name.clone());
         Ok(())
     }
 

@@ -2,9 +2,10 @@
 //! Real pods, made through the manager.
 
 use std::fs;
+use std::slice::from_ref;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Node, Pod, assert_same, ip, net, ping, tcp_round_trip};
+use crate::support::{LIMIT, Node, Pod, Stream, assert_same, ip, net, ping, tcp_round_trip};
 use bpf_loader::DropReason;
 use pods_core::{Code, Endpoint};
 use router_netlink::{LinkChange, LinkKind, Netlink, Protocol, RouteSpec};
@@ -35,6 +36,9 @@ fn two_pods_reach_each_other_and_the_node() {
         );
     }
     assert!(node.traffic(at_a.id).tx_packets > 0);
+    let links = node.netns.netlink().links().unwrap();
+    let pods = links.iter().filter(|l| pods_io::is_pod_device(l)).count();
+    assert_eq!((pods, links.len()), (2, 5));
     node.check(&a).unwrap();
     node.check(&b).unwrap();
 }
@@ -179,8 +183,8 @@ fn an_add_that_a_crash_broke_off_is_taken_back() {
     let cut = journal.trim_end().rfind('\n').unwrap() + 1;
     fs::write(&path, &journal[..cut]).unwrap();
     let report = node.start();
-    assert_eq!(report.interrupted, [pod.attachment.clone()]);
-    assert_eq!(report.resync.reclaimed, [pod.attachment.clone()]);
+    assert_eq!(report.interrupted, from_ref(&pod.attachment));
+    assert_eq!(report.resync.reclaimed, from_ref(&pod.attachment));
     assert_same(&node.traces(), &before);
     node.add(&pod);
     node.check(&pod).unwrap();
@@ -200,7 +204,7 @@ fn what_nobody_claims_is_removed_and_foreign_devices_stay() {
     let report = node.start();
     assert_eq!(
         report.resync.removed_devices,
-        [endpoint.host_ifname.clone()]
+        from_ref(&endpoint.host_ifname)
     );
     assert!(
         netlink
@@ -213,11 +217,11 @@ fn what_nobody_claims_is_removed_and_foreign_devices_stay() {
 }
 
 #[test]
-fn after_damage_a_running_pod_is_left_alone_and_its_address_is_not_given_away() {
+fn after_damage_a_running_pod_is_read_back_from_its_device() {
     let mut node = Node::started(&BOTH);
     let (lost, kept) = (Pod::new(), Pod::new());
     let lost_endpoint = node.add(&lost);
-    node.add(&kept);
+    let kept_endpoint = node.add(&kept);
     node.stop();
     let path = node.config.state_directory.join("endpoints.journal");
     let journal = fs::read_to_string(&path).unwrap();
@@ -235,10 +239,37 @@ fn after_damage_a_running_pod_is_left_alone_and_its_address_is_not_given_away() 
     fs::write(&path, damaged.join("\n") + "\n").unwrap();
     let report = node.start();
     assert_eq!(report.damage.len(), 2);
-    assert_eq!(report.resync.kept_devices, [lost_endpoint.host_ifname]);
-    assert_eq!(report.resync.adopted, 1);
-    let next = node.add(&Pod::new());
+    assert_eq!(report.resync.recovered, from_ref(&lost.attachment));
+    assert_eq!(
+        (report.resync.adopted, report.resync.removed_devices.len()),
+        (1, 0)
+    );
+    node.check(&lost).unwrap();
+    assert!(lost.pings(kept_endpoint.addresses[0], LIMIT));
+    let other = Pod::new();
+    let next = node.add(&other);
     assert_eq!(next.addresses, [ip("10.201.0.4"), ip("fd00:201::4")]);
+    // It is in the new journal, with the addresses it had.
+    node.stop();
+    let report = node.start();
+    assert_eq!((report.damage.len(), report.resync.adopted), (0, 3));
+    let views = node.wait(node.manager().list()).unwrap();
+    let recovered = views
+        .iter()
+        .find(|v| v.endpoint.attachment == lost.attachment)
+        .unwrap();
+    assert_eq!(recovered.endpoint.addresses, lost_endpoint.addresses);
+    assert_eq!(recovered.endpoint.id, lost_endpoint.id);
+    node.del(&lost);
+    assert!(
+        !lost
+            .netns
+            .netlink()
+            .links()
+            .unwrap()
+            .iter()
+            .any(|l| l.name == "eth0")
+    );
 }
 
 #[test]
@@ -264,7 +295,7 @@ fn gc_and_vanished_namespaces_are_reclaimed() {
         node.add(pod);
     }
     let removed = node.gc(&[&b, &c]);
-    assert_eq!(removed, [a.attachment.clone()]);
+    assert_eq!(removed, from_ref(&a.attachment));
     node.check(&b).unwrap();
     let gone = b.attachment.clone();
     let device = gone.host_ifname(0);
@@ -277,7 +308,7 @@ fn gc_and_vanished_namespaces_are_reclaimed() {
             std::time::Instant::now() < deadline,
             "the device outlives its namespace"
         );
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(2));
     }
     let resync = node.wait(node.manager().resync()).unwrap();
     assert_eq!(resync.reclaimed, [gone]);
@@ -414,6 +445,13 @@ fn what_somebody_changed_is_found_and_put_right() {
     }
     let resync = node.wait(node.manager().resync()).unwrap();
     assert_eq!((resync.adopted, resync.failed), (1, vec![]));
+    let failure = node.check(&pod).unwrap_err();
+    assert!(
+        !failure.details.contains(device),
+        "the host's side is right again: {failure}"
+    );
+    // The pod's side is the pod's, until the runtime says otherwise.
+    node.add(&pod);
     node.check(&pod).unwrap();
     assert!(pod.pings(ip("192.0.2.1"), LIMIT));
     assert!(pod.pings(ip("2001:db8::1"), LIMIT));
@@ -453,4 +491,131 @@ fn a_refused_add_leaves_nothing() {
     ));
     assert_eq!(nowhere.unwrap_err().code, Code::InvalidEnvironment);
     assert_same(&node.traces(), &before);
+}
+
+#[test]
+fn the_mtu_is_the_fabrics_and_enough_for_ipv6() {
+    let node = Node::started(&BOTH);
+    let mut netlink = node.netns.netlink();
+    let fabric = netlink.link_by_name("fabric").unwrap().index;
+    let mut set = |mtu| {
+        let change = LinkChange {
+            mtu: Some(mtu),
+            ..LinkChange::default()
+        };
+        netlink.change_link(fabric, &change).unwrap();
+    };
+    set(9000);
+    let (a, b) = (Pod::new(), Pod::new());
+    assert_eq!(node.add(&a).mtu, 9000);
+    assert_eq!(a.netns.netlink().link_by_name("eth0").unwrap().mtu, 9000);
+    set(1200);
+    let failure = node.add_to(&b, &[]).unwrap_err();
+    assert_eq!(failure.code, Code::InvalidConfig);
+    node.wait(node.manager().set_pod_cidrs(vec![net("10.201.0.0/24")]))
+        .unwrap();
+    assert_eq!(node.add(&b).mtu, 1200);
+    node.check(&a).unwrap();
+    node.check(&b).unwrap();
+}
+
+#[test]
+fn what_a_pod_does_inside_is_left_alone_by_a_restart() {
+    let mut node = Node::started(&BOTH);
+    let pod = Pod::new();
+    let endpoint = node.add(&pod);
+    let index = node
+        .netns
+        .netlink()
+        .link_by_name(&endpoint.host_ifname)
+        .unwrap()
+        .index;
+    let mut inside = pod.netns.netlink();
+    let eth0 = inside.link_by_name("eth0").unwrap().index;
+    for change in [
+        LinkChange {
+            up: Some(false),
+            ..LinkChange::default()
+        },
+        LinkChange {
+            name: Some("uplink"),
+            ..LinkChange::default()
+        },
+    ] {
+        inside.change_link(eth0, &change).unwrap();
+    }
+    node.stop();
+    let report = node.start();
+    assert_eq!(
+        (
+            report.resync.adopted,
+            report.resync.recreated,
+            report.resync.failed
+        ),
+        (1, vec![], vec![])
+    );
+    assert_eq!(
+        node.netns
+            .netlink()
+            .link_by_name(&endpoint.host_ifname)
+            .unwrap()
+            .index,
+        index
+    );
+    assert_eq!(inside.link_by_name("uplink").unwrap().index, eth0);
+    assert!(
+        node.check(&pod)
+            .unwrap_err()
+            .details
+            .contains("the pod has no device eth0")
+    );
+}
+
+#[test]
+fn no_packet_is_lost_while_the_manager_is_replaced() {
+    const RESTARTS: usize = 3;
+    let mut node = Node::started(&BOTH);
+    let (a, b) = (Pod::new(), Pod::new());
+    node.add(&a);
+    let at_b = node.add(&b);
+    assert!(a.pings(at_b.addresses[0], LIMIT));
+    let stream = Stream::start(&a.netns.netns, &b.netns.netns, at_b.addresses[0]);
+    for _ in 0..RESTARTS {
+        stream.wait_for(200);
+        node.stop();
+        let report = node.start();
+        assert_eq!((report.resync.adopted, report.resync.failed), (2, vec![]));
+    }
+    stream.wait_for(200);
+    let (sent, received) = stream.finish();
+    assert_eq!(sent, received, "{} packets were lost", sent - received);
+    assert!(node.traffic(at_b.id).rx_packets >= u64::from(received));
+}
+
+#[test]
+fn a_renamed_device_gets_its_name_back_and_loses_nothing() {
+    let node = Node::started(&BOTH);
+    let (a, b) = (Pod::new(), Pod::new());
+    let (at_a, at_b) = (node.add(&a), node.add(&b));
+    assert!(a.pings(at_b.addresses[0], LIMIT));
+    let mut netlink = node.netns.netlink();
+    let index = netlink.link_by_name(&at_a.host_ifname).unwrap().index;
+    let counted = node.traffic(at_a.id).tx_packets;
+    let rename = LinkChange {
+        name: Some("lost0"),
+        ..LinkChange::default()
+    };
+    netlink.change_link(index, &rename).unwrap();
+    let resync = node.wait(node.manager().resync()).unwrap();
+    assert_eq!(
+        (resync.adopted, resync.recreated, resync.removed_devices),
+        (2, vec![], vec![])
+    );
+    assert_eq!(
+        netlink.link_by_name(&at_a.host_ifname).unwrap().index,
+        index
+    );
+    assert!(node.traffic(at_a.id).tx_packets >= counted);
+    node.check(&a).unwrap();
+    assert!(a.pings(at_b.addresses[1], LIMIT));
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -159,7 +159,7 @@ impl Node {
                 }
                 // The thread of the one before is just ending.
                 Err(StartError::Store(StoreError::InUse(_))) if Instant::now() < deadline => {
-                    thread::yield_now();
+                    thread::sleep(Duration::from_millis(2));
                 }
                 Err(error) => panic!("{error}"),
             }
@@ -309,7 +309,7 @@ impl Node {
                 Err(shared) if Instant::now() < deadline => datapath = shared,
                 Err(_) => return eprintln!("the manager's thread did not end"),
             }
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(2));
         };
         if let Ok(datapath) = datapath {
             let removed = self.netns.netns.run(|| datapath.uninstall());
@@ -382,7 +382,7 @@ pub(crate) fn ping(from: &Netns, to: IpAddr, limit: Duration) -> bool {
         while Instant::now() < deadline {
             if socket.send_to(&message, &address).is_err() {
                 // No route yet, or any more.
-                thread::yield_now();
+                thread::sleep(Duration::from_millis(2));
                 continue;
             }
             let mut buffer = [MaybeUninit::<u8>::uninit(); 256];
@@ -426,4 +426,76 @@ pub(crate) fn tcp_round_trip(from: &Netns, to: &Netns, address: IpAddr) {
     writing.join().unwrap();
     server.join().unwrap();
     assert!(back == expected, "the octets changed on the way");
+}
+
+/// A thousand datagrams a second from one namespace to another.
+pub(crate) struct Stream {
+    received: Arc<AtomicU32>,
+    ends: Arc<AtomicBool>,
+    sender: thread::JoinHandle<u32>,
+    receiver: thread::JoinHandle<()>,
+}
+
+impl Stream {
+    pub(crate) fn start(from: &Netns, to: &Netns, address: IpAddr) -> Stream {
+        let received = Arc::new(AtomicU32::new(0));
+        let ends = Arc::new(AtomicBool::new(false));
+        let sink = to.run(|| UdpSocket::bind((address, 0)).unwrap()).unwrap();
+        sink.set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let target = sink.local_addr().unwrap();
+        let source = from
+            .run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap())
+            .unwrap();
+        let sender = {
+            let ends = ends.clone();
+            thread::spawn(move || {
+                let mut sent = 0;
+                while !ends.load(Ordering::Relaxed) {
+                    source.send_to(b"tick", target).unwrap();
+                    sent += 1;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                sent
+            })
+        };
+        let receiver = {
+            let (ends, received) = (ends.clone(), received.clone());
+            thread::spawn(move || {
+                let mut buffer = [0; 16];
+                // The last ones may still be on their way when the sender ends.
+                loop {
+                    match sink.recv(&mut buffer) {
+                        Ok(_) => drop(received.fetch_add(1, Ordering::Relaxed)),
+                        Err(_) if ends.load(Ordering::Relaxed) => return,
+                        Err(_) => {}
+                    }
+                }
+            })
+        };
+        Stream {
+            received,
+            ends,
+            sender,
+            receiver,
+        }
+    }
+
+    /// Waits until so many more have arrived.
+    pub(crate) fn wait_for(&self, count: u32) {
+        let goal = self.received.load(Ordering::Relaxed) + count;
+        let deadline = Instant::now() + LIMIT;
+        while self.received.load(Ordering::Relaxed) < goal {
+            assert!(Instant::now() < deadline, "the stream has stopped");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Ends it; how many were sent, and how many arrived.
+    pub(crate) fn finish(self) -> (u32, u32) {
+        self.ends.store(true, Ordering::Relaxed);
+        let sent = self.sender.join().unwrap();
+        self.receiver.join().unwrap();
+        (sent, self.received.load(Ordering::Relaxed))
+    }
 }

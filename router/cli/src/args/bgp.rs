@@ -33,13 +33,11 @@ pub enum BgpCommand {
     Neighbor(NeighborArgs),
     /// Ask a peer for its routes again, without ending the session
     #[command(before_help = "Examples:
-  causeway bgp refresh tor-a
-  causeway bgp refresh tor-a --out        send ours again")]
+  causeway bgp refresh tor-a")]
     Refresh(RefreshArgs),
     /// End a session and start it again
     #[command(before_help = "Examples:
-  causeway bgp reset tor-a --yes
-  causeway bgp reset tor-a --yes --message 'moving to the other line card'")]
+  causeway bgp reset tor-a --yes")]
     Reset(ResetArgs),
     /// Read BGP messages from hexadecimal digits, a file or standard input; needs no daemon
     #[command(before_help = "Examples:
@@ -47,14 +45,6 @@ pub enum BgpCommand {
   causeway bgp decode captured.bin -o json
   xxd -p captured.bin | causeway bgp decode -")]
     Decode(DecodeArgs),
-    /// Record everything the speaker is told, for a replay; `off` ends it
-    #[command(before_help = "Examples:
-  causeway bgp record /var/lib/causeway/bgp.jsonl
-  causeway bgp record off")]
-    Record {
-        /// The file the daemon writes, or `off`
-        path: String,
-    },
 }
 
 /// Options of `bgp peers`.
@@ -89,9 +79,6 @@ pub struct RoutesArgs {
 pub struct RefreshArgs {
     /// The peer: its name, instance/name, or address
     pub peer: String,
-    /// Send our routes again instead of asking for the peer's
-    #[arg(long)]
-    pub out: bool,
 }
 
 /// Options of `bgp reset`.
@@ -99,9 +86,6 @@ pub struct RefreshArgs {
 pub struct ResetArgs {
     /// The peer: its name, instance/name, or address
     pub peer: String,
-    /// A message for the peer's operator (RFC 9003), at most 255 octets
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub message: String,
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,

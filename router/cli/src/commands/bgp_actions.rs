@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `causeway bgp refresh|reset|record`: what changes something.
+//! `causeway bgp refresh|reset`: what changes something.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use router_api::Connection;
-use router_api::v1alpha1::{
-    PeerActionResponse, RefreshPeerRequest, ResetPeerRequest, SetRecordingRequest,
-};
+use router_api::v1alpha1::{PeerActionResponse, RefreshPeerRequest, ResetPeerRequest};
 use serde_json::json;
 
 use super::bgp_neighbor;
@@ -15,16 +13,11 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Page, View};
 
-/// Longest shutdown communication (RFC 9003 §2).
-const MAX_MESSAGE_OCTETS: usize = 255;
-
 pub(crate) async fn refresh(connection: &Connection, args: &RefreshArgs) -> Result<View, Failure> {
     let peer = bgp_neighbor::find(connection, &args.peer).await?;
     let request = RefreshPeerRequest {
         instance: peer.instance,
         peer: peer.name,
-        outbound: args.out,
-        family: None,
     };
     let answer = connection.bgp().refresh_peer(request).await;
     let answer = answer.map_err(|s| Failure::from_status("cannot refresh the routes", &s))?;
@@ -32,14 +25,6 @@ pub(crate) async fn refresh(connection: &Connection, args: &RefreshArgs) -> Resu
 }
 
 pub(crate) async fn reset(connection: &Connection, args: &ResetArgs) -> Result<View, Failure> {
-    if args.message.len() > MAX_MESSAGE_OCTETS {
-        return Err(Failure::usage("the message is too long")
-            .why(format!(
-                "{} octets, at most {MAX_MESSAGE_OCTETS}",
-                args.message.len()
-            ))
-            .fix("shorten it"));
-    }
     let peer = bgp_neighbor::find(connection, &args.peer).await?;
     let name = format!("{}/{}", peer.instance, peer.name);
     if !args.yes {
@@ -50,29 +35,10 @@ pub(crate) async fn reset(connection: &Connection, args: &ResetArgs) -> Result<V
     let request = ResetPeerRequest {
         instance: peer.instance,
         peer: peer.name,
-        message: args.message.clone(),
     };
     let answer = connection.bgp().reset_peer(request).await;
     let answer = answer.map_err(|s| Failure::from_status("cannot reset the session", &s))?;
     Ok(done(&answer.into_inner()))
-}
-
-pub(crate) async fn record(connection: &Connection, path: &str) -> Result<View, Failure> {
-    let path = if path == "off" { "" } else { path };
-    let request = SetRecordingRequest {
-        path: path.to_owned(),
-    };
-    let answer = connection.bgp().set_recording(request).await;
-    let answer = answer
-        .map_err(|s| Failure::from_status("cannot record", &s))?
-        .into_inner();
-    let mut page = Page::new("BGPRecording", "recording");
-    page.set_json(json!({"path": answer.path, "recording": !answer.path.is_empty()}));
-    page.line(match answer.path.as_str() {
-        "" => "recording is off".to_owned(),
-        path => format!("recording to {path}; `causeway bgp record off` ends it"),
-    });
-    Ok(page.into())
 }
 
 /// Asks on the terminal. Without one nobody can answer, and the command is refused.

@@ -14,6 +14,9 @@ use crate::failure::Failure;
 use crate::output::{Cell, Page, View, age, go_duration};
 use crate::suggest::nearest;
 
+/// Changes of state in the table; a session that flaps has many.
+const HISTORY_SHOWN: usize = 10;
+
 pub(crate) async fn fetch(
     connection: &Connection,
     args: &NeighborArgs,
@@ -81,8 +84,7 @@ pub fn view(peer: &BgpPeer, now_unix_ns: i64) -> View {
     page.set_json(peer_json(peer));
     page.lines.push(vec![
         Cell::strong(format!("Peer {}/{} ", peer.instance, peer.name)),
-        Cell::plain(format!("at {} ", peer.peer_address)),
-        Cell::plain("is "),
+        Cell::plain(format!("at {}: ", peer.peer_address)),
         Cell::toned(
             state_tone(peer.session_state()),
             state_word(peer.session_state()),
@@ -125,16 +127,7 @@ pub fn view(peer: &BgpPeer, now_unix_ns: i64) -> View {
             None => page.field(label, "none"),
         }
     }
-    if !peer.history.is_empty() {
-        page.heading("History");
-        for change in &peer.history {
-            let (from, to) = (state_word(change.from()), state_word(change.to()));
-            page.field(
-                &format!("{} ago", age(change.at_unix_ns, now_unix_ns)),
-                format!("{from} -> {to}: {}", change.reason),
-            );
-        }
-    }
+    history(&mut page, peer, now_unix_ns);
     page.into()
 }
 
@@ -196,7 +189,7 @@ fn families(page: &mut Page, peer: &BgpPeer) {
     page.heading("Families");
     for f in &peer.families {
         let offered = if f.negotiated { "" } else { ", not negotiated" };
-        let end = match f.end_of_rib_received {
+        let end = match f.negotiated && f.end_of_rib_received {
             true => ", end-of-rib received",
             false => "",
         };
@@ -236,6 +229,27 @@ fn counters(page: &mut Page, sent: MessageCounters, received: MessageCounters) {
     };
     page.field("sent", line(sent));
     page.field("received", line(received));
+}
+
+/// The latest changes of state; the older ones in `-o wide`.
+fn history(page: &mut Page, peer: &BgpPeer, now_unix_ns: i64) {
+    if peer.history.is_empty() {
+        return;
+    }
+    page.heading("History");
+    for change in &peer.history {
+        let (from, to) = (state_word(change.from()), state_word(change.to()));
+        page.field(
+            &format!("{} ago", age(change.at_unix_ns, now_unix_ns)),
+            format!("{from} -> {to}: {}", change.reason),
+        );
+    }
+    let older = peer.history.len().saturating_sub(HISTORY_SHOWN);
+    page.wide_lines = page.lines.split_off(page.lines.len() - older);
+    if older > 0 {
+        page.notes
+            .push(format!("{older} older changes of state are in -o wide"));
+    }
 }
 
 fn notification_text(n: &NotificationRecord, now_unix_ns: i64) -> String {

@@ -9,7 +9,9 @@ use router_api::v1alpha1::{
     AddressFamily, BgpRoute, ListRoutesRequest, PathAttributes, RouteTable,
 };
 use serde_json::{Map, Value, json};
+use tonic::Code;
 
+use super::bgp_neighbor;
 use super::bgp_peers::hex;
 use crate::args::RoutesArgs;
 use crate::failure::Failure;
@@ -26,8 +28,17 @@ pub(crate) async fn fetch(
     // One more than shown, to know whether there are more.
     request.limit = if args.limit == 0 { 0 } else { args.limit + 1 };
     let failed = |s: &tonic::Status| Failure::from_status("cannot list the routes", s);
-    let answer = connection.bgp().list_routes(request).await;
-    let mut batches = answer.map_err(|s| failed(&s))?.into_inner();
+    let wanted_peer = request.peer.clone();
+    let mut batches = match connection.bgp().list_routes(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            if status.code() == Code::NotFound && !wanted_peer.is_empty() {
+                // Says which name is near.
+                bgp_neighbor::find(connection, &wanted_peer).await?;
+            }
+            return Err(failed(&status));
+        }
+    };
     let (mut node, mut routes) = (String::new(), Vec::new());
     while let Some(batch) = batches.message().await.map_err(|s| failed(&s))? {
         node = batch.node;
@@ -86,7 +97,16 @@ pub fn parse(words: &[String]) -> Result<ListRoutesRequest, Failure> {
                 family_given = true;
             }
             "unicast" => family.safi = word.to_owned(),
-            "peer" | "neighbor" => request.peer = argument(word)?,
+            "peer" | "neighbor" => {
+                let name = argument(word)?;
+                match name.split_once('/') {
+                    Some((instance, peer)) => {
+                        request.instance = instance.to_owned();
+                        request.peer = peer.to_owned();
+                    }
+                    None => request.peer = name,
+                }
+            }
             "instance" | "vrouter" => request.instance = argument(word)?,
             "prefix" => request.prefix = prefix(&argument(word)?)?.to_string(),
             "for" => {
@@ -194,9 +214,13 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
     }
     row.extend([
         route.prefix.as_str().into(),
-        route.next_hop.as_str().into(),
+        next_hop_text(route).into(),
         age(route.since_unix_ns, now_unix_ns).into(),
-        attributes_text(&attributes).into(),
+        route
+            .attributes
+            .as_ref()
+            .map_or("-".to_owned(), attributes_text)
+            .into(),
     ]);
     if table != RouteTable::Filtered {
         row.push(match (route.best, route.multipath) {
@@ -206,6 +230,7 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
         });
     }
     row.push(match (route.stale, route.reason.as_str()) {
+        (false, "") if table == RouteTable::Filtered => "refused by the import policy".into(),
         (true, "") => "stale".into(),
         (true, reason) => format!("stale; {reason}").into(),
         (false, reason) => reason.into(),
@@ -222,6 +247,16 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
         name: route.prefix.clone(),
         json: route_json(route, &attributes, now_unix_ns),
         rows: vec![row],
+    }
+}
+
+/// The node's own routes have the unspecified address, as in Cilium's table.
+fn next_hop_text(route: &BgpRoute) -> &str {
+    match (route.next_hop.as_str(), route.peer.as_str()) {
+        ("", "") if route.prefix.contains(':') => "::",
+        ("", "") => "0.0.0.0",
+        ("", _) => "-",
+        (next_hop, _) => next_hop,
     }
 }
 
@@ -353,6 +388,15 @@ mod tests {
             ("fabric", "fd00::1")
         );
         assert_eq!(request.family.unwrap().afi, "ipv6");
+    }
+
+    #[test]
+    fn a_peer_may_be_named_with_its_instance() {
+        let request = parsed("received peer fabric/tor-a").unwrap();
+        assert_eq!(
+            (request.instance.as_str(), request.peer.as_str()),
+            ("fabric", "tor-a")
+        );
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub fn pools(answer: &ListPodsResponse) -> View {
             rows: vec![vec![
                 pool.prefix.as_str().into(),
                 pool.used.into(),
-                pool.size.into(),
+                size_text(pool.size).into(),
                 note.into(),
             ]],
         }
@@ -138,6 +138,15 @@ pub fn pools(answer: &ListPodsResponse) -> View {
         notes: Vec::new(),
     }
     .into()
+}
+
+/// Sizes of IPv6 pools as powers of two; nobody counts them. The counter ends at 2^64.
+fn size_text(size: u64) -> String {
+    match size {
+        0..=0xffff_ffff => size.to_string(),
+        u64::MAX => "2^64 or more".to_owned(),
+        _ => format!("about 2^{:.0}", (size as f64).log2()),
+    }
 }
 
 fn pool_json(pool: &AddressPool) -> Value {

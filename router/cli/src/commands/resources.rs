@@ -112,9 +112,16 @@ fn summary(resource: &Resource) -> (Cell, String) {
     }
 }
 
-/// Cilium's conditions name what is wrong and are bad when true; all others name what shall be.
+/// Conditions that name what shall be are bad when false; Cilium's, and those of ours that name a
+/// fault, are bad when true. A type nobody knows here is taken for the first sort.
 fn is_problem(condition: &Condition) -> bool {
-    let names_a_fault = condition.r#type.starts_with("cilium.io/");
+    let names_a_fault = match condition.r#type.split_once('/') {
+        Some(("cilium.io", _)) => true,
+        Some(("causeway.io", name)) => {
+            matches!(name, "Degraded" | "NotProvided" | "NotAdvertised")
+        }
+        _ => false,
+    };
     condition.status == if names_a_fault { "True" } else { "False" }
 }
 

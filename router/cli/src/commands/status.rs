@@ -97,6 +97,10 @@ pub fn view(status: &GetStatusResponse, now_unix_ns: i64, look: &Look) -> View {
                 .iter()
                 .map(|c| format!("{} {}", c.name, c.value));
             let counts = counts.collect::<Vec<_>>().join(", ");
+            if page.wide_lines.is_empty() {
+                page.wide_lines.push(Vec::new());
+                page.wide_lines.push(vec![Cell::strong("Counts")]);
+            }
             page.wide_lines.push(vec![
                 Cell::plain(format!("  {:<name_width$}  ", component.name)),
                 Cell::toned(Tone::Dim, counts),
@@ -127,12 +131,16 @@ fn issue_lines(page: &mut Page, issue: &Issue, now_unix_ns: i64, look: &Look) {
     } else {
         format!(" [{}]", issue.code)
     };
+    let object = match issue.object.as_str() {
+        "" => &issue.component,
+        _ => &issue.object,
+    };
     let since = match issue.since_unix_ns {
         0 => String::new(),
         since => format!(" (for {})", age(since, now_unix_ns)),
     };
     page.lines.push(vec![
-        Cell::toned(tone, format!("  {} {}", look.symbol(tone), issue.object)),
+        Cell::toned(tone, format!("  {} {object}", look.symbol(tone))),
         Cell::plain(format!("{code}: {}{since}", issue.message)),
     ]);
     if !issue.next_command.is_empty() {

@@ -70,7 +70,7 @@ fn nodes(path: &str, document: &Value) -> Result<Vec<String>, Failure> {
         Some('.' | '[') => format!("${path}"),
         _ => format!("$.{path}"),
     };
-    let parsed = JsonPath::parse(&path).map_err(|e| wrong(&path, e.to_string()))?;
+    let parsed = JsonPath::parse(&quote_hyphens(&path)).map_err(|e| wrong(&path, e.to_string()))?;
     let found = parsed.query(document).all().into_iter();
     Ok(found
         .map(|node| {
@@ -78,6 +78,39 @@ fn nodes(path: &str, document: &Value) -> Result<Vec<String>, Failure> {
                 .map_or_else(|| node.to_string(), str::to_owned)
         })
         .collect())
+}
+
+/// Writes `.peer-asn` as `['peer-asn']`: RFC 9535 §2.5.1.1 has no hyphens in the short form, and our
+/// documents have them in names. Nothing else in a path has one after a letter.
+fn quote_hyphens(path: &str) -> String {
+    let mut text = String::new();
+    let mut quote = None;
+    let mut rest = path;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        match quote {
+            Some(q) if c == q => quote = None,
+            Some(_) => {}
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            None if c == '.' => {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+                let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+                let name = &rest[..end];
+                if name.contains('-') {
+                    // `..name-x` keeps both dots: the descendants' form takes brackets too.
+                    if text.ends_with('.') {
+                        text.push('.');
+                    }
+                    text.push_str(&format!("['{name}']"));
+                    rest = &rest[end..];
+                    continue;
+                }
+            }
+            None => {}
+        }
+        text.push(c);
+    }
+    text
 }
 
 fn wrong(path: &str, why: String) -> Failure {
@@ -117,6 +150,20 @@ mod tests {
             &document(),
         );
         assert_eq!(text.unwrap(), "a b: true\nend\n");
+    }
+
+    #[test]
+    fn names_with_hyphens_need_no_brackets() {
+        assert_eq!(apply("{.items[0].x-y}", &document()).unwrap(), "true\n");
+        assert_eq!(apply("$..x-y", &document()).unwrap(), "true\n");
+        assert_eq!(
+            apply("$.items[?@.x-y == true].name", &document()).unwrap(),
+            "a\n"
+        );
+        assert_eq!(
+            apply("$.items[?@.name == 'a.b-c'].n", &document()).unwrap(),
+            ""
+        );
     }
 
     #[test]

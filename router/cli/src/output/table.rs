@@ -312,7 +312,7 @@ mod tests {
         );
         assert!(text.lines().all(|line| line.len() <= 40), "{text}");
         assert!(
-            text.contains("\n                 the peer within the\n"),
+            text.contains("\n                 within the connect\n"),
             "{text}"
         );
     }

@@ -77,14 +77,18 @@ impl Page {
         self.lines.push(vec![Cell::plain(text)]);
     }
 
-    /// Adds `label: value`, the values aligned among each other; nothing for an empty value.
+    /// Adds `label: value`, the values aligned among each other; nothing for an empty value. An
+    /// empty label goes on with the field above.
     pub fn field(&mut self, label: &str, value: impl Into<Cell>) {
         let value = value.into();
         if !value.text.is_empty() {
-            self.lines.push(vec![
-                Cell::plain(format!("  {:<24}", format!("{label}:"))),
-                value,
-            ]);
+            let label = if label.is_empty() {
+                String::new()
+            } else {
+                format!("{label}:")
+            };
+            self.lines
+                .push(vec![Cell::plain(format!("  {label:<24}")), value]);
         }
     }
 

@@ -110,7 +110,10 @@ impl api::cni_server::Cni for Service {
         let expected =
             expected_addresses(&request.previous_result, &attachment).map_err(refusal)?;
         let netns = (!request.netns.is_empty()).then(|| PathBuf::from(request.netns));
-        self.pods()?.check(attachment, netns, expected).await.map_err(refusal)?;
+        self.pods()?
+            .check(attachment, netns, expected)
+            .await
+            .map_err(refusal)?;
         Ok(Response::new(api::CniCheckResponse {}))
     }
 
@@ -124,7 +127,11 @@ impl api::cni_server::Cni for Service {
             .into_iter()
             .map(|given| attachment(Some(given)))
             .collect::<Result<_, _>>()?;
-        let removed = self.pods()?.gc(request.network, valid).await.map_err(refusal)?;
+        let removed = self
+            .pods()?
+            .gc(request.network, valid)
+            .await
+            .map_err(refusal)?;
         Ok(Response::new(api::CniGcResponse {
             removed: removed
                 .into_iter()
@@ -156,7 +163,10 @@ impl api::pods_server::Pods for Service {
         let wanted = request.into_inner();
         let node = self.0.effective.settings.node_name.clone();
         let Some(pods) = &self.0.pods else {
-            return Ok(Response::new(api::ListPodsResponse { node, ..Default::default() }));
+            return Ok(Response::new(api::ListPodsResponse {
+                node,
+                ..Default::default()
+            }));
         };
         let endpoints = pods.list().await.map_err(refusal)?;
         let status = pods.status().await.map_err(refusal)?;

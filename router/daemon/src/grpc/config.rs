@@ -37,6 +37,10 @@ impl api::config_server::Config for Service {
             .collect();
         let yaml = effective.to_yaml();
         let node = effective.settings.node_name.clone();
-        Ok(Response::new(api::ShowConfigResponse { node, settings, yaml }))
+        Ok(Response::new(api::ShowConfigResponse {
+            node,
+            settings,
+            yaml,
+        }))
     }
 }

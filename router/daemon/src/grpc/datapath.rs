@@ -70,7 +70,10 @@ impl api::datapath_server::Datapath for Service {
             programs: status
                 .program_ids
                 .iter()
-                .map(|(role, id)| api::BpfProgram { name: role.to_string(), id: *id })
+                .map(|(role, id)| api::BpfProgram {
+                    name: role.to_string(),
+                    id: *id,
+                })
                 .collect(),
             maps: status
                 .maps
@@ -107,7 +110,11 @@ impl api::datapath_server::Datapath for Service {
                     }
                 })
                 .collect(),
-            drops: drops.iter().filter(|drop| drop.packets > 0).map(drop_count).collect(),
+            drops: drops
+                .iter()
+                .filter(|drop| drop.packets > 0)
+                .map(drop_count)
+                .collect(),
             error: String::new(),
         }))
     }

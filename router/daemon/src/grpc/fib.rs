@@ -34,15 +34,24 @@ impl api::fib_server::Fib for Service {
         let (sender, receiver) = tokio::sync::mpsc::channel(STREAM);
         tokio::spawn(async move {
             let mut after = None;
-            let mut left = if request.limit == 0 { u64::MAX } else { request.limit };
+            let mut left = if request.limit == 0 {
+                u64::MAX
+            } else {
+                request.limit
+            };
             while left > 0 {
                 let wanted = request.clone();
                 let batch = usize::try_from(left).unwrap_or(BATCH).min(BATCH);
-                let page = routes.ask(move |view| page(view, &wanted, after, batch)).await;
+                let page = routes
+                    .ask(move |view| page(view, &wanted, after, batch))
+                    .await;
                 let Some((routes, last)) = page else { return };
                 left = left.saturating_sub(routes.len() as u64);
                 if !routes.is_empty() {
-                    let batch = api::FibBatch { node: node.clone(), routes };
+                    let batch = api::FibBatch {
+                        node: node.clone(),
+                        routes,
+                    };
                     if sender.send(Ok(batch)).await.is_err() {
                         return;
                     }
@@ -62,8 +71,15 @@ impl api::fib_server::Fib for Service {
     ) -> Result<Response<api::ExplainRouteResponse>, Status> {
         let request = request.into_inner();
         let node = self.0.effective.settings.node_name.clone();
-        let table = if request.table == 0 { TableId::MAIN } else { TableId(request.table) };
-        let wanted = match (request.destination.parse::<IpNet>(), request.destination.parse()) {
+        let table = if request.table == 0 {
+            TableId::MAIN
+        } else {
+            TableId(request.table)
+        };
+        let wanted = match (
+            request.destination.parse::<IpNet>(),
+            request.destination.parse(),
+        ) {
             (Ok(prefix), _) => Wanted::Prefix(prefix.trunc()),
             (_, Ok(address)) => Wanted::Address(address),
             _ => {
@@ -108,13 +124,22 @@ fn page(
                 _ => true,
             }
     };
-    for key in view.rib.routes().map(|(key, _)| *key).filter(|key| is_later(key) && wanted(key)) {
+    for key in view
+        .rib
+        .routes()
+        .map(|(key, _)| *key)
+        .filter(|key| is_later(key) && wanted(key))
+    {
         keys.insert(key, ());
         if keys.len() >= limit {
             break;
         }
     }
-    let bound = if keys.len() >= limit { keys.keys().next_back().copied() } else { None };
+    let bound = if keys.len() >= limit {
+        keys.keys().next_back().copied()
+    } else {
+        None
+    };
     for (key, _) in view.reconciler.stale() {
         if is_later(key) && wanted(key) && bound.is_none_or(|bound| *key <= bound) {
             keys.insert(*key, ());
@@ -126,11 +151,7 @@ fn page(
     (routes, bound)
 }
 
-fn route(
-    view: &View<'_>,
-    names: &BTreeMap<LinkIndex, String>,
-    key: &RouteKey,
-) -> api::FibRoute {
+fn route(view: &View<'_>, names: &BTreeMap<LinkIndex, String>, key: &RouteKey) -> api::FibRoute {
     let explanation = view.rib.explain(key);
     let status = view.reconciler.status(key);
     let used = explanation
@@ -142,22 +163,26 @@ fn route(
             KeyState::Applied => (api::FibState::Installed, String::new()),
             KeyState::Failed => (
                 api::FibState::Failed,
-                status.failure.map(|failure| failure.last_error.clone()).unwrap_or_default(),
+                status
+                    .failure
+                    .map(|failure| failure.last_error.clone())
+                    .unwrap_or_default(),
             ),
             KeyState::Pending | KeyState::Deleting | KeyState::Stale => {
                 (api::FibState::Pending, String::new())
             }
         },
         (Some(_), None) => (api::FibState::Pending, String::new()),
-        (None, Some(status)) if status.state == KeyState::Stale => {
-            (api::FibState::Stale, "from an earlier run; kept until the peers are back".to_owned())
-        }
+        (None, Some(status)) if status.state == KeyState::Stale => (
+            api::FibState::Stale,
+            "from an earlier run; kept until the peers are back".to_owned(),
+        ),
         (None, _) => (
             api::FibState::HeldBack,
             explanation
                 .candidates
                 .iter()
-                .map(|candidate| reason(candidate))
+                .map(reason)
                 .next()
                 .unwrap_or_default(),
         ),
@@ -185,7 +210,11 @@ fn route(
 fn reason(candidate: &router_rib::CandidateReport) -> String {
     let unresolved = candidate.next_hops.iter().flatten().find_map(|hop| {
         let why = hop.resolved.as_ref().err()?;
-        let via = hop.offered.via.map(|via| via.to_string()).unwrap_or_default();
+        let via = hop
+            .offered
+            .via
+            .map(|via| via.to_string())
+            .unwrap_or_default();
         Some(format!("next hop {via}: {why}"))
     });
     match (&candidate.verdict, unresolved) {
@@ -196,10 +225,42 @@ fn reason(candidate: &router_rib::CandidateReport) -> String {
 
 fn explain(view: &View<'_>, table: TableId, wanted: Wanted) -> api::ExplainRouteResponse {
     let names = names(view);
+    // A longer foreign route decides for an address, whatever this daemon wrote around it.
+    let longer = match &wanted {
+        Wanted::Prefix(_) => None,
+        Wanted::Address(address) => view.rib.topology().lookup(table, *address, None),
+    };
     let key = match wanted {
         Wanted::Prefix(prefix) => Some(RouteKey { table, prefix }),
         Wanted::Address(address) => view.rib.lookup(table, address),
     };
+    if let Some(foreign) = longer
+        && key.is_none_or(|key| foreign.key.prefix.prefix_len() > key.prefix.prefix_len())
+    {
+        let ways: Vec<String> = foreign
+            .next_hops
+            .iter()
+            .map(|hop| {
+                let hop = next_hop(&names, hop);
+                let via = if hop.via.is_empty() {
+                    String::new()
+                } else {
+                    format!(" via {}", hop.via)
+                };
+                format!("{via} dev {}", hop.device)
+            })
+            .collect();
+        return api::ExplainRouteResponse {
+            prefix: foreign.key.prefix.to_string(),
+            verdict: format!(
+                "a route that is not of BGP is the longest match and is used: {} proto {}{}",
+                foreign.key.prefix,
+                foreign.protocol,
+                ways.join(",")
+            ),
+            ..Default::default()
+        };
+    }
     let Some(key) = key else {
         return api::ExplainRouteResponse {
             verdict: "no route of this daemon leads there; `ip route get` shows what the kernel \
@@ -257,13 +318,20 @@ fn explain(view: &View<'_>, table: TableId, wanted: Wanted) -> api::ExplainRoute
 }
 
 fn names(view: &View<'_>) -> BTreeMap<LinkIndex, String> {
-    view.rib.topology().links().map(|link| (link.index, link.name.clone())).collect()
+    view.rib
+        .topology()
+        .links()
+        .map(|link| (link.index, link.name.clone()))
+        .collect()
 }
 
 fn next_hop(names: &BTreeMap<LinkIndex, String>, hop: &NextHop) -> api::FibNextHop {
     api::FibNextHop {
         via: hop.via.map(|via| via.to_string()).unwrap_or_default(),
-        device: hop.link.and_then(|link| names.get(&link).cloned()).unwrap_or_default(),
+        device: hop
+            .link
+            .and_then(|link| names.get(&link).cloned())
+            .unwrap_or_default(),
         weight: u32::from(hop.weight),
     }
 }

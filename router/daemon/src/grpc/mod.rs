@@ -17,6 +17,8 @@ use router_api::v1alpha1 as api;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 
+pub use bgp::peers as bgp_peers;
+
 use crate::run::Parts;
 
 /// Answers that may wait for a slow caller.
@@ -32,12 +34,22 @@ pub async fn serve(parts: Parts) -> anyhow::Result<JoinHandle<()>> {
     let router = Server::builder()
         .add_service(api::bgp_server::BgpServer::new(bgp::Service(parts.clone())))
         .add_service(api::cni_server::CniServer::new(cni::Service(parts.clone())))
-        .add_service(api::pods_server::PodsServer::new(cni::Service(parts.clone())))
-        .add_service(api::config_server::ConfigServer::new(config::Service(parts.clone())))
-        .add_service(api::datapath_server::DatapathServer::new(datapath::Service(parts.clone())))
+        .add_service(api::pods_server::PodsServer::new(cni::Service(
+            parts.clone(),
+        )))
+        .add_service(api::config_server::ConfigServer::new(config::Service(
+            parts.clone(),
+        )))
+        .add_service(api::datapath_server::DatapathServer::new(
+            datapath::Service(parts.clone()),
+        ))
         .add_service(api::fib_server::FibServer::new(fib::Service(parts.clone())))
-        .add_service(api::resources_server::ResourcesServer::new(resources::Service(parts.clone())))
-        .add_service(api::status_server::StatusServer::new(status::Service(parts)));
+        .add_service(api::resources_server::ResourcesServer::new(
+            resources::Service(parts.clone()),
+        ))
+        .add_service(api::status_server::StatusServer::new(status::Service(
+            parts,
+        )));
     Ok(tokio::spawn(async move {
         if let Err(error) = router.serve_with_incoming(listener).await {
             tracing::error!(%error, "the API has ended");

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Resources, their conditions, and what is wrong with files.
 
-use std::time::SystemTime;
-
 use bgp_config::node_config_status;
 use router_api::v1alpha1 as api;
 use router_resources::condition::{Condition, ConditionStatus};
@@ -90,7 +88,12 @@ impl api::resources_server::Resources for Service {
             .iter()
             .flat_map(|file| &file.diagnostics)
             .map(|finding| api::Diagnostic {
-                severity: if finding.is_error() { "error" } else { "warning" }.to_owned(),
+                severity: if finding.is_error() {
+                    "error"
+                } else {
+                    "warning"
+                }
+                .to_owned(),
                 path: finding.file.display().to_string(),
                 document: number(finding.document),
                 line: number(finding.place.as_ref().map(|place| place.line)),
@@ -123,9 +126,7 @@ fn condition(condition: &Condition) -> api::Condition {
         .to_owned(),
         reason: condition.reason.clone(),
         message: condition.message.clone(),
-        observed_generation: condition.observed_generation,
-        last_transition_unix_ns: system_ns(SystemTime::from(
-            condition.last_transition_time.to_system_time(),
-        )),
+        observed_generation: condition.observed_generation.unwrap_or_default(),
+        last_transition_unix_ns: system_ns(condition.last_transition_time.to_system_time()),
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! The structs carry their JSON schema ([`schemars`]); the schema is both what the CRD files say
 //! and what files are checked against, so the two cannot differ. What a schema cannot say (rules
-//! between fields) is in [`crate::rules`] and, in the CEL language, beside the struct.
+//! between fields) is in `rules.rs` and, in the CEL language, beside the struct.
 
 mod advertisement;
 mod cluster_config;

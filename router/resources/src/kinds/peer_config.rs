@@ -158,6 +158,19 @@ pub enum Afi {
     Opaque,
 }
 
+impl Afi {
+    /// The name as manifests write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Afi::Ipv4 => "ipv4",
+            Afi::Ipv6 => "ipv6",
+            Afi::L2vpn => "l2vpn",
+            Afi::Ls => "ls",
+            Afi::Opaque => "opaque",
+        }
+    }
+}
+
 /// A subsequent address family as the manifests name it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -180,6 +193,29 @@ pub enum Safi {
     FlowspecUnicast,
     FlowspecVpn,
     KeyValue,
+}
+
+impl Safi {
+    /// The name as manifests write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Safi::Unicast => "unicast",
+            Safi::Multicast => "multicast",
+            Safi::MplsLabel => "mpls_label",
+            Safi::Encapsulation => "encapsulation",
+            Safi::Vpls => "vpls",
+            Safi::Evpn => "evpn",
+            Safi::Ls => "ls",
+            Safi::SrPolicy => "sr_policy",
+            Safi::Mup => "mup",
+            Safi::MplsVpn => "mpls_vpn",
+            Safi::MplsVpnMulticast => "mpls_vpn_multicast",
+            Safi::RouteTargetConstraints => "route_target_constraints",
+            Safi::FlowspecUnicast => "flowspec_unicast",
+            Safi::FlowspecVpn => "flowspec_vpn",
+            Safi::KeyValue => "key_value",
+        }
+    }
 }
 
 /// What is accepted from a peer in one family.

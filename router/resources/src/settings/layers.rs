@@ -78,6 +78,16 @@ pub struct Effective {
 static SCHEMA: LazyLock<Json> = LazyLock::new(schema::structural::<RawSettings>);
 
 impl Effective {
+    /// All settings in force as one document of the settings file.
+    pub fn to_yaml(&self) -> String {
+        let mut root = Json::Object(serde_json::Map::new());
+        for setting in &self.list {
+            insert(&mut root, &setting.path, setting.value.clone());
+        }
+        // JSON is YAML: what cannot be written prettily is still right.
+        serde_saphyr::to_string(&root).unwrap_or_else(|_| root.to_string())
+    }
+
     /// Puts the layers on top of each other.
     ///
     /// # Errors

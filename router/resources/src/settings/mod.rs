@@ -31,7 +31,8 @@ pub const DEFAULT_FILE: &str = include_str!("causeway.yaml");
 pub struct Settings {
     /// The name of the node.
     pub node_name: String,
-    /// The node's addresses; empty to take them from the Node object or the interfaces.
+    /// The node's addresses; empty to take them from the Node object or the `lo`
+    /// device.
     pub node_addresses: Vec<IpAddr>,
     /// The node's pod prefixes; empty to take them from the Node object.
     pub pod_cidrs: Vec<IpNet>,

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How every part of the daemon does, gathered from what each says about itself.
+
+use router_api::v1alpha1::{self as api, Health};
+
+use crate::grpc::bgp_peers;
+use crate::intent::lock;
+use crate::run::Parts;
+
+/// Components in the order to show them, and what is wrong, worst first.
+#[derive(Default)]
+pub struct Report {
+    pub components: Vec<api::Component>,
+    pub issues: Vec<api::Issue>,
+}
+
+impl Report {
+    /// The worst state of the components.
+    pub fn worst(&self) -> Health {
+        self.components
+            .iter()
+            .map(api::Component::health)
+            .max()
+            .unwrap_or(Health::Unspecified)
+    }
+
+    fn component(&mut self, name: &str, message: String, next: &str, counts: &[(&str, u64)]) {
+        let worst = self
+            .issues
+            .iter()
+            .filter(|issue| issue.component == name)
+            .map(api::Issue::severity)
+            .max()
+            .unwrap_or(Health::Ok);
+        self.components.push(api::Component {
+            name: name.to_owned(),
+            health: worst.into(),
+            message,
+            next_command: next.to_owned(),
+            counts: counts
+                .iter()
+                .map(|(name, value)| api::Count {
+                    name: (*name).to_owned(),
+                    value: *value,
+                })
+                .collect(),
+        });
+    }
+
+    fn issue(
+        &mut self,
+        severity: Health,
+        (component, code): (&str, &str),
+        object: String,
+        message: String,
+        next: String,
+    ) {
+        self.issues.push(api::Issue {
+            severity: severity.into(),
+            component: component.to_owned(),
+            object,
+            message,
+            next_command: next,
+            code: code.to_owned(),
+            ..Default::default()
+        });
+    }
+}
+
+/// Looks at everything.
+pub async fn look(parts: &Parts) -> Report {
+    let mut report = Report::default();
+    resources(parts, &mut report);
+    bgp(parts, &mut report).await;
+    routes(parts, &mut report).await;
+    pods(parts, &mut report).await;
+    datapath(parts, &mut report);
+    report
+        .issues
+        .sort_by_key(|issue| std::cmp::Reverse(issue.severity));
+    report
+}
+
+fn resources(parts: &Parts, report: &mut Report) {
+    let state = lock(&parts.state);
+    let files = state.store.files();
+    for file in files.iter().filter(|file| file.is_stale) {
+        let errors: Vec<String> = file
+            .diagnostics
+            .iter()
+            .filter(|finding| finding.is_error())
+            .map(ToString::to_string)
+            .collect();
+        let message = match file.objects {
+            0 => "broken; nothing of it is in force: ",
+            _ => "broken; its last good version is in force: ",
+        };
+        report.issue(
+            Health::Warning,
+            ("resources", "CW0601"),
+            file.path.display().to_string(),
+            format!("{message}{}", errors.join("; ")),
+            format!("causeway config check {}", file.path.display()),
+        );
+    }
+    for failure in &state.failures {
+        let next = "causeway resources".to_owned();
+        report.issue(
+            Health::Error,
+            ("resources", ""),
+            String::new(),
+            failure.clone(),
+            next,
+        );
+    }
+    let statuses = state.store.statuses();
+    let in_force = statuses.iter().filter(|status| status.in_force).count();
+    report.component(
+        "resources",
+        format!("{in_force} objects in {} files", files.len()),
+        "causeway resources",
+        &[("objects", in_force as u64), ("files", files.len() as u64)],
+    );
+}
+
+async fn bgp(parts: &Parts, report: &mut Report) {
+    let peers = bgp_peers(parts).await;
+    let established = peers
+        .iter()
+        .filter(|peer| peer.session_state() == api::SessionState::Established)
+        .count();
+    for peer in peers
+        .iter()
+        .filter(|p| p.session_state() != api::SessionState::Established)
+    {
+        let hint = if peer.down_hint.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", peer.down_hint)
+        };
+        report.issue(
+            Health::Warning,
+            ("bgp", &peer.down_code),
+            format!(
+                "peer {}/{} ({})",
+                peer.instance, peer.name, peer.peer_address
+            ),
+            format!("{}{hint}", peer.down_reason),
+            format!("causeway bgp neighbor {}", peer.name),
+        );
+    }
+    for instance in parts.speaker.snapshot().await {
+        for (address, error) in &instance.listen_failures {
+            report.issue(
+                Health::Error,
+                ("bgp", ""),
+                format!("instance {}", instance.config.name()),
+                format!("cannot listen on {address}: {error}; tried again every 5 s"),
+                "causeway bgp peers".to_owned(),
+            );
+        }
+    }
+    let message = match peers.len() {
+        0 => "no peers configured".to_owned(),
+        all => format!("{established} of {all} sessions established"),
+    };
+    report.component(
+        "bgp",
+        message,
+        "causeway bgp peers",
+        &[
+            ("established", established as u64),
+            ("configured", peers.len() as u64),
+        ],
+    );
+    if peers.is_empty()
+        && let Some(component) = report.components.last_mut()
+    {
+        component.health = Health::Disabled.into();
+    }
+}
+
+async fn routes(parts: &Parts, report: &mut Report) {
+    let Some((summary, failures, unresolved, held_back)) = parts
+        .routes
+        .ask(|view| {
+            let failures: Vec<(String, String)> = view
+                .reconciler
+                .failures()
+                .take(10)
+                .map(|(key, failure)| (key.prefix.to_string(), failure.last_error.clone()))
+                .collect();
+            let held_back: Vec<_> = view
+                .rib
+                .routes()
+                .filter(|(_, chosen)| chosen.is_none())
+                .map(|(key, _)| *key)
+                .collect();
+            // Connected and own prefixes are held back on purpose; a next hop without a way is not.
+            let unresolved: Vec<String> = held_back
+                .iter()
+                .take(100)
+                .filter(|key| {
+                    let candidates = view.rib.explain(key).candidates;
+                    candidates
+                        .iter()
+                        .any(|c| c.verdict == router_rib::Verdict::Unresolved)
+                })
+                .map(|key| key.prefix.to_string())
+                .collect();
+            (
+                view.reconciler.summary(),
+                failures,
+                unresolved,
+                held_back.len(),
+            )
+        })
+        .await
+    else {
+        report.issue(
+            Health::Error,
+            ("routes", ""),
+            String::new(),
+            "the thread of the routes has ended; routes stay as they are".to_owned(),
+            "restart causewayd; its log says why".to_owned(),
+        );
+        report.component("routes", "stopped".to_owned(), "causeway fib", &[]);
+        return;
+    };
+    if let Some(first) = unresolved.first() {
+        let count = match unresolved.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        report.issue(
+            Health::Warning,
+            ("routes", "CW0302"),
+            format!("{first}{count}"),
+            "not in the kernel: there is no way to the next hop".to_owned(),
+            format!("causeway fib explain {first}"),
+        );
+    }
+    for (prefix, error) in failures {
+        report.issue(
+            Health::Error,
+            ("routes", "CW0301"),
+            prefix.clone(),
+            format!("the kernel refuses it: {error}; tried again"),
+            format!("causeway fib explain {prefix}"),
+        );
+    }
+    report.component(
+        "routes",
+        format!(
+            "{} of {} routes in the kernel",
+            summary.applied, summary.wanted
+        ),
+        "causeway fib",
+        &[
+            ("wanted", summary.wanted as u64),
+            ("installed", summary.applied as u64),
+            ("held back", held_back as u64),
+            ("stale", summary.stale as u64),
+            ("repaired", summary.repaired),
+        ],
+    );
+}
+
+async fn pods(parts: &Parts, report: &mut Report) {
+    let Some(pods) = &parts.pods else {
+        report.component(
+            "pods",
+            "off: no data plane".to_owned(),
+            "causeway datapath",
+            &[],
+        );
+        return;
+    };
+    let (status, list) = match (pods.status().await, pods.list().await) {
+        (Ok(status), Ok(list)) => (status, list),
+        (Err(failure), _) | (_, Err(failure)) => {
+            let next = "causeway pods".to_owned();
+            report.issue(
+                Health::Error,
+                ("pods", "CW0402"),
+                String::new(),
+                failure.to_string(),
+                next,
+            );
+            report.component("pods", "stopped".to_owned(), "causeway pods", &[]);
+            return;
+        }
+    };
+    if let Some(failure) = &status.not_ready {
+        report.issue(
+            Health::Warning,
+            ("pods", ""),
+            String::new(),
+            format!("a new pod would be refused: {failure}"),
+            "causeway pods".to_owned(),
+        );
+    }
+    for view in &list {
+        if let Some(problem) = &view.problem {
+            let pod = view.endpoint.pod.as_ref().map(ToString::to_string);
+            report.issue(
+                Health::Error,
+                ("pods", "CW0402"),
+                pod.unwrap_or_else(|| view.endpoint.attachment.to_string()),
+                problem.clone(),
+                "causeway pods".to_owned(),
+            );
+        }
+    }
+    report.component(
+        "pods",
+        format!("{} pods, MTU {}", status.endpoints, status.mtu),
+        "causeway pods",
+        &[("pods", status.endpoints as u64)],
+    );
+}
+
+fn datapath(parts: &Parts, report: &mut Report) {
+    let status = match &parts.datapath {
+        Ok(datapath) => lock(datapath).status().map_err(|error| error.to_string()),
+        Err(why) => Err(why.to_string()),
+    };
+    match status {
+        Ok(status) => {
+            for map in &status.maps {
+                if let Some(entries) = map.entries
+                    && u64::from(entries) * 10 >= u64::from(map.max_entries) * 9
+                {
+                    report.issue(
+                        Health::Warning,
+                        ("datapath", "CW0502"),
+                        format!("map {}", map.name),
+                        format!("{entries} of {} entries are used", map.max_entries),
+                        "causeway datapath maps".to_owned(),
+                    );
+                }
+            }
+            let attached = status.attached.len();
+            report.component(
+                "datapath",
+                format!("{attached} programs attached by {}", status.hook),
+                "causeway datapath",
+                &[("attached", attached as u64)],
+            );
+        }
+        Err(error) => {
+            let next = "causeway datapath".to_owned();
+            report.issue(
+                Health::Error,
+                ("datapath", "CW0501"),
+                String::new(),
+                error,
+                next,
+            );
+            report.component(
+                "datapath",
+                "not loaded".to_owned(),
+                "causeway datapath",
+                &[],
+            );
+        }
+    }
+}

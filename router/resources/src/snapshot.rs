@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! All objects in force at one moment, for readers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::kinds::{
+    AdvertisementSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec, PeerConfigSpec, Secret,
+};
+use crate::object::{Body, Kind, Metadata, Object, ObjectKey};
+
+/// Where an object was read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// The document in the file, from 1.
+    pub document: usize,
+    /// The line the object begins at, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Source {
+    /// Writes `bgp.yaml:17`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// An object in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// The object.
+    pub object: Object,
+    /// Where it was read.
+    pub source: Source,
+    /// The generation of its spec: the API server's, or counted from 1 by the store.
+    pub generation: i64,
+}
+
+/// All objects in force at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(crate) objects: Arc<BTreeMap<ObjectKey, Arc<Stored>>>,
+}
+
+/// One object of a known kind, as the accessors of [`Snapshot`] give it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a, T> {
+    /// Its metadata.
+    pub metadata: &'a Metadata,
+    /// Its body.
+    pub spec: &'a T,
+    /// Where it was read, and its generation.
+    pub stored: &'a Stored,
+}
+
+impl<T> Entry<'_, T> {
+    /// The object's name.
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    /// The object's key.
+    pub fn key(&self) -> ObjectKey {
+        self.stored.object.key()
+    }
+}
+
+macro_rules! accessors {
+    ($($(#[$doc:meta])* $list:ident, $get:ident => $variant:ident: $spec:ty;)*) => {
+        impl Snapshot {
+            $(
+                $(#[$doc])*
+                /// In order of names.
+                pub fn $list(&self) -> impl Iterator<Item = Entry<'_, $spec>> {
+                    self.of_kind(Kind::$variant).filter_map(|stored| match &stored.object.body {
+                        Body::$variant(spec) => {
+                            Some(Entry { metadata: &stored.object.metadata, spec, stored })
+                        }
+                        _ => None,
+                    })
+                }
+
+                $(#[$doc])*
+                /// The one of this name.
+                pub fn $get(&self, name: &str) -> Option<Entry<'_, $spec>> {
+                    let stored = self.get(&ObjectKey::cluster_wide(Kind::$variant, name))?;
+                    match &stored.object.body {
+                        Body::$variant(spec) => {
+                            Some(Entry { metadata: &stored.object.metadata, spec, stored })
+                        }
+                        _ => None,
+                    }
+                }
+            )*
+        }
+    };
+}
+
+// A macro, not a function: each accessor differs in an enum variant, which generics cannot name.
+accessors! {
+    /// The `CiliumBGPClusterConfig` objects.
+    cluster_configs, cluster_config => ClusterConfig: ClusterConfigSpec;
+    /// The `CiliumBGPPeerConfig` objects.
+    peer_configs, peer_config => PeerConfig: PeerConfigSpec;
+    /// The `BGPPeerConfig` objects of `causeway.io`.
+    causeway_peer_configs, causeway_peer_config => CausewayPeerConfig: PeerConfigSpec;
+    /// The `CiliumBGPAdvertisement` objects.
+    advertisements, advertisement => Advertisement: AdvertisementSpec;
+    /// The `CiliumBGPNodeConfigOverride` objects.
+    node_config_overrides, node_config_override => NodeConfigOverride: NodeConfigOverrideSpec;
+    /// The `Node` objects.
+    nodes, node => Node: Node;
+}
+
+impl Snapshot {
+    /// All objects, in order of keys.
+    pub fn iter(&self) -> impl Iterator<Item = &Stored> {
+        self.objects.values().map(Arc::as_ref)
+    }
+
+    /// One object.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Stored> {
+        self.objects.get(key).map(Arc::as_ref)
+    }
+
+    /// A Secret by namespace and name.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&Secret> {
+        let key = ObjectKey {
+            kind: Kind::Secret,
+            namespace: Some(namespace.into()),
+            name: name.into(),
+        };
+        match &self.get(&key)?.object.body {
+            Body::Secret(secret) => Some(secret),
+            _ => None,
+        }
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Stored> {
+        self.iter()
+            .filter(move |stored| stored.object.kind() == kind)
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Packets out of nowhere: XDP live frames (`BPF_PROG_TEST_RUN`), and a sink for them.
+//!
+//! The programs are a few instructions, assembled here: the source writes the frame's bytes anew
+//! each time, since the kernel recycles pages as the last run left them, and passes it to the
+//! stack; the sink drops everything.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, Result};
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_XDP: u32 = 37;
+const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+const XDP_DROP: i32 = 1;
+const XDP_PASS: i32 = 2;
+
+/// Frames the kernel makes at once; its own default.
+const BATCH: u32 = 64;
+
+/// Injects one frame over and over at a device.
+#[derive(Debug)]
+pub(super) struct Source {
+    program: OwnedFd,
+    ifindex: u32,
+    frame: Vec<u8>,
+    _link: Option<OwnedFd>,
+}
+
+/// Drops everything that arrives at a device.
+#[derive(Debug)]
+pub(super) struct Sink {
+    _link: OwnedFd,
+}
+
+/// `union bpf_attr` of `BPF_PROG_LOAD`, as far as it is used.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    rest: [u64; 10],
+}
+
+/// `union bpf_attr` of `BPF_LINK_CREATE`.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// `union bpf_attr` of `BPF_PROG_TEST_RUN`.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+/// `struct xdp_md`.
+#[repr(C)]
+#[derive(Default)]
+struct Context {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+impl Source {
+    /// Loads the program for a frame and attaches it to the device it will be injected at.
+    pub(super) fn attach(ifindex: u32, frame: Vec<u8>) -> Result<Self> {
+        let mut source = Self::load(ifindex, frame)?;
+        source._link = Some(attach(&source.program, ifindex)?);
+        Ok(source)
+    }
+
+    /// Loads the program for a frame; another source is attached to the device already.
+    pub(super) fn load(ifindex: u32, frame: Vec<u8>) -> Result<Self> {
+        Ok(Self {
+            program: load(&rewrite_and_pass(&frame))?,
+            ifindex,
+            frame,
+            _link: None,
+        })
+    }
+
+    /// Injects so many; returns when all are through.
+    pub(super) fn inject(&self, packets: u32) -> Result<()> {
+        let length = self.frame.len() as u32;
+        let context = Context {
+            data_end: length,
+            ingress_ifindex: self.ifindex,
+            ..Context::default()
+        };
+        let mut run = TestRun {
+            prog_fd: self.program.as_raw_fd() as u32,
+            data_size_in: length,
+            data_in: self.frame.as_ptr() as u64,
+            repeat: packets,
+            ctx_size_in: mem::size_of::<Context>() as u32,
+            ctx_in: (&raw const context) as u64,
+            flags: BPF_F_TEST_XDP_LIVE_FRAMES,
+            batch_size: BATCH,
+            ..TestRun::default()
+        };
+        bpf(BPF_PROG_TEST_RUN, &mut run).context("inject live frames")?;
+        Ok(())
+    }
+}
+
+impl Sink {
+    /// Attaches to a device of the calling thread's namespace.
+    pub(super) fn attach(device: &str) -> Result<Self> {
+        let ifindex = nix::net::if_::if_nametoindex(device)?;
+        let program = load(&[instruction(0xb7, 0, 0, 0, XDP_DROP), EXIT])?;
+        Ok(Self {
+            _link: attach(&program, ifindex)?,
+        })
+    }
+}
+
+/// Keeps the calling thread on one CPU and before others, as far as allowed.
+pub(super) fn undisturbed() {
+    // SAFETY: plain numbers; all zero is a value. The calls read what they are given.
+    unsafe {
+        let mut cpus: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(0, &mut cpus);
+        libc::sched_setaffinity(0, mem::size_of_val(&cpus), &cpus);
+        let priority = libc::sched_param { sched_priority: 50 };
+        libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority);
+    }
+}
+
+const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
+
+/// One eBPF instruction, as the kernel lays it out (RFC 9669 §3).
+const fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
+    code as u64
+        | ((source << 4 | destination) as u64) << 8
+        | (offset as u16 as u64) << 16
+        | (immediate as u32 as u64) << 32
+}
+
+fn rewrite_and_pass(frame: &[u8]) -> Vec<u64> {
+    let words: Vec<i32> = frame
+        .chunks_exact(4)
+        .map(|word| i32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+        .collect();
+    let mut program = vec![
+        instruction(0x61, 2, 1, 0, 0),                      // r2 = data
+        instruction(0x61, 3, 1, 4, 0),                      // r3 = data_end
+        instruction(0xbf, 4, 2, 0, 0),                      // r4 = r2
+        instruction(0x07, 4, 0, 0, frame.len() as i32),     // r4 += length
+        instruction(0x2d, 4, 3, words.len() as i16 + 2, 0), // if r4 > r3 goto drop
+    ];
+    for (index, word) in words.iter().enumerate() {
+        program.push(instruction(0x62, 2, 0, index as i16 * 4, *word)); // *(u32 *)(r2 + …) = word
+    }
+    program.push(instruction(0xb7, 0, 0, 0, XDP_PASS));
+    program.push(EXIT);
+    program.push(instruction(0xb7, 0, 0, 0, XDP_DROP));
+    program.push(EXIT);
+    program
+}
+
+fn load(program: &[u64]) -> Result<OwnedFd> {
+    let license = c"Apache-2.0";
+    let mut load = ProgLoad {
+        prog_type: BPF_PROG_TYPE_XDP,
+        insn_cnt: program.len() as u32,
+        insns: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        rest: [0; 10],
+    };
+    let fd = bpf(BPF_PROG_LOAD, &mut load).context("load an XDP program")?;
+    // SAFETY: a descriptor this call made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn attach(program: &OwnedFd, ifindex: u32) -> Result<OwnedFd> {
+    let mut create = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: ifindex,
+        attach_type: BPF_XDP,
+        flags: 0,
+    };
+    let fd = bpf(BPF_LINK_CREATE, &mut create).context("attach an XDP program")?;
+    // SAFETY: a descriptor this call made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: pointer and size describe a live value of the command's shape, and every pointer
+    // inside it is live for the call.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            &raw mut *attributes,
+            mem::size_of::<T>(),
+        )
+    };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(code)
+    }
+}

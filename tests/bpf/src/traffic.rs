@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Traffic between pods, and waiting for conditions.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::namespace::Namespace;
+
+/// How long anything that should happen may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What became of a packet, as its sender learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The destination answered.
+    Reached,
+    /// A router said that the TTL or hop limit was used up.
+    TimeExceeded,
+    /// A router said that the packet is too big; the sender's kernel now believes in this MTU.
+    TooBig(u32),
+    /// Nobody said anything.
+    Silence,
+}
+
+/// A packet to ask with: UDP to a closed port, to which a living destination answers by ICMP.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Source address; the kernel's choice when `None`.
+    pub source: Option<IpAddr>,
+    /// Bytes of UDP payload.
+    pub bytes: usize,
+    /// TTL or hop limit.
+    pub ttl: i32,
+    /// How long to wait for an answer.
+    pub wait: Duration,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            source: None,
+            bytes: 32,
+            ttl: 64,
+            wait: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Probe {
+    /// Sends one packet, never to be fragmented, and waits for what becomes of it.
+    ///
+    /// # Errors
+    /// When the socket cannot be made, or the kernel says something unexpected.
+    pub fn send(&self, from: &Namespace, to: IpAddr) -> Result<Fate> {
+        /// Traceroute's first port, by convention closed.
+        const CLOSED_PORT: u16 = 33434;
+        let unspecified = if to.is_ipv4() { "0.0.0.0" } else { "::" };
+        let source = self.source.map_or_else(|| unspecified.parse(), Ok)?;
+        let socket = from.run(|| UdpSocket::bind((source, 0)))?;
+        socket.set_read_timeout(Some(self.wait))?;
+        let (level, options) = if to.is_ipv4() {
+            let discover = (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
+            (
+                libc::IPPROTO_IP,
+                [discover, (libc::IP_RECVERR, 1), (libc::IP_TTL, self.ttl)],
+            )
+        } else {
+            let discover = (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO);
+            let errors = (libc::IPV6_RECVERR, 1);
+            (
+                libc::IPPROTO_IPV6,
+                [discover, errors, (libc::IPV6_UNICAST_HOPS, self.ttl)],
+            )
+        };
+        for (option, value) in options {
+            set_option(&socket, level, option, value)?;
+        }
+        socket.connect((to, CLOSED_PORT))?;
+        let sent = socket.send(&vec![0x5a; self.bytes]);
+        let told = sent.and_then(|_| socket.recv(&mut [0; 1]));
+        let Err(error) = told else {
+            bail!("the closed port of {to} sent data")
+        };
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Ok(Fate::Reached),
+            Some(libc::EHOSTUNREACH) => Ok(Fate::TimeExceeded),
+            Some(libc::EMSGSIZE) => {
+                let option = if to.is_ipv4() {
+                    libc::IP_MTU
+                } else {
+                    libc::IPV6_MTU
+                };
+                Ok(Fate::TooBig(get_option(&socket, level, option)? as u32))
+            }
+            Some(libc::EAGAIN) => Ok(Fate::Silence),
+            _ => Err(error).with_context(|| format!("ask {to}")),
+        }
+    }
+}
+
+/// Probes until the destination answers.
+///
+/// # Errors
+/// When it does not in time.
+pub fn reach(from: &Namespace, to: IpAddr) -> Result<()> {
+    wait_for(&format!("an answer from {to}"), || {
+        let fate = Probe {
+            wait: Duration::from_secs(1),
+            ..Probe::default()
+        }
+        .send(from, to)?;
+        ensure!(fate == Fate::Reached, "{fate:?}");
+        Ok(())
+    })
+}
+
+fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) -> Result<()> {
+    // SAFETY: pointer and size describe a live value.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as u32,
+        )
+    };
+    ensure!(
+        code == 0,
+        "socket option {option}: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(())
+}
+
+fn get_option(socket: &UdpSocket, level: i32, option: i32) -> Result<i32> {
+    let mut value = 0_i32;
+    let mut length = size_of_val(&value) as u32;
+    // SAFETY: pointers and size describe live values.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &mut length,
+        )
+    };
+    ensure!(
+        code == 0,
+        "socket option {option}: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(value)
+}
+
+/// Tries until it works; the last reason otherwise.
+///
+/// # Errors
+/// When it does not work in time.
+pub fn wait_for<T>(what: &str, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > limit => {
+                return Err(error).with_context(|| format!("waited {PATIENCE:?} for {what}"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Sends so many bytes over one TCP connection and checks that they arrive.
+///
+/// # Errors
+/// When they do not.
+pub fn transfer(from: &Namespace, to: &Namespace, address: IpAddr, bytes: usize) -> Result<()> {
+    let listener = to.run(|| TcpListener::bind(SocketAddr::new(address, 0)))?;
+    let target = listener.local_addr()?;
+    thread::scope(|scope| {
+        let receiver = scope.spawn(move || -> Result<usize> {
+            let (mut stream, _) = listener.accept()?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut buffer = vec![0; 1 << 16];
+            let mut received = 0;
+            loop {
+                match stream.read(&mut buffer)? {
+                    0 => return Ok(received),
+                    count => received += count,
+                }
+            }
+        });
+        let mut stream = from.run(|| TcpStream::connect_timeout(&target, PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let chunk = vec![0x5a; 1 << 16];
+        let mut left = bytes;
+        while left > 0 {
+            let count = left.min(chunk.len());
+            stream.write_all(&chunk[..count])?;
+            left -= count;
+        }
+        drop(stream);
+        let received = receiver
+            .join()
+            .map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
+        ensure!(received == bytes, "{received} of {bytes} bytes arrived");
+        Ok(())
+    })
+}
+
+/// A steady stream of numbered packets from one pod to another, running in the background.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    received: Arc<AtomicU64>,
+    sender: thread::JoinHandle<Result<()>>,
+    receiver: thread::JoinHandle<Result<()>>,
+}
+
+impl Stream {
+    /// Starts one with so many packets per second; returns when packets arrive.
+    ///
+    /// # Errors
+    /// When sockets cannot be made or nothing arrives.
+    pub fn start(from: &Namespace, to: &Namespace, address: IpAddr, rate: u64) -> Result<Self> {
+        let inlet = to.run(|| UdpSocket::bind(SocketAddr::new(address, 0)))?;
+        let target = inlet.local_addr()?;
+        inlet.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let any = if address.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
+        let outlet = from.run(|| UdpSocket::bind(any))?;
+        outlet.connect(target)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sent, received) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let sender = {
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            thread::spawn(move || send(&outlet, rate, &stop, &sent))
+        };
+        let receiver = {
+            let (stop, sent, received) =
+                (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&received));
+            thread::spawn(move || receive(&inlet, &stop, &sent, &received))
+        };
+        let stream = Self {
+            stop,
+            sent,
+            received,
+            sender,
+            receiver,
+        };
+        stream.wait_for_more(1)?;
+        Ok(stream)
+    }
+
+    /// Waits until so many more packets have arrived.
+    ///
+    /// # Errors
+    /// When they do not in time.
+    pub fn wait_for_more(&self, packets: u64) -> Result<()> {
+        let goal = self.received.load(Ordering::Relaxed) + packets;
+        wait_for("packets of the stream", || {
+            let received = self.received.load(Ordering::Relaxed);
+            ensure!(received >= goal, "{received} arrived of {goal}");
+            Ok(())
+        })
+    }
+
+    /// Stops and returns how many packets were sent and how many arrived, in order and once.
+    ///
+    /// # Errors
+    /// When a packet came twice or out of order.
+    pub fn stop(self) -> Result<(u64, u64)> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in [self.sender, self.receiver] {
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a stream thread panicked"))??;
+        }
+        Ok((
+            self.sent.load(Ordering::Relaxed),
+            self.received.load(Ordering::Relaxed),
+        ))
+    }
+}
+
+fn send(socket: &UdpSocket, rate: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
+    let started = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let number = sent.load(Ordering::Relaxed);
+        let due = started + Duration::from_nanos(number * 1_000_000_000 / rate);
+        if let Some(early) = due.checked_duration_since(Instant::now()) {
+            thread::sleep(early);
+        }
+        socket.send(&number.to_be_bytes())?;
+        sent.store(number + 1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn receive(
+    socket: &UdpSocket,
+    stop: &AtomicBool,
+    sent: &AtomicU64,
+    received: &AtomicU64,
+) -> Result<()> {
+    let mut next = 0;
+    let mut silence = 0;
+    loop {
+        let mut packet = [0; 64];
+        match socket.recv(&mut packet) {
+            Ok(8) => {
+                let mut number = [0; 8];
+                number.copy_from_slice(&packet[..8]);
+                let number = u64::from_be_bytes(number);
+                ensure!(number >= next, "packet {number} came after {}", next - 1);
+                next = number + 1;
+                received.fetch_add(1, Ordering::Relaxed);
+                silence = 0;
+            }
+            Ok(other) => bail!("a packet of {other} bytes"),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => silence += 1,
+            Err(error) => return Err(error.into()),
+        }
+        let all = received.load(Ordering::Relaxed) == sent.load(Ordering::Relaxed);
+        // What is on its way when the sender stops arrives within a second or never.
+        if stop.load(Ordering::Relaxed) && (all && silence > 0 || silence > 10) {
+            return Ok(());
+        }
+    }
+}
