@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         for (node, command) in [
             ("node1", "causeway status"),
             ("node1", "causeway bgp neighbor tor1-v4"),
-            ("node1", "causeway bgp routes --for 192.168.100.10"),
+            ("node1", "causeway bgp routes for 192.168.100.10"),
             ("node1", "causeway fib explain 0.0.0.0/0"),
             ("tor1", "vtysh"),
         ] {
