@@ -14,7 +14,10 @@
 //! messages encoded once → connections. Bytes under way to a neighbour are limited; beyond that the
 //! RIB remembers prefixes, not messages.
 //!
-//! RFC 4271 §8 (as the core has it), RFC 2385 (MD5), RFC 5082 is not implemented.
+//! RFC 4271 §8 (as the core has it), RFC 2385 (MD5: a call without its key is refused; a password
+//! that is replaced counts from the next connection on). A neighbour that stops reading is given up
+//! by `TCP_USER_TIMEOUT` at the configured hold time, which takes the place of the SendHoldTimer of
+//! RFC 9687. Not implemented: GTSM (RFC 5082), TCP-AO (RFC 5925).
 
 mod connection;
 mod failure;

@@ -6,9 +6,12 @@
 //! plain structs, so that one expectation can be held against all of them.
 
 pub mod bird;
+pub mod causeway;
 pub mod frr;
 pub mod gobgp;
 pub mod kernel;
+pub mod pod;
+pub mod traffic;
 
 use std::{
     path::{Path, PathBuf},

@@ -501,7 +501,7 @@ impl Peer {
         }
         self.record.failed(reason.clone(), now);
         self.vacate(direction, notification, &reason);
-        let retries = react(state, event) == Reaction::WaitForRetry;
+        let retries = react(state, event) == Reaction::WaitForRetry || asks_to_wait(&reason);
         match (&self.outgoing, &self.incoming) {
             // The other connection goes on.
             (Outgoing::Up(_), _) | (_, Some(_)) => {}
@@ -648,6 +648,17 @@ impl Peer {
             how: CloseHow::AfterSending,
         });
     }
+}
+
+/// Whether the neighbour has nothing against the session but is not ready for this connection:
+/// Connection Rejected and Connection Collision Resolution (RFC 4486 §4).
+///
+/// Deviation: RFC 4271 §8.2.2 goes to Idle after any NOTIFICATION. Two ends that both pause in
+/// Idle, where calls are refused, would refuse each other in turns and hardly ever meet; in Active
+/// the one that pauses takes the other's call.
+fn asks_to_wait(reason: &DownReason) -> bool {
+    matches!(reason, DownReason::NotificationReceived(text)
+        if text.code == 6 && matches!(text.subcode, 5 | 7))
 }
 
 /// The FSM error of a state (RFC 6608 §3).

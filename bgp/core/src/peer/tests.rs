@@ -281,6 +281,31 @@ fn a_call_on_a_session_that_is_up_is_refused() {
 }
 
 #[test]
+fn a_neighbour_that_refused_a_connection_may_call() {
+    for kind in [
+        ErrorKind::CONNECTION_REJECTED,
+        ErrorKind::CONNECTION_COLLISION,
+    ] {
+        let now = Instant::now();
+        let mut peer = peer_with(config(), now);
+        let conn = connected(&mut peer, now);
+        let bytes = notification(kind);
+        peer.handle(PeerInput::Bytes { conn, bytes }, now);
+        assert_eq!(peer.state(), State::Active);
+        outputs(&mut peer);
+        let conn = ConnId {
+            direction: Direction::Incoming,
+            serial: 1,
+        };
+        let addresses = addresses();
+        peer.handle(PeerInput::Called { conn, addresses }, now);
+        let sent = outputs(&mut peer);
+        assert_eq!(notification_sent(&sent), None);
+        assert_eq!(peer.state(), State::OpenSent);
+    }
+}
+
+#[test]
 fn a_neighbour_that_restarts_gracefully_takes_over_its_own_session() {
     let now = Instant::now();
     let mut with_restart = config();

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{
-    ExportAttributes, FamilyConfig, ImportMode, ImportPolicy, InstanceConfig, InstanceName, Listen,
-    LocalRoutes, PeerAddress, PeerConfig, PeerName, Timers,
+    ExportAttributes, ImportMode, ImportPolicy, InstanceConfig, InstanceName, Listen, LocalRoutes,
+    PeerAddress, PeerConfig, PeerName, Timers,
 };
 use bgp_core::fsm::State;
 use bgp_core::peer::{PeerSnapshot, StopReason};
@@ -19,7 +19,7 @@ use router_types::{Asn, Family};
 use tokio::sync::mpsc;
 
 /// How long a condition may take on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// An address of 127/8 that no other test of this run has; the process id keeps runs apart.
 pub(crate) fn address() -> IpAddr {
@@ -97,6 +97,10 @@ impl Node {
         config.asn = Some(Asn(asn));
         config.local_address = Some(self.ip);
         config.timers = Timers::new(1, 9, 3).unwrap();
+        let mut families = config.families().clone();
+        let ipv4 = families.entry(Family::IPV4_UNICAST).or_default();
+        ipv4.next_hop = Some(next_hop(self.ip).into());
+        let config = config.with_families(families).unwrap();
         importing(config, ImportMode::All, None)
     }
 
@@ -179,7 +183,7 @@ impl Node {
             if let Some(report) = report.clone().filter(&condition) {
                 return report;
             }
-            assert!(Instant::now() < limit, "not in time: {what}: {report:#?}");
+            assert!(Instant::now() < limit, "not in time: {what}: {report:?}");
             pause().await;
         }
     }
@@ -195,8 +199,14 @@ impl Node {
     /// Waits until this is among the reasons why the session was down.
     pub(crate) async fn until_down(&self, peer: &str, words: &str) -> PeerSnapshot {
         let down = |report: &PeerReport| {
-            let last = report.session.last_error.as_ref();
-            last.is_some_and(|(_, reason)| reason.to_string().contains(words))
+            let last = report.session.last_error.iter().map(|(_, reason)| reason);
+            let before = report
+                .session
+                .history
+                .iter()
+                .filter_map(|c| c.reason.as_ref());
+            last.chain(before)
+                .any(|reason| reason.to_string().contains(words))
         };
         self.until(peer, words, down).await.session
     }
@@ -260,13 +270,25 @@ pub(crate) fn importing(
     mode: ImportMode,
     max_routes: Option<u32>,
 ) -> PeerConfig {
-    let family = FamilyConfig {
-        import: ImportPolicy { mode, max_routes },
-        next_hop: None,
-    };
-    let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
-    let families = families.into_iter().map(|f| (f, family.clone())).collect();
+    let mut families = config.families().clone();
+    for family in families.values_mut() {
+        family.import = ImportPolicy {
+            mode: mode.clone(),
+            max_routes,
+        };
+    }
     config.with_families(families).unwrap()
+}
+
+/// The next hop a speaker on a loopback address announces: nobody takes a loopback address as one.
+pub(crate) fn next_hop(ip: IpAddr) -> Ipv4Addr {
+    match ip {
+        IpAddr::V4(v4) => {
+            let [_, _, high, low] = v4.octets();
+            Ipv4Addr::new(198, 18, high, low)
+        }
+        IpAddr::V6(_) => Ipv4Addr::new(198, 19, 0, 1),
+    }
 }
 
 pub(crate) fn counts(report: &PeerReport, family: Family) -> FamilyCounts {

@@ -11,9 +11,9 @@ use bgp_wire::{
 use ipnet::IpNet;
 use router_types::{Asn, Family};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
-use crate::node::{LIMIT, address, pause};
+use crate::node::{LIMIT, next_hop, pause};
 
 /// A message as it came: its kind and its body.
 pub(crate) type Received = (MessageKind, Vec<u8>);
@@ -36,12 +36,6 @@ impl Raw {
         socket.bind(SocketAddr::new(from, 0))?;
         let stream = socket.connect(to).await?;
         Ok(Raw::on(stream))
-    }
-
-    /// Waits to be called by a speaker.
-    pub(crate) async fn accept(listener: &TcpListener) -> Raw {
-        let call = tokio::time::timeout(LIMIT, listener.accept()).await;
-        Raw::on(call.expect("a call in time").expect("a connection").0)
     }
 
     fn on(stream: TcpStream) -> Raw {
@@ -122,11 +116,6 @@ impl Raw {
     }
 }
 
-/// Where a raw neighbour waits to be called.
-pub(crate) async fn listener() -> TcpListener {
-    TcpListener::bind((address(), 0)).await.expect("a socket")
-}
-
 pub(crate) fn keepalive() -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::encode_keepalive(&mut bytes);
@@ -159,11 +148,8 @@ pub(crate) fn attributes(asn: u32) -> PathAttributes {
     }
 }
 
-/// UPDATE messages that announce IPv4 prefixes.
-pub(crate) fn update(attributes: &PathAttributes, next_hop: IpAddr, prefixes: &[IpNet]) -> Vec<u8> {
-    let IpAddr::V4(next_hop) = next_hop else {
-        panic!("an IPv4 next hop");
-    };
+/// UPDATE messages of a neighbour at an address that announce IPv4 prefixes.
+pub(crate) fn update(attributes: &PathAttributes, from: IpAddr, prefixes: &[IpNet]) -> Vec<u8> {
     let mut encoded = Vec::new();
     attributes.encode(true, &mut encoded);
     let entries = prefixes.iter().map(|prefix| NlriEntry {
@@ -176,7 +162,7 @@ pub(crate) fn update(attributes: &PathAttributes, next_hop: IpAddr, prefixes: &[
         &FamilyContext::plain(Family::IPV4_UNICAST),
         frame::MAX_LEN,
         &encoded,
-        PathNextHop::V4(next_hop),
+        PathNextHop::V4(next_hop(from)),
         entries,
     )
     .expect("it fits");

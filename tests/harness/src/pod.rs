@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods, made by the real `causeway-cni` as a container runtime would make them.
+
+use std::{fs::File, net::IpAddr, thread};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use lab_runner::{Node, Output, Spawned};
+use nix::sched::{CloneFlags, setns};
+
+/// What a runtime gives the plugin on standard input.
+const NETWORK: &[u8] = br#"{"cniVersion":"1.1.0","name":"causeway","type":"causeway-cni"}"#;
+/// Where the runner puts the plugin.
+const PLUGIN: &str = "/opt/cni/bin/causeway-cni";
+
+/// A pod: a network namespace in a node, with an interface that the plugin made.
+#[derive(Debug)]
+pub struct Pod<'a> {
+    node: &'a Node,
+    name: String,
+    /// Its IPv4 address.
+    pub v4: IpAddr,
+    /// Its IPv6 address.
+    pub v6: IpAddr,
+}
+
+impl<'a> Pod<'a> {
+    /// Makes a pod. The daemon serves as soon as it has said so to the plugin: see
+    /// [`Pod::plugin_serves`].
+    ///
+    /// # Errors
+    /// When the plugin refuses, or its answer lacks an address of either family.
+    pub fn add(node: &'a Node, name: &str) -> Result<Self> {
+        node.exec_ok(&["ip", "netns", "add", name])?;
+        let output = call(node, name, "ADD")?;
+        ensure!(
+            output.success(),
+            "CNI ADD: {}{}",
+            output.stdout,
+            output.stderr
+        );
+        let answer: serde_json::Value = serde_json::from_str(&output.stdout)
+            .with_context(|| format!("CNI ADD answered {}", output.stdout))?;
+        let addresses: Vec<IpAddr> = answer["ips"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok())
+            .collect();
+        let of = |wanted: fn(&IpAddr) -> bool| {
+            let found = addresses.iter().copied().find(wanted);
+            found.with_context(|| format!("CNI ADD gave {name} only {addresses:?}"))
+        };
+        Ok(Self {
+            node,
+            name: name.to_owned(),
+            v4: of(IpAddr::is_ipv4)?,
+            v6: of(IpAddr::is_ipv6)?,
+        })
+    }
+
+    /// Succeeds when the daemon would serve an ADD (the plugin's STATUS).
+    ///
+    /// # Errors
+    /// When it would not; the message has the plugin's reason.
+    pub fn plugin_serves(node: &Node) -> Result<()> {
+        let output = call(node, "status", "STATUS")?;
+        ensure!(
+            output.success(),
+            "CNI STATUS: {}{}",
+            output.stdout,
+            output.stderr
+        );
+        Ok(())
+    }
+
+    /// The node it is on.
+    pub fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    /// The name of its namespace and of its container.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Removes the pod as a runtime does: the interface, then the namespace.
+    ///
+    /// # Errors
+    /// When either fails.
+    pub fn remove(self) -> Result<()> {
+        let output = call(self.node, &self.name, "DEL")?;
+        ensure!(
+            output.success(),
+            "CNI DEL: {}{}",
+            output.stdout,
+            output.stderr
+        );
+        self.vanish()
+    }
+
+    /// Removes its namespace without a word to the plugin, as when a machine's runtime dies.
+    ///
+    /// # Errors
+    /// When the namespace cannot be removed.
+    pub fn vanish(self) -> Result<()> {
+        self.node
+            .exec_ok(&["ip", "netns", "delete", &self.name])
+            .map(drop)
+    }
+
+    /// Runs a command in the pod.
+    ///
+    /// # Errors
+    /// As [`Node::exec_ok`].
+    pub fn exec_ok(&self, argv: &[&str]) -> Result<String> {
+        self.node.exec_ok(&self.inside(argv))
+    }
+
+    /// Starts a command in the pod.
+    ///
+    /// # Errors
+    /// As [`Node::spawn`].
+    pub fn spawn(&self, argv: &[&str]) -> Result<Spawned> {
+        self.node.spawn(&self.inside(argv))
+    }
+
+    /// Runs a closure on a thread of its own in the pod's network namespace: sockets it opens are
+    /// the pod's, and stay so wherever they are used.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or as the closure.
+    pub fn within<T: Send>(&self, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = self.node.path(format!("/run/netns/{}", self.name));
+        let namespace =
+            File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(&namespace, CloneFlags::CLONE_NEWNET)
+                    .context("cannot enter the pod's network namespace (are you root?)")?;
+                run()
+            });
+            let joined = thread.join();
+            joined.map_err(|_| anyhow!("the closure run in pod {} panicked", self.name))?
+        })
+    }
+
+    fn inside<'b>(&'b self, argv: &[&'b str]) -> Vec<&'b str> {
+        let mut inside = vec!["ip", "netns", "exec", self.name.as_str()];
+        inside.extend(argv);
+        inside
+    }
+}
+
+/// Calls the plugin with the environment that CNI 1.1 §3 gives it.
+fn call(node: &Node, name: &str, verb: &str) -> Result<Output> {
+    let command = format!("CNI_COMMAND={verb}");
+    let container = format!("CNI_CONTAINERID={name}");
+    let netns = format!("CNI_NETNS=/var/run/netns/{name}");
+    let args = format!("CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
+    let argv = [
+        "env",
+        &command,
+        &container,
+        &netns,
+        "CNI_IFNAME=eth0",
+        &args,
+        PLUGIN,
+    ];
+    node.exec_with_input(&argv, NETWORK)
+}
