@@ -10,7 +10,7 @@ use bgp_core::rib::NextHopState as SpeakerHop;
 use bgp_io::{RouteEvent, Speaker};
 use router_rib::{NextHopChange, NextHopState, OriginId, TrackedNextHop};
 use router_types::{Family, RouteSource, TableId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::routes::{Learned, Routes};
 
@@ -18,12 +18,19 @@ use crate::routes::{Learned, Routes};
 const TRACK: Duration = Duration::from_millis(200);
 
 /// Carries route events to the node's routes. Ends with the speaker.
+///
+/// After a restart learned routes are held until `release`: the kernel has those of the run
+/// before, and a destination that two neighbours offer must not lose one of them because the other
+/// is heard first (RFC 4724 §4.1, deferred selection).
 pub async fn carry(
     mut events: mpsc::Receiver<RouteEvent>,
     speaker: Speaker,
     routes: Routes,
     delivered: Arc<Delivered>,
+    release: oneshot::Receiver<()>,
 ) {
+    let mut held = Some(Vec::new());
+    let mut release = std::pin::pin!(release);
     let mut origins: BTreeMap<InstanceName, OriginId> = BTreeMap::new();
     let mut next_origin = crate::routes::LOCAL.0 + 1;
     let mut tick = tokio::time::interval(TRACK);
@@ -51,7 +58,10 @@ pub async fn carry(
                             next_hops: Vec::new(),
                         },
                     });
-                    routes.learned(origin, learned.collect()).await;
+                    match &mut held {
+                        Some(held) => held.push((origin, learned.collect())),
+                        None => routes.learned(origin, learned.collect()).await,
+                    }
                 }
                 Some(RouteEvent::EndOfRib { instance, peer, family }) => {
                     delivered.add(instance, peer, family);
@@ -59,11 +69,20 @@ pub async fn carry(
                 Some(RouteEvent::InstanceGone(instance)) => {
                     dirty = true;
                     if let Some(origin) = origins.remove(&instance) {
+                        if let Some(held) = &mut held {
+                            held.retain(|(of, _)| *of != origin);
+                        }
                         routes.withdraw_origin(origin).await;
                     }
                 }
                 None => return,
             },
+            // Dropped without a word, it releases all the same.
+            _ = &mut release, if held.is_some() => {
+                for (origin, learned) in held.take().into_iter().flatten() {
+                    routes.learned(origin, learned).await;
+                }
+            }
             _ = tick.tick(), if dirty => {
                 dirty = false;
                 let mut wanted = BTreeSet::new();
@@ -132,7 +151,10 @@ impl Delivered {
             }
         };
         if tokio::time::timeout(limit, complete).await.is_err() {
-            tracing::warn!("not every neighbour has sent its routes; stale routes go all the same");
+            tracing::info!(
+                ?limit,
+                "not every neighbour has sent all its routes in time"
+            );
         }
     }
 }

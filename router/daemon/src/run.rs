@@ -14,7 +14,7 @@ use router_netlink::{Ownership, Protocol};
 use router_resources::settings::{Effective, Settings};
 use router_types::TableId;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::intent::{self, Intent, State};
 use crate::learned::{self, Delivered};
@@ -23,6 +23,10 @@ use crate::{grpc, metrics, privileges, readiness};
 
 /// Batches of best paths that may wait for the routes.
 const ROUTE_EVENTS: usize = 16;
+
+/// How long learned routes wait for all neighbours after a restart, so that none of them is
+/// preferred for being heard first.
+const DEFERRAL_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long routes of an earlier run are kept for neighbours that are not back.
 const STALE_LIMIT: Duration = Duration::from_secs(120);
@@ -147,11 +151,13 @@ async fn serve(
         }
     });
     let delivered = Arc::new(Delivered::default());
+    let (release, released) = oneshot::channel();
     tokio::spawn(learned::carry(
         route_events,
         speaker.clone(),
         routes.clone(),
         Arc::clone(&delivered),
+        released,
     ));
 
     let mut intent = Intent::new(
@@ -184,6 +190,11 @@ async fn serve(
     let prune = {
         let (speaker, routes) = (speaker.clone(), routes.clone());
         async move {
+            if restarted {
+                delivered.all(&speaker, DEFERRAL_LIMIT).await;
+            }
+            // Whoever carries the routes ends with the daemon.
+            let _ = release.send(());
             delivered.all(&speaker, STALE_LIMIT).await;
             routes.prune().await;
         }
