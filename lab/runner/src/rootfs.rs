@@ -19,8 +19,6 @@ use crate::state::lock_file;
 
 /// Debian release of the nodes: the oldest with FRR 10, BIRD 3 and a GoBGP that speaks RFC 8950.
 pub const SUITE: &str = "trixie";
-/// Used where this machine's own apt sources name no Debian mirror.
-const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
 /// Raised when the steps (not the package lists, which are hashed themselves) change.
 const RECIPE_VERSION: u32 = 1;
 
@@ -83,7 +81,7 @@ pub fn ensure(mut say: impl FnMut(&str)) -> Result<PathBuf> {
     if path.is_dir() {
         return Ok(path);
     }
-    let mirror = mirror();
+    let mirror = mirror()?;
     say(&format!(
         "building the lab's Debian {SUITE} from {mirror} (once, about a minute)"
     ));
@@ -163,9 +161,12 @@ fn build(target: &Path, mirror: &str) -> Result<()> {
 }
 
 /// The Debian mirror of this machine's apt sources; `CAUSEWAY_DEBIAN_MIRROR` goes first.
-fn mirror() -> String {
+///
+/// # Errors
+/// When neither names one.
+fn mirror() -> Result<String> {
     if let Ok(mirror) = env::var("CAUSEWAY_DEBIAN_MIRROR") {
-        return mirror;
+        return Ok(mirror);
     }
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -176,7 +177,10 @@ fn mirror() -> String {
         .iter()
         .filter_map(|file| fs::read_to_string(file).ok())
         .find_map(|text| mirror_in(&text))
-        .unwrap_or_else(|| DEFAULT_MIRROR.to_owned())
+        .context(
+            "this machine's apt sources name no Debian mirror: set CAUSEWAY_DEBIAN_MIRROR to the \
+             address of one, ending in /debian",
+        )
 }
 
 /// Finds the first archive of Debian itself in a sources file of either format.

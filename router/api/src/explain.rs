@@ -305,7 +305,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "CW0502",
         "A map is nearly full",
         "When it is full, new endpoints or prefixes get no entry.",
-        "Remove endpoints, or raise the map's size in the settings.",
+        "`causeway pods` shows the endpoints that fill it; remove some, or move pods to another node.",
     ),
     entry(
         "CW0601",

@@ -402,7 +402,8 @@ fn notification(record: &NotificationRecord) -> api::NotificationRecord {
     api::NotificationRecord {
         code: u32::from(text.code),
         subcode: u32::from(text.subcode),
-        name: text.text.clone(),
+        // The text ends with the numbers, which have fields of their own.
+        name: text.text.split(" (").next().unwrap_or_default().to_owned(),
         text: text.meaning.clone(),
         data: text.data.clone(),
         at_unix_ns: unix_ns(record.at),
