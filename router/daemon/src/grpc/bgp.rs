@@ -93,6 +93,13 @@ impl Service {
         let mut done = Vec::new();
         for found in peers(&self.0).await {
             if (instance.is_empty() || instance == found.instance) && is_named(&found, peer) {
+                if how == Reset::SoftIn && found.session_state() != api::SessionState::Established {
+                    return Err(Status::failed_precondition(format!(
+                        "the session with {}/{} is not established, so there is nobody to ask; its \
+                         routes come when it is",
+                        found.instance, found.name
+                    )));
+                }
                 let instance = InstanceName(found.instance.clone());
                 let name = PeerName(found.name.clone());
                 if self.0.speaker.reset(&instance, &name, how).await {
