@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use bpf_loader::{Config, Datapath};
 
-use super::{Report, least, xdp};
+use super::{Report, before_others, least, on_one_core, xdp};
 use crate::{
     namespace::{Namespace, private_pins},
     pod::{self, Pod, index_of},
@@ -125,7 +125,8 @@ impl Node {
     /// Nanoseconds per packet.
     fn measure(&self, source: &xdp::Source, packets: u32) -> Result<f64> {
         self.namespace.run(|| {
-            xdp::undisturbed();
+            on_one_core()?;
+            before_others();
             let started = Instant::now();
             source.inject(packets)?;
             Ok(started.elapsed().as_nanos() as f64 / f64::from(packets))

@@ -5,7 +5,8 @@
 //! its best round, so that a busy machine slows them alike. Two questions:
 //!
 //! - **Pods of one node**: throughput of one TCP stream, and half the round trip of one-byte
-//!   requests over TCP, by kernel routing, by our programs, and over a Linux bridge.
+//!   requests over TCP, by kernel routing, by our programs, and over a Linux bridge. Both ends share
+//!   a core, so that the whole cost of a byte counts and the scheduler's choices do not.
 //! - **Pods of two nodes**: nanoseconds the sending node spends per forwarded 64-byte packet, by
 //!   kernel routing and by our programs. Packets are injected at the pod's device with XDP live
 //!   frames, so that no generator's cost is in the number.
@@ -16,7 +17,15 @@ mod xdp;
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+/// Turns a mode takes in one round of forwarding: short ones, so that some fall between the
+/// disturbances of a busy machine.
+const TURNS: u32 = 4;
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +170,9 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
             "pods of two nodes, round {round} of {}",
             options.rounds
         ));
-        forwarding.round(options.packets, &mut report)?;
+        for _ in 0..TURNS {
+            forwarding.round(options.packets / TURNS, &mut report)?;
+        }
     }
     Ok(report)
 }
@@ -171,4 +182,20 @@ fn least(best: &mut f64, new: f64) {
     if *best == 0.0 || new < *best {
         *best = new;
     }
+}
+
+/// Keeps the calling thread on the first core it may use.
+fn on_one_core() -> Result<()> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let first = (0..CpuSet::count()).find(|&core| allowed.is_set(core) == Ok(true));
+    let mut core = CpuSet::new();
+    core.set(first.context("no core is allowed")?)?;
+    sched_setaffinity(Pid::from_raw(0), &core).context("stay on one core")
+}
+
+/// Puts the calling thread before all others, as far as allowed.
+fn before_others() {
+    let priority = libc::sched_param { sched_priority: 50 };
+    // SAFETY: the call reads a number it is given.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
 }

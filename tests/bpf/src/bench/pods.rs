@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bpf_loader::{Config, Datapath};
 
-use super::{PodToPod, Report, least};
+use super::{PodToPod, Report, least, on_one_core};
 use crate::{
     namespace::{Namespace, private_pins},
     pod::{self, Pod},
@@ -20,6 +20,10 @@ use crate::{
 
 /// Requests of one latency measurement; the median of fewer jumps.
 const REQUESTS: usize = 5000;
+
+/// Congestion control of both ends: in every kernel, and without the pacing of others (BBR's), which
+/// would set the speed by its timers instead of by what a packet costs.
+const CONGESTION_CONTROL: &str = "reno";
 
 /// Three nodes with two pods each, one per mode.
 pub(super) struct Bench {
@@ -54,6 +58,9 @@ impl Bench {
         })?;
         let (bridge, bridge_node) = bridged()?;
         for pair in [&kernel, &programs, &bridge] {
+            for pod in [&pair.from, &pair.to] {
+                pod.sysctl("net/ipv4/tcp_congestion_control", CONGESTION_CONTROL)?;
+            }
             traffic::reach(&pair.from, pair.address)?;
         }
         Ok(Self {
@@ -138,7 +145,9 @@ impl Pair {
         .map(|((), half_round_trip_us)| half_round_trip_us)
     }
 
-    /// Runs both ends of one connection to their ends.
+    /// Runs both ends of one connection to their ends, both on one core: what is measured is then
+    /// what a byte or a request costs in all, not where the scheduler puts the two ends nor how long
+    /// a hypervisor takes to wake a halted core.
     fn connected<A: Send, B>(
         &self,
         server: impl FnOnce(TcpStream) -> Result<A> + Send,
@@ -149,7 +158,11 @@ impl Pair {
             .run(|| TcpListener::bind(SocketAddr::new(self.address, 0)))?;
         let target = listener.local_addr()?;
         thread::scope(|scope| {
-            let server = scope.spawn(move || server(listener.accept()?.0));
+            let server = scope.spawn(move || {
+                on_one_core()?;
+                server(listener.accept()?.0)
+            });
+            on_one_core()?;
             let stream = self
                 .from
                 .run(|| TcpStream::connect_timeout(&target, traffic::PATIENCE));

@@ -145,18 +145,6 @@ impl Sink {
     }
 }
 
-/// Keeps the calling thread on one CPU and before others, as far as allowed.
-pub(super) fn undisturbed() {
-    // SAFETY: plain numbers; all zero is a value. The calls read what they are given.
-    unsafe {
-        let mut cpus: libc::cpu_set_t = mem::zeroed();
-        libc::CPU_SET(0, &mut cpus);
-        libc::sched_setaffinity(0, mem::size_of_val(&cpus), &cpus);
-        let priority = libc::sched_param { sched_priority: 50 };
-        libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority);
-    }
-}
-
 const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
 
 /// One eBPF instruction, as the kernel lays it out (RFC 9669 §3).
