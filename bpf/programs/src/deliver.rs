@@ -6,7 +6,7 @@ use bpf_abi::{AddressEntry, DropReason};
 
 use crate::{
     Verdict, count,
-    packet::{self, Ipv4Header, Ipv6Header, MacPair},
+    packet::{self, Ipv4Header, Ipv6Header, MacPair, Origin},
 };
 
 /// What stops a packet that has a way to go.
@@ -36,7 +36,12 @@ pub fn forward_ipv4(ctx: &TcContext, header: &Ipv4Header, mtu: u32) -> Result<()
 
 /// Checks and lowers the hop limit of a packet that goes on over a link with this MTU.
 #[inline(always)]
-pub fn forward_ipv6(ctx: &TcContext, header: &Ipv6Header, mtu: u32) -> Result<(), Obstacle> {
+pub fn forward_ipv6(
+    ctx: &TcContext,
+    header: &Ipv6Header,
+    mtu: u32,
+    origin: Origin,
+) -> Result<(), Obstacle> {
     if header.hop_limit <= 1 {
         return Err(Obstacle::Refused(DropReason::TtlExceeded));
     }
@@ -45,7 +50,7 @@ pub fn forward_ipv6(ctx: &TcContext, header: &Ipv6Header, mtu: u32) -> Result<()
         // Routers do not fragment (RFC 8200 §4.5).
         return Err(Obstacle::Refused(DropReason::TooBig));
     }
-    packet::decrement_hop_limit(ctx, header.hop_limit).map_err(Obstacle::Refused)
+    packet::decrement_hop_limit(ctx, header.hop_limit, origin).map_err(Obstacle::Refused)
 }
 
 /// Gives the packet to the pod that has this address.

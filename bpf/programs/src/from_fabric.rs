@@ -11,7 +11,7 @@ use crate::{
     Refusal, Verdict,
     deliver::{self, Obstacle},
     maps::{ENDPOINTS_V4, ENDPOINTS_V6},
-    packet,
+    packet::{self, Origin},
 };
 
 /// Judges a packet from the fabric.
@@ -58,7 +58,7 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
         return Ok(Verdict::ToKernel);
     }
-    let checked = deliver::forward_ipv6(ctx, &header, pod.mtu);
+    let checked = deliver::forward_ipv6(ctx, &header, pod.mtu, Origin::Fabric);
     finish(ctx, pod, checked)
 }
 

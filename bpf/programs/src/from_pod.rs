@@ -14,7 +14,7 @@ use crate::{
     count::{self, Taker},
     deliver::{self, Obstacle},
     maps::{DEVICES, ENDPOINTS_V4, ENDPOINTS_V6},
-    packet::{self, IPV6_BYTES, Ipv4, Ipv6, Ipv6Header, MacPair, PROTOCOL_ICMPV6},
+    packet::{self, IPV6_BYTES, Ipv4, Ipv6, Ipv6Header, MacPair, Origin, PROTOCOL_ICMPV6},
     route::{self, Place, Route},
 };
 
@@ -129,7 +129,7 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     if header.protocol != packet::PROTOCOL_HOP_BY_HOP
         && let Some(known) = place.known(&flow, macs)
     {
-        return match deliver::forward_ipv6(ctx, &header, known.next_hop.mtu) {
+        return match deliver::forward_ipv6(ctx, &header, known.next_hop.mtu, Origin::Pod) {
             Ok(()) => {
                 count::sent(ctx, known.slot, Taker::Programs);
                 Ok(route::leave(&known.next_hop))
@@ -163,7 +163,7 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     }
     // SAFETY: as above.
     if let Some(pod) = unsafe { ENDPOINTS_V6.get(bytes(header.destination)) } {
-        return match deliver::forward_ipv6(ctx, &header, pod.mtu) {
+        return match deliver::forward_ipv6(ctx, &header, pod.mtu, Origin::Pod) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
                 deliver::into_pod(ctx, pod).map_err(refused)
@@ -173,14 +173,16 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
         };
     }
     match place.find(ctx, &flow, sender) {
-        Route::Forward(next_hop) => match deliver::forward_ipv6(ctx, &header, next_hop.mtu) {
-            Ok(()) => {
-                count::sent(ctx, sender.slot, Taker::Programs);
-                Ok(route::leave(&next_hop))
+        Route::Forward(next_hop) => {
+            match deliver::forward_ipv6(ctx, &header, next_hop.mtu, Origin::Pod) {
+                Ok(()) => {
+                    count::sent(ctx, sender.slot, Taker::Programs);
+                    Ok(route::leave(&next_hop))
+                }
+                Err(Obstacle::Fragment) => Ok(to_kernel(ctx, sender.slot)),
+                Err(Obstacle::Refused(reason)) => Err(refused(reason)),
             }
-            Err(Obstacle::Fragment) => Ok(to_kernel(ctx, sender.slot)),
-            Err(Obstacle::Refused(reason)) => Err(refused(reason)),
-        },
+        }
         Route::Kernel => Ok(to_kernel(ctx, sender.slot)),
         Route::Refused(reason) => Err(refused(reason)),
     }

@@ -76,6 +76,15 @@ pub struct Ipv6Header {
     pub destination: Ipv6,
 }
 
+/// Whose device a packet came in by.
+#[derive(Clone, Copy)]
+pub enum Origin {
+    /// A local pod's.
+    Pod,
+    /// One towards the fabric.
+    Fabric,
+}
+
 /// Source and destination of the Ethernet header.
 #[derive(Clone, Copy)]
 pub struct MacPair {
@@ -323,14 +332,23 @@ pub fn decrement_ttl(ctx: &TcContext, ttl: u8) -> Result<(), DropReason> {
 }
 
 /// Lowers the hop limit by one. IPv6 has no header checksum to absorb the change, so a sum over
-/// the packet that the network card took (`CHECKSUM_COMPLETE`) is corrected.
+/// the packet that a network card took (`CHECKSUM_COMPLETE`) is corrected.
+///
+/// Such a sum comes with packets from the fabric only: a pod's kernel drops it when it forwards,
+/// and makes none for packets of its own. Should a pod's program redirect one all the same, the
+/// receiver finds the sum wrong and takes its own.
 #[inline(always)]
-pub fn decrement_hop_limit(ctx: &TcContext, hop_limit: u8) -> Result<(), DropReason> {
+pub fn decrement_hop_limit(
+    ctx: &TcContext,
+    hop_limit: u8,
+    origin: Origin,
+) -> Result<(), DropReason> {
+    const AT: u32 = ETHERNET_BYTES + 7;
     let lowered = hop_limit - 1;
-    ctx.store(
-        (ETHERNET_BYTES + 7) as usize,
-        &lowered,
-        u64::from(BPF_F_RECOMPUTE_CSUM),
-    )
-    .map_err(|_| DropReason::RewriteFailed)
+    match origin {
+        Origin::Pod => write(ctx, AT, lowered).ok_or(DropReason::RewriteFailed),
+        Origin::Fabric => ctx
+            .store(AT as usize, &lowered, u64::from(BPF_F_RECOMPUTE_CSUM))
+            .map_err(|_| DropReason::RewriteFailed),
+    }
 }
