@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -11,8 +10,6 @@ use ipnet::IpNet;
 /// Settings of [`Manager::start`](crate::Manager::start).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// Folder of the journal; made when it is missing. Default: `/var/lib/causeway/pods`.
-    pub state_directory: PathBuf,
     /// The node's pod CIDRs, of either family, any number, none overlapping. May be empty until
     /// they are known: ADD then says to try again. Default: none.
     pub pod_cidrs: Vec<IpNet>,
@@ -47,7 +44,6 @@ impl Config {
     /// When the boot's identifier cannot be read.
     pub fn new() -> io::Result<Config> {
         Ok(Config {
-            state_directory: PathBuf::from("/var/lib/causeway/pods"),
             pod_cidrs: Vec::new(),
             mtu: Mtu::SmallestOf(Vec::new()),
             cool_down: Duration::from_secs(60),

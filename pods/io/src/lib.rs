@@ -63,4 +63,4 @@ pub use config::{Config, Mtu};
 pub use manager::{Manager, QUEUE_LENGTH, StartError};
 pub use plumbing::{ROUTE_PROTOCOL, is_pod_device};
 pub use report::{EndpointView, PodsStatus, Resync, StartReport};
-pub use store::StoreError;
+pub use store::{StateFolder, StoreError};

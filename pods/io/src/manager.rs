@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{Config, Mtu};
 use crate::report::{EndpointView, PodsStatus, Resync, StartReport};
-use crate::store::StoreError;
+use crate::store::{StateFolder, StoreError};
 use crate::worker::Worker;
 
 /// How many operations may wait for the one that is being carried out. At 40 ms each the last of
@@ -97,10 +97,11 @@ impl Manager {
     /// is in the [`StartReport`] instead.
     pub fn start(
         config: Config,
+        folder: StateFolder,
         datapath: Arc<Mutex<Datapath>>,
     ) -> Result<(Manager, StartReport), StartError> {
         let (commands, queue) = sync_channel(QUEUE_LENGTH);
-        let (mut worker, report) = Worker::start(config, datapath)?;
+        let (mut worker, report) = Worker::start(config, folder, datapath)?;
         thread::Builder::new()
             .name("pods".to_owned())
             .spawn(move || worker.run(&queue))?;

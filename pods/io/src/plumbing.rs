@@ -395,7 +395,9 @@ pub(crate) fn leads_to(
         {
             Ok(())
         }
-        Ok(route) if route.kind == RouteKind::Local => Err("an address of the node".to_owned()),
+        Ok(route) if route.kind == RouteKind::Local => Err(format!(
+            "an address of the node (`ip address show to {address}` says where)"
+        )),
         Ok(route) => {
             let index = route.next_hops.iter().find_map(|h| h.next_hop.link);
             let name = index

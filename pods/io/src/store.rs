@@ -65,7 +65,6 @@ impl StoreError {
 /// The journal, open for appending. Nobody else has it open: its folder is locked.
 #[derive(Debug)]
 pub(crate) struct Store {
-    directory: PathBuf,
     header: Header,
     file: File,
     /// Octets of whole records.
@@ -79,15 +78,37 @@ pub(crate) struct Store {
     is_broken: bool,
     /// Why the last attempt to write failed.
     failure: Option<String>,
+    folder: StateFolder,
+}
+
+/// The folder of the journal, which nobody else has while this lives.
+#[derive(Debug)]
+pub struct StateFolder {
+    path: PathBuf,
     _lock: Flock<File>,
+}
+
+impl StateFolder {
+    /// Makes the folder when it is missing, and takes it. To be done before anything else of the
+    /// node is touched: two daemons on one node would undo each other's work.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] when another daemon has it, [`StoreError::File`] when it cannot be
+    /// made.
+    pub fn take(path: &Path) -> Result<StateFolder, StoreError> {
+        fs::create_dir_all(path).map_err(StoreError::at("make folder", path))?;
+        Ok(StateFolder {
+            path: path.to_owned(),
+            _lock: lock(path)?,
+        })
+    }
 }
 
 impl Store {
     /// Opens the journal in a folder, made when missing, and reads it.
-    pub(crate) fn open(directory: &Path, boot_id: &str) -> Result<(Store, Replay), StoreError> {
-        fs::create_dir_all(directory).map_err(StoreError::at("make folder", directory))?;
-        let lock = lock(directory)?;
-        let path = directory.join(JOURNAL);
+    pub(crate) fn open(folder: StateFolder, boot_id: &str) -> Result<(Store, Replay), StoreError> {
+        let path = folder.path.join(JOURNAL);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -112,7 +133,6 @@ impl Store {
             && replay.damage.is_empty()
             && replay.torn_length == 0;
         let store = Store {
-            directory: directory.to_owned(),
             header,
             file,
             length: replay.whole_length as u64,
@@ -120,7 +140,7 @@ impl Store {
             pending: Vec::new(),
             is_broken: !is_as_written,
             failure: None,
-            _lock: lock,
+            folder,
         };
         Ok((store, replay))
     }
@@ -179,7 +199,7 @@ impl Store {
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.join(JOURNAL)
+        self.folder.path.join(JOURNAL)
     }
 
     fn remember(&mut self, result: &Result<(), StoreError>) {
@@ -217,7 +237,7 @@ impl Store {
 
     /// Replaces the journal by one that says what `registry` holds.
     fn rewrite(&mut self, registry: &Registry) -> Result<(), StoreError> {
-        let temporary = self.directory.join(REWRITTEN);
+        let temporary = self.folder.path.join(REWRITTEN);
         let mut bytes = journal::encode_header(&self.header);
         for endpoint in registry.endpoints() {
             bytes.extend(journal::encode(&Record::Put(Box::new(endpoint.clone()))));
@@ -243,9 +263,9 @@ impl Store {
         self.length = bytes.len() as u64;
         self.records = registry.endpoints().len();
         self.pending.clear();
-        let synced = File::open(&self.directory).and_then(|d| d.sync_all());
+        let synced = File::open(&self.folder.path).and_then(|d| d.sync_all());
         self.is_broken = synced.is_err();
-        synced.map_err(StoreError::at("write to disk", &self.directory))
+        synced.map_err(StoreError::at("write to disk", &self.folder.path))
     }
 }
 

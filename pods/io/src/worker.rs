@@ -23,7 +23,7 @@ use crate::inspect;
 use crate::manager::{AddCall, Command, StartError};
 use crate::plumbing::{self, PlumbingError};
 use crate::report::{EndpointView, PodsStatus, Resync, StartReport};
-use crate::store::{Store, StoreError};
+use crate::store::{StateFolder, Store, StoreError};
 
 mod recover;
 mod resync;
@@ -60,9 +60,10 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn start(
         config: Config,
+        folder: StateFolder,
         datapath: Arc<Mutex<Datapath>>,
     ) -> Result<(Worker, StartReport), StartError> {
-        let (store, replay) = Store::open(&config.state_directory, &config.boot_id)?;
+        let (store, replay) = Store::open(folder, &config.boot_id)?;
         let mut report = StartReport {
             torn_octets: replay.torn_length,
             damage: replay.damage.iter().map(ToString::to_string).collect(),

@@ -9,7 +9,7 @@ use anyhow::Context;
 use bgp_core::peer::StopReason;
 use bgp_io::{Recorder, Speaker};
 use bpf_loader::Datapath;
-use pods_io::Manager;
+use pods_io::{Manager, StateFolder};
 use router_netlink::{Ownership, Protocol};
 use router_resources::settings::{Effective, Settings};
 use router_types::TableId;
@@ -86,6 +86,7 @@ async fn serve(
     let settings = Arc::new(effective.settings.clone());
     tracing::info!(node = %settings.node_name, version = env!("CARGO_PKG_VERSION"), "starting");
 
+    let folder = StateFolder::take(&settings.state_directory.join("pods"))?;
     let datapath = open_datapath(&settings);
     let restarted = match &datapath {
         Ok(datapath) => intent::lock(datapath)
@@ -93,9 +94,13 @@ async fn serve(
             .is_ok_and(|status| status.adopted),
         Err(_) => false,
     };
-    let pods = match &datapath {
-        Ok(datapath) => Some(start_pods(&settings, Arc::clone(datapath))?),
-        Err(_) => None,
+    let (pods, _folder) = match &datapath {
+        Ok(datapath) => {
+            let pods = start_pods(&settings, folder, Arc::clone(datapath))?;
+            (Some(pods), None)
+        }
+        // Still nobody else's: this daemon owns the node's routes.
+        Err(_) => (None, Some(folder)),
     };
 
     let (events, route_events) = mpsc::channel(ROUTE_EVENTS);
@@ -270,13 +275,17 @@ fn open_datapath(settings: &Settings) -> Result<Arc<Mutex<Datapath>>, Arc<str>> 
     }
 }
 
-fn start_pods(settings: &Settings, datapath: Arc<Mutex<Datapath>>) -> anyhow::Result<Manager> {
+fn start_pods(
+    settings: &Settings,
+    folder: StateFolder,
+    datapath: Arc<Mutex<Datapath>>,
+) -> anyhow::Result<Manager> {
     let config = pods_io::Config {
-        state_directory: settings.state_directory.join("pods"),
         pod_cidrs: settings.pod_cidrs.clone(),
         ..pods_io::Config::new().context("reading the boot id")?
     };
-    let (manager, report) = Manager::start(config, datapath).context("starting the pods")?;
+    let (manager, report) =
+        Manager::start(config, folder, datapath).context("starting the pods")?;
     tracing::info!(?report, "pods adopted");
     Ok(manager)
 }

@@ -12,7 +12,7 @@ use super::*;
 const BOOT: &str = "boot-1";
 
 fn open(directory: &Path) -> (Store, Registry) {
-    let (mut store, replay) = Store::open(directory, BOOT).unwrap();
+    let (mut store, replay) = Store::open(StateFolder::take(directory).unwrap(), BOOT).unwrap();
     let cidrs = ["10.1.0.0/24".parse().unwrap()];
     let (registry, opened) =
         Registry::open(replay, BOOT, &cidrs, Duration::ZERO, Instant::now()).unwrap();
@@ -79,7 +79,7 @@ fn two_daemons_never_share_a_journal() {
     let folder = TempDir::new().unwrap();
     let _first = open(folder.path());
     assert!(matches!(
-        Store::open(folder.path(), BOOT),
+        StateFolder::take(folder.path()),
         Err(StoreError::InUse(_))
     ));
 }
@@ -141,7 +141,13 @@ fn a_damaged_journal_is_kept_aside_and_written_anew() {
         })
         .count();
     assert_eq!(copies, 1);
-    assert_eq!(Store::open(folder.path(), BOOT).unwrap().1.damage, []);
+    assert_eq!(
+        Store::open(StateFolder::take(folder.path()).unwrap(), BOOT)
+            .unwrap()
+            .1
+            .damage,
+        []
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::support::{Node, Pod, assert_same};
 use bpf_loader::Datapath;
 use pods_core::Attachment;
-use pods_io::{Config, Manager};
+use pods_io::{Config, Manager, StateFolder};
 use router_netlink::Netns;
 
 const CIDRS: [&str; 2] = ["10.203.0.0/28", "fd00:203::/64"];
@@ -40,7 +41,7 @@ fn no_moment_is_a_bad_one() {
                 "--nocapture",
             ])
             .env(NODE, &node.netns.name)
-            .env(STATE, &node.config.state_directory)
+            .env(STATE, &node.state_directory)
             .env(PINS, &node.pin_root)
             .env(PODS, names.join(","))
             .stdout(Stdio::piped())
@@ -129,11 +130,11 @@ fn works_until_killed() {
     };
     let variable = |name| std::env::var(name).expect("set by the parent");
     let config = Config {
-        state_directory: variable(STATE).into(),
         pod_cidrs: CIDRS.iter().map(|c| c.parse().unwrap()).collect(),
         ..Config::new().unwrap()
     };
     let pin_root = variable(PINS).into();
+    let folder = StateFolder::take(Path::new(&variable(STATE))).unwrap();
     let (manager, _) = Netns::named(&node)
         .unwrap()
         .run(|| {
@@ -142,7 +143,7 @@ fn works_until_killed() {
                 ..Default::default()
             })
             .unwrap();
-            Manager::start(config, Arc::new(Mutex::new(datapath))).unwrap()
+            Manager::start(config, folder, Arc::new(Mutex::new(datapath))).unwrap()
         })
         .unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -177,7 +177,7 @@ fn an_add_that_a_crash_broke_off_is_taken_back() {
     node.add(&pod);
     node.stop();
     // The journal as it was before the endpoint was ready.
-    let path = node.config.state_directory.join("endpoints.journal");
+    let path = node.state_directory.join("endpoints.journal");
     let journal = fs::read_to_string(&path).unwrap();
     assert!(journal.lines().last().unwrap().contains("\"ready\""));
     let cut = journal.trim_end().rfind('\n').unwrap() + 1;
@@ -196,7 +196,7 @@ fn what_nobody_claims_is_removed_and_foreign_devices_stay() {
     let pod = Pod::new();
     let endpoint = node.add(&pod);
     node.stop();
-    fs::remove_file(node.config.state_directory.join("endpoints.journal")).unwrap();
+    fs::remove_file(node.state_directory.join("endpoints.journal")).unwrap();
     let mut netlink = node.netns.netlink();
     netlink
         .create_link("cw0000000000", LinkKind::Bridge)
@@ -223,7 +223,7 @@ fn after_damage_a_running_pod_is_read_back_from_its_device() {
     let lost_endpoint = node.add(&lost);
     let kept_endpoint = node.add(&kept);
     node.stop();
-    let path = node.config.state_directory.join("endpoints.journal");
+    let path = node.state_directory.join("endpoints.journal");
     let journal = fs::read_to_string(&path).unwrap();
     let damaged: Vec<String> = journal
         .lines()
@@ -356,6 +356,27 @@ fn addresses_in_use_are_stepped_over() {
             .link
             == Some(fabric)
     );
+}
+
+#[test]
+fn a_pods_address_that_the_node_takes_is_said_until_it_is_given_back() {
+    let node = Node::started(&BOTH);
+    let pod = Pod::new();
+    let endpoint = node.add(&pod);
+    let mut netlink = node.netns.netlink();
+    let fabric = netlink.link_by_name("fabric").unwrap().index;
+    let taken = ipnet::IpNet::from(endpoint.addresses[0]);
+    netlink.add_address(fabric, taken).unwrap();
+    let resync = node.wait(node.manager().resync()).unwrap();
+    let (attachment, problem) = &resync.failed[0];
+    assert_eq!(*attachment, endpoint.attachment);
+    let address = endpoint.addresses[0];
+    let expected = format!("{address} is in use on this node");
+    assert!(problem.contains(&expected), "{problem}");
+    netlink.delete_address(fabric, taken).unwrap();
+    let resync = node.wait(node.manager().resync()).unwrap();
+    assert_eq!(resync.failed, []);
+    assert!(pod.pings(ip("192.0.2.1"), LIMIT));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bpf_loader::{Datapath, EndpointTraffic};
 use ipnet::IpNet;
 use pods_core::{Attachment, Endpoint, EndpointId, Failure};
-use pods_io::{Config, Manager, Mtu, StartError, StartReport, StoreError};
+use pods_io::{Config, Manager, Mtu, StartError, StartReport, StateFolder, StoreError};
 use router_netlink::{Netlink, Netns, NewVeth, RouteFilter};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tempfile::TempDir;
@@ -67,6 +67,8 @@ impl Drop for NamedNetns {
 /// A node: namespace, state folder, pin folder, and a manager while it runs.
 pub(crate) struct Node {
     pub(crate) netns: NamedNetns,
+    /// Folder of the journal.
+    pub(crate) state_directory: PathBuf,
     _state: TempDir,
     pub(crate) config: Config,
     pub(crate) pin_root: PathBuf,
@@ -109,7 +111,6 @@ impl Node {
             netlink.change_link(index, &up).unwrap();
         }
         let config = Config {
-            state_directory: state.path().join("pods"),
             pod_cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
             mtu: Mtu::SmallestOf(vec!["fabric".to_owned()]),
             // Only when asked to.
@@ -123,6 +124,7 @@ impl Node {
             .unwrap();
         Node {
             netns,
+            state_directory: state.path().join("pods"),
             _state: state,
             config,
             pin_root,
@@ -150,7 +152,12 @@ impl Node {
                 })
                 .expect("the data plane loads");
                 let datapath = Arc::new(Mutex::new(datapath));
-                Manager::start(self.config.clone(), datapath.clone()).map(|s| (s, datapath))
+                StateFolder::take(&self.state_directory)
+                    .map_err(StartError::from)
+                    .and_then(|folder| {
+                        Manager::start(self.config.clone(), folder, datapath.clone())
+                    })
+                    .map(|started| (started, datapath))
             });
             match started.unwrap() {
                 Ok(((manager, report), datapath)) => {
