@@ -7,6 +7,7 @@
 
 pub mod bird;
 pub mod causeway;
+pub mod fabric;
 pub mod frr;
 pub mod gobgp;
 pub mod kernel;

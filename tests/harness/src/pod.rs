@@ -4,8 +4,11 @@
 use std::{fs::File, net::IpAddr, thread};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use lab_runner::{Node, Output, Spawned};
+use lab_runner::{Node, Output, Spawned, wait_for};
+
 use nix::sched::{CloneFlags, setns};
+
+use crate::CONVERGED;
 
 /// What a runtime gives the plugin on standard input.
 const NETWORK: &[u8] = br#"{"cniVersion":"1.1.0","name":"causeway","type":"causeway-cni"}"#;
@@ -56,6 +59,32 @@ impl<'a> Pod<'a> {
             v4: of(IpAddr::is_ipv4)?,
             v6: of(IpAddr::is_ipv6)?,
         })
+    }
+
+    /// Makes a pod that is not to be: the namespace is there, and ADD is refused. The namespace is
+    /// removed again.
+    ///
+    /// # Errors
+    /// When ADD is not refused.
+    pub fn refused(node: &'a Node, name: &str) -> Result<String> {
+        node.exec_ok(&["ip", "netns", "add", name])?;
+        let output = call(node, name, "ADD")?;
+        node.exec_ok(&["ip", "netns", "delete", name])?;
+        ensure!(!output.success(), "CNI ADD: {}", output.stdout);
+        Ok(output.stdout)
+    }
+
+    /// Takes back an ADD that failed half-way, as a runtime does: DEL until it succeeds.
+    ///
+    /// # Errors
+    /// When it does not succeed.
+    pub fn take_back(node: &Node, name: &str) -> Result<()> {
+        wait_for("DEL to succeed", CONVERGED, || {
+            let output = call(node, name, "DEL")?;
+            ensure!(output.success(), "{}{}", output.stdout, output.stderr);
+            Ok(())
+        })?;
+        node.exec_ok(&["ip", "netns", "delete", name]).map(drop)
     }
 
     /// Succeeds when the daemon would serve an ADD (the plugin's STATUS).
@@ -151,8 +180,43 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// Calls the plugin with the environment that CNI 1.1 §3 gives it.
-fn call(node: &Node, name: &str, verb: &str) -> Result<Output> {
+/// Waits until two pods reach each other by both families.
+///
+/// # Errors
+/// When they do not.
+pub fn reachable(a: &Pod<'_>, b: &Pod<'_>) -> Result<()> {
+    for (from, to) in [(a, b), (b, a)] {
+        for target in [to.v4.to_string(), to.v6.to_string()] {
+            wait_for(
+                &format!("{} to reach {target}", from.name()),
+                CONVERGED,
+                || from.exec_ok(&["ping", "-c1", "-W1", &target]),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The host's ends of the pods' devices of a node.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn devices(node: &Node) -> Result<Vec<String>> {
+    let links = node.exec_json(&["ip", "-j", "link", "show", "type", "veth"])?;
+    let links = links.as_array().context("a list of links")?;
+    Ok(links
+        .iter()
+        .filter_map(|link| link["ifname"].as_str())
+        .filter(|name| name.starts_with("cw"))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Calls the plugin with the environment that CNI 1.1 §3 gives it, as a runtime does.
+///
+/// # Errors
+/// When it cannot be run; what it refuses is in the output.
+pub fn call(node: &Node, name: &str, verb: &str) -> Result<Output> {
     let command = format!("CNI_COMMAND={verb}");
     let container = format!("CNI_CONTAINERID={name}");
     let netns = format!("CNI_NETNS=/var/run/netns/{name}");

@@ -79,9 +79,10 @@ fn a_session_that_cannot_be_says_why_and_harms_no_other() -> Result<()> {
 
     // A speaker that hangs: half-open until the hold time of three seconds is over.
     let router = lab.node("frr");
-    router.exec_ok(&["pkill", "-STOP", "-x", "bgpd"])?;
+    let bgpd = router.exec_ok(&["cat", "/var/run/frr/bgpd.pid"])?;
+    router.exec_ok(&["kill", "-STOP", bgpd.trim()])?;
     says(node, "frr-v4", "hold time of 3 s")?;
-    router.exec_ok(&["pkill", "-CONT", "-x", "bgpd"])?;
+    router.exec_ok(&["kill", "-CONT", bgpd.trim()])?;
     wait_for("the session to be back", CONVERGED, || {
         causeway::established(node, "frr-v4")
     })?;
@@ -132,6 +133,17 @@ fn wrong_files_are_shown_with_their_place_and_change_nothing() -> Result<()> {
         Ok(())
     })?;
     fs::remove_file(files.join("a-typo.yaml"))?;
+
+    // No YAML at all.
+    fs::write(files.join("b-broken.yaml"), "spec: [1, 2\nkind: }\n")?;
+    wait_for("the broken file to be shown", CONVERGED, || {
+        let status = causeway::ask(node, "status")?.to_string();
+        ensure!(status.contains("b-broken.yaml:2:"), "{status}");
+        let health = node.exec_ok(&["curl", "-sS", "http://127.0.0.1:9962/healthz"])?;
+        ensure!(health.contains("b-broken.yaml:2:"), "{health}");
+        Ok(())
+    })?;
+    fs::remove_file(files.join("b-broken.yaml"))?;
 
     // The same name in a later file: the first one stays in force, the other says so.
     let double = "apiVersion: causeway.io/v1alpha1\nkind: BGPPeerConfig\n\
@@ -233,6 +245,28 @@ fn the_service_manager_is_told_and_nothing_is_kept_that_is_not_needed() -> Resul
         let value = line.rsplit(' ').next().unwrap_or_default();
         ensure!(value.parse::<f64>().is_ok(), "no sample: {line}");
     }
+
+    // A second one on the same node ends at once and harms nothing.
+    let daemon = ["causewayd", "--config", "/etc/causeway/causeway.yaml"];
+    let second = node.exec(&daemon)?;
+    assert_eq!(second.status.code(), Some(1), "{}", second.stderr);
+    ensure!(
+        second.stderr.contains("in use by another causewayd"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(causeway::peer(node, "bird3")?["established-count"], 1);
+
+    // Without its rights it says which are missing.
+    let mut weak = vec!["setpriv", "--bounding-set=-net_admin", "--"];
+    weak.extend(daemon);
+    let weak = node.exec(&weak)?;
+    assert_eq!(weak.status.code(), Some(1), "{}", weak.stderr);
+    ensure!(
+        weak.stderr.contains("CAP_NET_ADMIN is missing"),
+        "{}",
+        weak.stderr
+    );
 
     // Ready when it serves, alive while it does, stopping when told to.
     node.kill(Signal::SIGTERM)?;

@@ -6,22 +6,16 @@ use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Family, Lab, Node, Signal, causeway, frr, kernel, lab,
-    pod::Pod,
+    CONVERGED, Family, Lab, Node, Signal, causeway,
+    fabric::{self, converged, default_by_both},
+    frr, kernel, lab,
+    pod::{self, Pod, reachable},
     traffic::{Stream, Transfer},
     wait_for,
 };
 
 /// Datagrams a second of each stream.
 const RATE: u32 = 1000;
-/// The sessions of node1: its name of the peer, the router, and node1's address there.
-const SESSIONS: [(&str, &str, &str); 4] = [
-    ("tor1-v4", "tor1", "172.16.11.2"),
-    ("tor1-v6", "tor1", "fd00:172:16:11::2"),
-    ("tor2-v4", "tor2", "172.16.21.2"),
-    ("tor2-v6", "tor2", "fd00:172:16:21::2"),
-];
-
 #[test]
 fn nothing_is_lost_when_the_daemon_is_killed() -> Result<()> {
     let lab = lab("fabric", "kill")?;
@@ -52,7 +46,7 @@ fn nothing_is_lost_when_the_daemon_is_killed() -> Result<()> {
 
     node1.kill(Signal::SIGKILL)?;
     // Dead, and for a while: the kernel keeps the routes, the routers keep theirs, traffic flows.
-    for session in SESSIONS {
+    for session in fabric::SESSIONS {
         wait_for("the routers to lose the session", CONVERGED, || {
             ensure!(
                 frr::established(lab.node(session.1), session.2).is_err(),
@@ -71,7 +65,7 @@ fn nothing_is_lost_when_the_daemon_is_killed() -> Result<()> {
     flows(1000)?;
     converged(&lab)?;
     default_by_both(node1)?;
-    for (session, (before, after)) in SESSIONS
+    for (session, (before, after)) in fabric::SESSIONS
         .iter()
         .zip(established.iter().zip(established_counts(&lab)?))
     {
@@ -133,7 +127,7 @@ fn what_went_away_meanwhile_is_pruned() -> Result<()> {
     let (node1, tor1) = (lab.node("node1"), lab.node("tor1"));
     converged(&lab)?;
     let (kept, gone) = (Pod::add(node1, "kept")?, Pod::add(node1, "gone")?);
-    let devices = pod_devices(node1)?;
+    let devices = pod::devices(node1)?;
     assert_eq!(devices.len(), 2, "{devices:?}");
 
     node1.kill(Signal::SIGKILL)?;
@@ -169,7 +163,7 @@ fn what_went_away_meanwhile_is_pruned() -> Result<()> {
         || kernel::routed_by(node1, Family::Ipv4, "default", &["172.16.11.1"]),
     )?;
     wait_for("the other family to have both", CONVERGED, || {
-        default_of(
+        fabric::default_of(
             node1,
             Family::Ipv6,
             &["fd00:172:16:11::1", "fd00:172:16:21::1"],
@@ -192,7 +186,11 @@ fn what_went_away_meanwhile_is_pruned() -> Result<()> {
         let endpoints = datapath["endpoints"].as_array().context("endpoints")?;
         let names: Vec<&str> = endpoints.iter().filter_map(|e| e["pod"].as_str()).collect();
         ensure!(names == ["kept"], "{names:?}");
-        ensure!(pod_devices(node1)?.len() == 1, "{:?}", pod_devices(node1)?);
+        ensure!(
+            pod::devices(node1)?.len() == 1,
+            "{:?}",
+            pod::devices(node1)?
+        );
         Ok(())
     })?;
     wait_for("the pod that stayed to be reached", CONVERGED, || {
@@ -242,64 +240,10 @@ fn a_stop_is_clean_and_quiet() -> Result<()> {
     lab.down()
 }
 
-/// Waits until node1 and node2 are healthy, tor1 and tor2 know the pods of each, and node1 has both
-/// ways out.
-fn converged(lab: &Lab) -> Result<()> {
-    for node in ["node1", "node2"] {
-        wait_for(&format!("{node} to be healthy"), CONVERGED, || {
-            causeway::healthy(lab.node(node))
-        })?;
-        wait_for("the plugin to serve", CONVERGED, || {
-            Pod::plugin_serves(lab.node(node))
-        })?;
-    }
-    for router in ["tor1", "tor2"] {
-        for (family, prefix) in [
-            (Family::Ipv4, "10.244.1.0/24"),
-            (Family::Ipv4, "10.244.2.0/24"),
-            (Family::Ipv6, "fd00:10:244:1::/64"),
-            (Family::Ipv6, "fd00:10:244:2::/64"),
-        ] {
-            wait_for(prefix, CONVERGED, || {
-                frr::used_paths(lab.node(router), family, prefix, 1)
-            })?;
-        }
-    }
-    wait_for("both ways out of node1", CONVERGED, || {
-        default_by_both(lab.node("node1"))
-    })
-}
-
-fn reachable(a: &Pod<'_>, b: &Pod<'_>) -> Result<()> {
-    for (from, to) in [(a, b), (b, a)] {
-        for target in [to.v4.to_string(), to.v6.to_string()] {
-            wait_for(
-                &format!("{} to reach {target}", from.name()),
-                CONVERGED,
-                || from.exec_ok(&["ping", "-c1", "-W1", &target]),
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn default_by_both(node1: &Node) -> Result<()> {
-    default_of(node1, Family::Ipv4, &["172.16.11.1", "172.16.21.1"])?;
-    default_of(
-        node1,
-        Family::Ipv6,
-        &["fd00:172:16:11::1", "fd00:172:16:21::1"],
-    )
-}
-
-fn default_of(node: &Node, family: Family, gateways: &[&str]) -> Result<()> {
-    kernel::routed_by(node, family, "default", gateways).map(drop)
-}
-
 /// How often each session was established, as the routers count.
 fn established_counts(lab: &Lab) -> Result<Vec<u64>> {
     let mut counts = Vec::new();
-    for (_, router, address) in SESSIONS {
+    for (_, router, address) in fabric::SESSIONS {
         let answer = frr::show(lab.node(router), &format!("bgp neighbors {address}"))?;
         let count = answer[address]["connectionsEstablished"].as_u64();
         counts.push(count.with_context(|| format!("no count: {answer}"))?);
@@ -319,16 +263,4 @@ fn packets(node: &Node) -> Result<BTreeMap<String, u64>> {
         ))
     };
     Ok(endpoints.iter().filter_map(count).collect())
-}
-
-/// The host's ends of pods' devices.
-fn pod_devices(node: &Node) -> Result<Vec<String>> {
-    let links = node.exec_json(&["ip", "-j", "link", "show", "type", "veth"])?;
-    let links = links.as_array().context("a list of links")?;
-    Ok(links
-        .iter()
-        .filter_map(|link| link["ifname"].as_str())
-        .filter(|name| name.starts_with("cw"))
-        .map(str::to_owned)
-        .collect())
 }

@@ -26,6 +26,9 @@ pub enum FailureKind {
     Refused,
     /// Nobody answered (`ETIMEDOUT`).
     TimedOut,
+    /// Nobody answered, and the neighbour is farther than the TTL reaches: one hop away, but on no
+    /// network of this node.
+    OffLink,
     /// No way to get there (`ENETUNREACH`, `EHOSTUNREACH`).
     Unreachable,
     /// The neighbour broke the connection (`ECONNRESET`, `EPIPE`).
@@ -179,6 +182,18 @@ pub enum DownReason {
 }
 
 impl DownReason {
+    /// The same, told by somebody who knows that the neighbour is on no network of this node, and
+    /// that packets to it go one hop.
+    #[must_use]
+    pub fn off_link(mut self) -> DownReason {
+        if let DownReason::ConnectFailed { failure, .. } = &mut self
+            && failure.kind == FailureKind::TimedOut
+        {
+            failure.kind = FailureKind::OffLink;
+        }
+        self
+    }
+
     /// The code under which `causeway explain` has more.
     pub fn code(&self) -> &'static str {
         match self {
@@ -186,6 +201,7 @@ impl DownReason {
                 FailureKind::TimedOut if *password => "CW0202",
                 FailureKind::Refused => "CW0205",
                 FailureKind::TimedOut
+                | FailureKind::OffLink
                 | FailureKind::Unreachable
                 | FailureKind::Reset
                 | FailureKind::Closed
@@ -319,6 +335,10 @@ fn connect_failed(
         FailureKind::TimedOut if password => f.write_str("no answer: is the MD5 password right?"),
         FailureKind::TimedOut => f.write_str(
             "no answer: is the address right, the path open, and does the peer want an MD5 password?",
+        ),
+        FailureKind::OffLink => f.write_str(
+            "no answer, and the peer is on no network of this node: is the link up and its address \
+             set, or does the session need ebgpMultihop?",
         ),
         FailureKind::Unreachable => {
             write!(f, "no way to the peer ({}): is there a route and a link?", failure.text)

@@ -365,6 +365,25 @@ fn a_neighbour_that_restarts_gracefully_takes_over_its_own_session() {
 }
 
 #[test]
+fn silence_from_beyond_the_link_is_no_question_of_passwords() {
+    let failed = |kind| DownReason::ConnectFailed {
+        failure: TransportFailure {
+            kind,
+            text: String::new(),
+        },
+        password: true,
+    };
+    let told = failed(FailureKind::TimedOut).off_link();
+    assert_eq!(told.code(), "CW0201");
+    assert!(
+        told.to_string().contains("on no network of this node"),
+        "{told}"
+    );
+    let refused = failed(FailureKind::Refused);
+    assert_eq!(refused.clone().off_link(), refused);
+}
+
+#[test]
 fn what_is_wrong_is_said_in_words() {
     let now = Instant::now();
     let mut secret = config();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The neighbours of the BGP instances.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
 use bgp_config::SessionStatus;
@@ -12,7 +14,7 @@ use bgp_wire::describe::capability_value;
 use bgp_wire::{AttributeCode, Capability};
 use router_api::v1alpha1 as api;
 use router_resources::kinds::PeeringState;
-use router_types::Family;
+use router_types::{Family, TableId};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -124,12 +126,14 @@ pub fn is_named(peer: &api::BgpPeer, name: &str) -> bool {
 /// All neighbours: those that run, and those the configuration names and that cannot run.
 pub async fn peers(parts: &Parts) -> Vec<api::BgpPeer> {
     let mut peers: Vec<api::BgpPeer> = Vec::new();
-    for instance in parts.speaker.snapshot().await {
+    let instances = parts.speaker.snapshot().await;
+    let off_link = off_link(parts, &instances).await;
+    for instance in &instances {
         peers.extend(
             instance
                 .peers
                 .iter()
-                .map(|report| peer(&parts.delivered, &instance, report)),
+                .map(|report| peer(&parts.delivered, &off_link, instance, report)),
         );
     }
     let state = lock(&parts.state);
@@ -198,14 +202,41 @@ pub async fn session_statuses(parts: &Parts) -> Vec<SessionStatus> {
     all
 }
 
-fn peer(delivered: &Delivered, instance: &InstanceSnapshot, report: &PeerReport) -> api::BgpPeer {
+/// The neighbours one hop away that are on no network of this node.
+async fn off_link(parts: &Parts, instances: &[InstanceSnapshot]) -> BTreeSet<IpAddr> {
+    let sessions = instances.iter().flat_map(|instance| &instance.peers);
+    let one_hop: Vec<IpAddr> = sessions
+        .map(|report| &report.session)
+        .filter(|session| session.ttl == 1 && session.down.is_some())
+        .map(|session| session.address.ip())
+        .collect();
+    if one_hop.is_empty() {
+        return BTreeSet::new();
+    }
+    let answer = parts.routes.ask(move |view| {
+        let topology = view.rib.topology();
+        let is_off = |ip: &IpAddr| topology.connected_around(TableId::MAIN, *ip).is_none();
+        one_hop.into_iter().filter(is_off).collect()
+    });
+    answer.await.unwrap_or_default()
+}
+
+fn peer(
+    delivered: &Delivered,
+    off_link: &BTreeSet<IpAddr>,
+    instance: &InstanceSnapshot,
+    report: &PeerReport,
+) -> api::BgpPeer {
     let session = &report.session;
     let config = instance.config.peers().get(&session.name);
-    let down = session
-        .down
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let why = session.down.clone().map(|why| {
+        if off_link.contains(&session.address.ip()) {
+            why.off_link()
+        } else {
+            why
+        }
+    });
+    let down = why.as_ref().map(ToString::to_string).unwrap_or_default();
     // Reasons end with the question to ask, where there is one.
     let (down_reason, down_hint) = match down.split_once(": ") {
         Some((reason, hint)) if hint.ends_with('?') => (reason.to_owned(), hint.to_owned()),
@@ -250,11 +281,7 @@ fn peer(delivered: &Delivered, instance: &InstanceSnapshot, report: &PeerReport)
         last_notification_received: session.notification_received.as_ref().map(notification),
         down_reason,
         down_hint,
-        down_code: session
-            .down
-            .as_ref()
-            .map_or("", DownReason::code)
-            .to_owned(),
+        down_code: why.as_ref().map_or("", DownReason::code).to_owned(),
         history: session
             .history
             .iter()
