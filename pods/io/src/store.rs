@@ -5,7 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
 use pods_core::Registry;
@@ -19,6 +20,9 @@ const LOCK: &str = "lock";
 /// besides. Arbitrary; a record is some 500 octets.
 const RECORDS_PER_ENDPOINT: usize = 4;
 const RECORDS_BESIDES: usize = 256;
+
+/// How often a folder that somebody has is tried. Arbitrary.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,16 +96,27 @@ impl StateFolder {
     /// Makes the folder when it is missing, and takes it. To be done before anything else of the
     /// node is touched: two daemons on one node would undo each other's work.
     ///
+    /// Blocks for up to `patience` while another has it: the last threads of a daemon that was
+    /// killed may hold it for some milliseconds more.
+    ///
     /// # Errors
     ///
     /// [`StoreError::InUse`] when another daemon has it, [`StoreError::File`] when it cannot be
     /// made.
-    pub fn take(path: &Path) -> Result<StateFolder, StoreError> {
+    pub fn take(path: &Path, patience: Duration) -> Result<StateFolder, StoreError> {
         fs::create_dir_all(path).map_err(StoreError::at("make folder", path))?;
-        Ok(StateFolder {
-            path: path.to_owned(),
-            _lock: lock(path)?,
-        })
+        let limit = Instant::now() + patience;
+        loop {
+            match lock(path) {
+                Err(StoreError::InUse(_)) if Instant::now() < limit => thread::sleep(LOCK_RETRY),
+                outcome => {
+                    return Ok(StateFolder {
+                        path: path.to_owned(),
+                        _lock: outcome?,
+                    });
+                }
+            }
+        }
     }
 }
 

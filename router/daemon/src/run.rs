@@ -28,6 +28,9 @@ const ROUTE_EVENTS: usize = 16;
 /// preferred for being heard first.
 const DEFERRAL_LIMIT: Duration = Duration::from_secs(15);
 
+/// How long a predecessor that was told to end, or was killed, may take to be gone.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long routes of an earlier run are kept for neighbours that are not back.
 const STALE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -86,7 +89,7 @@ async fn serve(
     let settings = Arc::new(effective.settings.clone());
     tracing::info!(node = %settings.node_name, version = env!("CARGO_PKG_VERSION"), "starting");
 
-    let folder = StateFolder::take(&settings.state_directory.join("pods"))?;
+    let folder = StateFolder::take(&settings.state_directory.join("pods"), PREDECESSOR_LIMIT)?;
     let datapath = open_datapath(&settings);
     let restarted = match &datapath {
         Ok(datapath) => intent::lock(datapath)

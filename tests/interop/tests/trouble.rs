@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use harness::{
     CONVERGED, Family, Lab, Node, Signal, causeway,
     fabric::{converged, default_by_both, default_of},
-    frr, kernel, lab,
+    frr, lab,
     pod::{self, Pod, reachable},
     wait_for,
 };
@@ -307,14 +307,6 @@ fn there_is_no_bad_moment_for_a_kill() -> Result<()> {
     }
     let programs = node.exec_ok(&["ls", "/sys/fs/bpf/causeway"])?;
     assert_eq!(programs.lines().count(), 1, "one layout: {programs}");
-    kernel::routed_by(
-        node,
-        Family::Ipv4,
-        "10.244.2.0/24",
-        &["172.16.11.1", "172.16.21.1"],
-    )
-    .map(drop)
-    .or_else(|_| default_by_both(node))?;
     for pod in std::mem::take(&mut pods).into_values() {
         pod.remove()?;
     }

@@ -12,7 +12,8 @@ use super::*;
 const BOOT: &str = "boot-1";
 
 fn open(directory: &Path) -> (Store, Registry) {
-    let (mut store, replay) = Store::open(StateFolder::take(directory).unwrap(), BOOT).unwrap();
+    let (mut store, replay) =
+        Store::open(StateFolder::take(directory, Duration::ZERO).unwrap(), BOOT).unwrap();
     let cidrs = ["10.1.0.0/24".parse().unwrap()];
     let (registry, opened) =
         Registry::open(replay, BOOT, &cidrs, Duration::ZERO, Instant::now()).unwrap();
@@ -79,7 +80,7 @@ fn two_daemons_never_share_a_journal() {
     let folder = TempDir::new().unwrap();
     let _first = open(folder.path());
     assert!(matches!(
-        StateFolder::take(folder.path()),
+        StateFolder::take(folder.path(), Duration::ZERO),
         Err(StoreError::InUse(_))
     ));
 }
@@ -142,10 +143,13 @@ fn a_damaged_journal_is_kept_aside_and_written_anew() {
         .count();
     assert_eq!(copies, 1);
     assert_eq!(
-        Store::open(StateFolder::take(folder.path()).unwrap(), BOOT)
-            .unwrap()
-            .1
-            .damage,
+        Store::open(
+            StateFolder::take(folder.path(), Duration::ZERO).unwrap(),
+            BOOT
+        )
+        .unwrap()
+        .1
+        .damage,
         []
     );
 }

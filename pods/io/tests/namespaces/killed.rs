@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Node, Pod, assert_same};
+use crate::support::{LIMIT, Node, Pod, assert_same};
 use bpf_loader::Datapath;
 use pods_core::Attachment;
 use pods_io::{Config, Manager, StateFolder};
@@ -134,7 +134,7 @@ fn works_until_killed() {
         ..Config::new().unwrap()
     };
     let pin_root = variable(PINS).into();
-    let folder = StateFolder::take(Path::new(&variable(STATE))).unwrap();
+    let folder = StateFolder::take(Path::new(&variable(STATE)), LIMIT).unwrap();
     let (manager, _) = Netns::named(&node)
         .unwrap()
         .run(|| {

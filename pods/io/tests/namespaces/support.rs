@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bpf_loader::{Datapath, EndpointTraffic};
 use ipnet::IpNet;
 use pods_core::{Attachment, Endpoint, EndpointId, Failure};
-use pods_io::{Config, Manager, Mtu, StartError, StartReport, StateFolder, StoreError};
+use pods_io::{Config, Manager, Mtu, StartReport, StateFolder};
 use router_netlink::{Netlink, Netns, NewVeth, RouteFilter};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tempfile::TempDir;
@@ -143,34 +143,21 @@ impl Node {
     /// Starts the manager, as a daemon does.
     pub(crate) fn start(&mut self) -> StartReport {
         assert!(self.running.is_none(), "it runs already");
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let started = self.netns.netns.run(|| {
-                let datapath = Datapath::open(bpf_loader::Config {
-                    pin_root: self.pin_root.clone(),
-                    ..Default::default()
-                })
-                .expect("the data plane loads");
-                let datapath = Arc::new(Mutex::new(datapath));
-                StateFolder::take(&self.state_directory)
-                    .map_err(StartError::from)
-                    .and_then(|folder| {
-                        Manager::start(self.config.clone(), folder, datapath.clone())
-                    })
-                    .map(|started| (started, datapath))
-            });
-            match started.unwrap() {
-                Ok(((manager, report), datapath)) => {
-                    self.running = Some(Running { manager, datapath });
-                    return report;
-                }
-                // The thread of the one before is just ending.
-                Err(StartError::Store(StoreError::InUse(_))) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
+        let started = self.netns.netns.run(|| {
+            // The thread of the one before may just be ending.
+            let folder = StateFolder::take(&self.state_directory, LIMIT).expect("the folder");
+            let datapath = Datapath::open(bpf_loader::Config {
+                pin_root: self.pin_root.clone(),
+                ..Default::default()
+            })
+            .expect("the data plane loads");
+            let datapath = Arc::new(Mutex::new(datapath));
+            let started = Manager::start(self.config.clone(), folder, datapath.clone());
+            (started.expect("the manager starts"), datapath)
+        });
+        let ((manager, report), datapath) = started.unwrap();
+        self.running = Some(Running { manager, datapath });
+        report
     }
 
     /// Ends the manager and leaves everything as it is, as the death of a daemon does.
