@@ -10,8 +10,8 @@
 //! # Implemented
 //!
 //! RFC 4271 §6.8, §8, §9, §10 (sessions, collisions, decision process, jitter), 2918 (refresh),
-//! 4724 and 8538 (graceful restart, both roles; a restarting speaker does not defer selection, it
-//! holds End-of-RIB back until its local routes are known), 4486 and 9003 (reasons), 5492 §3 (retry
+//! 4724 and 8538 (graceful restart, both roles; a restarting speaker advertises its own routes at
+//! once and holds End-of-RIB back until they are known; how long learned ones wait: [`deliveries`]), 4486 and 9003 (reasons), 5492 §3 (retry
 //! without capabilities), 6286 (identifiers), 6793 (AS numbers), 7606 (errors), 8654 (long
 //! messages), 8950 (IPv4 over IPv6 next hops), 9687 (send hold timer, measured by the caller).
 //!
@@ -20,6 +20,7 @@
 //! aggregation of routes, dynamic neighbours, BFD.
 
 pub mod config;
+pub mod deliveries;
 pub mod fsm;
 mod jitter;
 pub mod peer;

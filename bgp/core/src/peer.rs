@@ -476,7 +476,12 @@ impl Peer {
             | StopReason::PlannedRestart
             | StopReason::Other { .. } => None,
         };
-        let notification = reason.notification();
+        let resumes = reason == StopReason::PlannedRestart
+            && self
+                .established()
+                .and_then(Connection::negotiated)
+                .is_some_and(|negotiated| negotiated.graceful_restart.is_some());
+        let notification = (!resumes).then(|| reason.notification());
         let down = DownReason::Stopped(reason);
         for direction in [Direction::Outgoing, Direction::Incoming] {
             self.drop_connection(direction, notification.clone(), &down);

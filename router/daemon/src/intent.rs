@@ -264,18 +264,13 @@ impl Intent {
         Ok((facts, others))
     }
 
-    /// The devices packets from the fabric come in by: those the settings name, or all that are
-    /// neither loopback, nor pods', nor ports of another.
+    /// The devices packets from the fabric come in by.
     fn fabric(&self, links: Vec<router_netlink::Link>) -> Vec<(LinkIndex, String)> {
-        let patterns = &self.settings.devices;
         links
             .into_iter()
             .filter(|link| {
-                if patterns.is_empty() {
-                    !link.loopback && link.controller.is_none()
-                } else {
-                    patterns.iter().any(|pattern| pattern.matches(&link.name))
-                }
+                let is_own = link.loopback || link.controller.is_some();
+                self.settings.is_fabric_device(&link.name, is_own)
             })
             .map(|link| (link.index, link.name))
             .collect()

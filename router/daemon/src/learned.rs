@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_core::config::{InstanceName, PeerName};
+use bgp_core::deliveries::Deliveries;
 use bgp_core::rib::NextHopState as SpeakerHop;
 use bgp_io::{RouteEvent, Speaker};
 use router_rib::{NextHopChange, NextHopState, OriginId, TrackedNextHop};
@@ -118,32 +119,35 @@ pub fn speaker_hops(changes: Vec<NextHopChange>) -> Vec<SpeakerHop> {
         .collect()
 }
 
-/// Which neighbours have sent all their routes.
+/// Which neighbours have sent all their routes, for those who wait for it.
 #[derive(Debug, Default)]
 pub struct Delivered {
-    all: std::sync::Mutex<BTreeSet<(InstanceName, PeerName, Family)>>,
+    deliveries: std::sync::Mutex<Deliveries>,
     changed: Notify,
 }
 
 impl Delivered {
     fn add(&self, instance: InstanceName, peer: PeerName, family: Family) {
-        crate::intent::lock(&self.all).insert((instance, peer, family));
+        crate::intent::lock(&self.deliveries).end_of_rib(instance, peer, family);
         self.changed.notify_waiters();
     }
 
-    /// Whether a neighbour has sent all its routes of a family, in this session or an earlier one.
+    /// As [`Deliveries::has`].
     pub fn has(&self, instance: &InstanceName, peer: &PeerName, family: Family) -> bool {
-        crate::intent::lock(&self.all).contains(&(instance.clone(), peer.clone(), family))
+        crate::intent::lock(&self.deliveries).has(instance, peer, family)
     }
 
-    /// Waits until every configured neighbour has sent all routes of every agreed family, or the
-    /// limit is over. Neighbours that are down hold up nothing once the limit is over.
+    /// Waits until [`Deliveries::are_complete`], or the limit is over.
     pub async fn all(&self, speaker: &Speaker, limit: Duration) {
         let complete = async {
             loop {
                 let changed = self.changed.notified();
-                let wanted = wanted(speaker).await;
-                if wanted.is_some_and(|wanted| wanted.is_subset(&crate::intent::lock(&self.all))) {
+                let instances = speaker.snapshot().await;
+                let sessions = instances.iter().flat_map(|instance| {
+                    let name = instance.config.name();
+                    instance.peers.iter().map(move |peer| (name, &peer.session))
+                });
+                if crate::intent::lock(&self.deliveries).are_complete(sessions) {
                     return;
                 }
                 // A neighbour may also go away, or agree on fewer families, without a word here.
@@ -157,22 +161,4 @@ impl Delivered {
             );
         }
     }
-}
-
-/// The families every configured neighbour agreed on; `None` while one is not up.
-async fn wanted(speaker: &Speaker) -> Option<BTreeSet<(InstanceName, PeerName, Family)>> {
-    let mut wanted = BTreeSet::new();
-    for instance in speaker.snapshot().await {
-        for peer in instance.peers {
-            let negotiated = peer.session.negotiated?;
-            for family in negotiated.families() {
-                wanted.insert((
-                    instance.config.name().clone(),
-                    peer.session.name.clone(),
-                    family,
-                ));
-            }
-        }
-    }
-    Some(wanted)
 }

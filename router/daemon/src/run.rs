@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use bgp_core::deliveries::{SELECTION_DEFERRAL, STALE_ROUTES};
 use bgp_core::peer::StopReason;
 use bgp_io::{Recorder, Speaker};
 use bpf_loader::Datapath;
@@ -24,15 +25,8 @@ use crate::{grpc, metrics, privileges, readiness};
 /// Batches of best paths that may wait for the routes.
 const ROUTE_EVENTS: usize = 16;
 
-/// How long learned routes wait for all neighbours after a restart, so that none of them is
-/// preferred for being heard first.
-const DEFERRAL_LIMIT: Duration = Duration::from_secs(15);
-
 /// How long a predecessor that was told to end, or was killed, may take to be gone.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long routes of an earlier run are kept for neighbours that are not back.
-const STALE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Everything that runs, for the API and the metrics.
 #[derive(Clone)]
@@ -199,11 +193,11 @@ async fn serve(
         let (speaker, routes) = (speaker.clone(), routes.clone());
         async move {
             if restarted {
-                delivered.all(&speaker, DEFERRAL_LIMIT).await;
+                delivered.all(&speaker, SELECTION_DEFERRAL).await;
             }
             // Whoever carries the routes ends with the daemon.
             let _ = release.send(());
-            delivered.all(&speaker, STALE_LIMIT).await;
+            delivered.all(&speaker, STALE_ROUTES).await;
             routes.prune().await;
         }
     };
@@ -219,32 +213,13 @@ async fn serve(
     tracing::info!("ending");
     // Sessions first: what they say to neighbours is still true then. Routes, pods and programs
     // stay for the next run.
-    speaker.stop(stop_reason(&parts).await).await;
+    speaker.stop(StopReason::PlannedRestart).await;
     api.abort();
     metrics.abort();
     if sessions.join().is_err() {
         tracing::error!("the thread of the sessions had panicked");
     }
     Ok(())
-}
-
-/// How neighbours are left: without a word where graceful restart was agreed, so that they keep the
-/// routes; else with a Cease, so that they do not wait for the hold time.
-async fn stop_reason(parts: &Parts) -> StopReason {
-    let graceful = parts.speaker.snapshot().await.iter().any(|instance| {
-        instance
-            .config
-            .peers()
-            .values()
-            .any(|peer| peer.graceful_restart.is_some())
-    });
-    if graceful {
-        StopReason::PlannedRestart
-    } else {
-        StopReason::Shutdown {
-            message: "causewayd stops".to_owned(),
-        }
-    }
 }
 
 /// Tells the service manager that the daemon is alive, as long as the threads that matter answer: a

@@ -62,8 +62,9 @@ pub enum StopReason {
     },
     /// Nothing could be sent for the hold time (RFC 9687).
     SendHoldTimer,
-    /// This speaker restarts and will be back: the connection is closed without a word, so that
-    /// a neighbour with graceful restart keeps the routes (RFC 4724 §4).
+    /// This speaker restarts and will be back. Where graceful restart was agreed the connection is
+    /// closed without a word, so that the neighbour keeps the routes (RFC 4724 §4); elsewhere the
+    /// neighbour is told.
     PlannedRestart,
     /// The instance stops because of what is said here.
     Other {
@@ -73,9 +74,9 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// The NOTIFICATION to say goodbye with; `None` for a silent close.
-    pub(super) fn notification(&self) -> Option<Notification> {
-        Some(match self {
+    /// The NOTIFICATION to say goodbye with.
+    pub(super) fn notification(&self) -> Notification {
+        match self {
             StopReason::Shutdown { message } => {
                 Notification::with_communication(ErrorKind::ADMINISTRATIVE_SHUTDOWN, message)
             }
@@ -86,9 +87,12 @@ impl StopReason {
             StopReason::Reset => Notification::new(ErrorKind::ADMINISTRATIVE_RESET),
             StopReason::PrefixLimit { .. } => Notification::new(ErrorKind::MAXIMUM_PREFIXES),
             StopReason::SendHoldTimer => Notification::new(ErrorKind::SEND_HOLD_TIMER_EXPIRED),
-            StopReason::PlannedRestart => return None,
+            StopReason::PlannedRestart => Notification::with_communication(
+                ErrorKind::ADMINISTRATIVE_RESET,
+                "the speaker restarts",
+            ),
             StopReason::Other { .. } => Notification::new(ErrorKind::CEASE),
-        })
+        }
     }
 }
 

@@ -3,7 +3,8 @@ use bgp_wire::{Capability, ErrorKind, MessageKind, Notification, Open, frame};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{GracefulRestart, Md5Password, PeerAddress, Timers};
+use crate::config::{GracefulRestart, InstanceName, Md5Password, PeerAddress, Timers};
+use crate::deliveries::Deliveries;
 
 const LOCAL: &str = "10.0.0.1:179";
 const REMOTE: &str = "10.0.0.2:40000";
@@ -306,8 +307,23 @@ fn a_neighbour_that_refused_a_connection_may_call() {
 }
 
 #[test]
-fn a_neighbour_that_restarts_gracefully_takes_over_its_own_session() {
+fn all_routes_are_there_when_every_agreed_family_has_ended() {
     let now = Instant::now();
+    let instance = InstanceName("fabric".to_owned());
+    let mut deliveries = Deliveries::default();
+    let up = gracefully_restarting(now).snapshot(now);
+    let down = peer_with(config(), now).snapshot(now);
+    assert!(!deliveries.are_complete([(&instance, &up)]));
+    for family in up.negotiated.as_ref().unwrap().families() {
+        deliveries.end_of_rib(instance.clone(), up.name.clone(), family);
+        assert!(deliveries.has(&instance, &up.name, family));
+    }
+    assert!(deliveries.are_complete([(&instance, &up)]));
+    assert!(!deliveries.are_complete([(&instance, &up), (&instance, &down)]));
+}
+
+/// Established, with graceful restart agreed.
+fn gracefully_restarting(now: Instant) -> Peer {
     let mut with_restart = config();
     with_restart.graceful_restart = Some(GracefulRestart::new(120).unwrap());
     let mut peer = peer_with(with_restart, now);
@@ -327,6 +343,14 @@ fn a_neighbour_that_restarts_gracefully_takes_over_its_own_session() {
     bytes.extend(keepalive());
     peer.handle(PeerInput::Bytes { conn, bytes }, now);
     outputs(&mut peer);
+    assert_eq!(peer.state(), State::Established);
+    peer
+}
+
+#[test]
+fn a_neighbour_that_restarts_gracefully_takes_over_its_own_session() {
+    let now = Instant::now();
+    let mut peer = gracefully_restarting(now);
     let early = ConnId {
         direction: Direction::Incoming,
         serial: 9,
@@ -533,17 +557,35 @@ fn an_erroneous_attribute_does_not_end_the_session() {
 }
 
 #[test]
-fn a_planned_restart_says_nothing() {
+fn a_planned_restart_says_nothing_where_graceful_restart_was_agreed() {
+    let now = Instant::now();
+    let mut peer = gracefully_restarting(now);
+    peer.handle(PeerInput::Stop(StopReason::PlannedRestart), now);
+    let sent = outputs(&mut peer);
+    assert_eq!(notification_sent(&sent), None);
+    let is_abort = |output: &PeerOutput| {
+        matches!(
+            output,
+            PeerOutput::Close {
+                how: CloseHow::Abort,
+                ..
+            }
+        )
+    };
+    assert!(sent.iter().any(is_abort));
+    assert_eq!(peer.poll_timeout(), None);
+}
+
+#[test]
+fn a_planned_restart_is_told_to_those_who_would_drop_the_routes_anyway() {
     let now = Instant::now();
     let mut peer = peer_with(config(), now);
-    let conn = established(&mut peer, now);
+    established(&mut peer, now);
     peer.handle(PeerInput::Stop(StopReason::PlannedRestart), now);
-    let outputs = outputs(&mut peer);
-    assert_eq!(notification_sent(&outputs), None);
-    assert!(outputs.contains(&PeerOutput::Close {
-        conn,
-        how: CloseHow::Abort
-    }));
+    assert_eq!(
+        notification_sent(&outputs(&mut peer)),
+        Some(ErrorKind::ADMINISTRATIVE_RESET)
+    );
     assert_eq!(peer.poll_timeout(), None);
 }
 

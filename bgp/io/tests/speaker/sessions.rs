@@ -209,13 +209,14 @@ async fn a_shutdown_says_why() {
 }
 
 #[tokio::test]
-async fn a_planned_restart_says_nothing() {
+async fn a_planned_restart_is_told_where_no_graceful_restart_was_agreed() {
     let (left, right) = pair(65001, 65002).await;
     right.until_up("peer").await;
     left.until_up("peer").await;
     left.stop(StopReason::PlannedRestart).await;
-    let down = right.until_down("peer", "the connection broke").await;
-    assert_eq!(down.notification_received, None);
+    let told = right.until_down("peer", "the speaker restarts").await;
+    let notification = told.notification_received.unwrap().notification;
+    assert_eq!((notification.code, notification.subcode), (6, 4));
 }
 
 #[tokio::test]

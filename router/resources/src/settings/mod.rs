@@ -40,8 +40,8 @@ pub struct Settings {
     pub cluster_name: String,
     /// The number of the cluster, 0 to 255.
     pub cluster_id: u8,
-    /// Names or patterns of the devices towards the fabric; empty for those with a default route
-    /// or a peer.
+    /// Names or patterns of the devices towards the fabric. Default: none, which means every device
+    /// that is neither the loopback, nor a pod's, nor a port of another.
     pub devices: Vec<DevicePattern>,
     /// The directory resources are read from.
     pub resources_directory: PathBuf,
@@ -117,6 +117,17 @@ impl DevicePattern {
 }
 
 impl Settings {
+    /// Whether a device that is no pod's leads to the fabric. `is_internal`: it is the loopback, or
+    /// a port of another device.
+    #[must_use]
+    pub fn is_fabric_device(&self, name: &str, is_internal: bool) -> bool {
+        if self.devices.is_empty() {
+            !is_internal
+        } else {
+            self.devices.iter().any(|pattern| pattern.matches(name))
+        }
+    }
+
     /// Reads the file, the environment and the host name of this process.
     ///
     /// `path` is the file a flag names, which must exist; without it [`DEFAULT_PATH`] is read where

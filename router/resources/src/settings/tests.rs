@@ -139,6 +139,8 @@ fn lists_are_separated_by_commas_outside_the_file() {
     let cidrs: Vec<String> = settings.pod_cidrs.iter().map(ToString::to_string).collect();
     assert_eq!(cidrs, ["10.1.0.0/24", "fd00:1::/64"]);
     assert!(settings.devices[0].matches("eth0"));
+    assert!(settings.is_fabric_device("eth0", true));
+    assert!(!settings.is_fabric_device("docker0", false));
 }
 
 #[test]
