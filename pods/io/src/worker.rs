@@ -478,7 +478,12 @@ impl Worker {
     }
 
     fn report_stranded(&self) {
-        for (address, id) in self.registry.ipam().stranded() {
+        let ipam = self.registry.ipam();
+        if ipam.cidrs().next().is_none() {
+            // Not known yet: the node's object is read after the pods are adopted.
+            return;
+        }
+        for (address, id) in ipam.stranded() {
             tracing::warn!(%address, endpoint = %id, "held outside the pod CIDRs until its pod ends");
         }
     }
