@@ -88,7 +88,7 @@ fn ipv4_goes_by_ipv6_next_hops() -> Result<()> {
         let neighbor = &answer["fd00:172:16:11::2"];
         ensure!(
             neighbor["lastNotificationReason"] == "Cease/Administrative Shutdown"
-                && neighbor["lastShutdownDescription"] == "causewayd stops",
+                && neighbor["lastShutdownDescription"] == "the speaker stops",
             "no such notification: {neighbor}"
         );
         frr::used_paths(tor1, Family::Ipv4, "10.244.1.0/24", 0)

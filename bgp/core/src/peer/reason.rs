@@ -87,9 +87,10 @@ impl StopReason {
             StopReason::Reset => Notification::new(ErrorKind::ADMINISTRATIVE_RESET),
             StopReason::PrefixLimit { .. } => Notification::new(ErrorKind::MAXIMUM_PREFIXES),
             StopReason::SendHoldTimer => Notification::new(ErrorKind::SEND_HOLD_TIMER_EXPIRED),
+            // It may stay away: a restart is what the caller hopes for.
             StopReason::PlannedRestart => Notification::with_communication(
-                ErrorKind::ADMINISTRATIVE_RESET,
-                "the speaker restarts",
+                ErrorKind::ADMINISTRATIVE_SHUTDOWN,
+                "the speaker stops",
             ),
             StopReason::Other { .. } => Notification::new(ErrorKind::CEASE),
         }

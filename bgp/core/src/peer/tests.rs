@@ -584,7 +584,7 @@ fn a_planned_restart_is_told_to_those_who_would_drop_the_routes_anyway() {
     peer.handle(PeerInput::Stop(StopReason::PlannedRestart), now);
     assert_eq!(
         notification_sent(&outputs(&mut peer)),
-        Some(ErrorKind::ADMINISTRATIVE_RESET)
+        Some(ErrorKind::ADMINISTRATIVE_SHUTDOWN)
     );
     assert_eq!(peer.poll_timeout(), None);
 }

@@ -214,9 +214,9 @@ async fn a_planned_restart_is_told_where_no_graceful_restart_was_agreed() {
     right.until_up("peer").await;
     left.until_up("peer").await;
     left.stop(StopReason::PlannedRestart).await;
-    let told = right.until_down("peer", "the speaker restarts").await;
+    let told = right.until_down("peer", "the speaker stops").await;
     let notification = told.notification_received.unwrap().notification;
-    assert_eq!((notification.code, notification.subcode), (6, 4));
+    assert_eq!((notification.code, notification.subcode), (6, 2));
 }
 
 #[tokio::test]
