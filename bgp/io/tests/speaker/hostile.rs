@@ -307,7 +307,10 @@ async fn a_neighbour_that_stops_reading_is_given_up_and_disturbs_nobody() {
     let mut other = Node::start(65003).await;
     let mut to_other = node.towards(&other);
     to_other.timers = Timers::new(1, 3, 1).unwrap();
-    other.set("peer", other.towards(&node)).await;
+    // One dials, so that no collision ends a session at the beginning.
+    let mut to_node = other.towards(&node);
+    to_node.connect = ConnectMode::Passive;
+    other.set("peer", to_node).await;
     node.set("other", to_other).await;
     node.until_up("other").await;
 

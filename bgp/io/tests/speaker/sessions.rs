@@ -23,9 +23,11 @@ async fn sessions_come_up_whoever_dials() {
         left.set("peer", to_right).await;
         right.set("peer", to_left).await;
         for node in [&left, &right] {
-            let session = node.until_up("peer").await;
-            assert_eq!(session.counters.established, 1, "{first:?} {second:?}");
-            assert_eq!(session.counters.flaps, 0, "{first:?} {second:?}");
+            let counters = node.until_up("peer").await.counters;
+            // Where both dial, both connections may be dropped once: see the next test.
+            let most = u64::from((first, second) == (Both, Both));
+            assert!(counters.flaps <= most, "{first:?} {second:?}: {counters:?}");
+            assert_eq!(counters.established, counters.flaps + 1);
         }
     }
 }
