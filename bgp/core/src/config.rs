@@ -401,12 +401,20 @@ pub struct InstanceConfig {
     pub listen: Option<Listen>,
     /// Whether learned routes are passed on.
     pub transit: Transit,
+    /// Whether best learned routes are told to whoever puts them into the kernel. Default true; a
+    /// route server or reflector has no use for them there.
+    #[serde(default = "yes")]
+    pub install_routes: bool,
     /// The most next hops one destination may have, at least 1. Default 16.
     pub max_paths: u16,
     /// Whether rejected routes are kept with their attributes, to be looked at. Costs memory as
     /// accepted ones do; without it they are counted and only their prefixes are kept.
     pub keep_rejected: bool,
     peers: BTreeMap<PeerName, PeerConfig>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl InstanceConfig {
@@ -431,6 +439,7 @@ impl InstanceConfig {
             router_id,
             listen: None,
             transit: Transit::default(),
+            install_routes: true,
             max_paths: 16,
             keep_rejected: false,
             peers: BTreeMap::new(),

@@ -9,7 +9,7 @@
 //! | peer address, port, local address, interface, password set or unset | the session: another TCP connection |
 //! | peer AS, hold time, families, graceful restart | the session: said in OPEN only |
 //! | import policy, allowed own AS | routes asked for again (RFC 2918), or the session where the neighbour cannot |
-//! | keepalive, connect retry, TTL, password replaced, who dials, next hop, listening, transit, path limit | live |
+//! | keepalive, connect retry, TTL, password replaced, who dials, next hop, listening, transit, installing routes, path limit | live |
 //!
 //! A neighbour added or removed concerns itself only.
 
@@ -68,6 +68,11 @@ impl InstanceConfig {
         );
         instance("listening", self.listen != next.listen, Effect::Live);
         instance("transit", self.transit != next.transit, Effect::Live);
+        instance(
+            "installing routes",
+            self.install_routes != next.install_routes,
+            Effect::Live,
+        );
         instance("path limit", self.max_paths != next.max_paths, Effect::Live);
         instance(
             "keeping rejected routes",

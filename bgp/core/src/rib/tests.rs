@@ -9,7 +9,7 @@ use crate::config::{
     ExportAttributes, FamilyConfig, ImportMode, ImportPolicy, PeerAddress, PeerConfig, Transit,
 };
 use crate::peer::SessionAddresses;
-use crate::routes::NextHopAddress;
+use crate::routes::{NextHopAddress, RouteChange};
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
@@ -105,11 +105,12 @@ fn announce_with(
             link_local: None,
         },
         prefixes,
+        path_ids: Vec::new(),
     }];
     rib.handle(
         RibInput::Routes {
             peer: peer.into(),
-            changes,
+            changes: changes.into(),
         },
         now,
     );
@@ -121,11 +122,12 @@ fn withdraw(rib: &mut Rib, peer: &str, prefix: &str, now: Instant) {
     let changes = vec![RouteChange::Withdraw {
         family,
         prefixes: vec![prefix],
+        path_ids: Vec::new(),
     }];
     rib.handle(
         RibInput::Routes {
             peer: peer.into(),
-            changes,
+            changes: changes.into(),
         },
         now,
     );
@@ -431,7 +433,7 @@ fn routes_of_a_restarting_neighbour_are_kept_then_renewed_or_dropped() {
     rib.handle(
         RibInput::Routes {
             peer: "a".into(),
-            changes: end,
+            changes: end.into(),
         },
         now,
     );
