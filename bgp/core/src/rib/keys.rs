@@ -9,16 +9,19 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bgp_wire::Nlri;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use router_types::Family;
+
+use self::index::Index;
+
+mod index;
 
 /// A destination's number in the table of its family.
 pub(super) type DestId = u32;
 
 /// What a family's destinations are told apart by.
 pub(super) trait Key: Copy + Eq + Ord {
+    const ZERO: Self;
     fn hash(self, seed: u64) -> u64;
     /// Takes a key off the front of a list that was checked, `None` at its end.
     fn take(bytes: &mut &[u8]) -> Option<Self>;
@@ -49,7 +52,7 @@ pub(super) enum Keys {
 
 #[derive(Debug)]
 pub(super) struct KeyTable<K> {
-    index: HashTable<DestId>,
+    index: Index,
     keys: Vec<K>,
     free: Vec<DestId>,
     seed: u64,
@@ -80,7 +83,6 @@ impl Keys {
     }
 
     /// How many there are.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         each!(self, table => table.index.len())
     }
@@ -127,11 +129,6 @@ impl Keys {
         each!(self, table => table.remove(id));
     }
 
-    /// Forgets all numbers and gives the memory back, where no destination is left.
-    pub(super) fn reset_if_empty(&mut self) -> bool {
-        each!(self, table => table.reset_if_empty())
-    }
-
     pub(super) fn memory(&self) -> usize {
         each!(self, table => table.memory())
     }
@@ -140,7 +137,7 @@ impl Keys {
 impl<K: Key> KeyTable<K> {
     fn new() -> Self {
         KeyTable {
-            index: HashTable::new(),
+            index: Index::default(),
             keys: Vec::new(),
             free: Vec::new(),
             // A neighbour must not know which prefixes collide. Nothing that can be observed
@@ -150,49 +147,63 @@ impl<K: Key> KeyTable<K> {
     }
 
     fn find(&self, key: K) -> Option<DestId> {
-        let found = self.index.find(key.hash(self.seed), |&id| self.keys[id as usize] == key);
-        found.copied()
+        self.find_tagged(key, self.tag(key))
     }
 
     #[inline]
+    fn find_tagged(&self, key: K, tag: u32) -> Option<DestId> {
+        self.index.find(tag, |id| self.keys[id as usize] == key)
+    }
+
     fn find_or_add(&mut self, key: K) -> DestId {
-        let (keys, seed) = (&mut self.keys, self.seed);
-        let entry = self.index.entry(
-            key.hash(seed),
-            |&id| keys[id as usize] == key,
-            |&id| keys[id as usize].hash(seed),
-        );
-        match entry {
-            Entry::Occupied(found) => *found.get(),
-            Entry::Vacant(room) => {
-                let id = match self.free.pop() {
-                    Some(id) => {
-                        keys[id as usize] = key;
-                        id
-                    }
-                    None => {
-                        keys.push(key);
-                        DestId::try_from(keys.len() - 1).expect("fewer than 2^32 destinations")
-                    }
-                };
-                room.insert(id);
+        self.find_or_add_tagged(key, self.tag(key))
+    }
+
+    #[inline]
+    fn find_or_add_tagged(&mut self, key: K, tag: u32) -> DestId {
+        if let Some(id) = self.find_tagged(key, tag) {
+            return id;
+        }
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.keys[id as usize] = key;
                 id
             }
-        }
+            None => {
+                self.keys.push(key);
+                // The highest number stands for none.
+                let id = DestId::try_from(self.keys.len() - 1).ok();
+                id.filter(|id| *id < DestId::MAX)
+                    .expect("fewer than 2^32 destinations")
+            }
+        };
+        self.index.insert(tag, id);
+        id
     }
 
     fn resolve(&mut self, nlri: Nlri<'_>, out: &mut Vec<(DestId, u32)>) {
         let mut rest = nlri.as_bytes();
-        while let Some((path_id, key)) = take_entry::<K>(&mut rest, nlri.has_path_ids()) {
-            out.push((self.find_or_add(key), path_id));
+        let mut ahead = Ahead::new();
+        while ahead.fill(&mut rest, nlri.has_path_ids(), self) {
+            for &(path_id, key, tag) in ahead.entries() {
+                out.push((self.find_or_add_tagged(key, tag), path_id));
+            }
         }
     }
 
     fn find_all(&self, nlri: Nlri<'_>, out: &mut Vec<(DestId, u32)>) {
         let mut rest = nlri.as_bytes();
-        while let Some((path_id, key)) = take_entry::<K>(&mut rest, nlri.has_path_ids()) {
-            out.extend(self.find(key).map(|id| (id, path_id)));
+        let mut ahead = Ahead::new();
+        while ahead.fill(&mut rest, nlri.has_path_ids(), self) {
+            for &(path_id, key, tag) in ahead.entries() {
+                out.extend(self.find_tagged(key, tag).map(|id| (id, path_id)));
+            }
         }
+    }
+
+    #[inline]
+    fn tag(&self, key: K) -> u32 {
+        (key.hash(self.seed) >> 32) as u32
     }
 
     fn put(&self, ids: &[DestId], end: usize, out: &mut Vec<u8>) -> usize {
@@ -208,27 +219,55 @@ impl<K: Key> KeyTable<K> {
     }
 
     fn remove(&mut self, id: DestId) {
-        let hash = self.keys[id as usize].hash(self.seed);
-        if let Ok(entry) = self.index.find_entry(hash, |&other| other == id) {
-            entry.remove();
+        if self.index.remove(self.tag(self.keys[id as usize]), id) {
             self.free.push(id);
         }
     }
 
-    fn reset_if_empty(&mut self) -> bool {
-        if !self.index.is_empty() {
-            return false;
-        }
-        self.index = HashTable::new();
-        self.keys = Vec::new();
-        self.free = Vec::new();
-        true
-    }
-
     fn memory(&self) -> usize {
-        self.index.allocation_size()
+        self.index.memory()
             + self.keys.capacity() * size_of::<K>()
             + self.free.capacity() * size_of::<DestId>()
+    }
+}
+
+/// Prefixes read ahead of their being looked up, with their places in the index touched.
+struct Ahead<K> {
+    entries: [(u32, K, u32); AHEAD],
+    len: usize,
+}
+
+/// About as many cache misses as a core has under way at a time.
+const AHEAD: usize = 16;
+
+impl<K: Key> Ahead<K> {
+    fn new() -> Self {
+        Ahead {
+            entries: [(0, K::ZERO, 0); AHEAD],
+            len: 0,
+        }
+    }
+
+    /// Reads the next ones. `false` at the end.
+    #[inline]
+    fn fill(&mut self, rest: &mut &[u8], add_path: bool, table: &KeyTable<K>) -> bool {
+        self.len = 0;
+        let mut touched = 0;
+        while self.len < AHEAD
+            && let Some((path_id, key)) = take_entry::<K>(rest, add_path)
+        {
+            let tag = table.tag(key);
+            touched |= table.index.touch(tag);
+            self.entries[self.len] = (path_id, key, tag);
+            self.len += 1;
+        }
+        // Used, or the compiler would not read.
+        std::hint::black_box(touched);
+        self.len > 0
+    }
+
+    fn entries(&self) -> &[(u32, K, u32)] {
+        &self.entries[..self.len]
     }
 }
 
@@ -245,9 +284,16 @@ fn take_entry<K: Key>(rest: &mut &[u8], add_path: bool) -> Option<(u32, K)> {
 }
 
 impl Key for V4 {
+    const ZERO: V4 = V4 {
+        address: 0,
+        bits: 0,
+    };
+
     #[inline]
     fn hash(self, seed: u64) -> u64 {
-        fold((u64::from(self.address) << 8 | u64::from(self.bits)) ^ seed, SPREAD)
+        // Twice: prefixes come in regular steps, which one multiplication would keep.
+        let once = fold((u64::from(self.address) << 8 | u64::from(self.bits)) ^ seed, SPREAD);
+        fold(once, SPREAD)
     }
 
     #[inline]
@@ -288,6 +334,11 @@ impl From<Ipv4Net> for V4 {
 }
 
 impl Key for V6 {
+    const ZERO: V6 = V6 {
+        address: [0; 16],
+        bits: 0,
+    };
+
     #[inline]
     fn hash(self, seed: u64) -> u64 {
         let wide = u128::from_be_bytes(self.address);

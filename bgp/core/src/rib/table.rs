@@ -375,25 +375,23 @@ impl Table {
         if self.graveyard.len() < self.next_burial || !self.dirty.is_empty() {
             return;
         }
-        let graveyard = std::mem::take(&mut self.graveyard);
-        let mut waiting = Bits::default();
-        for id in graveyard {
-            let is_empty = self.dests[id as usize].first.peer == NOBODY;
-            if !is_empty || self.local.contains(id) {
-                continue;
-            }
-            if self.is_changed.contains(id) || is_referred_to(id) {
-                if waiting.insert(id) {
-                    self.graveyard.push(id);
-                }
-            } else {
-                self.keys.remove(id);
-            }
-        }
-        self.next_burial = self.graveyard.len() * 2;
-        if self.graveyard.is_empty() && self.keys.reset_if_empty() {
+        let mut graveyard = std::mem::take(&mut self.graveyard);
+        graveyard.retain(|&id| {
+            self.dests[id as usize].first.peer == NOBODY && !self.local.contains(id)
+        });
+        // One that was empty twice is there twice.
+        graveyard.sort_unstable();
+        graveyard.dedup();
+        let (waiting, dead): (Vec<DestId>, Vec<DestId>) = graveyard
+            .into_iter()
+            .partition(|&id| self.is_changed.contains(id) || is_referred_to(id));
+        if dead.len() == self.keys.len() {
             *self = Table::new(self.family);
+            return;
         }
+        dead.into_iter().for_each(|id| self.keys.remove(id));
+        self.next_burial = waiting.len() * 2;
+        self.graveyard = waiting;
     }
 
     /// Looks at destinations without routes at the next opportunity.
