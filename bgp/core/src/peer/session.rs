@@ -4,17 +4,17 @@
 use std::time::{Duration, Instant};
 
 use bgp_wire::{ErrorKind, MessageKind, Notification, Open, RefreshKind, RouteRefresh, frame};
-use router_types::Family;
+use router_types::{Asn, Family};
 
 use super::connection::{Agreed, Connection, LARGE_HOLD, Phase};
 use super::open::{self, Negotiated, OpenStyle};
 use super::reason::{DownReason, FailureKind, NotificationText, TransportFailure};
 use super::{
     CloseHow, ConnId, Direction, IDLE_HOLD_CAP, IDLE_HOLD_ENDED_BY_CALL, IDLE_HOLD_FIRST,
-    IDLE_HOLD_PREFIX_LIMIT, Outgoing, Peer, PeerOutput, SessionAddresses,
+    IDLE_HOLD_PREFIX_LIMIT, KeepRoutes, Outgoing, Peer, PeerOutput, SessionAddresses,
 };
 use super::{Event, Notice, Reaction, State, react};
-use crate::config::ConnectMode;
+use crate::config::{CapabilityUse, ConnectMode};
 use crate::peer::status::NotificationRecord;
 use crate::peer::update;
 use crate::routes::RouteChange;
@@ -328,12 +328,23 @@ impl Peer {
             .is_some_and(|c| c.state() < State::Established);
         if early {
             let can_do_without = self.config.families().contains_key(&Family::IPV4_UNICAST);
+            let may_fall_back =
+                can_do_without && self.config.capabilities == CapabilityUse::Fallback;
             self.style = match self.style {
-                OpenStyle::Full if can_do_without && open::refuses_capabilities(&text) => {
+                OpenStyle::Full if may_fall_back && open::refuses_capabilities(&text) => {
+                    tracing::warn!(
+                        peer = %self.name, notification = %text.text,
+                        "the peer refuses capabilities: OPEN is sent without them from now on, and \
+                         only IPv4 unicast is left"
+                    );
                     OpenStyle::Bare
                 }
                 OpenStyle::Full | OpenStyle::Bare => OpenStyle::Full,
             };
+            let dual = self.config.local_as.is_some_and(|local_as| local_as.dual);
+            if dual && notification.kind == ErrorKind::BAD_PEER_AS {
+                self.real_as = !self.real_as;
+            }
         }
         let collision = notification.kind == ErrorKind::CONNECTION_COLLISION;
         if collision && early && self.connection(direction.other()).is_some() {
@@ -577,9 +588,16 @@ impl Peer {
         let (conn, state) = (connection.conn, connection.state());
         let keep_routes = connection.negotiated().and_then(|negotiated| {
             let restart = negotiated.graceful_restart.as_ref()?;
-            let kept = !restart.families.is_empty()
-                && reason.keeps_routes(negotiated.notification_support());
-            kept.then(|| Duration::from_secs(restart.restart_time_s.into()))
+            let some = !restart.families.is_empty() || !negotiated.long_lived.is_empty();
+            let kept = some && reason.keeps_routes(negotiated.notification_restart);
+            kept.then(|| KeepRoutes {
+                restart_time: Duration::from_secs(restart.restart_time_s.into()),
+                long_lived: negotiated
+                    .long_lived
+                    .iter()
+                    .map(|(family, agreed)| (*family, agreed.stale_time))
+                    .collect(),
+            })
         });
         let how = match notification {
             Some(notification) => {
@@ -601,8 +619,16 @@ impl Peer {
         }
     }
 
+    /// The AS number to be in OPEN.
+    fn session_asn(&self) -> Asn {
+        match self.config.local_as {
+            Some(local_as) if !self.real_as => local_as.asn,
+            Some(_) | None => self.local.asn,
+        }
+    }
+
     fn send_open(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
-        let offered = open::offer(&self.config, &self.local, self.style);
+        let offered = open::offer(&self.config, &self.local, self.session_asn(), self.style);
         let mut bytes = Vec::new();
         offered.encode(&mut bytes);
         self.record.capabilities_sent = offered.capabilities.clone();

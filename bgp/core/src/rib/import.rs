@@ -14,7 +14,7 @@ use super::export::Learned;
 use super::neighbour::{Neighbour, SessionInfo};
 use super::next_hop::HopId;
 use super::{Path, Paths, PeerId, Rib, RibOutput};
-use crate::config::{InstanceConfig, PeerName, Transit};
+use crate::config::{BeyondLimit, InstanceConfig, PeerName, Transit};
 use crate::routes::{NextHopAddress, RouteChange};
 
 /// How long stale routes outlive the session's return without End-of-RIB. RFC 4724 §4.2 asks for
@@ -227,13 +227,14 @@ impl Rib {
         let Some(neighbour) = self.neighbours.get(&id) else {
             return;
         };
-        let Some(policy) = neighbour
-            .families
-            .get(&family)
-            .map(|family| family.import.clone())
-        else {
+        let Some(config) = neighbour.families.get(&family) else {
             return;
         };
+        let policy = config.import.clone();
+        let max_routes = config
+            .limit
+            .filter(|limit| matches!(limit.beyond, BeyondLimit::Restart { .. }))
+            .map(|limit| limit.limit());
         let allow_own_as = neighbour.allow_own_as;
         let session = neighbour.session.as_ref();
         let link = session.and_then(|session| session.addresses.link);
@@ -255,7 +256,7 @@ impl Rib {
             } else {
                 (AttrId::NONE, false)
             };
-            let room = wanted && !loops && self.has_room(id, family, &prefix, policy.max_routes);
+            let room = wanted && !loops && self.has_room(id, family, &prefix, max_routes);
             if room {
                 let next_hop = self.next_hops.hold(next_hop, link);
                 self.attributes.hold(attributes);
