@@ -436,6 +436,13 @@ impl Peer {
     }
 
     fn start(&mut self, event: Event, now: Instant) {
+        if let Some(message) = &self.config.shutdown {
+            let message = message.clone();
+            self.record
+                .failed(DownReason::Stopped(StopReason::Shutdown { message }), now);
+            self.outgoing = Outgoing::Idle { restart_at: None };
+            return;
+        }
         if let Outgoing::Idle { .. } = self.outgoing
             && react(State::Idle, event) == Reaction::Start
         {
@@ -523,13 +530,41 @@ impl Peer {
         let changes = self.config.changes_to(&config);
         let resets = changes
             .iter()
-            .any(|(_, effect)| *effect >= Effect::SessionReset);
+            .any(|(_, effect)| *effect == Effect::SessionReset);
         let mode_changed = self.config.connect != config.connect;
+        let was_shut_down = self.config.shutdown.is_some();
         self.config = config;
-        let running = !matches!(self.outgoing, Outgoing::Idle { restart_at: None });
         if resets {
             self.style = OpenStyle::Full;
+            self.real_as = false;
             self.errors = 0;
+        }
+        match &self.config.shutdown {
+            Some(message) if !was_shut_down => {
+                let message = message.clone();
+                self.stop(StopReason::Shutdown { message }, now);
+                return;
+            }
+            Some(_) => return,
+            None if was_shut_down => {
+                self.start(Event::ManualStart, now);
+                return;
+            }
+            None => {}
+        }
+        let running = !matches!(self.outgoing, Outgoing::Idle { restart_at: None });
+        let unwelcome = self
+            .established()
+            .and_then(Connection::negotiated)
+            .is_some_and(|up| {
+                !self.config.asns.is_empty()
+                    && !self
+                        .config
+                        .asns
+                        .iter()
+                        .any(|range| range.contains(up.peer_asn))
+            });
+        if resets || unwelcome {
             self.stop(StopReason::ConfigurationChange, now);
         } else if running && mode_changed {
             self.change_mode(now);
