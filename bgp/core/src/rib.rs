@@ -56,11 +56,11 @@ use self::export::{Exports, GroupKey, Sources, Target};
 use self::keys::DestId;
 use self::neighbour::Neighbours;
 pub use self::neighbour::{FamilyCounts, SessionFamily, SessionInfo};
-use self::next_hop::NextHops;
 pub use self::next_hop::NextHopState;
+use self::next_hop::NextHops;
 pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView};
-use self::table::Table;
 pub use self::table::Rejection;
+use self::table::Table;
 use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
 use crate::routes::RouteBatch;
 use crate::serial;
@@ -318,7 +318,11 @@ impl Rib {
 
     /// Sizes. Walks the attribute sets once.
     pub fn stats(&self) -> RibStats {
-        let rejected: u64 = self.neighbours.iter().flat_map(|n| n.rejected.values()).sum();
+        let rejected: u64 = self
+            .neighbours
+            .iter()
+            .flat_map(|n| n.rejected.values())
+            .sum();
         let tables: usize = self.tables.iter().map(Table::memory).sum();
         RibStats {
             destinations: self.tables.iter().map(|table| table.used).sum(),
@@ -364,7 +368,11 @@ impl Rib {
         // What is announced of routes that are to be replaced is known from here on by the groups
         // alone.
         self.flush_exports();
-        for prefix in self.locals.keys().filter(|prefix| !before.contains_key(*prefix)) {
+        for prefix in self
+            .locals
+            .keys()
+            .filter(|prefix| !before.contains_key(*prefix))
+        {
             let Some(table) = table_of(&mut self.tables, prefix) else {
                 continue;
             };
@@ -377,8 +385,12 @@ impl Rib {
             }
         }
         // The groups find what is gone by its number, which therefore goes last.
-        self.exports.set_views(&self.locals, self.neighbours.ids(), &self.tables);
-        for prefix in before.keys().filter(|prefix| !self.locals.contains_key(*prefix)) {
+        self.exports
+            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
+        for prefix in before
+            .keys()
+            .filter(|prefix| !self.locals.contains_key(*prefix))
+        {
             let Some(table) = table_of(&mut self.tables, prefix) else {
                 continue;
             };

@@ -214,8 +214,7 @@ impl RouteBatch {
 
     fn nlri(&self, item: &Packed) -> Nlri<'_> {
         let bytes = self.slice(item.nlri);
-        Nlri::parse(item.family, item.add_path, bytes)
-            .unwrap_or_else(|_| Nlri::empty(item.family))
+        Nlri::parse(item.family, item.add_path, bytes).unwrap_or_else(|_| Nlri::empty(item.family))
     }
 
     fn slice(&self, (start, end): (u32, u32)) -> &[u8] {

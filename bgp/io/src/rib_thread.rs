@@ -345,6 +345,7 @@ impl Worker {
                         // A task that has ended has no session to end.
                         let _ = session.inbox.send(PeerCommand::LimitExceeded {
                             epoch: session.epoch,
+                            family,
                             limit,
                         });
                     }

@@ -68,13 +68,20 @@ pub(super) fn read(body: &[u8], context: &SessionContext, batch: &mut RouteBatch
     if withdraws {
         // The classic field counts even where NEXT_HOP could not be read.
         withdraw(update.announced);
-        update.mp_announced.into_iter().for_each(|reach| withdraw(reach.nlri));
+        update
+            .mp_announced
+            .into_iter()
+            .for_each(|reach| withdraw(reach.nlri));
         return ReadUpdate { result, errors };
     }
     if update.has_announcements() {
         let attributes = batch.push_attributes(|out| decoded.attributes.encode(true, out));
-        let classic = update.next_hop.map(|hop| (PathNextHop::V4(hop), update.announced));
-        let mp = update.mp_announced.map(|reach| (reach.next_hop, reach.nlri));
+        let classic = update
+            .next_hop
+            .map(|hop| (PathNextHop::V4(hop), update.announced));
+        let mp = update
+            .mp_announced
+            .map(|reach| (reach.next_hop, reach.nlri));
         for (hop, nlri) in classic.into_iter().chain(mp) {
             if !nlri.is_empty() {
                 batch.announce(attributes.clone(), hop.into(), nlri);

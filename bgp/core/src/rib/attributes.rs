@@ -137,7 +137,10 @@ impl Interner {
         if slot.as_ref().is_some_and(|entry| entry.refs == 0)
             && let Some(entry) = slot.take()
         {
-            if let Ok(found) = self.index.find_entry(spread(entry.hash), |&slot| slot == id.0) {
+            if let Ok(found) = self
+                .index
+                .find_entry(spread(entry.hash), |&slot| slot == id.0)
+            {
                 found.remove();
             }
             self.free.push(id.0);

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::best::{self, Candidate, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
-use super::{Rib, RouteSource};
 use super::{BestRoute, NextHop};
+use super::{Rib, RouteSource};
 
 /// A destination before its routes change.
 pub(super) struct Before {

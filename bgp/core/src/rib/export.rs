@@ -27,8 +27,8 @@ use bgp_wire::{PathAttributes, PathNextHop};
 use bytes::Bytes;
 use router_types::{Asn, Family};
 
-pub(super) use self::group::{GroupKey, Target};
 use self::group::{Group, View};
+pub(super) use self::group::{GroupKey, Target};
 use self::member::Member;
 use super::PeerId;
 use super::attributes::Interner;
@@ -217,8 +217,13 @@ impl Exports {
 
     /// Whether anybody has a destination's number.
     pub(super) fn refers_to(&self, slot: usize, id: DestId) -> bool {
-        self.groups.values().any(|group| group.is_announced(slot, id))
-            || self.members.values().any(|member| member.is_behind(slot, id))
+        self.groups
+            .values()
+            .any(|group| group.is_announced(slot, id))
+            || self
+                .members
+                .values()
+                .any(|member| member.is_behind(slot, id))
     }
 
     /// The next bytes for a neighbour, and whether it has caught up with them.
@@ -274,13 +279,7 @@ impl Exports {
         }
     }
 
-    fn split(
-        &mut self,
-        number: u32,
-        view: Arc<View>,
-        members: Vec<PeerId>,
-        tables: &[Table],
-    ) {
+    fn split(&mut self, number: u32, view: Arc<View>, members: Vec<PeerId>, tables: &[Table]) {
         let Some(group) = self.groups.get_mut(&number) else {
             return;
         };

@@ -11,7 +11,7 @@ use super::keys::DestId;
 use super::next_hop::HopId;
 use super::table::{Path, Rejection};
 use super::{PeerId, Rib, RibOutput, slot_of};
-use crate::config::{ImportMode, ImportPolicy, PeerName};
+use crate::config::{BeyondLimit, ImportMode, ImportPolicy, PeerName};
 use crate::routes::{NextHopAddress, RouteBatch, RouteItem};
 
 impl Rib {
@@ -20,7 +20,11 @@ impl Rib {
             return;
         };
         // What was on its way when the session ended is not wanted.
-        if !self.neighbours.get(id).is_some_and(|neighbour| neighbour.up) {
+        if !self
+            .neighbours
+            .get(id)
+            .is_some_and(|neighbour| neighbour.up)
+        {
             return;
         }
         for item in batch.iter() {
@@ -52,6 +56,10 @@ impl Rib {
             return;
         };
         let policy = config.import.clone();
+        let limit = config
+            .limit
+            .filter(|limit| matches!(limit.beyond, BeyondLimit::Restart { .. }))
+            .map(|limit| limit.limit());
         let session = neighbour.session.as_ref();
         let link = session.and_then(|session| session.addresses.link);
         // RFC 4271 §5.1.3: a route whose next hop is the receiver's own address is not for it.
@@ -92,7 +100,7 @@ impl Rib {
                     (attributes, hop, self.flaw(peer, attributes))
                 });
                 rejected = rejected.or(flaw);
-                if rejected.is_none() && !self.has_room(peer, slot, id, path_id, &policy) {
+                if rejected.is_none() && !self.has_room(peer, slot, id, path_id, limit) {
                     rejected = Some(Rejection::Limit);
                 }
                 path.rejected = rejected;
@@ -107,7 +115,8 @@ impl Rib {
         }
         if let Some((attributes, hop, _)) = held {
             let left = refs + 1;
-            self.attributes.release_many(attributes, left - used_attributes);
+            self.attributes
+                .release_many(attributes, left - used_attributes);
             self.next_hops.release_many(hop, left - used_hops);
         }
         self.scratch = ids;
@@ -158,9 +167,9 @@ impl Rib {
         slot: usize,
         id: DestId,
         path_id: u32,
-        policy: &ImportPolicy,
+        limit: Option<u32>,
     ) -> bool {
-        let Some(limit) = policy.max_routes else {
+        let Some(limit) = limit else {
             return true;
         };
         let family = self.tables[slot].family;
@@ -189,7 +198,12 @@ impl Rib {
     fn place(&mut self, slot: usize, id: DestId, path: Path) {
         let known = self.tables[slot].find(id, path.peer, path.path_id);
         // Said again, it is as old as it was.
-        if known.is_some_and(|old| Path { since_s: old.since_s, ..path } == *old) {
+        if known.is_some_and(|old| {
+            Path {
+                since_s: old.since_s,
+                ..path
+            } == *old
+        }) {
             self.attributes.release(path.attributes);
             self.next_hops.release(path.next_hop);
             return;
@@ -269,7 +283,11 @@ impl Rib {
                 continue;
             }
             for id in table.having(wanted) {
-                for path in self.tables[slot].sorted(id).iter().filter(|path| wanted(path)) {
+                for path in self.tables[slot]
+                    .sorted(id)
+                    .iter()
+                    .filter(|path| wanted(path))
+                {
                     self.withdraw(slot, id, peer, path.path_id);
                 }
             }

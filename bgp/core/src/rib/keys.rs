@@ -292,7 +292,10 @@ impl Key for V4 {
     #[inline]
     fn hash(self, seed: u64) -> u64 {
         // Twice: prefixes come in regular steps, which one multiplication would keep.
-        let once = fold((u64::from(self.address) << 8 | u64::from(self.bits)) ^ seed, SPREAD);
+        let once = fold(
+            (u64::from(self.address) << 8 | u64::from(self.bits)) ^ seed,
+            SPREAD,
+        );
         fold(once, SPREAD)
     }
 
@@ -343,7 +346,10 @@ impl Key for V6 {
     fn hash(self, seed: u64) -> u64 {
         let wide = u128::from_be_bytes(self.address);
         let (high, low) = ((wide >> 64) as u64, wide as u64);
-        fold(fold(high ^ seed, SPREAD) ^ low, SPREAD ^ u64::from(self.bits))
+        fold(
+            fold(high ^ seed, SPREAD) ^ low,
+            SPREAD ^ u64::from(self.bits),
+        )
     }
 
     #[inline]
@@ -403,7 +409,10 @@ mod tests {
         let nlri = Nlri::parse(Family::IPV4_UNICAST, false, &bytes).unwrap();
         let mut ids = Vec::new();
         keys.resolve(nlri, &mut ids);
-        let prefixes: Vec<String> = ids.iter().map(|(id, _)| keys.prefix(*id).to_string()).collect();
+        let prefixes: Vec<String> = ids
+            .iter()
+            .map(|(id, _)| keys.prefix(*id).to_string())
+            .collect();
         assert_eq!(prefixes, ["10.0.0.0/8", "192.0.2.0/24", "10.128.0.0/9"]);
         let again = ids.clone();
         keys.resolve(nlri, &mut ids);

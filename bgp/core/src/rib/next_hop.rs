@@ -75,11 +75,7 @@ impl NextHops {
             .get(&key.address.address)
             .copied()
             .unwrap_or(Some(0));
-        let entry = Some(Entry {
-            key,
-            refs,
-            metric,
-        });
+        let entry = Some(Entry { key, refs, metric });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = entry;

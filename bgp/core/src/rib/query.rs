@@ -228,13 +228,7 @@ impl Rib {
         (sorted.into_iter().map(|(_, id)| entry(id)).collect(), more)
     }
 
-    fn available(
-        &self,
-        page: &mut RoutePage,
-        entry: &Entry,
-        peer: Option<PeerId>,
-        now: Instant,
-    ) {
+    fn available(&self, page: &mut RoutePage, entry: &Entry, peer: Option<PeerId>, now: Instant) {
         let table = &self.tables[entry.slot];
         let local = table.local.contains(entry.id);
         if local && peer.is_none() {
@@ -245,18 +239,13 @@ impl Rib {
         for (path, verdict) in paths.iter().zip(verdicts) {
             if path.rejected.is_none() && peer.is_none_or(|peer| peer == path.peer) {
                 let verdict = if local { Verdict::LocalRoute } else { verdict };
-                page.routes.push(self.view(entry.prefix, path, verdict, now));
+                page.routes
+                    .push(self.view(entry.prefix, path, verdict, now));
             }
         }
     }
 
-    fn filtered(
-        &self,
-        page: &mut RoutePage,
-        entry: &Entry,
-        peer: Option<PeerId>,
-        now: Instant,
-    ) {
+    fn filtered(&self, page: &mut RoutePage, entry: &Entry, peer: Option<PeerId>, now: Instant) {
         for path in self.tables[entry.slot].sorted(entry.id) {
             if let Some(why) = path.rejected
                 && Some(path.peer) == peer

@@ -67,7 +67,8 @@ impl Rib {
         if report && self.config.install_routes {
             self.report_all();
         }
-        self.exports.set_views(&self.locals, self.neighbours.ids(), &self.tables);
+        self.exports
+            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
     }
 
     pub(super) fn peer_up(&mut self, peer: &PeerName, session: SessionInfo, now: Instant) {

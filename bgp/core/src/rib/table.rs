@@ -202,7 +202,9 @@ impl Table {
     /// Whether a destination has one route at most.
     #[inline]
     pub(super) fn is_alone(&self, id: DestId) -> bool {
-        self.dests.get(id as usize).is_none_or(|dest| dest.more == ALONE)
+        self.dests
+            .get(id as usize)
+            .is_none_or(|dest| dest.more == ALONE)
     }
 
     pub(super) fn find(&self, id: DestId, peer: PeerId, path_id: u32) -> Option<&Path> {
@@ -304,9 +306,7 @@ impl Table {
     /// Every destination with a route or of the node itself, in the order of numbers.
     pub(super) fn ids(&self) -> impl Iterator<Item = DestId> + '_ {
         let ids = 0..self.dests.len() as DestId;
-        ids.filter(|&id| {
-            self.dests[id as usize].first.peer != NOBODY || self.local.contains(id)
-        })
+        ids.filter(|&id| self.dests[id as usize].first.peer != NOBODY || self.local.contains(id))
     }
 
     /// Destinations with a route one of whose routes the function wants.
@@ -376,9 +376,8 @@ impl Table {
             return;
         }
         let mut graveyard = std::mem::take(&mut self.graveyard);
-        graveyard.retain(|&id| {
-            self.dests[id as usize].first.peer == NOBODY && !self.local.contains(id)
-        });
+        graveyard
+            .retain(|&id| self.dests[id as usize].first.peer == NOBODY && !self.local.contains(id));
         // One that was empty twice is there twice.
         graveyard.sort_unstable();
         graveyard.dedup();
@@ -405,7 +404,11 @@ impl Table {
     }
 
     pub(super) fn memory(&self) -> usize {
-        let more: usize = self.more.iter().map(|more| more.capacity() * size_of::<Path>()).sum();
+        let more: usize = self
+            .more
+            .iter()
+            .map(|more| more.capacity() * size_of::<Path>())
+            .sum();
         self.keys.memory()
             + self.dests.capacity() * size_of::<Dest>()
             + self.more.capacity() * size_of::<Vec<Path>>()

@@ -6,7 +6,8 @@ use router_types::Asn;
 
 use super::*;
 use crate::config::{
-    ExportAttributes, FamilyConfig, ImportMode, ImportPolicy, PeerAddress, PeerConfig, Transit,
+    ExportAttributes, FamilyConfig, ImportMode, ImportPolicy, PeerAddress, PeerConfig, PrefixLimit,
+    Transit,
 };
 use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
@@ -17,11 +18,9 @@ fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     for (number, (name, mode, max_routes)) in modes.iter().enumerate() {
         let ip = Ipv4Addr::new(10, 0, 0, 10 + number as u8);
         let family = FamilyConfig {
-            import: ImportPolicy {
-                mode: mode.clone(),
-                max_routes: *max_routes,
-            },
-            next_hop: None,
+            import: ImportPolicy { mode: mode.clone() },
+            limit: max_routes.map(|max| PrefixLimit::new(max).unwrap()),
+            ..FamilyConfig::default()
         };
         let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
         let families = families.into_iter().map(|f| (f, family.clone())).collect();

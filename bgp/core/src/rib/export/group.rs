@@ -284,7 +284,11 @@ impl Group {
                 return announced.clone();
             }
             let mut all = Bits::default();
-            all.extend(announced.iter().filter(|&id| !self.is_own(peer, table, id, from)));
+            all.extend(
+                announced
+                    .iter()
+                    .filter(|&id| !self.is_own(peer, table, id, from)),
+            );
             all
         };
         self.announced.iter().enumerate().map(of).collect()
@@ -299,7 +303,9 @@ impl Group {
         if !from.transit {
             return announced.len() as u64;
         }
-        let own = announced.iter().filter(|&id| self.is_own(peer, table, id, from));
+        let own = announced
+            .iter()
+            .filter(|&id| self.is_own(peer, table, id, from));
         (announced.len() - own.count()) as u64
     }
 
@@ -499,7 +505,12 @@ impl Choice {
 
 impl<'v> Run<'v> {
     /// An order in which equal ones are neighbours.
-    fn order(&self) -> (Option<&'v ExportAttributes>, Option<(PeerId, AttrId, HopId)>) {
+    fn order(
+        &self,
+    ) -> (
+        Option<&'v ExportAttributes>,
+        Option<(PeerId, AttrId, HopId)>,
+    ) {
         match self {
             Run::Learned(best) => (None, Some((best.peer, best.attributes, best.next_hop))),
             Run::Local(told) => (Some(told), None),

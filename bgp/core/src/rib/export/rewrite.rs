@@ -149,8 +149,8 @@ mod tests {
             ids,
             communities,
         )
-            .prop_map(|(path, med, local_pref, atomic, ids, communities)| {
-                PathAttributes {
+            .prop_map(
+                |(path, med, local_pref, atomic, ids, communities)| PathAttributes {
                     origin: Some(bgp_wire::Origin::Igp),
                     as_path: Some(path),
                     med,
@@ -160,8 +160,8 @@ mod tests {
                     cluster_list: ids,
                     communities: communities.into_iter().map(bgp_wire::Community).collect(),
                     ..PathAttributes::default()
-                }
-            })
+                },
+            )
     }
 
     proptest! {
