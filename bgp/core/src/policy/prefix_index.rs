@@ -49,6 +49,10 @@ impl PrefixIndex {
             let list = by_prefix.entry(range.prefix()).or_default();
             list.push((*range, statement));
         }
+        for list in by_prefix.values_mut() {
+            list.sort_unstable();
+            list.dedup();
+        }
         let mut index = PrefixIndex::default();
         let mut numbers = BTreeMap::new();
         for is_v4 in [true, false] {
@@ -87,16 +91,7 @@ impl PrefixIndex {
         let Some(table) = side.longest(bits_of(prefix), prefix.prefix_len(), steps) else {
             return StatementSet::EMPTY;
         };
-        let len = prefix.prefix_len();
-        let table = &self.tables[table as usize].0;
-        let above = table.partition_point(|(from, _)| {
-            *steps += 1;
-            *from <= len
-        });
-        match above.checked_sub(1) {
-            Some(at) => table[at].1,
-            None => StatementSet::EMPTY,
-        }
+        self.tables[table as usize].at(prefix.prefix_len(), steps)
     }
 }
 
@@ -175,38 +170,41 @@ impl Side {
 /// For each prefix the ranges of it and of all prefixes around it, as a table by length. The
 /// prefixes are in order, each before those within it.
 fn accumulated(prefixes: &[(IpNet, &Vec<(PrefixRange, usize)>)]) -> Vec<LengthTable> {
-    // The prefixes around the one at hand, each with the ranges it brought along.
+    // The prefixes around the one at hand, with the places of their tables, longest last.
     let mut around: Vec<(IpNet, usize)> = Vec::new();
-    let mut ranges: Vec<(PrefixRange, usize)> = Vec::new();
-    let mut tables = Vec::with_capacity(prefixes.len());
-    for (prefix, own) in prefixes {
-        while let Some((outer, count)) = around.last() {
-            if outer.contains(prefix) {
-                break;
-            }
-            ranges.truncate(ranges.len() - count);
+    let mut tables: Vec<LengthTable> = Vec::with_capacity(prefixes.len());
+    for (at, (prefix, own)) in prefixes.iter().enumerate() {
+        while around
+            .last()
+            .is_some_and(|(outer, _)| !outer.contains(prefix))
+        {
             around.pop();
         }
-        ranges.extend(own.iter().copied());
-        around.push((*prefix, own.len()));
-        tables.push(LengthTable::new(&ranges, prefix.max_prefix_len()));
+        let outer = around.last().map(|(_, at)| &tables[*at]);
+        let table = LengthTable::new(outer, own, prefix.max_prefix_len());
+        around.push((*prefix, at));
+        tables.push(table);
     }
     tables
 }
 
 impl LengthTable {
-    fn new(ranges: &[(PrefixRange, usize)], width: u8) -> LengthTable {
-        let mut edges: Vec<u8> = ranges
+    /// What the next prefix around says, and the prefix's own ranges.
+    fn new(outer: Option<&LengthTable>, own: &[(PrefixRange, usize)], width: u8) -> LengthTable {
+        let own_edges = own
             .iter()
-            .flat_map(|(range, _)| [range.min_len(), range.max_len().saturating_add(1)])
+            .flat_map(|(range, _)| [range.min_len(), range.max_len().saturating_add(1)]);
+        let outer_edges = outer.iter().flat_map(|table| table.0.iter());
+        let mut edges: Vec<u8> = own_edges
+            .chain(outer_edges.map(|(from, _)| *from))
             .filter(|edge| *edge <= width)
             .collect();
         edges.sort_unstable();
         edges.dedup();
         let mut steps: Vec<(u8, StatementSet)> = Vec::with_capacity(edges.len());
         for from in edges {
-            let mut set = StatementSet::EMPTY;
-            for (range, statement) in ranges {
+            let mut set = outer.map_or(StatementSet::EMPTY, |table| table.at(from, &mut 0));
+            for (range, statement) in own {
                 if (range.min_len()..=range.max_len()).contains(&from) {
                     set.insert(*statement);
                 }
@@ -216,6 +214,19 @@ impl LengthTable {
             }
         }
         LengthTable(steps)
+    }
+
+    /// The statements for a length.
+    #[inline]
+    fn at(&self, len: u8, steps: &mut u32) -> StatementSet {
+        let above = self.0.partition_point(|(from, _)| {
+            *steps += 1;
+            *from <= len
+        });
+        match above.checked_sub(1) {
+            Some(at) => self.0[at].1,
+            None => StatementSet::EMPTY,
+        }
     }
 }
 

@@ -100,7 +100,9 @@ pub(super) fn holds(
         Condition::Families(families) => families.contains(&route.family),
         Condition::AsPaths(patterns) => {
             let text = PathText::new(path);
-            patterns.iter().any(|p| Matcher::new(p).is_match(&text))
+            patterns
+                .iter()
+                .any(|p| Matcher::unprepared(p).is_match(&text))
         }
         Condition::AsPathLength(range) => {
             range.contains(path.hop_count().try_into().unwrap_or(u32::MAX))
