@@ -44,6 +44,7 @@ pub mod well_known;
 
 use std::net::IpAddr;
 
+pub use bgp_wire::Origin;
 use bgp_wire::PathAttributes;
 use ipnet::IpNet;
 use router_types::{Asn, Family};

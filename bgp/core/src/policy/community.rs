@@ -50,7 +50,7 @@ pub struct CommunityPatternError {
 const U16: u32 = u16::MAX as u32;
 
 /// The well-known name of RFC 8326, beside the registry's older one for the same number.
-const GRACEFUL_SHUTDOWN: &str = "graceful-shutdown";
+pub(super) const GRACEFUL_SHUTDOWN: &str = "graceful-shutdown";
 
 impl CommunityPattern {
     /// Reads a pattern for communities of a kind.

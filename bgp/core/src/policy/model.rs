@@ -4,12 +4,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use bgp_wire::{Community, ExtendedCommunity, LargeCommunity, Origin};
+use bgp_wire::{Community, CommunityParseError, ExtendedCommunity, LargeCommunity, Origin};
 use ipnet::IpNet;
 use router_types::{AsPathPattern, Asn, Family};
 use serde::{Deserialize, Serialize};
 
-use super::community::CommunityPattern;
+use super::community::{CommunityPattern, GRACEFUL_SHUTDOWN};
 use super::form;
 use crate::config::{PeerName, PrefixRange};
 use crate::serial;
@@ -230,6 +230,23 @@ pub enum AnyCommunity {
     Large(LargeCommunity),
     /// RFC 4360.
     Extended(ExtendedCommunity),
+}
+
+impl AnyCommunity {
+    /// Reads a community of a kind.
+    ///
+    /// # Errors
+    /// Says what is expected.
+    pub fn parse(kind: CommunityKind, text: &str) -> Result<AnyCommunity, CommunityParseError> {
+        match kind {
+            CommunityKind::Standard if text == GRACEFUL_SHUTDOWN => {
+                Ok(AnyCommunity::Standard(Community::GRACEFUL_SHUTDOWN))
+            }
+            CommunityKind::Standard => text.parse().map(AnyCommunity::Standard),
+            CommunityKind::Large => text.parse().map(AnyCommunity::Large),
+            CommunityKind::Extended => text.parse().map(AnyCommunity::Extended),
+        }
+    }
 }
 
 impl fmt::Display for AnyCommunity {
