@@ -24,11 +24,13 @@ use ipnet::IpNet;
 use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
+pub use crate::policy::{PolicyConfig, PolicyName};
+
 pub use address::{Md5Password, PeerAddress};
 pub use as_number::{LocalAs, PrivateAs};
 pub use change::{Change, Effect};
 pub use error::ConfigError;
-pub use family::{AddPathConfig, BeyondLimit, FamilyConfig, NextHopMode, PolicyName, PrefixLimit};
+pub use family::{AddPathConfig, BeyondLimit, FamilyConfig, NextHopMode, PrefixLimit};
 pub(crate) use local::family_of;
 pub use local::{ExportAttributes, LocalRoute, LocalRoutes};
 pub use policy::{ImportMode, ImportPolicy, PrefixRange};
@@ -329,6 +331,9 @@ pub struct InstanceConfig {
     /// Prefixes announced while something more specific is known.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
+    /// The policies neighbours name. One that is named and not here rejects everything.
+    #[serde(default)]
+    pub policies: Vec<PolicyConfig>,
     /// Whether rejected routes are kept with their attributes, to be looked at. Costs memory as
     /// accepted ones do; without it they are counted and only their prefixes are kept.
     pub keep_rejected: bool,
@@ -367,6 +372,7 @@ impl InstanceConfig {
             cluster_id: None,
             graceful_shutdown: false,
             aggregates: Vec::new(),
+            policies: Vec::new(),
             keep_rejected: false,
             ranges: BTreeMap::new(),
             peers: BTreeMap::new(),

@@ -108,6 +108,11 @@ impl InstanceConfig {
             Effect::Live,
         );
         instance(
+            "policies",
+            self.policies != next.policies,
+            Effect::RouteRefresh,
+        );
+        instance(
             "aggregates",
             self.aggregates != next.aggregates,
             Effect::Live,
