@@ -9,6 +9,7 @@ use crate::advertise::Advertisements;
 use crate::cluster;
 use crate::facts::NodeFacts;
 use crate::peer::PeerConfigs;
+use crate::policy::Policies;
 use crate::statements::{Statements, condition_type};
 
 /// What node settings say about BGP.
@@ -78,6 +79,7 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts, options: &Options) -> Com
     let mut compiled = Compiled::default();
     let mut peer_configs = PeerConfigs::new(snapshot, options);
     let mut advertisements = Advertisements::new(snapshot, facts);
+    let policies = Policies::new(snapshot);
     if let Some(chosen) = cluster::choose(snapshot, facts, &mut statements) {
         cluster::expand(
             &chosen,
@@ -91,6 +93,7 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts, options: &Options) -> Com
     }
     peer_configs.conclude(&mut statements);
     advertisements.conclude(&mut statements);
+    policies.conclude(&mut statements);
     conclude_overrides(
         snapshot,
         facts,

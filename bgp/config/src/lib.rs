@@ -47,10 +47,12 @@ mod cluster;
 mod compile;
 mod facts;
 mod peer;
+mod policy;
 mod statements;
 pub mod status;
 
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use facts::{InterfaceFacts, NodeFacts, OperState, derived_router_id};
+pub use policy::{Policies, policy_config};
 pub use statements::condition_type;
 pub use status::{SessionStatus, node_config_status};

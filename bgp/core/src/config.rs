@@ -24,11 +24,13 @@ use ipnet::IpNet;
 use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
+pub use crate::policy::{PolicyConfig, PolicyName};
+
 pub use address::{Md5Password, PeerAddress};
 pub use as_number::{LocalAs, PrivateAs};
 pub use change::{Change, Effect};
 pub use error::ConfigError;
-pub use family::{AddPathConfig, BeyondLimit, FamilyConfig, NextHopMode, PolicyName, PrefixLimit};
+pub use family::{AddPathConfig, BeyondLimit, FamilyConfig, NextHopMode, PrefixLimit};
 pub(crate) use local::family_of;
 pub use local::{ExportAttributes, LocalRoute, LocalRoutes};
 pub use policy::{ImportMode, ImportPolicy, PrefixRange};
@@ -301,6 +303,10 @@ pub struct InstanceConfig {
     pub listen: Option<Listen>,
     /// Whether learned routes are passed on.
     pub transit: Transit,
+    /// Whether best learned routes are told to whoever puts them into the kernel. Default true; a
+    /// route server or reflector has no use for them there.
+    #[serde(default = "yes")]
+    pub install_routes: bool,
     /// The most next hops one destination may have, at least 1. Default 16.
     pub max_paths: u16,
     /// Whether paths of the same length through different neighbouring ASes are used together
@@ -325,6 +331,9 @@ pub struct InstanceConfig {
     /// Prefixes announced while something more specific is known.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
+    /// The policies neighbours name. One that is named and not here rejects everything.
+    #[serde(default)]
+    pub policies: Vec<PolicyConfig>,
     /// Whether rejected routes are kept with their attributes, to be looked at. Costs memory as
     /// accepted ones do; without it they are counted and only their prefixes are kept.
     pub keep_rejected: bool,
@@ -355,6 +364,7 @@ impl InstanceConfig {
             router_id,
             listen: None,
             transit: Transit::default(),
+            install_routes: true,
             max_paths: 16,
             as_path_relax: true,
             weigh_by_link_bandwidth: true,
@@ -362,6 +372,7 @@ impl InstanceConfig {
             cluster_id: None,
             graceful_shutdown: false,
             aggregates: Vec::new(),
+            policies: Vec::new(),
             keep_rejected: false,
             ranges: BTreeMap::new(),
             peers: BTreeMap::new(),

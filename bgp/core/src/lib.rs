@@ -24,6 +24,7 @@ pub mod deliveries;
 pub mod fsm;
 mod jitter;
 pub mod peer;
+pub mod policy;
 pub mod record;
 pub mod rib;
 pub mod routes;

@@ -39,7 +39,7 @@ pub use self::status::{
 use crate::config::{ConnectMode, Effect, PeerConfig, PeerName};
 use crate::fsm::{Event, Notice, Reaction, State, react};
 use crate::jitter::Jitter;
-use crate::routes::RouteChange;
+use crate::routes::RouteBatch;
 use crate::serial;
 
 /// The first pause after an error. Arbitrary; long enough not to be a storm, short enough not to
@@ -218,7 +218,7 @@ pub enum PeerOutput {
         keep_routes: Option<KeepRoutes>,
     },
     /// Routes came.
-    Routes(Vec<RouteChange>),
+    Routes(RouteBatch),
     /// The neighbour wants a family sent again (RFC 2918).
     Resend {
         /// The family.

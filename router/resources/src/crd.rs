@@ -210,6 +210,7 @@ mod tests {
             }
             assert!(
                 object.get("type").is_some_and(Json::is_string)
+                    || object.contains_key("x-kubernetes-int-or-string")
                     || object.contains_key("x-kubernetes-preserve-unknown-fields"),
                 "{path} has no type: {schema}"
             );

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use crate::condition::Timestamp;
 use crate::kinds::{
     AdvertisementSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec, NodeConfigSpec,
-    PeerConfigSpec, Secret,
+    PeerConfigSpec, PolicySpec, Secret,
 };
 use crate::selector::Labels;
 
@@ -29,6 +29,8 @@ pub enum Kind {
     NodeConfig,
     /// `BGPPeerConfig` of `causeway.io`.
     CausewayPeerConfig,
+    /// `BGPPolicy` of `causeway.io`.
+    Policy,
     /// `Node` of Kubernetes.
     Node,
     /// `Secret` of Kubernetes.
@@ -37,13 +39,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::ClusterConfig,
         Kind::PeerConfig,
         Kind::Advertisement,
         Kind::NodeConfigOverride,
         Kind::NodeConfig,
         Kind::CausewayPeerConfig,
+        Kind::Policy,
         Kind::Node,
         Kind::Secret,
     ];
@@ -64,6 +67,7 @@ impl Kind {
             Kind::NodeConfigOverride => "CiliumBGPNodeConfigOverride",
             Kind::NodeConfig => "CiliumBGPNodeConfig",
             Kind::CausewayPeerConfig => "BGPPeerConfig",
+            Kind::Policy => "BGPPolicy",
             Kind::Node => "Node",
             Kind::Secret => "Secret",
         }
@@ -77,7 +81,7 @@ impl Kind {
             | Kind::Advertisement
             | Kind::NodeConfigOverride
             | Kind::NodeConfig => "cilium.io",
-            Kind::CausewayPeerConfig => "causeway.io",
+            Kind::CausewayPeerConfig | Kind::Policy => "causeway.io",
             Kind::Node | Kind::Secret => "",
         }
     }
@@ -90,7 +94,7 @@ impl Kind {
             | Kind::Advertisement
             | Kind::NodeConfigOverride
             | Kind::NodeConfig => &["cilium.io/v2", "cilium.io/v2alpha1"],
-            Kind::CausewayPeerConfig => &["causeway.io/v1alpha1"],
+            Kind::CausewayPeerConfig | Kind::Policy => &["causeway.io/v1alpha1"],
             Kind::Node | Kind::Secret => &["v1"],
         }
     }
@@ -104,6 +108,7 @@ impl Kind {
             Kind::NodeConfigOverride => "ciliumbgpnodeconfigoverrides",
             Kind::NodeConfig => "ciliumbgpnodeconfigs",
             Kind::CausewayPeerConfig => "bgppeerconfigs",
+            Kind::Policy => "bgppolicies",
             Kind::Node => "nodes",
             Kind::Secret => "secrets",
         }
@@ -118,6 +123,7 @@ impl Kind {
             Kind::NodeConfigOverride => "cbgpnodeoverride",
             Kind::NodeConfig => "cbgpnode",
             Kind::CausewayPeerConfig => "cwbgppeer",
+            Kind::Policy => "cwbgppolicy",
             Kind::Node => "no",
             Kind::Secret => "secret",
         }
@@ -200,6 +206,7 @@ pub enum Body {
     NodeConfigOverride(NodeConfigOverrideSpec),
     NodeConfig(NodeConfigSpec),
     CausewayPeerConfig(PeerConfigSpec),
+    Policy(PolicySpec),
     Node(Node),
     Secret(Secret),
 }
@@ -225,6 +232,7 @@ impl Object {
             Body::NodeConfigOverride(_) => Kind::NodeConfigOverride,
             Body::NodeConfig(_) => Kind::NodeConfig,
             Body::CausewayPeerConfig(_) => Kind::CausewayPeerConfig,
+            Body::Policy(_) => Kind::Policy,
             Body::Node(_) => Kind::Node,
             Body::Secret(_) => Kind::Secret,
         }
@@ -253,6 +261,7 @@ impl Object {
             Body::ClusterConfig(spec) => json!({ "spec": spec }),
             Body::PeerConfig(spec) | Body::CausewayPeerConfig(spec) => json!({ "spec": spec }),
             Body::Advertisement(spec) => json!({ "spec": spec }),
+            Body::Policy(spec) => json!({ "spec": spec }),
             Body::NodeConfigOverride(spec) => json!({ "spec": spec }),
             Body::NodeConfig(spec) => json!({ "spec": spec }),
             Body::Node(node) => json!(node),

@@ -296,6 +296,11 @@ impl FileReader<'_> {
                     "is written by Causeway and not read from files",
                 ));
             }
+            Body::Policy(body) => {
+                for (path, why) in rules::unreachable(body) {
+                    self.push(context, path, Severity::Warning, Code::Ignored, why, None);
+                }
+            }
             Body::ClusterConfig(_) | Body::Advertisement(_) | Body::Node(_) | Body::Secret(_) => {}
         }
         for (path, why) in ignored {
@@ -384,6 +389,7 @@ fn to_object(
         Kind::NodeConfigOverride => Body::NodeConfigOverride(spec(&mut json)?),
         Kind::NodeConfig => Body::NodeConfig(spec(&mut json)?),
         Kind::CausewayPeerConfig => Body::CausewayPeerConfig(spec(&mut json)?),
+        Kind::Policy => Body::Policy(spec(&mut json)?),
         Kind::Node => Body::Node(serde_json::from_value(json)?),
         Kind::Secret => Body::Secret(serde_json::from_value(json)?),
     };

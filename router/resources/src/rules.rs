@@ -4,6 +4,8 @@
 //! Where the upstream resource has a CEL rule, the same rule is here and in the schema beside the
 //! struct. The others keep the subsystems' configurations valid by construction.
 
+mod policy;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -20,6 +22,8 @@ use crate::path::Path;
 use crate::schema::Finding;
 use crate::selector::{self, LabelSelector, Operator};
 
+pub(crate) use policy::unreachable;
+
 /// Checks an object that fits its schema.
 pub(crate) fn check(object: &Object) -> Vec<Finding> {
     let mut rules = Rules::default();
@@ -35,6 +39,7 @@ pub(crate) fn check(object: &Object) -> Vec<Finding> {
         }
         Body::NodeConfigOverride(body) => rules.node_config_override(body, &spec),
         Body::NodeConfig(body) => rules.node_config(body, &spec),
+        Body::Policy(body) => rules.bgp_policy(body, &spec),
         Body::Node(body) => rules.node(body),
         Body::Secret(body) => rules.secret(body),
     }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::kinds::{
-    AdvertisementSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec, PeerConfigSpec, Secret,
+    AdvertisementSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec, PeerConfigSpec, PolicySpec,
+    Secret,
 };
 use crate::object::{Body, Kind, Metadata, Object, ObjectKey};
 
@@ -108,6 +109,8 @@ accessors! {
     peer_configs, peer_config => PeerConfig: PeerConfigSpec;
     /// The `BGPPeerConfig` objects of `causeway.io`.
     causeway_peer_configs, causeway_peer_config => CausewayPeerConfig: PeerConfigSpec;
+    /// The `BGPPolicy` objects of `causeway.io`.
+    policies, policy => Policy: PolicySpec;
     /// The `CiliumBGPAdvertisement` objects.
     advertisements, advertisement => Advertisement: AdvertisementSpec;
     /// The `CiliumBGPNodeConfigOverride` objects.

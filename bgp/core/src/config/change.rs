@@ -10,7 +10,7 @@
 //! | peer AS, local AS, hold time, families, graceful restart, long-lived stale time, role, add-path, extended messages | the session: said in OPEN only |
 //! | import policies, allowed own AS, first AS, own AS in received paths, cluster id, policies required | routes asked for again (RFC 2918), or the session where the neighbour cannot |
 //! | MSS, capability fallback | the next session; this one goes on |
-//! | everything else: timers, TTL and TTL security, password replaced, who dials, send hold time, limits, next hops, what is done to paths that are sent, listening, transit | live |
+//! | everything else: timers, TTL and TTL security, password replaced, who dials, send hold time, limits, next hops, what is done to paths that are sent, listening, transit, installing routes | live |
 //!
 //! A neighbour added, removed, shut down or started again concerns itself only.
 
@@ -71,6 +71,11 @@ impl InstanceConfig {
         );
         instance("listening", self.listen != next.listen, Effect::Live);
         instance("transit", self.transit != next.transit, Effect::Live);
+        instance(
+            "installing routes",
+            self.install_routes != next.install_routes,
+            Effect::Live,
+        );
         instance("path limit", self.max_paths != next.max_paths, Effect::Live);
         instance(
             "keeping rejected routes",
@@ -101,6 +106,11 @@ impl InstanceConfig {
             "graceful shutdown",
             self.graceful_shutdown != next.graceful_shutdown,
             Effect::Live,
+        );
+        instance(
+            "policies",
+            self.policies != next.policies,
+            Effect::RouteRefresh,
         );
         instance(
             "aggregates",

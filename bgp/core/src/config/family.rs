@@ -7,10 +7,7 @@ use std::num::{NonZeroU8, NonZeroU32};
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, ImportPolicy, StaleTime};
-
-/// The name of a routing policy of the instance.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct PolicyName(pub String);
+use crate::policy::PolicyName;
 
 /// One family of a session.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which of a neighbour's routes are taken.
 
+use std::fmt;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -58,9 +60,36 @@ impl PrefixRange {
         }
     }
 
+    /// The prefix the range is under.
+    pub fn prefix(&self) -> IpNet {
+        self.prefix
+    }
+
+    /// The shortest length in the range.
+    pub fn min_len(&self) -> u8 {
+        self.min
+    }
+
+    /// The longest length in the range.
+    pub fn max_len(&self) -> u8 {
+        self.max
+    }
+
     /// Whether a prefix is in the range.
     pub fn contains(&self, prefix: &IpNet) -> bool {
         (self.min..=self.max).contains(&prefix.prefix_len()) && self.prefix.contains(prefix)
+    }
+}
+
+impl fmt::Display for PrefixRange {
+    /// `10.0.0.0/8`, `10.0.0.0/8 length 16`, `10.0.0.0/8 length 16-24`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.prefix)?;
+        match (self.min, self.max) {
+            (min, max) if min == max && min == self.prefix.prefix_len() => Ok(()),
+            (min, max) if min == max => write!(f, " length {min}"),
+            (min, max) => write!(f, " length {min}-{max}"),
+        }
     }
 }
 

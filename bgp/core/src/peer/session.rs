@@ -18,7 +18,7 @@ use super::{Event, Notice, Reaction, State, react};
 use crate::config::{CapabilityUse, ConnectMode};
 use crate::peer::status::NotificationRecord;
 use crate::peer::update;
-use crate::routes::RouteChange;
+use crate::routes::RouteBatch;
 
 /// A call this soon after the session came up is the neighbour's half of dialling at the same time
 /// and no sign of its restart. Arbitrary: twice the default connect retry time.
@@ -419,15 +419,26 @@ impl Peer {
     }
 
     fn update_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
-        let Some(connection) = self.connection(direction) else {
-            return;
+        // What one read brings goes over together.
+        let last = self
+            .outputs
+            .pop_back_if(|last| matches!(last, PeerOutput::Routes(_)));
+        let mut batch = match last {
+            Some(PeerOutput::Routes(batch)) => batch,
+            Some(_) | None => RouteBatch::new(),
         };
-        let (State::Established, Some(negotiated)) = (connection.state(), connection.negotiated())
-        else {
+        let read = self
+            .connection(direction)
+            .filter(|connection| connection.state() == State::Established)
+            .and_then(Connection::negotiated)
+            .map(|negotiated| update::read(body, &negotiated.context, &mut batch));
+        if !batch.is_empty() {
+            self.outputs.push_back(PeerOutput::Routes(batch));
+        }
+        let Some(read) = read else {
             self.event(direction, Event::UpdateMsg, now);
             return;
         };
-        let read = update::read(body, &negotiated.context);
         for (code, treatment) in read.errors {
             *self
                 .record
@@ -437,10 +448,7 @@ impl Peer {
                 .or_default() += 1;
         }
         match read.result {
-            Ok(changes) => {
-                self.event(direction, Event::UpdateMsg, now);
-                self.take_routes(changes);
-            }
+            Ok(()) => self.event(direction, Event::UpdateMsg, now),
             Err(notification) => {
                 let reason = DownReason::NotificationSent((&notification).into());
                 self.end(
@@ -451,17 +459,6 @@ impl Peer {
                     now,
                 );
             }
-        }
-    }
-
-    fn take_routes(&mut self, changes: Vec<RouteChange>) {
-        if changes.is_empty() {
-            return;
-        }
-        if let Some(PeerOutput::Routes(waiting)) = self.outputs.back_mut() {
-            waiting.extend(changes);
-        } else {
-            self.outputs.push_back(PeerOutput::Routes(changes));
         }
     }
 

@@ -10,7 +10,9 @@ use crate::config::{
     Transit,
 };
 use crate::peer::SessionAddresses;
-use crate::routes::NextHopAddress;
+use crate::routes::{NextHopAddress, RouteChange};
+
+mod model;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
@@ -45,6 +47,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
         extended_next_hop: false,
         graceful: true,
         forwarding_preserved: true,
+        add_path_receive: false,
+        add_path_send: false,
     };
     Box::new(SessionInfo {
         peer_asn: Asn(asn),
@@ -60,6 +64,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
             link_ipv4: None,
             link_ipv6: Some("fd00::1".parse().unwrap()),
         },
+        local_asn: None,
+        role: None,
     })
 }
 
@@ -104,11 +110,12 @@ fn announce_with(
             link_local: None,
         },
         prefixes,
+        path_ids: Vec::new(),
     }];
     rib.handle(
         RibInput::Routes {
             peer: peer.into(),
-            changes,
+            changes: changes.into(),
         },
         now,
     );
@@ -120,11 +127,12 @@ fn withdraw(rib: &mut Rib, peer: &str, prefix: &str, now: Instant) {
     let changes = vec![RouteChange::Withdraw {
         family,
         prefixes: vec![prefix],
+        path_ids: Vec::new(),
     }];
     rib.handle(
         RibInput::Routes {
             peer: peer.into(),
-            changes,
+            changes: changes.into(),
         },
         now,
     );
@@ -430,7 +438,7 @@ fn routes_of_a_restarting_neighbour_are_kept_then_renewed_or_dropped() {
     rib.handle(
         RibInput::Routes {
             peer: "a".into(),
-            changes: end,
+            changes: end.into(),
         },
         now,
     );

@@ -181,6 +181,44 @@ pub enum WellKnownCommunity {
 }
 
 impl WellKnownCommunity {
+    /// All of them.
+    pub const ALL: [WellKnownCommunity; 14] = [
+        WellKnownCommunity::Internet,
+        WellKnownCommunity::PlannedShut,
+        WellKnownCommunity::AcceptOwn,
+        WellKnownCommunity::RouteFilterTranslatedV4,
+        WellKnownCommunity::RouteFilterV4,
+        WellKnownCommunity::RouteFilterTranslatedV6,
+        WellKnownCommunity::RouteFilterV6,
+        WellKnownCommunity::LlgrStale,
+        WellKnownCommunity::NoLlgr,
+        WellKnownCommunity::Blackhole,
+        WellKnownCommunity::NoExport,
+        WellKnownCommunity::NoAdvertise,
+        WellKnownCommunity::NoExportSubconfed,
+        WellKnownCommunity::NoPeer,
+    ];
+
+    /// The name as manifests write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            WellKnownCommunity::Internet => "internet",
+            WellKnownCommunity::PlannedShut => "planned-shut",
+            WellKnownCommunity::AcceptOwn => "accept-own",
+            WellKnownCommunity::RouteFilterTranslatedV4 => "route-filter-translated-v4",
+            WellKnownCommunity::RouteFilterV4 => "route-filter-v4",
+            WellKnownCommunity::RouteFilterTranslatedV6 => "route-filter-translated-v6",
+            WellKnownCommunity::RouteFilterV6 => "route-filter-v6",
+            WellKnownCommunity::LlgrStale => "llgr-stale",
+            WellKnownCommunity::NoLlgr => "no-llgr",
+            WellKnownCommunity::Blackhole => "blackhole",
+            WellKnownCommunity::NoExport => "no-export",
+            WellKnownCommunity::NoAdvertise => "no-advertise",
+            WellKnownCommunity::NoExportSubconfed => "no-export-subconfed",
+            WellKnownCommunity::NoPeer => "no-peer",
+        }
+    }
+
     /// The number on the wire.
     pub fn value(self) -> u32 {
         const RESERVED: u32 = 0xffff_0000;

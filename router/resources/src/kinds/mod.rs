@@ -7,6 +7,7 @@
 //! between fields) is in `rules.rs` and, in the CEL language, beside the struct.
 
 mod advertisement;
+mod bgp_policy;
 mod cluster_config;
 mod kubernetes;
 mod node_config;
@@ -16,6 +17,12 @@ mod peer_config;
 pub use advertisement::{
     Advertisement, AdvertisementSpec, AdvertisementType, Attributes, Communities, InterfaceOptions,
     ServiceAddressType, ServiceOptions, WellKnownCommunity,
+};
+pub use bgp_policy::{
+    AsnRange, ExtendedChange, LargeChange, PolicyAction, PolicyCommunities, PolicyCommunityMatch,
+    PolicyCommunityPatterns, PolicyDefault, PolicyFamily, PolicyMatch, PolicyMed, PolicyNextHop,
+    PolicyNextHopMode, PolicyNumbers, PolicyOrigin, PolicyPrefix, PolicyPrepend, PolicySet,
+    PolicySource, PolicySpec, PolicyStatement, StandardChange,
 };
 pub use cluster_config::{
     AddressFamily, AutoDiscovery, AutoDiscoveryMode, BgpInstance, BgpPeer, BmpServer,

@@ -72,6 +72,16 @@ impl Checker {
         if self.findings.len() >= MAX_FINDINGS {
             return;
         }
+        if schema["x-kubernetes-int-or-string"] == true {
+            return match &node.value {
+                Value::Integer(number) => self.integer(schema, *number, node, path),
+                Value::String(text) => self.string(schema, text, node, path),
+                found => {
+                    let message = format!("must be a number or a text, found {}", self.show(found));
+                    self.report(path, &node.place, Code::WrongType, message, allowed(schema));
+                }
+            };
+        }
         match (schema["type"].as_str(), &node.value) {
             (None, _) => {}
             (Some("object"), Value::Mapping(_)) => self.mapping(schema, node, path),

@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 
 use crate::kinds::{
     AdvertisementSpec, ClusterConfigSpec, Node as KubernetesNode, NodeConfigOverrideSpec,
-    NodeConfigSpec, NodeConfigStatus, PeerConfigSpec, Secret,
+    NodeConfigSpec, NodeConfigStatus, PeerConfigSpec, PolicySpec, Secret,
 };
 use crate::object::{Kind, Metadata};
 
@@ -69,6 +69,7 @@ pub(crate) fn spec_of(kind: Kind, api_version: &str) -> Option<Json> {
         Kind::ClusterConfig => structural::<ClusterConfigSpec>(),
         Kind::PeerConfig | Kind::CausewayPeerConfig => structural::<PeerConfigSpec>(),
         Kind::Advertisement => structural::<AdvertisementSpec>(),
+        Kind::Policy => structural::<PolicySpec>(),
         Kind::NodeConfigOverride => structural::<NodeConfigOverrideSpec>(),
         Kind::NodeConfig => structural::<NodeConfigSpec>(),
         Kind::Node | Kind::Secret => return None,
@@ -88,7 +89,7 @@ pub(crate) fn spec_of(kind: Kind, api_version: &str) -> Option<Json> {
 /// The part of a kind's schema under `status`.
 pub(crate) fn status_of(kind: Kind) -> Option<Json> {
     match kind {
-        Kind::ClusterConfig | Kind::PeerConfig | Kind::CausewayPeerConfig => {
+        Kind::ClusterConfig | Kind::PeerConfig | Kind::CausewayPeerConfig | Kind::Policy => {
             Some(structural::<ConditionsStatus>())
         }
         Kind::NodeConfig => Some(structural::<NodeConfigStatus>()),

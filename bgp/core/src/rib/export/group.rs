@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An update group: what it announces, and to whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::sync::Arc;
+
+use bgp_wire::{PathAttributes, PathNextHop};
+use ipnet::IpNet;
+use router_types::{Asn, Family};
+
+use super::choice::{Choice, Run, Source};
+use super::edit::Edit;
+use super::member::Member;
+use super::paths::PathsOut;
+use super::segments::{Segment, Writer};
+use super::{CHUNK, Sources, address};
+use crate::config::{ExportAttributes, NextHopMode};
+use crate::rib::PeerId;
+use crate::rib::attributes::decode;
+use crate::rib::bits::Bits;
+use crate::rib::intake::PolicyUse;
+use crate::rib::keys::DestId;
+use crate::rib::neighbour::SessionFamily;
+use crate::rib::table::{BestKey, Dirty, Table};
+
+/// What neighbours are told about local routes, by prefix.
+pub(super) type View = BTreeMap<IpNet, ExportAttributes>;
+
+/// Whom a route goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::rib) enum Target {
+    /// A neighbour of another AS.
+    External,
+    /// A neighbour of the own AS.
+    Internal {
+        /// Whether routes are reflected to it whoever sent them (RFC 4456 §5).
+        client: bool,
+    },
+}
+
+/// All that makes a difference in an UPDATE.
+#[derive(Clone, PartialEq, Debug)]
+pub(in crate::rib) struct GroupKey {
+    pub(in crate::rib) target: Target,
+    pub(in crate::rib) four_octet_as: bool,
+    pub(in crate::rib) max_len: usize,
+    /// How each family goes out; one without a possible next hop does not.
+    pub(in crate::rib) outlets: Vec<Outlet>,
+    pub(in crate::rib) edit: Edit,
+    /// The neighbour's AS, where a policy looks at it.
+    pub(in crate::rib) peer_asn: Option<Asn>,
+}
+
+/// How a family goes out.
+#[derive(Clone, PartialEq, Debug)]
+pub(in crate::rib) struct Outlet {
+    pub(in crate::rib) family: SessionFamily,
+    /// This end, or what is configured.
+    pub(in crate::rib) own_hop: PathNextHop,
+    /// Whether the next hop is configured, and announced whatever the route.
+    pub(in crate::rib) fixed_hop: bool,
+    pub(in crate::rib) next_hop: NextHopMode,
+    pub(in crate::rib) policy: PolicyUse,
+    /// How many routes are sent for a destination, where add-path was agreed.
+    pub(in crate::rib) paths: Option<NonZeroU8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) key: GroupKey,
+    pub(super) view: Arc<View>,
+    pub(super) members: BTreeSet<PeerId>,
+    /// Whether everything has to be looked at again, whatever the tables say.
+    pub(super) reconsider: bool,
+    /// Destinations announced, by table.
+    pub(super) announced: Vec<Bits>,
+    /// The routes announced of each, where several may be.
+    pub(super) paths: PathsOut,
+    /// Destinations to look at whatever the tables say, by table.
+    forced: Vec<Vec<DestId>>,
+}
+
+/// What is to be said.
+#[derive(Default)]
+pub(super) struct Plan<'v> {
+    /// Routes with destination and path identifier.
+    pub(super) announce: Vec<(Run<'v>, (DestId, u32))>,
+    pub(super) withdraw: Vec<(DestId, u32)>,
+    /// Destinations whose best route is a member's own now, and were announced to it before.
+    own: BTreeMap<PeerId, Vec<(DestId, u32)>>,
+}
+
+impl GroupKey {
+    pub(super) fn outlet(&self, family: Family) -> Option<&Outlet> {
+        let mut outlets = self.outlets.iter();
+        outlets.find(|outlet| outlet.family.family == family)
+    }
+}
+
+impl Outlet {
+    /// How many routes are sent for a destination.
+    pub(super) fn most_paths(&self) -> usize {
+        self.paths.map_or(1, |most| usize::from(most.get()))
+    }
+
+    /// Whether a next hop is possible for the family on the session.
+    pub(super) fn takes(&self, hop: &PathNextHop) -> bool {
+        let ipv4 = self.family.family.afi == router_types::Afi::IPV4;
+        match hop {
+            PathNextHop::V4(_) => ipv4,
+            PathNextHop::V6 { .. } => !ipv4 || self.family.extended_next_hop,
+        }
+    }
+}
+
+impl Group {
+    /// A group nobody is in, for which everything it announces is announced: who joins is sent it
+    /// by the way of those who are behind.
+    pub(super) fn new(key: GroupKey, view: Arc<View>, from: &Sources<'_>) -> Group {
+        let announced = from.tables.iter().map(|table| {
+            let mut announced = Bits::default();
+            if let Some(mut choice) = Choice::new(&key, &view, table, from) {
+                announced.extend(table.ids().filter(|id| choice.run(*id).is_some()));
+            }
+            announced
+        });
+        let announced: Vec<Bits> = announced.collect();
+        Group {
+            paths: PathsOut::new(&key, &view, &announced, from),
+            announced,
+            key,
+            view,
+            members: BTreeSet::new(),
+            reconsider: false,
+            forced: vec![Vec::new(); from.tables.len()],
+        }
+    }
+
+    /// A group of some of the members, with a copy of what they were sent.
+    pub(super) fn part(&mut self, members: BTreeSet<PeerId>) -> Group {
+        self.members.retain(|member| !members.contains(member));
+        Group {
+            key: self.key.clone(),
+            view: self.view.clone(),
+            members,
+            reconsider: self.reconsider,
+            announced: self.announced.clone(),
+            paths: self.paths.clone(),
+            forced: self.forced.clone(),
+        }
+    }
+
+    pub(super) fn set_view(&mut self, view: Arc<View>, tables: &[Table]) {
+        let old = std::mem::replace(&mut self.view, view);
+        let differs = |prefix: &&IpNet| old.get(*prefix) != self.view.get(*prefix);
+        for prefix in old.keys().chain(self.view.keys()).filter(differs) {
+            for (slot, table) in tables.iter().enumerate() {
+                if let Some(id) = table.keys.find(prefix) {
+                    self.forced[slot].push(id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn has_own_work(&self) -> bool {
+        self.reconsider || self.forced.iter().any(|ids| !ids.is_empty())
+    }
+
+    pub(super) fn is_announced(&self, slot: usize, id: DestId) -> bool {
+        self.announced[slot].contains(id)
+    }
+
+    /// Works changes into what is announced, and tells the members.
+    pub(super) fn flush(
+        &mut self,
+        slot: usize,
+        dirty: &[Dirty],
+        from: &Sources<'_>,
+        members: &mut BTreeMap<PeerId, Member>,
+        limit: usize,
+    ) {
+        let table = &from.tables[slot];
+        let mut forced = std::mem::take(&mut self.forced[slot]);
+        if self.reconsider {
+            forced = table.ids().collect();
+            self.reconsider = slot + 1 < from.tables.len();
+        }
+        if forced.is_empty() && dirty.is_empty() {
+            return;
+        }
+        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+            return;
+        };
+        let unknown = forced.into_iter().map(|id| (id, None));
+        let known = dirty.iter().map(|dirty| (dirty.id, Some(dirty.was)));
+        let changes = unknown.chain(known);
+        let announced = &mut self.announced[slot];
+        let mut plan = Plan::default();
+        if choice.sends_several() {
+            let ids = changes.map(|(id, _)| id);
+            self.paths
+                .work(slot, ids, announced, &mut choice, &mut plan);
+            self.tell(slot, plan, &choice, from, members, limit);
+            return;
+        }
+        for (id, was) in changes {
+            let Some(run) = choice.run(id) else {
+                if announced.remove(id) {
+                    plan.withdraw.push((id, 0));
+                }
+                continue;
+            };
+            let new = announced.insert(id);
+            if !new && was.is_some_and(|was| is_same(&choice, was, &run)) {
+                continue;
+            }
+            plan.announce.push((run, (id, 0)));
+            if let (Source::Learned(best), false) = (run.source, new)
+                && self.members.contains(&best.peer)
+                && !matches!(was, Some(Some(BestKey { peer, .. })) if peer == best.peer)
+            {
+                plan.own.entry(best.peer).or_default().push((id, 0));
+            }
+        }
+        self.tell(slot, plan, &choice, from, members, limit);
+    }
+
+    fn tell(
+        &self,
+        slot: usize,
+        plan: Plan<'_>,
+        choice: &Choice<'_>,
+        from: &Sources<'_>,
+        members: &mut BTreeMap<PeerId, Member>,
+        limit: usize,
+    ) {
+        let mut keeping_up = Vec::new();
+        for &id in &self.members {
+            match members.get_mut(&id) {
+                Some(member) if member.keeps_up(limit) => keeping_up.push(id),
+                Some(member) => {
+                    let announced = plan.announce.iter().map(|(_, (id, _))| *id);
+                    announced.for_each(|id| member.miss(slot, id));
+                    for &(id, path_id) in &plan.withdraw {
+                        member.miss(slot, id);
+                        if path_id != 0 {
+                            member.gone.insert((slot, id, path_id));
+                        }
+                    }
+                }
+                None => {}
+            }
+        }
+        if keeping_up.is_empty() {
+            return;
+        }
+        for (peer, ids) in plan
+            .own
+            .iter()
+            .filter(|(peer, _)| keeping_up.contains(peer))
+        {
+            let mut writer = self.writer(slot, from);
+            writer.withdraw(ids);
+            for segment in writer.finish() {
+                if let Some(member) = members.get_mut(peer) {
+                    member.push(segment.transmit);
+                }
+            }
+        }
+        let segments = self.segments(slot, plan, choice, from);
+        for id in keeping_up {
+            let Some(member) = members.get_mut(&id) else {
+                continue;
+            };
+            for segment in segments.iter().filter(|segment| segment.except != Some(id)) {
+                member.push(segment.transmit.clone());
+            }
+        }
+    }
+
+    /// Encodes the state of some of the destinations a member is behind with.
+    pub(super) fn catch_up(&self, peer: PeerId, member: &mut Member, from: &Sources<'_>) {
+        let behind = member.behind.iter().position(|bits| !bits.is_empty());
+        let Some(slot) = behind else { return };
+        let part = member.take_behind(slot, CHUNK);
+        let table = &from.tables[slot];
+        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+            return;
+        };
+        let mut plan = Plan::default();
+        if choice.sends_several() {
+            self.paths
+                .state(slot, peer, &part, member, &mut choice, &mut plan);
+            for segment in self.segments(slot, plan, &choice, from) {
+                member.push(segment.transmit);
+            }
+            return;
+        }
+        for id in part {
+            let run = choice
+                .run(id)
+                .filter(|run| self.announced[slot].contains(id) && run.peer() != Some(peer));
+            match run {
+                Some(run) => plan.announce.push((run, (id, 0))),
+                None => plan.withdraw.push((id, 0)),
+            }
+        }
+        for segment in self.segments(slot, plan, &choice, from) {
+            member.push(segment.transmit);
+        }
+    }
+
+    /// The destinations announced to a member: all but what it said itself.
+    pub(super) fn all_but(
+        &self,
+        peer: PeerId,
+        family: Option<Family>,
+        from: &Sources<'_>,
+    ) -> Vec<Bits> {
+        let of = |(announced, table): (&Bits, &Table)| {
+            if family.is_some_and(|family| family != table.family) {
+                return Bits::default();
+            }
+            if !from.transit {
+                return announced.clone();
+            }
+            let mut all = Bits::default();
+            let others = announced
+                .iter()
+                .filter(|&id| !self.is_own(peer, table, id, from));
+            all.extend(others);
+            all
+        };
+        self.announced.iter().zip(from.tables).map(of).collect()
+    }
+
+    /// How many routes of a family a member is sent.
+    pub(super) fn count(&self, peer: PeerId, family: Family, from: &Sources<'_>) -> u64 {
+        let mut tables = from.tables.iter().zip(&self.announced);
+        let Some((table, announced)) = tables.find(|(table, _)| table.family == family) else {
+            return 0;
+        };
+        if !from.transit {
+            return announced.len() as u64;
+        }
+        let own = announced
+            .iter()
+            .filter(|&id| self.is_own(peer, table, id, from));
+        (announced.len() - own.count()) as u64
+    }
+
+    /// With what a destination is announced to a member, if it is.
+    pub(super) fn announced(
+        &self,
+        peer: PeerId,
+        slot: usize,
+        id: DestId,
+        from: &Sources<'_>,
+    ) -> Option<(PathAttributes, IpAddr)> {
+        let table = &from.tables[slot];
+        if !self.is_announced(slot, id) {
+            return None;
+        }
+        let mut choice = Choice::new(&self.key, &self.view, table, from)?;
+        let run = if choice.sends_several() {
+            let mut runs = choice.runs(id).into_iter();
+            runs.find(|(run, _)| run.peer() != Some(peer))
+                .map(|(run, _)| run)?
+        } else {
+            choice.run(id).filter(|run| run.peer() != Some(peer))?
+        };
+        let mut bytes = Vec::new();
+        let hop = choice.encode(&run, true, &mut bytes)?;
+        Some((decode(&bytes), address(hop)))
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let announced: usize = self.announced.iter().map(Bits::memory).sum();
+        announced + self.paths.memory()
+    }
+
+    /// Whether a destination's best route came from a member.
+    fn is_own(&self, peer: PeerId, table: &Table, id: DestId, from: &Sources<'_>) -> bool {
+        let local = table.local.contains(id) && self.view.contains_key(&table.keys.prefix(id));
+        !local && from.best(table, id).is_some_and(|best| best.peer == peer)
+    }
+
+    /// What is planned as messages, withdrawals first.
+    fn segments(
+        &self,
+        slot: usize,
+        plan: Plan<'_>,
+        choice: &Choice<'_>,
+        from: &Sources<'_>,
+    ) -> Vec<Segment> {
+        let Plan {
+            mut announce,
+            withdraw,
+            ..
+        } = plan;
+        let mut writer = self.writer(slot, from);
+        writer.withdraw(&withdraw);
+        // What changed together mostly has equal attributes and is in a run already.
+        let runs = announce.chunk_by(|(a, _), (b, _)| a == b).count();
+        if runs * 4 > announce.len() {
+            announce.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
+        }
+        let (mut attributes, mut ids) = (Vec::new(), Vec::new());
+        for chunk in announce.chunk_by(|(a, _), (b, _)| a == b) {
+            let (run, _) = &chunk[0];
+            attributes.clear();
+            let Some(hop) = choice.encode(run, self.key.four_octet_as, &mut attributes) else {
+                continue;
+            };
+            ids.clear();
+            ids.extend(chunk.iter().map(|(_, id)| *id));
+            let except = run.peer().filter(|peer| self.members.contains(peer));
+            writer.announce(&attributes, hop, except, &ids);
+        }
+        writer.finish()
+    }
+
+    fn writer<'a>(&self, slot: usize, from: &Sources<'a>) -> Writer<'a> {
+        let table = &from.tables[slot];
+        let outlet = self.key.outlet(table.family);
+        let context = outlet.map_or(bgp_wire::FamilyContext::plain(table.family), |outlet| {
+            outlet.family.context()
+        });
+        Writer::new(&table.keys, context, self.key.max_len)
+    }
+}
+
+/// Whether members would see no difference.
+fn is_same(choice: &Choice<'_>, was: Option<BestKey>, is: &Run<'_>) -> bool {
+    let (Some(was), Source::Learned(best)) = (was, is.source) else {
+        // What is said of a local route is looked at when that changes.
+        return matches!(is.source, Source::Local(_));
+    };
+    if was == best {
+        return true;
+    }
+    if was.peer != best.peer {
+        // One of them may be a member, who is told otherwise.
+        return false;
+    }
+    let before = choice.former(was);
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    before.is_some_and(|before| {
+        let hops = (
+            choice.encode(&before, true, &mut old),
+            choice.encode(is, true, &mut new),
+        );
+        hops.0 == hops.1 && old == new
+    })
+}

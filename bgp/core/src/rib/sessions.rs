@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Neighbours that come, go and are expected back, and what configuration changes about them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use router_types::Family;
+
+use super::import::Which;
+use super::intake::{Intake, PolicyUse};
+use super::neighbour::{Neighbour, SessionInfo};
+use super::{PeerId, Rib};
+use crate::config::{InstanceConfig, PeerName, Transit};
+use crate::policy::Policy;
+
+/// How long stale routes outlive the session's return without End-of-RIB. RFC 4724 §4.2 asks for
+/// an upper bound and leaves it open; 300 s is what large fabrics use for it.
+const STALE_LIMIT: Duration = Duration::from_secs(300);
+
+impl Rib {
+    pub(super) fn configure(&mut self, config: InstanceConfig) {
+        let gone: Vec<(PeerName, PeerId)> = self
+            .neighbours
+            .ids()
+            .iter()
+            .filter(|(name, _)| !config.peers().contains_key(*name))
+            .map(|(name, id)| (name.clone(), *id))
+            .collect();
+        for (name, id) in gone {
+            self.exports.leave(id);
+            self.purge(id, None, Which::All);
+            // What was announced of it has to be looked at while its number is its own.
+            self.flush_exports();
+            self.neighbours.remove(&name);
+        }
+        self.compile_policies(&config);
+        let same_for_all = self.config.ebgp_requires_policy == config.ebgp_requires_policy
+            && self.config.graceful_shutdown == config.graceful_shutdown
+            && self.config.cluster_id == config.cluster_id;
+        let before = std::mem::replace(&mut self.config, config);
+        let config = self.config.clone();
+        for (name, peer) in config.peers() {
+            let id = self.neighbours.add(name, peer);
+            let Some(neighbour) = self.neighbours.get_mut(id) else {
+                continue;
+            };
+            let differs = neighbour.config != *peer;
+            neighbour.config = peer.clone();
+            if differs {
+                neighbour.over_limit.clear();
+            }
+            let intakes_differ = self.renew_intakes(id);
+            if (differs || !same_for_all || intakes_differ)
+                && self
+                    .neighbours
+                    .get(id)
+                    .is_some_and(|neighbour| neighbour.up)
+            {
+                self.reconsider(id);
+                self.rejoin(id);
+            }
+        }
+        let transit = config.transit == Transit::Allowed;
+        let report =
+            before.max_paths != config.max_paths || before.install_routes != config.install_routes;
+        if self.transit != transit {
+            self.flush_exports();
+            self.transit = transit;
+            self.exports.reconsider_all();
+        }
+        self.exports.configure(self.config.local_asn());
+        if report && self.config.install_routes {
+            self.report_all();
+        }
+        self.exports
+            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
+    }
+
+    /// Compiles what has changed, so that what has not stays the same to whoever uses it.
+    fn compile_policies(&mut self, config: &InstanceConfig) {
+        let mut next = BTreeMap::new();
+        for policy in &config.policies {
+            let name = policy.name();
+            let known = self.policies.get(name);
+            match known.filter(|known| known.config() == policy) {
+                Some(known) => {
+                    next.insert(name.clone(), known.clone());
+                }
+                None => match Policy::compile(policy) {
+                    Ok(compiled) => {
+                        next.insert(name.clone(), Arc::new(compiled));
+                    }
+                    // Without it, whoever names it lets nothing pass.
+                    Err(error) => tracing::error!(policy = %name.0, %error, "not usable"),
+                },
+            }
+        }
+        self.policies = next;
+    }
+
+    /// Works out how routes come in from a neighbour. Returns whether it differs in policy.
+    fn renew_intakes(&mut self, id: PeerId) -> bool {
+        let Some(neighbour) = self.neighbours.get(id) else {
+            return false;
+        };
+        let required = self.config.ebgp_requires_policy
+            && neighbour
+                .session
+                .as_ref()
+                .is_none_or(|session| !session.internal);
+        let mut differs = false;
+        let intakes = self.tables.iter().enumerate().map(|(slot, table)| {
+            let family = neighbour.config.families().get(&table.family)?;
+            let policy = PolicyUse::of(family.import_policy.as_ref(), &self.policies, required);
+            let before = neighbour.intake(slot);
+            differs |= before.is_none_or(|before| before.policy != policy);
+            let intake = Intake::new(&neighbour.name, &neighbour.config, family, policy);
+            Some(Arc::new(intake))
+        });
+        let intakes = intakes.collect();
+        if let Some(neighbour) = self.neighbours.get_mut(id) {
+            neighbour.intakes = intakes;
+        }
+        differs
+    }
+
+    pub(super) fn peer_up(&mut self, peer: &PeerName, session: SessionInfo, now: Instant) {
+        let Some(id) = self.neighbours.id(peer) else {
+            return;
+        };
+        let preserved = |family: Family| {
+            session
+                .families
+                .iter()
+                .any(|f| f.family == family && f.forwarding_preserved)
+        };
+        // RFC 4724 §4.2: without the F bit for a family its stale routes go at once.
+        let families: Vec<Family> = self.tables.iter().map(|table| table.family).collect();
+        for family in families {
+            if !preserved(family) {
+                self.purge(id, Some(family), Which::Stale);
+            }
+        }
+        self.purge(id, None, Which::Rejected);
+        let Some(neighbour) = self.neighbours.get_mut(id) else {
+            return;
+        };
+        let stale = neighbour.stale.values().any(|&count| count > 0);
+        neighbour.stale_until = stale.then(|| now + STALE_LIMIT);
+        neighbour.over_limit.clear();
+        neighbour.up = true;
+        neighbour.session = Some(session);
+        self.renew_intakes(id);
+        // What is announced already is announced to this one by the way of its own, below.
+        self.flush_exports();
+        self.join(id);
+    }
+
+    pub(super) fn peer_down(&mut self, peer: &PeerName, keep: Option<Duration>, now: Instant) {
+        let Some(id) = self.neighbours.id(peer) else {
+            return;
+        };
+        self.exports.leave(id);
+        self.purge(id, None, Which::Rejected);
+        let Some(neighbour) = self.neighbours.get_mut(id) else {
+            return;
+        };
+        neighbour.up = false;
+        let Some(keep) = keep else {
+            neighbour.stale_until = None;
+            self.purge(id, None, Which::All);
+            return;
+        };
+        neighbour.stale_until = Some(now + keep);
+        // What was stale before this session and not renewed in it is gone for good
+        // (RFC 4724 §4.2).
+        self.purge(id, None, Which::Stale);
+        let session = self.neighbours.get(id).and_then(|n| n.session.clone());
+        let families = session.map_or_else(Vec::new, |session| session.families);
+        for family in families.iter().filter(|family| !family.graceful) {
+            self.purge(id, Some(family.family), Which::All);
+        }
+        let mut stale = BTreeMap::<Family, u64>::new();
+        for table in &mut self.tables {
+            let count = stale.entry(table.family).or_default();
+            table.for_each_mut(|_, path| {
+                if path.peer == id {
+                    path.stale = true;
+                    *count += 1;
+                }
+            });
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(id) {
+            neighbour.stale = stale;
+        }
+    }
+
+    /// Drops the routes of neighbours that did not come back, or did not renew them, in time.
+    pub(super) fn drop_overdue(&mut self, now: Instant) {
+        let is_overdue = |neighbour: &Neighbour| neighbour.stale_until.is_some_and(|at| at <= now);
+        let overdue: Vec<PeerId> = self
+            .neighbours
+            .iter_mut()
+            .filter(|(_, neighbour)| is_overdue(neighbour))
+            .map(|(id, neighbour)| {
+                neighbour.stale_until = None;
+                id
+            })
+            .collect();
+        for id in overdue {
+            self.purge(id, None, Which::Stale);
+        }
+    }
+}
