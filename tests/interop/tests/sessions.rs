@@ -5,6 +5,7 @@
 //!
 //! The speaker is this test's own, in the place of node1's daemon: each step is a configuration.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use bgp_io::{Options, PeerReport, Speaker};
 use bgp_wire::Role;
 use harness::{CONVERGED, Node, Signal, causeway, frr, lab, wait_for};
 use router_types::{Asn, Family};
+use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -32,9 +34,12 @@ const AT_ONCE: Duration = Duration::from_secs(45);
 fn what_sessions_agree_on_with_frr_and_how_they_end() -> Result<()> {
     let lab = lab("peers", "sessions")?;
     let (node1, frr) = (lab.node("node1"), lab.node("frr"));
-    wait_for("the session with FRR", CONVERGED, || {
-        causeway::established(node1, "frr-v6").map(drop)
-    })?;
+    for peer in ["frr-v4", "frr-v6"] {
+        wait_for("the sessions with FRR", CONVERGED, || {
+            causeway::established(node1, peer).map(drop)
+        })?;
+    }
+    a_change_is_foretold(node1)?;
     a_lost_link_is_a_lost_session(node1)?;
 
     node1.kill(Signal::SIGKILL)?;
@@ -45,6 +50,44 @@ fn what_sessions_agree_on_with_frr_and_how_they_end() -> Result<()> {
     a_range_takes_frr_by_its_call(&own, frr)?;
     own.stop();
     lab.down()
+}
+
+/// `causeway config diff`, against the daemon: what it says is what a change would do.
+fn a_change_is_foretold(node1: &Node) -> Result<()> {
+    let peers = fs::read_to_string(node1.path("/etc/causeway/resources.d/peers.yaml"))?;
+    let changed = peers
+        .replace("holdTimeSeconds: 3,", "holdTimeSeconds: 6,")
+        .replacen("import: { mode: All }", "import: { mode: None }", 1);
+    ensure!(changed != peers, "{peers}");
+    fs::write(node1.path("/tmp/peers.yaml"), changed)?;
+    let output = node1.exec(&[
+        "causeway",
+        "config",
+        "diff",
+        "/tmp/peers.yaml",
+        "-o",
+        "json",
+    ])?;
+    ensure!(output.status.code() == Some(1), "{}", output.stderr);
+    let found: Value = serde_json::from_str(&output.stdout)?;
+    let items = found["items"].as_array().context("items")?;
+    let effects: Vec<(&str, &str)> = items
+        .iter()
+        .filter(|item| item["peer"] == "frr-v4")
+        .filter_map(|item| Some((item["what"].as_str()?, item["effect"].as_str()?)))
+        .collect();
+    assert_eq!(
+        effects,
+        [
+            ("hold time", "session-reset"),
+            ("import policy", "route-refresh")
+        ]
+    );
+    ensure!(items.len() == effects.len(), "nobody else: {found:#}");
+    // It was a question, and nothing happened.
+    let peer = causeway::established(node1, "frr-v4")?;
+    assert_eq!(peer["applied-hold-time-seconds"], 3, "{peer:#}");
+    Ok(())
 }
 
 /// The daemon, not the test's speaker: it is the kernel that tells.
