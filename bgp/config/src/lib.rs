@@ -45,6 +45,7 @@
 mod advertise;
 mod cluster;
 mod compile;
+mod diff;
 mod facts;
 mod peer;
 mod policy;
@@ -52,6 +53,7 @@ mod statements;
 pub mod status;
 
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
+pub use diff::{Difference, diff};
 pub use facts::{InterfaceFacts, NodeFacts, OperState, derived_router_id};
 pub use policy::{Policies, policy_config};
 pub use statements::condition_type;

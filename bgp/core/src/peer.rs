@@ -335,6 +335,7 @@ impl Peer {
             PeerInput::AskForRoutes { family } => self.ask_for_routes(family, now),
             PeerInput::Timeout => self.timeout(now),
         }
+        self.release(now);
     }
 
     /// The next output.
@@ -354,6 +355,7 @@ impl Peer {
             [
                 connection.hold_at().map(|at| (at, "hold")),
                 connection.keepalive_at().map(|at| (at, "keepalive")),
+                connection.held_back_until().map(|at| (at, "collision")),
             ]
         });
         own.into_iter().chain(connections.flatten()).min()
