@@ -388,6 +388,7 @@ fn to_object(
         Kind::Advertisement => Body::Advertisement(spec(&mut json)?),
         Kind::NodeConfigOverride => Body::NodeConfigOverride(spec(&mut json)?),
         Kind::NodeConfig => Body::NodeConfig(spec(&mut json)?),
+        Kind::CausewayClusterConfig => Body::CausewayClusterConfig(spec(&mut json)?),
         Kind::CausewayPeerConfig => Body::CausewayPeerConfig(spec(&mut json)?),
         Kind::Policy => Body::Policy(spec(&mut json)?),
         Kind::Node => Body::Node(serde_json::from_value(json)?),
