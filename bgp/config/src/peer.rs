@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use bgp_core::config::{
     ConnectMode, FamilyConfig, GracefulRestart, ImportMode, ImportPolicy, Md5Password, PeerAddress,
-    PeerConfig, PrefixRange, Timers,
+    PeerConfig, PrefixLimit, PrefixRange, Timers,
 };
 use router_resources::kinds::{self, Afi, BgpPeer, Import, PeerConfigRef, PeerConfigSpec, Safi};
 use router_resources::{Kind, LabelSelector, ObjectKey, Snapshot, Statement, parse_address};
@@ -308,10 +308,19 @@ fn families(
             statements.problem(key, condition_type::NOT_ADVERTISED, "NoSelector", message);
         }
         let import = import_policy(entry.import.as_ref())?;
+        let limit = entry
+            .import
+            .as_ref()
+            .and_then(|import| import.max_routes)
+            .and_then(|max| u32::try_from(max).ok())
+            .map(PrefixLimit::new)
+            .transpose()
+            .map_err(|error| error.to_string())?;
         families.insert(
             family,
             FamilyConfig {
                 import,
+                limit,
                 ..FamilyConfig::default()
             },
         );
@@ -347,6 +356,5 @@ fn import_policy(import: Option<&Import>) -> Result<ImportPolicy, String> {
             ImportMode::Prefixes(ranges?)
         }
     };
-    let max_routes = import.max_routes.and_then(|max| u32::try_from(max).ok());
-    Ok(ImportPolicy { mode, max_routes })
+    Ok(ImportPolicy { mode })
 }

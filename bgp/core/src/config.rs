@@ -5,22 +5,40 @@
 //! and set through constructors that say what is wrong. Where the values come from (manifests, a
 //! test, a recording) is not known here.
 
+mod address;
+mod as_number;
 mod change;
+mod error;
+mod family;
 mod local;
 mod policy;
+mod range;
+mod session;
 mod timers;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ipnet::IpNet;
 use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
+pub use crate::policy::{PolicyConfig, PolicyName};
+
+pub use address::{Md5Password, PeerAddress};
+pub use as_number::{LocalAs, PrivateAs};
 pub use change::{Change, Effect};
+pub use error::ConfigError;
+pub use family::{AddPathConfig, BeyondLimit, FamilyConfig, NextHopMode, PrefixLimit};
 pub(crate) use local::family_of;
 pub use local::{ExportAttributes, LocalRoute, LocalRoutes};
 pub use policy::{ImportMode, ImportPolicy, PrefixRange};
+pub use range::{AsnRange, ListenRange};
+pub use session::{
+    CapabilityUse, ConnectMode, GracefulRestart, RoleConfig, SendHold, StaleTime, TcpMss,
+    TtlSecurity,
+};
 pub use timers::Timers;
 
 use crate::serial;
@@ -57,214 +75,9 @@ impl From<&str> for PeerName {
     }
 }
 
-/// Why a configuration is refused.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// AS 0 names nobody (RFC 7607).
-    #[error("local AS 0 is reserved: use 1 to 4294967295")]
-    LocalAsnZero,
-    /// RFC 6286 §2.1: the identifier is any non-zero number.
-    #[error("router id 0.0.0.0 is reserved: use the node's IPv4 address or any other number")]
-    RouterIdZero,
-    /// Two neighbours of one instance have the same address and port.
-    #[error(
-        "peers {first} and {second} both are {address}: an instance has one session with an address"
-    )]
-    DuplicateAddress {
-        /// The neighbour that was there.
-        first: PeerName,
-        /// The neighbour that was added.
-        second: PeerName,
-        /// The address both have.
-        address: PeerAddress,
-    },
-    /// Two neighbours of one instance have the same name.
-    #[error("peer {0} is there twice: names are unique in an instance")]
-    DuplicateName(PeerName),
-    /// RFC 4271 §4.2: a hold time is zero or at least three seconds.
-    #[error("hold time {0} s: use 0 (no keepalives) or 3 to 65535 s")]
-    HoldTime(u64),
-    /// Keepalives slower than the hold time would end every session.
-    #[error("keepalive {keepalive} s is longer than hold time {hold} s: use at most a third of it")]
-    KeepaliveTime {
-        /// The keepalive interval asked for, in seconds.
-        keepalive: u64,
-        /// The hold time it must fit into, in seconds.
-        hold: u64,
-    },
-    /// A retry timer of zero would dial without pause.
-    #[error("connect retry time {0} s: use 1 to 2147483647 s")]
-    ConnectRetryTime(u64),
-    /// RFC 2385 and the kernel's `TCP_MD5SIG_MAXKEYLEN`.
-    #[error("MD5 password of {0} bytes: use 1 to 80")]
-    Md5Length(usize),
-    /// A link-local address means nothing without its link.
-    #[error("peer address {0} is link-local: write the interface behind it, such as fe80::1%eth0")]
-    ZoneMissing(IpAddr),
-    /// An address that no neighbour can have.
-    #[error("peer address {0} is not the address of a neighbour: use a unicast address")]
-    NotUnicast(IpAddr),
-    /// A session without a family carries nothing.
-    #[error("no address family: a session needs at least one of ipv4/unicast, ipv6/unicast")]
-    NoFamily,
-    /// A family this speaker does not carry.
-    #[error("family {0} is not carried: use ipv4/unicast or ipv6/unicast")]
-    FamilyNotCarried(Family),
-    /// A prefix range whose lengths contradict each other.
-    #[error(
-        "prefix range {prefix} lengths {min} to {max}: use {len} <= minimum <= maximum <= {bits}"
-    )]
-    PrefixRange {
-        /// The prefix the range is under.
-        prefix: ipnet::IpNet,
-        /// The shortest length asked for.
-        min: u8,
-        /// The longest length asked for.
-        max: u8,
-        /// The prefix's own length.
-        len: u8,
-        /// The address width.
-        bits: u8,
-    },
-    /// The TTL leaves no hop.
-    #[error("multihop TTL 0: use 1 (a neighbour on the link) to 255")]
-    TtlZero,
-    /// RFC 4724 §3: the restart time has twelve bits.
-    #[error("graceful restart time {0} s: use 1 to 4095 s")]
-    RestartTime(u16),
-}
-
-/// Where a neighbour is: an address, with the link for a link-local one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct PeerAddress {
-    ip: IpAddr,
-    zone: Option<String>,
-}
-
-impl PeerAddress {
-    /// Takes an address and, for a link-local one, the name of its interface.
-    ///
-    /// # Errors
-    /// Addresses nobody can have, and link-local addresses without a zone.
-    pub fn new(ip: IpAddr, zone: Option<String>) -> Result<PeerAddress, ConfigError> {
-        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-            return Err(ConfigError::NotUnicast(ip));
-        }
-        if zone.is_none() && matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
-            return Err(ConfigError::ZoneMissing(ip));
-        }
-        Ok(PeerAddress { ip, zone })
-    }
-
-    /// The address.
-    pub fn ip(&self) -> IpAddr {
-        self.ip
-    }
-
-    /// The name of the interface the address is on, where it was given.
-    pub fn zone(&self) -> Option<&str> {
-        self.zone.as_deref()
-    }
-}
-
-impl fmt::Display for PeerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.zone {
-            Some(zone) => write!(f, "{}%{zone}", self.ip),
-            None => fmt::Display::fmt(&self.ip, f),
-        }
-    }
-}
-
-/// A TCP MD5 password (RFC 2385). Never shown: not by `Debug`, not in recordings.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Md5Password(Vec<u8>);
-
-impl Md5Password {
-    /// Takes 1 to 80 bytes, the length the kernel takes.
-    ///
-    /// # Errors
-    /// Any other length. An empty password is no password and is refused.
-    pub fn new(password: impl Into<Vec<u8>>) -> Result<Md5Password, ConfigError> {
-        let password = password.into();
-        if password.is_empty() || password.len() > 80 {
-            return Err(ConfigError::Md5Length(password.len()));
-        }
-        Ok(Md5Password(password))
-    }
-
-    /// The secret itself, for the socket option and nothing else.
-    pub fn reveal(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Md5Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Md5Password(redacted)")
-    }
-}
-
-impl Serialize for Md5Password {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("redacted")
-    }
-}
-
-impl<'de> Deserialize<'de> for Md5Password {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Md5Password::new(text).map_err(serde::de::Error::custom)
-    }
-}
-
-/// Who opens the TCP connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum ConnectMode {
-    /// Dials, and takes a call where the instance listens.
-    #[default]
-    Both,
-    /// Dials; refuses calls.
-    Active,
-    /// Waits to be called (RFC 4271 §8.1.1 `PassiveTcpEstablishment`).
-    Passive,
-}
-
-/// Graceful restart of this speaker (RFC 4724), asked for by configuration.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct GracefulRestart {
-    restart_time_s: u16,
-}
-
-impl GracefulRestart {
-    /// Takes the time the neighbour shall wait for this speaker to be back, 1 to 4095 seconds.
-    ///
-    /// # Errors
-    /// A time outside that range.
-    pub fn new(restart_time_s: u16) -> Result<GracefulRestart, ConfigError> {
-        match restart_time_s {
-            1..=4095 => Ok(GracefulRestart { restart_time_s }),
-            _ => Err(ConfigError::RestartTime(restart_time_s)),
-        }
-    }
-
-    /// The restart time in seconds.
-    pub fn restart_time_s(self) -> u16 {
-        self.restart_time_s
-    }
-}
-
-/// One family of a session.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct FamilyConfig {
-    /// Which of the neighbour's routes are taken. The default takes the default route only.
-    pub import: ImportPolicy,
-    /// The next hop to announce instead of this end's address of the session.
-    pub next_hop: Option<IpAddr>,
-}
-
 /// A neighbour.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default = "PeerConfig::template")]
 pub struct PeerConfig {
     /// Where it is.
     pub address: PeerAddress,
@@ -284,20 +97,72 @@ pub struct PeerConfig {
     /// TTL of an external session's packets: 1 for a neighbour on the link. Internal sessions
     /// always use 255, since their neighbours may be hops away.
     ttl: u8,
+    /// How far the neighbour may be by the TTL of its packets (RFC 5082, GTSM). Packets are then
+    /// sent with TTL 255, whatever [`PeerConfig::ttl`] is, and others are dropped by the kernel.
+    /// Default `None`: both ends must be configured for it.
+    pub ttl_security: Option<TtlSecurity>,
+    /// The largest TCP segment; `None` for what the path gives.
+    pub tcp_mss: Option<TcpMss>,
     /// Who opens the connection.
     pub connect: ConnectMode,
+    /// Whether an operator has shut the session down, with words for the neighbour's (RFC 9003,
+    /// up to 255 octets, may be empty). Calls are refused meanwhile.
+    pub shutdown: Option<String>,
+    /// Whether an external neighbour on the link is given up at once when the link goes down
+    /// ("fast external fail-over"). Default true.
+    pub fast_failover: bool,
+    /// How long nothing may leave before the session is given up (RFC 9687).
+    pub send_hold: SendHold,
+    /// Which capabilities are offered.
+    pub capabilities: CapabilityUse,
+    /// Whether messages up to 65535 octets are offered (RFC 8654). Default true.
+    pub extended_messages: bool,
+    /// The role towards an external neighbour (RFC 9234); `None` for none. With one, routes carry
+    /// and obey ONLY_TO_CUSTOMER.
+    pub role: Option<RoleConfig>,
     /// Graceful restart, where asked for.
     pub graceful_restart: Option<GracefulRestart>,
+    /// Whether two connections collide also while one is established, so that the neighbour's newer
+    /// one may win (RFC 4271 §6.8, `CollisionDetectEstablishedState`). Default false.
+    pub collision_when_established: bool,
+    /// Another AS number shown to this neighbour.
+    pub local_as: Option<LocalAs>,
+    /// AS numbers the neighbour may have; empty takes any that [`PeerConfig::asn`] takes. Set for
+    /// neighbours of a [`ListenRange`].
+    pub asns: Vec<AsnRange>,
+    /// Whether the neighbour's AS number in paths sent to it is replaced by the own one, for sites
+    /// that share a number. Default false.
+    pub as_override: bool,
+    /// What is done with private AS numbers in paths sent to it.
+    pub private_as: PrivateAs,
+    /// Whether paths of an external neighbour must begin with its AS number (RFC 4271 §6.3).
+    /// Default true; route servers leave themselves out.
+    pub enforce_first_as: bool,
+    /// Whether routes are reflected to and from this internal neighbour (RFC 4456).
+    pub route_reflector_client: bool,
+    /// Whether all routes sent to it carry GRACEFUL_SHUTDOWN, and all of it are the last choice
+    /// (RFC 8326): before maintenance of this session.
+    pub graceful_shutdown: bool,
     /// How often the own AS may be in a path from this neighbour. Default 0: such paths are loops.
     pub allow_own_as: u8,
     /// The families of the session.
-    #[serde(with = "serial::families")]
+    #[serde(with = "serial::by_family")]
     families: BTreeMap<Family, FamilyConfig>,
 }
 
 impl PeerConfig {
     /// The port BGP listens on.
     pub const PORT: u16 = 179;
+
+    /// The families a session may have. VPN routes (RFC 4364, RFC 4659) and route target
+    /// constraints (RFC 4684) are stored, selected and passed on, not used.
+    pub const CARRIED: [Family; 5] = [
+        Family::IPV4_UNICAST,
+        Family::IPV6_UNICAST,
+        Family::VPNV4,
+        Family::VPNV6,
+        Family::ROUTE_TARGET,
+    ];
 
     /// A neighbour at an address with the defaults: port 179, any AS, timers of [`Timers`], TTL 1,
     /// IPv4 and IPv6 unicast, import of the default route.
@@ -315,10 +180,35 @@ impl PeerConfig {
             password: None,
             timers: Timers::default(),
             ttl: 1,
+            ttl_security: None,
+            tcp_mss: None,
             connect: ConnectMode::default(),
+            shutdown: None,
+            fast_failover: true,
+            send_hold: SendHold::default(),
+            capabilities: CapabilityUse::default(),
+            extended_messages: true,
+            role: None,
             graceful_restart: None,
+            collision_when_established: false,
+            local_as: None,
+            asns: Vec::new(),
+            as_override: false,
+            private_as: PrivateAs::default(),
+            enforce_first_as: true,
+            route_reflector_client: false,
+            graceful_shutdown: false,
             allow_own_as: 0,
             families,
+        }
+    }
+
+    /// What neighbours of a [`ListenRange`] are like, with the defaults of [`PeerConfig::new`]. It is
+    /// no neighbour itself: its address is `0.0.0.0`.
+    pub fn template() -> PeerConfig {
+        PeerConfig {
+            connect: ConnectMode::Passive,
+            ..PeerConfig::new(PeerAddress::unset())
         }
     }
 
@@ -333,8 +223,10 @@ impl PeerConfig {
         if families.is_empty() {
             return Err(ConfigError::NoFamily);
         }
-        let carried = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
-        if let Some(family) = families.keys().find(|family| !carried.contains(family)) {
+        if let Some(family) = families
+            .keys()
+            .find(|family| !Self::CARRIED.contains(family))
+        {
             return Err(ConfigError::FamilyNotCarried(*family));
         }
         self.families = families;
@@ -365,7 +257,7 @@ impl PeerConfig {
 
     /// Address and port; the scope of a link-local address is for the caller to fill in.
     pub fn socket_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address.ip, self.port)
+        SocketAddr::new(self.address.ip(), self.port)
     }
 }
 
@@ -390,6 +282,16 @@ pub struct Listen {
     pub addresses: Vec<IpAddr>,
 }
 
+/// A prefix announced while something more specific is known (RFC 4271 §9.2.2.2).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// The prefix announced.
+    #[serde(with = "serial::text")]
+    pub prefix: IpNet,
+    /// Whether the more specific ones are not announced then.
+    pub summary_only: bool,
+}
+
 /// One speaker: an AS number, an identifier and its neighbours.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct InstanceConfig {
@@ -401,11 +303,42 @@ pub struct InstanceConfig {
     pub listen: Option<Listen>,
     /// Whether learned routes are passed on.
     pub transit: Transit,
+    /// Whether best learned routes are told to whoever puts them into the kernel. Default true; a
+    /// route server or reflector has no use for them there.
+    #[serde(default = "yes")]
+    pub install_routes: bool,
     /// The most next hops one destination may have, at least 1. Default 16.
     pub max_paths: u16,
+    /// Whether paths of the same length through different neighbouring ASes are used together
+    /// ("as-path multipath-relax"). Default true: a node's two switches often have an AS each.
+    #[serde(default = "yes")]
+    pub as_path_relax: bool,
+    /// Whether paths used together are weighed by the link bandwidth communities of their routes,
+    /// where all of them have one. Default true.
+    #[serde(default = "yes")]
+    pub weigh_by_link_bandwidth: bool,
+    /// Whether external sessions without an import and an export policy exchange nothing (RFC 8212).
+    /// Default false here; the kinds users write decide.
+    #[serde(default)]
+    pub ebgp_requires_policy: bool,
+    /// The cluster of this route reflector (RFC 4456 §7); `None` uses the router id.
+    #[serde(default)]
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Whether everything is announced with GRACEFUL_SHUTDOWN (RFC 8326): before maintenance of the
+    /// node.
+    #[serde(default)]
+    pub graceful_shutdown: bool,
+    /// Prefixes announced while something more specific is known.
+    #[serde(default)]
+    pub aggregates: Vec<Aggregate>,
+    /// The policies neighbours name. One that is named and not here rejects everything.
+    #[serde(default)]
+    pub policies: Vec<PolicyConfig>,
     /// Whether rejected routes are kept with their attributes, to be looked at. Costs memory as
     /// accepted ones do; without it they are counted and only their prefixes are kept.
     pub keep_rejected: bool,
+    #[serde(default)]
+    ranges: BTreeMap<PeerName, ListenRange>,
     peers: BTreeMap<PeerName, PeerConfig>,
 }
 
@@ -431,8 +364,17 @@ impl InstanceConfig {
             router_id,
             listen: None,
             transit: Transit::default(),
+            install_routes: true,
             max_paths: 16,
+            as_path_relax: true,
+            weigh_by_link_bandwidth: true,
+            ebgp_requires_policy: false,
+            cluster_id: None,
+            graceful_shutdown: false,
+            aggregates: Vec::new(),
+            policies: Vec::new(),
             keep_rejected: false,
+            ranges: BTreeMap::new(),
             peers: BTreeMap::new(),
         })
     }
@@ -442,7 +384,7 @@ impl InstanceConfig {
     /// # Errors
     /// A name or an address that another neighbour of the instance has.
     pub fn add_peer(&mut self, name: PeerName, peer: PeerConfig) -> Result<(), ConfigError> {
-        if self.peers.contains_key(&name) {
+        if self.peers.contains_key(&name) || self.ranges.contains_key(&name) {
             return Err(ConfigError::DuplicateName(name));
         }
         if let Some((first, other)) = self.peers.iter().find(|(_, other)| {
@@ -457,6 +399,43 @@ impl InstanceConfig {
         }
         self.peers.insert(name, peer);
         Ok(())
+    }
+
+    /// Adds a listen range. Local routes name it as they name a neighbour: all neighbours of the
+    /// range are told.
+    ///
+    /// # Errors
+    /// A name that is taken, a prefix that another range has, and an instance that does not listen.
+    pub fn add_range(&mut self, name: PeerName, range: ListenRange) -> Result<(), ConfigError> {
+        if self.peers.contains_key(&name) || self.ranges.contains_key(&name) {
+            return Err(ConfigError::DuplicateName(name));
+        }
+        if self.listen.is_none() {
+            return Err(ConfigError::RangeWithoutListening(name.0));
+        }
+        let same = |(_, other): &(&PeerName, &ListenRange)| other.prefix() == range.prefix();
+        if let Some((first, _)) = self.ranges.iter().find(same) {
+            return Err(ConfigError::DuplicateRange {
+                first: first.0.clone(),
+                second: name.0,
+                prefix: range.prefix(),
+            });
+        }
+        self.ranges.insert(name, range);
+        Ok(())
+    }
+
+    /// The listen ranges.
+    pub fn ranges(&self) -> &BTreeMap<PeerName, ListenRange> {
+        &self.ranges
+    }
+
+    /// The range an address is in, the most specific one.
+    pub fn range_of(&self, ip: IpAddr) -> Option<(&PeerName, &ListenRange)> {
+        self.ranges
+            .iter()
+            .filter(|(_, range)| range.prefix().contains(&ip))
+            .max_by_key(|(_, range)| range.prefix().prefix_len())
     }
 
     /// The instance's name.
@@ -478,6 +457,11 @@ impl InstanceConfig {
     pub fn peers(&self) -> &BTreeMap<PeerName, PeerConfig> {
         &self.peers
     }
+}
+
+/// The default of settings that recordings of earlier versions do not have.
+fn yes() -> bool {
+    true
 }
 
 #[cfg(test)]

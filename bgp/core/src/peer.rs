@@ -19,16 +19,17 @@ mod session;
 mod status;
 mod update;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use bgp_wire::Notification;
 use router_types::{Asn, Family, LinkIndex};
 use serde::{Deserialize, Serialize};
 
 use self::connection::Connection;
-pub use self::open::Negotiated;
 use self::open::OpenStyle;
+pub use self::open::{LongLived, Negotiated};
 pub use self::reason::{DownReason, FailureKind, NotificationText, StopReason, TransportFailure};
 use self::status::Record;
 pub use self::status::{
@@ -38,7 +39,7 @@ pub use self::status::{
 use crate::config::{ConnectMode, Effect, PeerConfig, PeerName};
 use crate::fsm::{Event, Notice, Reaction, State, react};
 use crate::jitter::Jitter;
-use crate::routes::RouteChange;
+use crate::routes::RouteBatch;
 use crate::serial;
 
 /// The first pause after an error. Arbitrary; long enough not to be a storm, short enough not to
@@ -204,17 +205,27 @@ pub enum PeerOutput {
     Down {
         /// Why.
         reason: DownReason,
-        /// How long routes are to be kept for a neighbour that restarts (RFC 4724 §4.2); `None`
-        /// drops them at once.
-        keep_routes: Option<Duration>,
+        /// How long routes are to be kept for a neighbour that restarts; `None` drops them at once.
+        keep_routes: Option<KeepRoutes>,
     },
     /// Routes came.
-    Routes(Vec<RouteChange>),
+    Routes(RouteBatch),
     /// The neighbour wants a family sent again (RFC 2918).
     Resend {
         /// The family.
         family: Family,
     },
+}
+
+/// How long the routes of a session that is down are kept.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeepRoutes {
+    /// As they are, for the families of [`Negotiated::graceful_restart`] (RFC 4724 §4.2).
+    pub restart_time: Duration,
+    /// From then on as the last resort, with LLGR_STALE and without those that carry NO_LLGR (RFC
+    /// 9494 §4.3), by family. A family that is not here is dropped after the restart time.
+    #[serde(with = "serial::by_family")]
+    pub long_lived: BTreeMap<Family, Duration>,
 }
 
 /// How a connection is closed.
@@ -238,6 +249,9 @@ pub struct Peer {
     /// Errors in a row, for the pause after the next one.
     errors: u32,
     style: OpenStyle,
+    /// Whether the real AS number is offered instead of [`LocalAs::asn`](crate::config::LocalAs),
+    /// since the neighbour refused that one.
+    real_as: bool,
     next_serial: u64,
     record: Record,
     outputs: VecDeque<PeerOutput>,
@@ -274,6 +288,7 @@ impl Peer {
             incoming: None,
             errors: 0,
             style: OpenStyle::Full,
+            real_as: false,
             next_serial: 0,
             record: Record::new(now),
             outputs: VecDeque::new(),
@@ -411,9 +426,9 @@ impl Peer {
     }
 
     /// The TTL of sent packets: as configured to another AS, 255 within the own one, whose
-    /// members may be hops away.
+    /// members may be hops away, and 255 where the neighbour counts hops (RFC 5082 §3).
     pub fn ttl(&self) -> u8 {
-        if self.config.asn == Some(self.local.asn) {
+        if self.config.asn == Some(self.local.asn) || self.config.ttl_security.is_some() {
             255
         } else {
             self.config.ttl()
@@ -421,6 +436,13 @@ impl Peer {
     }
 
     fn start(&mut self, event: Event, now: Instant) {
+        if let Some(message) = &self.config.shutdown {
+            let message = message.clone();
+            self.record
+                .failed(DownReason::Stopped(StopReason::Shutdown { message }), now);
+            self.outgoing = Outgoing::Idle { restart_at: None };
+            return;
+        }
         if let Outgoing::Idle { .. } = self.outgoing
             && react(State::Idle, event) == Reaction::Start
         {
@@ -464,13 +486,16 @@ impl Peer {
             | StopReason::Deconfigured
             | StopReason::ConfigurationChange
             | StopReason::Reset
+            | StopReason::LinkDown { .. }
             | StopReason::PlannedRestart
             | StopReason::Other { .. } => Event::ManualStop,
         };
-        let pause = match reason {
+        let pause = match &reason {
             StopReason::Reset | StopReason::ConfigurationChange => Some(Duration::ZERO),
-            StopReason::PrefixLimit { .. } => Some(IDLE_HOLD_PREFIX_LIMIT),
-            StopReason::SendHoldTimer => Some(self.next_pause()),
+            StopReason::PrefixLimit { restart_s, .. } => {
+                (*restart_s > 0).then(|| Duration::from_secs((*restart_s).into()))
+            }
+            StopReason::SendHoldTimer | StopReason::LinkDown { .. } => Some(self.next_pause()),
             StopReason::Shutdown { .. }
             | StopReason::Deconfigured
             | StopReason::PlannedRestart
@@ -481,7 +506,15 @@ impl Peer {
                 .established()
                 .and_then(Connection::negotiated)
                 .is_some_and(|negotiated| negotiated.graceful_restart.is_some());
-        let notification = (!resumes).then(|| reason.notification());
+        // RFC 8538 §3.1: without it the neighbour would keep routes to what is gone.
+        let is_hard = reason.is_final()
+            && self
+                .negotiated()
+                .is_some_and(|negotiated| negotiated.notification_restart);
+        let notification = (!resumes).then(|| match reason.notification() {
+            notification if is_hard => Notification::hard_reset(&notification),
+            notification => notification,
+        });
         let down = DownReason::Stopped(reason);
         for direction in [Direction::Outgoing, Direction::Incoming] {
             self.drop_connection(direction, notification.clone(), &down);
@@ -497,13 +530,41 @@ impl Peer {
         let changes = self.config.changes_to(&config);
         let resets = changes
             .iter()
-            .any(|(_, effect)| *effect >= Effect::SessionReset);
+            .any(|(_, effect)| *effect == Effect::SessionReset);
         let mode_changed = self.config.connect != config.connect;
+        let was_shut_down = self.config.shutdown.is_some();
         self.config = config;
-        let running = !matches!(self.outgoing, Outgoing::Idle { restart_at: None });
         if resets {
             self.style = OpenStyle::Full;
+            self.real_as = false;
             self.errors = 0;
+        }
+        match &self.config.shutdown {
+            Some(message) if !was_shut_down => {
+                let message = message.clone();
+                self.stop(StopReason::Shutdown { message }, now);
+                return;
+            }
+            Some(_) => return,
+            None if was_shut_down => {
+                self.start(Event::ManualStart, now);
+                return;
+            }
+            None => {}
+        }
+        let running = !matches!(self.outgoing, Outgoing::Idle { restart_at: None });
+        let unwelcome = self
+            .established()
+            .and_then(Connection::negotiated)
+            .is_some_and(|up| {
+                !self.config.asns.is_empty()
+                    && !self
+                        .config
+                        .asns
+                        .iter()
+                        .any(|range| range.contains(up.peer_asn))
+            });
+        if resets || unwelcome {
             self.stop(StopReason::ConfigurationChange, now);
         } else if running && mode_changed {
             self.change_mode(now);

@@ -213,6 +213,13 @@ impl Policy {
         !self.prefix_bound.is_empty()
     }
 
+    /// Whether any statement looks at the AS of the neighbour the policy stands before. Where none
+    /// does, neighbours of different ASes may share what it decides.
+    pub fn depends_on_peer_asn(&self) -> bool {
+        let looks = |test: &Test| matches!(test.condition, Condition::PeerAsns(_));
+        self.tests.iter().any(looks)
+    }
+
     /// Looks at everything but the prefix: once for each set of attributes and context.
     pub fn judge<'p>(
         &'p self,

@@ -4,18 +4,18 @@
 //!
 //! # What is kept
 //!
-//! Adj-RIB-In and Loc-RIB are one table: a destination holds a 16-byte record for each accepted
-//! route. Path attributes are interned, next hops too. Routes that import policy rejects are
-//! counted and remembered by prefix, so that counts stay right when they are withdrawn; their
-//! attributes are kept only if configured. Adj-RIB-Out is kept once for all neighbours that are
-//! sent the same (an update group).
+//! Adj-RIB-In and Loc-RIB are one table for each family. A destination has a number, under which
+//! it holds its best route in place and others beside; routes that are not considered lie there
+//! too, with the reason. Path attributes are interned, next hops too. Adj-RIB-Out is one bit for
+//! each destination and group of neighbours that are sent the same (an update group): what is
+//! announced follows from the best route.
 //!
 //! # What is sent
 //!
 //! Local routes, to the neighbours each of them names, with this end as next hop. Learned routes
 //! are not passed on unless the configuration allows transit: a node is an edge of the fabric,
-//! not a way through it. Routes learned from internal neighbours never go to internal ones: there
-//! is no reflection.
+//! not a way through it. Routes learned from internal neighbours go to internal ones only by
+//! reflection, that is from clients to all and from others to clients (RFC 4456 §6).
 //!
 //! # Driving it
 //!
@@ -25,20 +25,23 @@
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
 //! a mebibyte, after which only prefixes are remembered for it.
 //!
-//! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456 §9 (tie-breaks only);
-//! RFC 4724 §4.2 (keeping routes of a neighbour that restarts); RFC 2918. Add-path and route
-//! reflection are not implemented.
+//! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
+//! routes of a neighbour that restarts); RFC 2918; RFC 7911 (receiving).
 
 mod attributes;
 mod best;
+mod bits;
+mod decide;
 mod export;
 mod import;
+mod keys;
 mod neighbour;
 mod next_hop;
-mod prefix_map;
 mod query;
+mod sessions;
+mod table;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -46,18 +49,20 @@ use ipnet::IpNet;
 use router_types::{Family, NextHop, RouteSource};
 use serde::{Deserialize, Serialize};
 
-use self::attributes::{AttrId, Interner};
+use self::attributes::Interner;
 pub use self::best::Verdict;
-use self::export::Exports;
 pub use self::export::Transmit;
-use self::neighbour::Neighbour;
+use self::export::{Exports, GroupKey, Sources, Target};
+use self::keys::DestId;
+use self::neighbour::Neighbours;
 pub use self::neighbour::{FamilyCounts, SessionFamily, SessionInfo};
 pub use self::next_hop::NextHopState;
-use self::next_hop::{HopId, NextHops};
-use self::prefix_map::PrefixMap;
+use self::next_hop::NextHops;
 pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView};
+pub use self::table::Rejection;
+use self::table::Table;
 use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
-use crate::routes::RouteChange;
+use crate::routes::RouteBatch;
 use crate::serial;
 
 /// What the RIB is told. Every input there is, so that a recording of them is complete.
@@ -89,7 +94,7 @@ pub enum RibInput {
         /// The neighbour.
         peer: PeerName,
         /// The changes, in order.
-        changes: Vec<RouteChange>,
+        changes: RouteBatch,
     },
     /// A neighbour wants a family again (RFC 2918).
     Resend {
@@ -165,60 +170,31 @@ pub struct RibStats {
 /// A neighbour's number in the tables.
 pub(crate) type PeerId = u16;
 
-/// A route as it lies in the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Path {
-    attributes: AttrId,
-    next_hop: HopId,
-    /// Seconds since the RIB began.
-    since_s: u32,
-    peer: PeerId,
-    stale: bool,
-}
-
-/// The routes for a destination. Nearly all destinations have one or two.
-#[derive(Clone, Debug)]
-enum Paths {
-    One(Path),
-    #[expect(
-        clippy::box_collection,
-        reason = "a bare Vec would make every destination larger"
-    )]
-    Many(Box<Vec<Path>>),
-}
-
-impl Paths {
-    fn as_slice(&self) -> &[Path] {
-        match self {
-            Paths::One(path) => std::slice::from_ref(path),
-            Paths::Many(paths) => paths,
-        }
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [Path] {
-        match self {
-            Paths::One(path) => std::slice::from_mut(path),
-            Paths::Many(paths) => paths,
-        }
-    }
-}
-
 /// The routes of an instance. See the module's documentation for how it is driven.
 #[derive(Debug)]
 pub struct Rib {
     config: InstanceConfig,
     began: Instant,
-    neighbours: BTreeMap<PeerId, Neighbour>,
-    ids: BTreeMap<PeerName, PeerId>,
+    neighbours: Neighbours,
     attributes: Interner,
     next_hops: NextHops,
-    table: PrefixMap<Paths>,
-    routes: usize,
+    /// One for each family of [`FAMILIES`], in that order.
+    tables: Vec<Table>,
+    /// Whether learned routes are passed on.
+    transit: bool,
     locals: BTreeMap<IpNet, LocalRoute>,
-    /// Destinations whose use has changed and was not reported yet.
-    changed: BTreeSet<IpNet>,
     exports: Exports,
     outputs: VecDeque<RibOutput>,
+    /// Numbers of the prefixes of an UPDATE, kept for its memory.
+    scratch: Vec<(DestId, u32)>,
+}
+
+/// The families there are tables for.
+const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+
+/// The table of a family.
+fn slot_of(family: Family) -> Option<usize> {
+    FAMILIES.iter().position(|other| *other == family)
 }
 
 impl Rib {
@@ -228,15 +204,14 @@ impl Rib {
             attributes: Interner::new(config.local_asn()),
             config: config.clone(),
             began: now,
-            neighbours: BTreeMap::new(),
-            ids: BTreeMap::new(),
+            neighbours: Neighbours::default(),
             next_hops: NextHops::default(),
-            table: PrefixMap::default(),
-            routes: 0,
+            tables: FAMILIES.into_iter().map(Table::new).collect(),
+            transit: false,
             locals: BTreeMap::new(),
-            changed: BTreeSet::new(),
             exports: Exports::default(),
             outputs: VecDeque::new(),
+            scratch: Vec::new(),
         };
         rib.configure(config);
         rib
@@ -250,10 +225,11 @@ impl Rib {
             RibInput::NextHops(states) => self.set_next_hops(&states),
             RibInput::PeerUp { peer, session } => self.peer_up(&peer, *session, now),
             RibInput::PeerDown { peer, keep_routes } => self.peer_down(&peer, keep_routes, now),
-            RibInput::Routes { peer, changes } => self.take_routes(&peer, changes, now),
+            RibInput::Routes { peer, changes } => self.take_routes(&peer, &changes, now),
             RibInput::Resend { peer, family } => {
-                if let Some(&id) = self.ids.get(&peer) {
-                    self.exports.resend(id, family);
+                if let Some(id) = self.neighbours.id(&peer) {
+                    self.flush_exports();
+                    self.with_exports(|exports, from| exports.resend(id, family, from));
                 }
             }
             RibInput::Timeout => self.drop_overdue(now),
@@ -267,92 +243,58 @@ impl Rib {
 
     /// The next destination whose use has changed, in its state of now.
     pub fn poll_best(&mut self) -> Option<BestChange> {
-        let prefix = self.changed.pop_first()?;
-        Some(BestChange {
-            prefix,
-            best: self.best(&prefix),
-        })
+        for slot in 0..self.tables.len() {
+            let Some(id) = self.tables[slot].next_report() else {
+                continue;
+            };
+            let change = BestChange {
+                prefix: self.tables[slot].keys.prefix(id),
+                best: self.best_route(slot, id),
+            };
+            if self.tables[slot].reports_waiting() == 0 {
+                self.tables[slot].may_bury();
+                self.bury(slot);
+            }
+            return Some(change);
+        }
+        None
     }
 
     /// The next bytes for a neighbour: whole messages, a few dozen kilobytes at most.
     pub fn poll_transmit(&mut self, peer: &PeerName) -> Option<Transmit> {
-        let id = *self.ids.get(peer)?;
+        let id = self.neighbours.id(peer)?;
         self.flush_exports();
-        self.exports.poll_transmit(id)
+        self.with_exports(|exports, from| exports.poll_transmit(id, from))
     }
 
     /// When [`RibInput::Timeout`] is due, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let stale = self
             .neighbours
-            .values()
+            .iter()
             .filter_map(|neighbour| neighbour.stale_until);
         stale.min().map(|at| (at, "stale routes"))
     }
 
-    /// How much waits to be taken: best path changes and neighbours with bytes waiting. A caller
-    /// takes outputs before it hands in more.
+    /// How many destinations wait to be told by [`Rib::poll_best`].
     pub fn pressure(&self) -> usize {
-        self.changed.len()
+        self.tables.iter().map(Table::reports_waiting).sum()
     }
 
     /// Has every destination reported again by [`Rib::poll_best`], to somebody who begins to
     /// listen.
     pub fn report_all(&mut self) {
-        self.changed
-            .extend(self.table.iter().map(|(prefix, _)| prefix));
+        for table in &mut self.tables {
+            for id in table.ids().collect::<Vec<DestId>>() {
+                table.report(id);
+            }
+        }
     }
 
     /// The best learned route for a destination.
     pub fn best(&self, prefix: &IpNet) -> Option<BestRoute> {
-        if self.locals.contains_key(prefix) {
-            return None;
-        }
-        let paths = self.table.get(prefix)?.as_slice();
-        let used = self.used(paths);
-        let &first = used.first()?;
-        let external = |path: &Path| {
-            self.neighbours
-                .get(&path.peer)
-                .is_some_and(Neighbour::is_external)
-        };
-        let mut next_hops: Vec<NextHop> = used
-            .iter()
-            .map(|&i| self.next_hops.forwarding(paths[i].next_hop))
-            .collect();
-        next_hops.sort();
-        next_hops.dedup();
-        Some(BestRoute {
-            source: if external(&paths[first]) {
-                RouteSource::Ebgp
-            } else {
-                RouteSource::Ibgp
-            },
-            next_hops,
-            peers: used
-                .iter()
-                .filter_map(|&i| self.neighbours.get(&paths[i].peer))
-                .map(|neighbour| neighbour.name.clone())
-                .collect(),
-            stale: used.iter().all(|&i| paths[i].stale),
-        })
-    }
-
-    /// Every destination with a best learned route, a page at a time, in order.
-    pub fn best_routes(
-        &self,
-        family: Family,
-        after: Option<IpNet>,
-        limit: usize,
-    ) -> Vec<BestChange> {
-        self.table
-            .after(family, after)
-            .take(limit)
-            .map(|(prefix, _)| BestChange {
-                prefix,
-                best: self.best(&prefix),
-            })
-            .collect()
+        let (slot, id) = self.find(prefix)?;
+        self.best_route(slot, id)
     }
 
     /// The next hops routes lead to, for whoever tracks them.
@@ -362,56 +304,58 @@ impl Rib {
 
     /// Counts of a neighbour by family.
     pub fn counts(&self, peer: &PeerName) -> BTreeMap<Family, FamilyCounts> {
-        let Some(id) = self.ids.get(peer) else {
+        let Some(id) = self.neighbours.id(peer) else {
             return BTreeMap::new();
         };
-        let mut counts = self
-            .neighbours
-            .get(id)
-            .map_or_else(BTreeMap::new, Neighbour::counts);
+        let neighbour = self.neighbours.get(id);
+        let mut counts = neighbour.map_or_else(BTreeMap::new, |neighbour| neighbour.counts());
+        let from = self.sources();
         for (family, counts) in &mut counts {
-            counts.advertised = self.exports.advertised(*id, *family);
+            counts.advertised = self.exports.advertised(id, *family, &from);
         }
         counts
     }
 
     /// Sizes. Walks the attribute sets once.
     pub fn stats(&self) -> RibStats {
-        let rejected: usize = self.neighbours.values().map(|n| n.rejected.len()).sum();
-        // A B-tree node of eleven entries is two thirds full on average.
-        let filled = |entries: usize, key: usize, value: usize| entries * (key + value) * 3 / 2;
-        let many: usize = self.routes.saturating_sub(self.table.len()) * size_of::<Path>();
+        let rejected: u64 = self
+            .neighbours
+            .iter()
+            .flat_map(|n| n.rejected.values())
+            .sum();
+        let tables: usize = self.tables.iter().map(Table::memory).sum();
         RibStats {
-            destinations: self.table.len(),
-            routes: self.routes,
-            rejected,
+            destinations: self.tables.iter().map(|table| table.used).sum(),
+            routes: self.tables.iter().map(|table| table.accepted).sum(),
+            rejected: rejected as usize,
             attribute_sets: self.attributes.len(),
             next_hops: self.next_hops.len(),
             local_routes: self.locals.len(),
             update_groups: self.exports.groups(),
-            changes_waiting: self.changed.len(),
-            memory_bytes: filled(self.table.len(), 5, size_of::<Paths>())
-                + many
-                + filled(rejected, 5, size_of::<AttrId>())
-                + filled(self.changed.len(), size_of::<IpNet>(), 0)
-                + self.attributes.memory(),
+            changes_waiting: self.pressure(),
+            memory_bytes: tables + self.attributes.memory() + self.exports.memory(),
         }
     }
 
+    fn find(&self, prefix: &IpNet) -> Option<(usize, DestId)> {
+        let slot = slot_of(crate::config::family_of(prefix))?;
+        Some((slot, self.tables[slot].keys.find(prefix)?))
+    }
+
     fn set_next_hops(&mut self, states: &[NextHopState]) {
-        let flipped = self.next_hops.update(states);
-        if flipped.is_empty() {
-            return;
+        let differing = self.next_hops.differing(states);
+        let mut affected = Vec::new();
+        if !differing.is_empty() {
+            for slot in 0..self.tables.len() {
+                let leads = |path: &table::Path| differing.contains(&path.next_hop);
+                for id in self.tables[slot].having(leads) {
+                    affected.push((slot, id, self.before(slot, id)));
+                }
+            }
         }
-        let affected = self.table.iter().filter(|(_, paths)| {
-            paths
-                .as_slice()
-                .iter()
-                .any(|path| flipped.contains(&path.next_hop))
-        });
-        let affected: Vec<IpNet> = affected.map(|(prefix, _)| prefix).collect();
-        for prefix in affected {
-            self.mark(prefix);
+        self.next_hops.update(states);
+        for (slot, id, before) in affected {
+            self.after(slot, id, before);
         }
     }
 
@@ -421,34 +365,141 @@ impl Rib {
             .map(|route| (route.prefix(), route.clone()))
             .collect();
         let before = std::mem::replace(&mut self.locals, next);
-        let appeared = self
+        // What is announced of routes that are to be replaced is known from here on by the groups
+        // alone.
+        self.flush_exports();
+        for prefix in self
             .locals
             .keys()
-            .filter(|prefix| !before.contains_key(*prefix));
-        let gone = before
-            .keys()
-            .filter(|prefix| !self.locals.contains_key(*prefix));
-        let moved: Vec<IpNet> = appeared.chain(gone).copied().collect();
-        for prefix in moved {
-            if self.table.get(&prefix).is_some() {
-                self.mark(prefix);
+            .filter(|prefix| !before.contains_key(*prefix))
+        {
+            let Some(table) = table_of(&mut self.tables, prefix) else {
+                continue;
+            };
+            if let Some(id) = table.keys.find_or_add(prefix) {
+                table.grow();
+                table.local.insert(id);
+                if table.paths(id).0.is_some() && self.config.install_routes {
+                    table.report(id);
+                }
             }
         }
-        self.exports.set_local_routes(&self.locals, &self.ids);
+        // The groups find what is gone by its number, which therefore goes last.
+        self.exports
+            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
+        for prefix in before
+            .keys()
+            .filter(|prefix| !self.locals.contains_key(*prefix))
+        {
+            let Some(table) = table_of(&mut self.tables, prefix) else {
+                continue;
+            };
+            if let Some(id) = table.keys.find(prefix) {
+                table.local.remove(id);
+                if table.paths(id).0.is_none() {
+                    table.dismiss(id);
+                } else if self.config.install_routes {
+                    table.report(id);
+                }
+            }
+        }
         self.exports.locals_are_known();
     }
 
-    /// Notes that the use of a destination has changed.
-    fn mark(&mut self, prefix: IpNet) {
-        self.changed.insert(prefix);
-        self.exports.mark(prefix);
+    /// Works what has changed into what is announced.
+    fn flush_exports(&mut self) {
+        let own_work = self.exports.has_own_work();
+        for slot in 0..self.tables.len() {
+            if !own_work && !self.tables[slot].has_dirty() {
+                continue;
+            }
+            let dirty = self.tables[slot].take_dirty();
+            self.with_exports(|exports, from| exports.flush(slot, &dirty, from));
+            for was in dirty.iter().filter_map(|dirty| dirty.was) {
+                self.attributes.release(was.attributes);
+            }
+            self.bury(slot);
+        }
     }
 
-    fn flush_exports(&mut self) {
-        let mut exports = std::mem::take(&mut self.exports);
-        exports.flush(|prefix| self.transit_route(prefix));
-        self.exports = exports;
+    fn bury(&mut self, slot: usize) {
+        let exports = &self.exports;
+        self.tables[slot].bury(|id| exports.refers_to(slot, id));
     }
+
+    fn join(&mut self, id: PeerId) {
+        if let Some((key, families)) = self.group_key(id) {
+            self.with_exports(|exports, from| exports.join(id, key, families.into_iter(), from));
+        }
+    }
+
+    fn rejoin(&mut self, id: PeerId) {
+        self.flush_exports();
+        if let Some((key, _)) = self.group_key(id) {
+            self.with_exports(|exports, from| exports.rejoin(id, key, from));
+        }
+    }
+
+    /// What decides with whom a neighbour is sent the same, and the families of its session.
+    fn group_key(&self, id: PeerId) -> Option<(GroupKey, Vec<Family>)> {
+        let neighbour = self.neighbours.get(id)?;
+        let session = neighbour.session.as_ref()?;
+        let families = session.families.iter().filter_map(|family| {
+            let config = neighbour.families.get(&family.family);
+            let wanted = config.and_then(|config| config.next_hop);
+            let hop = neighbour::own_next_hop(family, session, wanted)?;
+            let plain = SessionFamily {
+                graceful: false,
+                forwarding_preserved: false,
+                ..*family
+            };
+            Some((plain, hop))
+        });
+        let target = if session.internal {
+            Target::Internal {
+                client: neighbour.client,
+            }
+        } else {
+            Target::External
+        };
+        let key = GroupKey {
+            target,
+            four_octet_as: session.four_octet_as,
+            max_len: session.max_len,
+            families: families.collect(),
+        };
+        let all = session.families.iter().map(|family| family.family);
+        Some((key, all.collect()))
+    }
+
+    fn with_exports<T>(&mut self, work: impl FnOnce(&mut Exports, &Sources<'_>) -> T) -> T {
+        let mut exports = std::mem::take(&mut self.exports);
+        let result = work(&mut exports, &self.sources());
+        self.exports = exports;
+        result
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            tables: &self.tables,
+            attributes: &self.attributes,
+            next_hops: &self.next_hops,
+            neighbours: &self.neighbours,
+            transit: self.transit,
+            local_asn: self.config.local_asn(),
+            cluster_id: self.config.router_id(),
+        }
+    }
+
+    /// Seconds since the RIB began.
+    fn seconds(&self, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(self.began).as_secs();
+        since.min(u32::MAX.into()) as u32
+    }
+}
+
+fn table_of<'t>(tables: &'t mut [Table], prefix: &IpNet) -> Option<&'t mut Table> {
+    tables.get_mut(slot_of(crate::config::family_of(prefix))?)
 }
 
 #[cfg(test)]

@@ -7,8 +7,6 @@ use router_types::{Afi, Asn, Family, Safi};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::FamilyConfig;
-
 /// Anything with `Display` and `FromStr`.
 pub(crate) mod text {
     use std::fmt::Display;
@@ -56,6 +54,22 @@ pub(crate) mod asn_option {
     }
 }
 
+/// A role by its code (RFC 9234 §4.1).
+pub(crate) mod role {
+    use bgp_wire::Role;
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(v: &Role, s: S) -> Result<S::Ok, S::Error> {
+        (*v as u8).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Role, D::Error> {
+        let code = u8::deserialize(d)?;
+        Role::from_code(code).ok_or_else(|| D::Error::custom(format!("no role has code {code}")))
+    }
+}
+
 /// A family as `[afi, safi]`.
 pub(crate) mod family {
     use super::*;
@@ -73,14 +87,14 @@ pub(crate) mod family {
     }
 }
 
-/// The families of a neighbour as `[[afi, safi], value]` pairs.
-pub(crate) mod families {
+/// A map by family as `[[afi, safi], value]` pairs.
+pub(crate) mod by_family {
     use super::*;
 
     type Pair<T> = ((u16, u8), T);
 
-    pub(crate) fn serialize<S: Serializer>(
-        v: &BTreeMap<Family, FamilyConfig>,
+    pub(crate) fn serialize<T: Serialize, S: Serializer>(
+        v: &BTreeMap<Family, T>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
         s.collect_seq(
@@ -89,10 +103,10 @@ pub(crate) mod families {
         )
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
         d: D,
-    ) -> Result<BTreeMap<Family, FamilyConfig>, D::Error> {
-        let pairs = Vec::<Pair<FamilyConfig>>::deserialize(d)?;
+    ) -> Result<BTreeMap<Family, T>, D::Error> {
+        let pairs = Vec::<Pair<T>>::deserialize(d)?;
         Ok(pairs
             .into_iter()
             .map(|((afi, safi), value)| {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
 use bgp_core::record::RecordedEvent;
 use bgp_core::rib::{BestChange, Rib, RibInput, RibOutput, SessionInfo};
-use bgp_core::routes::RouteChange;
+use bgp_core::routes::RouteItem;
 use router_types::Family;
 use tokio::sync::{mpsc, oneshot};
 
@@ -295,9 +295,9 @@ impl Worker {
                     self.sessions.remove(peer);
                 }
                 if let RibInput::Routes { peer, changes } = &input {
-                    for change in changes {
-                        if let RouteChange::EndOfRib { family } = change {
-                            self.delivered.push_back((peer.clone(), *family));
+                    for item in changes.iter() {
+                        if let RouteItem::EndOfRib { family } = item {
+                            self.delivered.push_back((peer.clone(), family));
                         }
                     }
                 }
@@ -345,6 +345,7 @@ impl Worker {
                         // A task that has ended has no session to end.
                         let _ = session.inbox.send(PeerCommand::LimitExceeded {
                             epoch: session.epoch,
+                            family,
                             limit,
                         });
                     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bgp_core::config::{InstanceName, PeerConfig, PeerName};
+use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
 use bgp_core::peer::{
     ConnId, Direction, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot, StopReason,
 };
@@ -57,6 +57,8 @@ pub(crate) enum PeerCommand {
     LimitExceeded {
         /// The session: the count at its [`RibMessage::Up`].
         epoch: u64,
+        /// The family.
+        family: Family,
         /// The limit.
         limit: u32,
     },
@@ -214,14 +216,35 @@ impl Session {
                 // Nobody waits any more: nothing is lost.
                 let _ = reply.send(self.peer.snapshot(Instant::now()));
             }
-            PeerCommand::LimitExceeded { epoch, limit } => {
+            PeerCommand::LimitExceeded {
+                epoch,
+                family,
+                limit,
+            } => {
                 // The next session must not pay for the one before.
                 if self.established.is_some() && epoch == self.epoch {
-                    self.handle(PeerInput::Stop(StopReason::PrefixLimit { limit }));
+                    self.exceeded(family, limit);
                 }
             }
             PeerCommand::End(..) => unreachable!("taken care of where commands are received"),
         }
+    }
+
+    fn exceeded(&mut self, family: Family, limit: u32) {
+        let config = self.peer.config().families().get(&family);
+        let beyond = config
+            .and_then(|config| config.limit)
+            .map(|limit| limit.beyond);
+        let restart_s = match beyond {
+            Some(BeyondLimit::Restart { after_s }) => after_s,
+            // The limit has been taken away meanwhile.
+            Some(BeyondLimit::WarnOnly) | None => return,
+        };
+        self.handle(PeerInput::Stop(StopReason::PrefixLimit {
+            limit,
+            family,
+            restart_s,
+        }));
     }
 
     fn called(&mut self, stream: TcpStream, remote: SocketAddr) {
@@ -369,7 +392,7 @@ impl Session {
                 self.established = None;
                 self.tell_rib(RibInput::PeerDown {
                     peer: self.name.clone(),
-                    keep_routes,
+                    keep_routes: keep_routes.map(|keep| keep.restart_time),
                 });
             }
             PeerOutput::Routes(changes) => {

@@ -50,7 +50,12 @@ async fn five_hundred_calls_that_end_leave_no_descriptor() {
     let text = "the test is over".to_owned();
     speaker.stop(StopReason::Other { text }).await;
     thread.join().unwrap();
-    assert!(descriptors() <= outside, "the speaker left something open");
+    // The threads of tables give back what they hold when they end, just after they said so.
+    let limit = Instant::now() + LIMIT;
+    while descriptors() > outside {
+        assert!(Instant::now() < limit, "the speaker left something open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 async fn until(speaker: &Speaker, wanted: usize) {

@@ -57,7 +57,7 @@ pub use next_hop::PathNextHop;
 pub use nlri::{Nlri, NlriEntry, NlriError, NlriIter};
 pub use notification::{ErrorKind, MAX_SHUTDOWN_COMMUNICATION, Notification};
 pub use open::{Open, VERSION};
-pub use pack::{PackError, announce, end_of_rib, withdraw};
+pub use pack::{PackError, announce, announce_with, end_of_rib, withdraw, withdraw_with};
 pub use path::{Aggregator, DecodedAttributes, OpaqueAttribute, Origin, PathAttributes};
 pub use refresh::{RefreshKind, RouteRefresh};
 pub use update::{MpReach, Update, UpdateView};

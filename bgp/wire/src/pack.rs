@@ -9,14 +9,14 @@ use core::fmt;
 
 use router_types::{Afi, Family};
 
-use crate::attribute::{AttributeCode, AttributeFlags, RawAttribute, RawAttributes};
+use crate::attribute::{AttributeCode, AttributeFlags, RawAttributes};
 use crate::context::FamilyContext;
 use crate::frame::{self, MessageKind};
 use crate::next_hop::PathNextHop;
 use crate::nlri::NlriEntry;
 
-/// Room for the largest prefix with its path identifier.
-const MAX_ENTRY: usize = 4 + 1 + 16;
+/// Room for the largest prefix with path identifier, label and route distinguisher.
+const MAX_ENTRY: usize = 4 + 1 + 3 + 8 + 16;
 
 /// Why routes cannot be announced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +69,80 @@ pub fn announce(
     next_hop: PathNextHop,
     entries: impl IntoIterator<Item = NlriEntry>,
 ) -> Result<usize, PackError> {
+    let mut entries = of_family(family.family, entries).peekable();
+    if entries.peek().is_none() {
+        check(family, max_len, attributes, next_hop)?;
+        return Ok(0);
+    }
+    announce_with(out, family, max_len, attributes, next_hop, |out, end| {
+        fill(out, end, family.add_path_send, &mut entries);
+        entries.peek().is_some()
+    })
+}
+
+/// Appends UPDATE messages as [`announce`] does, with prefixes somebody else writes: `fill` appends
+/// prefixes, at least one, while the buffer stays within the length it is given, and says whether
+/// there are more.
+///
+/// # Errors
+///
+/// Nothing is appended then.
+pub fn announce_with(
+    out: &mut Vec<u8>,
+    family: &FamilyContext,
+    max_len: usize,
+    attributes: &[u8],
+    next_hop: PathNextHop,
+    mut fill: impl FnMut(&mut Vec<u8>, usize) -> bool,
+) -> Result<usize, PackError> {
+    let classic = check(family, max_len, attributes, next_hop)?;
+    let mut messages = 0;
+    // What stands before the prefixes is the same in every message.
+    let mut front = 0..0;
+    loop {
+        let start = frame::begin(out, MessageKind::Update);
+        let more = if classic {
+            if front.is_empty() {
+                let from = out.len();
+                out.extend_from_slice(&[0, 0]);
+                let attributes_at = out.len();
+                out.extend_from_slice(&[0, 0]);
+                push_with_next_hop(out, attributes, next_hop);
+                set_len(out, attributes_at);
+                front = from..out.len();
+            } else {
+                out.extend_from_within(front.clone());
+            }
+            fill(out, start + max_len)
+        } else {
+            out.extend_from_slice(&[0, 0]);
+            let attributes_at = out.len();
+            out.extend_from_slice(&[0, 0]);
+            let value_at = begin_mp(out, AttributeCode::MP_REACH_NLRI, family.family);
+            out.push(next_hop.encoded_len() as u8);
+            next_hop.encode(out);
+            out.push(0);
+            let more = fill(out, start + max_len - attributes.len());
+            finish_mp(out, value_at);
+            out.extend_from_slice(attributes);
+            set_len(out, attributes_at);
+            more
+        };
+        frame::finish(out, start);
+        messages += 1;
+        if !more {
+            return Ok(messages);
+        }
+    }
+}
+
+/// Whether the prefixes go into the NLRI field.
+fn check(
+    family: &FamilyContext,
+    max_len: usize,
+    attributes: &[u8],
+    next_hop: PathNextHop,
+) -> Result<bool, PackError> {
     let allowed = match (family.family.afi, next_hop) {
         (Afi::IPV4, PathNextHop::V4(_)) | (Afi::IPV6, PathNextHop::V6 { .. }) => true,
         (Afi::IPV4, PathNextHop::V6 { .. }) => family.extended_next_hop,
@@ -92,32 +166,7 @@ pub fn announce(
             max_len,
         });
     }
-    let mut entries = of_family(family.family, entries).peekable();
-    let mut messages = 0;
-    while entries.peek().is_some() {
-        let start = frame::begin(out, MessageKind::Update);
-        out.extend_from_slice(&[0, 0]);
-        let attributes_at = out.len();
-        out.extend_from_slice(&[0, 0]);
-        if classic {
-            push_with_next_hop(out, attributes, next_hop);
-            set_len(out, attributes_at);
-            fill(out, start + max_len, family.add_path_send, &mut entries);
-        } else {
-            let value_at = begin_mp(out, AttributeCode::MP_REACH_NLRI, family.family);
-            out.push(next_hop.encoded_len() as u8);
-            next_hop.encode(out);
-            out.push(0);
-            let end = start + max_len - attributes.len();
-            fill(out, end, family.add_path_send, &mut entries);
-            finish_mp(out, value_at);
-            out.extend_from_slice(attributes);
-            set_len(out, attributes_at);
-        }
-        frame::finish(out, start);
-        messages += 1;
-    }
-    Ok(messages)
+    Ok(classic)
 }
 
 /// Appends UPDATE messages that withdraw `entries` and returns how many messages. IPv4 unicast
@@ -131,27 +180,48 @@ pub fn withdraw(
     entries: impl IntoIterator<Item = NlriEntry>,
 ) -> usize {
     let mut entries = of_family(family.family, entries).peekable();
+    if entries.peek().is_none() {
+        return 0;
+    }
+    withdraw_with(out, family, max_len, |out, end| {
+        fill(out, end, family.add_path_send, &mut entries);
+        entries.peek().is_some()
+    })
+}
+
+/// Appends UPDATE messages as [`withdraw`] does, with prefixes somebody else writes, as in
+/// [`announce_with`].
+pub fn withdraw_with(
+    out: &mut Vec<u8>,
+    family: &FamilyContext,
+    max_len: usize,
+    mut fill: impl FnMut(&mut Vec<u8>, usize) -> bool,
+) -> usize {
     let mut messages = 0;
-    while entries.peek().is_some() {
+    loop {
         let start = frame::begin(out, MessageKind::Update);
         let withdrawn_at = out.len();
         out.extend_from_slice(&[0, 0]);
-        if family.family == Family::IPV4_UNICAST {
-            fill(out, start + max_len - 2, family.add_path_send, &mut entries);
+        let more = if family.family == Family::IPV4_UNICAST {
+            let more = fill(out, start + max_len - 2);
             set_len(out, withdrawn_at);
             out.extend_from_slice(&[0, 0]);
+            more
         } else {
             let attributes_at = out.len();
             out.extend_from_slice(&[0, 0]);
             let value_at = begin_mp(out, AttributeCode::MP_UNREACH_NLRI, family.family);
-            fill(out, start + max_len, family.add_path_send, &mut entries);
+            let more = fill(out, start + max_len);
             finish_mp(out, value_at);
             set_len(out, attributes_at);
-        }
+            more
+        };
         frame::finish(out, start);
         messages += 1;
+        if !more {
+            return messages;
+        }
     }
-    messages
 }
 
 /// Appends the End-of-RIB marker of a family (RFC 4724 §2).
@@ -196,15 +266,9 @@ fn push_with_next_hop(out: &mut Vec<u8>, attributes: &[u8], next_hop: PathNextHo
     while let Some(raw) = list.next_if(|raw| raw.code < AttributeCode::NEXT_HOP) {
         raw.encode(out);
     }
-    let mut value = Vec::with_capacity(4);
-    next_hop.encode(&mut value);
-    let code = AttributeCode::NEXT_HOP;
-    RawAttribute {
-        flags: AttributeFlags::TRANSITIVE,
-        code,
-        value: &value,
-    }
-    .encode(out);
+    let flags = AttributeFlags::TRANSITIVE.bits();
+    out.extend_from_slice(&[flags, AttributeCode::NEXT_HOP.0, 4]);
+    next_hop.encode(out);
     list.for_each(|raw| raw.encode(out));
 }
 

@@ -51,6 +51,21 @@ impl Family {
         afi: Afi::IPV6,
         safi: Safi::UNICAST,
     };
+    /// IPv4 routes of VPNs (RFC 4364 §4.3.4).
+    pub const VPNV4: Family = Family {
+        afi: Afi::IPV4,
+        safi: Safi::MPLS_VPN,
+    };
+    /// IPv6 routes of VPNs (RFC 4659 §3.2).
+    pub const VPNV6: Family = Family {
+        afi: Afi::IPV6,
+        safi: Safi::MPLS_VPN,
+    };
+    /// Route target constraints (RFC 4684 §4).
+    pub const ROUTE_TARGET: Family = Family {
+        afi: Afi::IPV4,
+        safi: Safi::ROUTE_TARGET,
+    };
 }
 
 impl fmt::Display for Family {

@@ -7,21 +7,24 @@
 //! |---|---|
 //! | local AS, router id | every session of the instance: both are said in OPEN only |
 //! | peer address, port, local address, interface, password set or unset | the session: another TCP connection |
-//! | peer AS, hold time, families, graceful restart | the session: said in OPEN only |
-//! | import policy, allowed own AS | routes asked for again (RFC 2918), or the session where the neighbour cannot |
-//! | keepalive, connect retry, TTL, password replaced, who dials, next hop, listening, transit, path limit | live |
+//! | peer AS, local AS, hold time, families, graceful restart, long-lived stale time, role, add-path, extended messages | the session: said in OPEN only |
+//! | import policies, allowed own AS, first AS, own AS in received paths, cluster id, policies required | routes asked for again (RFC 2918), or the session where the neighbour cannot |
+//! | MSS, capability fallback | the next session; this one goes on |
+//! | everything else: timers, TTL and TTL security, password replaced, who dials, send hold time, limits, next hops, what is done to paths that are sent, listening, transit, installing routes | live |
 //!
-//! A neighbour added or removed concerns itself only.
+//! A neighbour added, removed, shut down or started again concerns itself only.
 
 use serde::Serialize;
 
-use super::{InstanceConfig, PeerConfig, PeerName};
+use super::{FamilyConfig, InstanceConfig, PeerConfig, PeerName};
 
 /// What a change costs, cheapest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub enum Effect {
     /// Takes effect at once, nobody notices.
     Live,
+    /// Counts from the next session on; the one that is up goes on as it is.
+    NextSession,
     /// The neighbour is asked for its routes again.
     RouteRefresh,
     /// The session ends and is built up anew.
@@ -68,12 +71,53 @@ impl InstanceConfig {
         );
         instance("listening", self.listen != next.listen, Effect::Live);
         instance("transit", self.transit != next.transit, Effect::Live);
+        instance(
+            "installing routes",
+            self.install_routes != next.install_routes,
+            Effect::Live,
+        );
         instance("path limit", self.max_paths != next.max_paths, Effect::Live);
         instance(
             "keeping rejected routes",
             self.keep_rejected != next.keep_rejected,
             Effect::Live,
         );
+        instance(
+            "as-path relax",
+            self.as_path_relax != next.as_path_relax,
+            Effect::Live,
+        );
+        instance(
+            "weights by link bandwidth",
+            self.weigh_by_link_bandwidth != next.weigh_by_link_bandwidth,
+            Effect::Live,
+        );
+        instance(
+            "policies required",
+            self.ebgp_requires_policy != next.ebgp_requires_policy,
+            Effect::RouteRefresh,
+        );
+        instance(
+            "cluster id",
+            self.cluster_id != next.cluster_id,
+            Effect::RouteRefresh,
+        );
+        instance(
+            "graceful shutdown",
+            self.graceful_shutdown != next.graceful_shutdown,
+            Effect::Live,
+        );
+        instance(
+            "policies",
+            self.policies != next.policies,
+            Effect::RouteRefresh,
+        );
+        instance(
+            "aggregates",
+            self.aggregates != next.aggregates,
+            Effect::Live,
+        );
+        changes.extend(self.range_changes_to(next));
         for (name, peer) in &self.peers {
             match next.peers.get(name) {
                 Some(other) => {
@@ -105,24 +149,61 @@ impl InstanceConfig {
         }
         changes
     }
+
+    fn range_changes_to(&self, next: &InstanceConfig) -> Vec<Change> {
+        let change = |name: &PeerName, what, effect| Change {
+            peer: Some(name.clone()),
+            what,
+            effect,
+        };
+        let mut changes = Vec::new();
+        for (name, range) in &self.ranges {
+            let Some(other) = next.ranges.get(name) else {
+                changes.push(change(name, "listen range", Effect::SessionRemoved));
+                continue;
+            };
+            if range.prefix() != other.prefix() {
+                changes.push(change(name, "prefix", Effect::SessionReset));
+            }
+            if range.max() != other.max() {
+                changes.push(change(name, "maximum", Effect::Live));
+            }
+            if range.asns != other.asns {
+                changes.push(change(name, "AS numbers", Effect::Live));
+            }
+            let of_neighbours = range.template().changes_to(other.template());
+            changes.extend(
+                of_neighbours
+                    .into_iter()
+                    .map(|(what, effect)| change(name, what, effect)),
+            );
+        }
+        for name in next.ranges.keys() {
+            if !self.ranges.contains_key(name) {
+                changes.push(change(name, "listen range", Effect::SessionAdded));
+            }
+        }
+        changes
+    }
 }
 
 impl PeerConfig {
     /// Lists what differs in `next` and what each difference costs.
     pub fn changes_to(&self, next: &PeerConfig) -> Vec<(&'static str, Effect)> {
-        let families_differ = !self.families.keys().eq(next.families.keys());
-        let import_differs = self.families.iter().any(|(family, config)| {
-            next.families
-                .get(family)
-                .is_some_and(|other| other.import != config.import)
-        });
-        let next_hop_differs = self.families.iter().any(|(family, config)| {
-            next.families
-                .get(family)
-                .is_some_and(|other| other.next_hop != config.next_hop)
-        });
+        let mut changes = self.transport_changes_to(next);
+        changes.extend(self.session_changes_to(next));
+        changes.extend(self.path_changes_to(next));
+        changes.extend(self.family_changes_to(next));
+        changes
+            .into_iter()
+            .filter(|(_, differs, _)| *differs)
+            .map(|(what, _, effect)| (what, effect))
+            .collect()
+    }
+
+    fn transport_changes_to(&self, next: &PeerConfig) -> Vec<(&'static str, bool, Effect)> {
         let password_set = self.password.is_some() != next.password.is_some();
-        let table = [
+        vec![
             (
                 "address",
                 self.address != next.address,
@@ -140,47 +221,185 @@ impl PeerConfig {
                 Effect::SessionReset,
             ),
             ("password set or unset", password_set, Effect::SessionReset),
+            (
+                "password",
+                !password_set && self.password != next.password,
+                Effect::Live,
+            ),
+            ("TTL", self.ttl != next.ttl, Effect::Live),
+            (
+                "TTL security",
+                self.ttl_security != next.ttl_security,
+                Effect::Live,
+            ),
+            ("MSS", self.tcp_mss != next.tcp_mss, Effect::NextSession),
+            ("who dials", self.connect != next.connect, Effect::Live),
+            (
+                "fail-over on link loss",
+                self.fast_failover != next.fast_failover,
+                Effect::Live,
+            ),
+        ]
+    }
+
+    fn session_changes_to(&self, next: &PeerConfig) -> Vec<(&'static str, bool, Effect)> {
+        let timers = (self.timers, next.timers);
+        let (role, other_role) = (self.role, next.role);
+        vec![
+            (
+                "shutdown",
+                self.shutdown.is_none() && next.shutdown.is_some(),
+                Effect::SessionRemoved,
+            ),
+            (
+                "shutdown",
+                self.shutdown.is_some() && next.shutdown.is_none(),
+                Effect::SessionAdded,
+            ),
             ("peer AS", self.asn != next.asn, Effect::SessionReset),
             (
-                "hold time",
-                self.timers.hold_s() != next.timers.hold_s(),
+                "local AS",
+                self.local_as.map(|l| l.asn) != next.local_as.map(|l| l.asn),
                 Effect::SessionReset,
             ),
-            ("families", families_differ, Effect::SessionReset),
+            (
+                "hold time",
+                timers.0.hold_s() != timers.1.hold_s(),
+                Effect::SessionReset,
+            ),
+            (
+                "keepalive time",
+                timers.0.keepalive() != timers.1.keepalive(),
+                Effect::Live,
+            ),
+            (
+                "connect retry time",
+                timers.0.connect_retry() != timers.1.connect_retry(),
+                Effect::Live,
+            ),
+            (
+                "send hold time",
+                self.send_hold != next.send_hold,
+                Effect::Live,
+            ),
             (
                 "graceful restart",
                 self.graceful_restart != next.graceful_restart,
                 Effect::SessionReset,
             ),
-            ("import policy", import_differs, Effect::RouteRefresh),
+            ("role", role != other_role, Effect::SessionReset),
+            (
+                "extended messages",
+                self.extended_messages != next.extended_messages,
+                Effect::SessionReset,
+            ),
+            (
+                "capabilities",
+                self.capabilities != next.capabilities,
+                Effect::NextSession,
+            ),
+            (
+                "collision with an established session",
+                self.collision_when_established != next.collision_when_established,
+                Effect::Live,
+            ),
+        ]
+    }
+
+    fn path_changes_to(&self, next: &PeerConfig) -> Vec<(&'static str, bool, Effect)> {
+        let received = |config: &PeerConfig| config.local_as.map(|l| l.prepend_received);
+        let sent = |config: &PeerConfig| config.local_as.map(|l| (l.replace, l.dual));
+        vec![
             (
                 "allowed own AS",
                 self.allow_own_as != next.allow_own_as,
                 Effect::RouteRefresh,
             ),
             (
-                "password",
-                !password_set && self.password != next.password,
+                "first AS of paths",
+                self.enforce_first_as != next.enforce_first_as,
+                Effect::RouteRefresh,
+            ),
+            (
+                "local AS in received paths",
+                received(self) != received(next),
+                Effect::RouteRefresh,
+            ),
+            ("real AS in paths", sent(self) != sent(next), Effect::Live),
+            (
+                "AS override",
+                self.as_override != next.as_override,
                 Effect::Live,
             ),
             (
-                "keepalive time",
-                self.timers.keepalive() != next.timers.keepalive(),
+                "private AS numbers",
+                self.private_as != next.private_as,
                 Effect::Live,
             ),
             (
-                "connect retry time",
-                self.timers.connect_retry() != next.timers.connect_retry(),
+                "route reflection",
+                self.route_reflector_client != next.route_reflector_client,
                 Effect::Live,
             ),
-            ("TTL", self.ttl != next.ttl, Effect::Live),
-            ("who dials", self.connect != next.connect, Effect::Live),
-            ("next hop", next_hop_differs, Effect::Live),
-        ];
-        table
-            .into_iter()
-            .filter(|(_, differs, _)| *differs)
-            .map(|(what, _, effect)| (what, effect))
-            .collect()
+            (
+                "graceful shutdown",
+                self.graceful_shutdown != next.graceful_shutdown,
+                Effect::Live,
+            ),
+        ]
+    }
+
+    fn family_changes_to(&self, next: &PeerConfig) -> Vec<(&'static str, bool, Effect)> {
+        let families_differ = !self.families.keys().eq(next.families.keys());
+        let any = |differs: &dyn Fn(&FamilyConfig, &FamilyConfig) -> bool| {
+            self.families.iter().any(|(family, config)| {
+                next.families
+                    .get(family)
+                    .is_some_and(|other| differs(config, other))
+            })
+        };
+        let offer = |config: &FamilyConfig| {
+            let add_path = config.add_path;
+            (add_path.receive, add_path.send.is_some())
+        };
+        vec![
+            ("families", families_differ, Effect::SessionReset),
+            (
+                "import policy",
+                any(&|a, b| a.import != b.import || a.import_policy != b.import_policy),
+                Effect::RouteRefresh,
+            ),
+            (
+                "export policy",
+                any(&|a, b| a.export_policy != b.export_policy),
+                Effect::Live,
+            ),
+            ("route limit", any(&|a, b| a.limit != b.limit), Effect::Live),
+            (
+                "limit of routes sent",
+                any(&|a, b| a.limit_out != b.limit_out),
+                Effect::Live,
+            ),
+            (
+                "next hop",
+                any(&|a, b| a.next_hop != b.next_hop || a.next_hop_mode != b.next_hop_mode),
+                Effect::Live,
+            ),
+            (
+                "add-path",
+                any(&|a, b| offer(a) != offer(b)),
+                Effect::SessionReset,
+            ),
+            (
+                "paths sent",
+                any(&|a, b| offer(a) == offer(b) && a.add_path != b.add_path),
+                Effect::Live,
+            ),
+            (
+                "long-lived stale time",
+                self.graceful_restart.is_some() && any(&|a, b| a.long_lived != b.long_lived),
+                Effect::SessionReset,
+            ),
+        ]
     }
 }

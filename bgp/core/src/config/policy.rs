@@ -108,14 +108,11 @@ pub enum ImportMode {
     None,
 }
 
-/// Which of a neighbour's routes are taken, and how many.
+/// Which of a neighbour's routes are taken.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ImportPolicy {
     /// By prefix.
     pub mode: ImportMode,
-    /// The most routes taken; one more ends the session with Cease "maximum number of prefixes
-    /// reached" (RFC 4486 §4). `None` for no limit.
-    pub max_routes: Option<u32>,
 }
 
 impl ImportPolicy {

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! OPEN: what is offered, and whether the neighbour's offer can be agreed with (RFC 4271 §6.2).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bgp_wire::{
-    Capability, ErrorKind, ExtendedNextHop, GracefulFamily, GracefulRestart, Notification, Open,
-    PeerKind, SessionContext,
+    AddPath, Capability, ErrorKind, ExtendedNextHop, GracefulFamily, GracefulRestart,
+    LongLivedStale, Notification, Open, PeerKind, Role, SessionContext,
 };
 use router_types::{Afi, Asn, Family};
+use serde::{Deserialize, Serialize};
 
 use super::reason::{DownReason, NotificationText};
 use super::{LocalSpeaker, SessionAddresses};
-use crate::config::PeerConfig;
+use crate::config::{CapabilityUse, PeerConfig};
+
+/// Code of the role capability (RFC 9234 §4.1).
+const ROLE_CODE: u8 = 9;
 
 /// What the two ends agreed on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +26,9 @@ pub struct Negotiated {
     pub peer_asn: Asn,
     /// The neighbour's identifier.
     pub peer_router_id: Ipv4Addr,
+    /// The AS number this end has in the session: its own, or the one of
+    /// [`LocalAs`](crate::config::LocalAs).
+    pub local_asn: Asn,
     /// The hold time in seconds, the lower of both; 0 means the session never expires.
     pub hold_s: u16,
     /// The keepalive interval; `None` when none are sent.
@@ -30,8 +37,18 @@ pub struct Negotiated {
     pub context: SessionContext,
     /// Whether the neighbour takes ROUTE-REFRESH.
     pub route_refresh: bool,
-    /// The neighbour's graceful restart capability, when this end offered its own.
+    /// The neighbour's graceful restart capability, when this end offered its own; its families are
+    /// among the negotiated ones.
     pub graceful_restart: Option<GracefulRestart>,
+    /// Whether NOTIFICATION and hold timer expiry keep routes, both ways, but for a Hard Reset (RFC
+    /// 8538): both ends set the N bit.
+    pub notification_restart: bool,
+    /// How long routes of a family are kept as the last resort after the restart time (RFC 9494):
+    /// the families both ends offered, each with the shorter of the neighbour's time and this end's.
+    pub long_lived: BTreeMap<Family, LongLived>,
+    /// The role this end has towards the external neighbour, where one is configured and the
+    /// neighbour's does not contradict it (RFC 9234); it decides over ONLY_TO_CUSTOMER.
+    pub role: Option<Role>,
     /// The ends of the connection.
     pub addresses: SessionAddresses,
 }
@@ -46,13 +63,16 @@ impl Negotiated {
     pub fn families(&self) -> impl Iterator<Item = Family> + '_ {
         self.context.families.iter().map(|family| family.family)
     }
+}
 
-    /// Whether the neighbour would rather keep routes on NOTIFICATION, too (RFC 8538).
-    pub fn notification_support(&self) -> bool {
-        self.graceful_restart
-            .as_ref()
-            .is_some_and(|gr| gr.notification)
-    }
+/// What was agreed about long-lived stale routes of a family (RFC 9494 §4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LongLived {
+    /// How long the neighbour's routes are kept beyond its restart time.
+    pub stale_time: Duration,
+    /// F: the neighbour kept forwarding while it was away. Routes of a family without it are
+    /// dropped when its session comes back.
+    pub forwarding_preserved: bool,
 }
 
 /// How much an OPEN offers.
@@ -64,44 +84,84 @@ pub(super) enum OpenStyle {
     Bare,
 }
 
-/// The OPEN to send.
-pub(super) fn offer(config: &PeerConfig, local: &LocalSpeaker, style: OpenStyle) -> Open {
-    let mut capabilities = Vec::new();
-    if style == OpenStyle::Full {
-        capabilities.extend(
-            config
-                .families()
-                .keys()
-                .map(|f| Capability::Multiprotocol(*f)),
-        );
-        capabilities.push(Capability::RouteRefresh);
-        if config.families().contains_key(&Family::IPV4_UNICAST) {
-            capabilities.push(Capability::ExtendedNextHop(vec![ExtendedNextHop {
-                family: Family::IPV4_UNICAST,
-                next_hop: Afi::IPV6,
-            }]));
+/// The OPEN to send, as the AS given.
+pub(super) fn offer(config: &PeerConfig, local: &LocalSpeaker, asn: Asn, style: OpenStyle) -> Open {
+    let capabilities = match (style, config.capabilities) {
+        (OpenStyle::Full, CapabilityUse::Fallback | CapabilityUse::Always) => {
+            capabilities(config, local, asn)
         }
-        capabilities.push(Capability::ExtendedMessages);
-        if let Some(restart) = config.graceful_restart {
-            let family = |family: &Family| GracefulFamily {
-                family: *family,
-                forwarding_preserved: local.forwarding_preserved,
-            };
-            capabilities.push(Capability::GracefulRestart(GracefulRestart {
-                restarted: local.restarted,
-                notification: true,
-                restart_time_s: restart.restart_time_s(),
-                families: config.families().keys().map(family).collect(),
-            }));
-        }
-        capabilities.push(Capability::FourOctetAs(local.asn));
-    }
+        (OpenStyle::Bare, _) | (_, CapabilityUse::Never) => Vec::new(),
+    };
     Open {
-        asn: local.asn,
+        asn,
         hold_time_s: config.timers.hold_s(),
         router_id: local.router_id,
         capabilities,
     }
+}
+
+fn capabilities(config: &PeerConfig, local: &LocalSpeaker, asn: Asn) -> Vec<Capability> {
+    let families = config.families();
+    let mut list: Vec<Capability> = families
+        .keys()
+        .map(|family| Capability::Multiprotocol(*family))
+        .collect();
+    list.push(Capability::RouteRefresh);
+    if families.contains_key(&Family::IPV4_UNICAST) {
+        list.push(Capability::ExtendedNextHop(vec![ExtendedNextHop {
+            family: Family::IPV4_UNICAST,
+            next_hop: Afi::IPV6,
+        }]));
+    }
+    if config.extended_messages {
+        list.push(Capability::ExtendedMessages);
+    }
+    // RFC 9234 §4.1: roles are for external sessions.
+    if let Some(role) = config.role
+        && config.asn != Some(asn)
+    {
+        list.push(Capability::Role(role.role));
+    }
+    let add_path: Vec<AddPath> = families
+        .iter()
+        .map(|(family, config)| AddPath {
+            family: *family,
+            receive: config.add_path.receive,
+            send: config.add_path.send.is_some(),
+        })
+        .filter(|entry| entry.receive || entry.send)
+        .collect();
+    if !add_path.is_empty() {
+        list.push(Capability::AddPath(add_path));
+    }
+    if let Some(restart) = config.graceful_restart {
+        let family = |family: &Family| GracefulFamily {
+            family: *family,
+            forwarding_preserved: local.forwarding_preserved,
+        };
+        list.push(Capability::GracefulRestart(GracefulRestart {
+            restarted: local.restarted,
+            notification: restart.notification,
+            restart_time_s: restart.restart_time_s(),
+            families: families.keys().map(family).collect(),
+        }));
+        // RFC 9494 §4.2: only beside graceful restart.
+        let stale: Vec<LongLivedStale> = families
+            .iter()
+            .filter_map(|(family, config)| {
+                Some(LongLivedStale {
+                    family: *family,
+                    forwarding_preserved: local.forwarding_preserved,
+                    stale_time_s: config.long_lived?.seconds(),
+                })
+            })
+            .collect();
+        if !stale.is_empty() {
+            list.push(Capability::LongLivedGracefulRestart(stale));
+        }
+    }
+    list.push(Capability::FourOctetAs(asn));
+    list
 }
 
 /// Why an OPEN cannot be agreed with: what to answer, and what to tell the operator.
@@ -118,22 +178,9 @@ pub(super) fn judge(
     theirs: &Open,
     addresses: &SessionAddresses,
 ) -> Result<Negotiated, Refusal> {
-    if let Some(configured) = config.asn
-        && configured != theirs.asn
-    {
-        return Err(Refusal {
-            notification: Notification::with_data(
-                ErrorKind::BAD_PEER_AS,
-                theirs.asn.to_two_octet().to_be_bytes(),
-            ),
-            reason: DownReason::PeerAs {
-                found: theirs.asn,
-                configured,
-            },
-        });
-    }
+    check_asn(config, theirs)?;
     // RFC 6286 §2.2: identifiers are unique within an AS, not across them.
-    if theirs.router_id == local.router_id && theirs.asn == local.asn {
+    if theirs.router_id == local.router_id && theirs.asn == ours.asn {
         return Err(Refusal {
             notification: Notification::new(ErrorKind::BAD_BGP_IDENTIFIER),
             reason: DownReason::SameRouterId,
@@ -141,47 +188,164 @@ pub(super) fn judge(
     }
     let context = SessionContext::negotiate(ours, theirs);
     if context.families.is_empty() {
-        let mut wanted = Vec::new();
-        for capability in &ours.capabilities {
-            if matches!(capability, Capability::Multiprotocol(_)) {
-                capability.encode(&mut wanted);
-            }
-        }
-        let names = |families: Vec<Family>| families.iter().map(ToString::to_string).collect();
-        return Err(Refusal {
-            notification: Notification::with_data(ErrorKind::UNSUPPORTED_CAPABILITY, wanted),
-            reason: DownReason::NoCommonFamily {
-                offered: names(theirs.families()),
-                configured: names(ours.families()),
-            },
-        });
+        return Err(no_common_family(ours, theirs));
     }
+    let role = if context.peer == PeerKind::External {
+        check_role(config, theirs)?
+    } else {
+        None
+    };
     let hold_s = config.timers.hold_s().min(theirs.hold_time_s);
-    let offered_restart = config.graceful_restart.is_some();
     let negotiated: BTreeSet<Family> = context.families.iter().map(|f| f.family).collect();
-    let graceful_restart = theirs
-        .capabilities
-        .iter()
-        .find_map(|capability| match capability {
-            Capability::GracefulRestart(restart) if offered_restart => Some(restart.clone()),
-            _ => None,
-        })
-        .map(|mut restart| {
-            restart
-                .families
-                .retain(|family| negotiated.contains(&family.family));
-            restart
-        });
+    let graceful_restart = ours_and_theirs_restart(ours, theirs, &negotiated);
     Ok(Negotiated {
         peer_asn: theirs.asn,
         peer_router_id: theirs.router_id,
+        local_asn: ours.asn,
         hold_s,
         keepalive: config.timers.keepalive_under(hold_s),
         route_refresh: offers_refresh(ours) && offers_refresh(theirs),
+        notification_restart: graceful_restart
+            .as_ref()
+            .is_some_and(|(ours, theirs)| ours.notification && theirs.notification),
+        long_lived: if graceful_restart.is_some() {
+            long_lived(ours, theirs, &negotiated)
+        } else {
+            BTreeMap::new()
+        },
+        graceful_restart: graceful_restart.map(|(_, theirs)| theirs),
+        role,
         context,
-        graceful_restart,
         addresses: addresses.clone(),
     })
+}
+
+fn check_asn(config: &PeerConfig, theirs: &Open) -> Result<(), Refusal> {
+    let refuse = |reason| {
+        Err(Refusal {
+            notification: Notification::with_data(
+                ErrorKind::BAD_PEER_AS,
+                theirs.asn.to_two_octet().to_be_bytes(),
+            ),
+            reason,
+        })
+    };
+    if let Some(configured) = config.asn
+        && configured != theirs.asn
+    {
+        return refuse(DownReason::PeerAs {
+            found: theirs.asn,
+            configured,
+        });
+    }
+    if !config.asns.is_empty() && !config.asns.iter().any(|range| range.contains(theirs.asn)) {
+        return refuse(DownReason::PeerAsNotInRange { found: theirs.asn });
+    }
+    Ok(())
+}
+
+fn no_common_family(ours: &Open, theirs: &Open) -> Refusal {
+    let mut wanted = Vec::new();
+    for capability in &ours.capabilities {
+        if matches!(capability, Capability::Multiprotocol(_)) {
+            capability.encode(&mut wanted);
+        }
+    }
+    let names = |families: Vec<Family>| families.iter().map(ToString::to_string).collect();
+    Refusal {
+        notification: Notification::with_data(ErrorKind::UNSUPPORTED_CAPABILITY, wanted),
+        reason: DownReason::NoCommonFamily {
+            offered: names(theirs.families()),
+            configured: names(ours.families()),
+        },
+    }
+}
+
+/// RFC 9234 §4.2. A role of a code this version does not know fits none, and several different
+/// ones fit none either.
+fn check_role(config: &PeerConfig, theirs: &Open) -> Result<Option<Role>, Refusal> {
+    let Some(configured) = config.role else {
+        return Ok(None);
+    };
+    let offered: Vec<&Capability> = theirs
+        .capabilities
+        .iter()
+        .filter(|capability| capability.code() == ROLE_CODE)
+        .collect();
+    let fits = offered.iter().all(|capability| {
+        matches!(capability, Capability::Role(theirs) if configured.role.fits(*theirs))
+    });
+    if fits && !(offered.is_empty() && configured.strict) {
+        return Ok(Some(configured.role));
+    }
+    let names: Vec<String> = offered
+        .iter()
+        .map(|capability| match capability {
+            Capability::Role(role) => role.to_string(),
+            _ => "an unknown role".to_owned(),
+        })
+        .collect();
+    Err(Refusal {
+        notification: Notification::new(ErrorKind::ROLE_MISMATCH),
+        reason: DownReason::RoleMismatch {
+            ours: configured.role.to_string(),
+            theirs: names.join(" and "),
+        },
+    })
+}
+
+/// Both graceful restart capabilities, the neighbour's cut to the negotiated families: waiting for
+/// End-of-RIB of any other would be waiting for nothing.
+fn ours_and_theirs_restart(
+    ours: &Open,
+    theirs: &Open,
+    negotiated: &BTreeSet<Family>,
+) -> Option<(GracefulRestart, GracefulRestart)> {
+    let find = |open: &Open| {
+        open.capabilities.iter().find_map(|capability| {
+            if let Capability::GracefulRestart(restart) = capability {
+                Some(restart.clone())
+            } else {
+                None
+            }
+        })
+    };
+    let (ours, mut theirs) = (find(ours)?, find(theirs)?);
+    theirs
+        .families
+        .retain(|family| negotiated.contains(&family.family));
+    Some((ours, theirs))
+}
+
+fn long_lived(
+    ours: &Open,
+    theirs: &Open,
+    negotiated: &BTreeSet<Family>,
+) -> BTreeMap<Family, LongLived> {
+    let entries = |open: &Open| -> Vec<LongLivedStale> {
+        let lists = open.capabilities.iter().filter_map(|capability| {
+            if let Capability::LongLivedGracefulRestart(list) = capability {
+                Some(list.clone())
+            } else {
+                None
+            }
+        });
+        lists.flatten().collect()
+    };
+    let ours = entries(ours);
+    entries(theirs)
+        .into_iter()
+        .filter(|entry| negotiated.contains(&entry.family))
+        .filter_map(|entry| {
+            let own = ours.iter().find(|own| own.family == entry.family)?;
+            let seconds = entry.stale_time_s.min(own.stale_time_s);
+            let long_lived = LongLived {
+                stale_time: Duration::from_secs(seconds.into()),
+                forwarding_preserved: entry.forwarding_preserved,
+            };
+            Some((entry.family, long_lived))
+        })
+        .collect()
 }
 
 /// Whether a refusal of our OPEN may come from a neighbour that does not know capabilities

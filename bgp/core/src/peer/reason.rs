@@ -4,7 +4,7 @@
 use std::fmt;
 
 use bgp_wire::{ErrorKind, Notification};
-use router_types::Asn;
+use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
 use crate::fsm::State;
@@ -59,9 +59,19 @@ pub enum StopReason {
     PrefixLimit {
         /// The limit.
         limit: u32,
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+        /// The pause in seconds; 0 waits for an operator.
+        restart_s: u32,
     },
-    /// Nothing could be sent for the hold time (RFC 9687).
+    /// Nothing could be sent for the send hold time (RFC 9687).
     SendHoldTimer,
+    /// The link to the neighbour went down; comes back by itself.
+    LinkDown {
+        /// The device.
+        interface: String,
+    },
     /// This speaker restarts and will be back. Where graceful restart was agreed the connection is
     /// closed without a word, so that the neighbour keeps the routes (RFC 4724 §4); elsewhere the
     /// neighbour is told.
@@ -74,6 +84,22 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// Whether the session ends for good, or for so long that routes must not outlive it: said as a
+    /// Hard Reset where the neighbour would keep them otherwise (RFC 8538 §5.1).
+    pub fn is_final(&self) -> bool {
+        match self {
+            StopReason::Shutdown { .. }
+            | StopReason::Deconfigured
+            | StopReason::PrefixLimit { .. }
+            | StopReason::LinkDown { .. }
+            | StopReason::PlannedRestart
+            | StopReason::Other { .. } => true,
+            StopReason::ConfigurationChange | StopReason::Reset | StopReason::SendHoldTimer => {
+                false
+            }
+        }
+    }
+
     /// The NOTIFICATION to say goodbye with.
     pub(super) fn notification(&self) -> Notification {
         match self {
@@ -85,14 +111,19 @@ impl StopReason {
                 Notification::new(ErrorKind::OTHER_CONFIGURATION_CHANGE)
             }
             StopReason::Reset => Notification::new(ErrorKind::ADMINISTRATIVE_RESET),
-            StopReason::PrefixLimit { .. } => Notification::new(ErrorKind::MAXIMUM_PREFIXES),
+            StopReason::PrefixLimit { limit, family, .. } => {
+                Notification::maximum_prefixes(*family, *limit)
+            }
             StopReason::SendHoldTimer => Notification::new(ErrorKind::SEND_HOLD_TIMER_EXPIRED),
             // It may stay away: a restart is what the caller hopes for.
             StopReason::PlannedRestart => Notification::with_communication(
                 ErrorKind::ADMINISTRATIVE_SHUTDOWN,
                 "the speaker stops",
             ),
-            StopReason::Other { .. } => Notification::new(ErrorKind::CEASE),
+            // Nobody hears it: the link is down.
+            StopReason::LinkDown { .. } | StopReason::Other { .. } => {
+                Notification::new(ErrorKind::CEASE)
+            }
         }
     }
 }
@@ -166,6 +197,19 @@ pub enum DownReason {
         #[serde(with = "serial::asn")]
         configured: Asn,
     },
+    /// The AS number in the OPEN of a neighbour of a listen range is none that the range takes.
+    PeerAsNotInRange {
+        /// What it says it is.
+        #[serde(with = "serial::asn")]
+        found: Asn,
+    },
+    /// The roles of the two ends do not fit (RFC 9234 §4.2).
+    RoleMismatch {
+        /// What this end is configured to be.
+        ours: String,
+        /// What the neighbour says it is; empty when it says nothing.
+        theirs: String,
+    },
     /// The neighbour's identifier is the own one.
     SameRouterId,
     /// There is no family that both ends carry.
@@ -213,13 +257,14 @@ impl DownReason {
                 | FailureKind::NoLocalAddress
                 | FailureKind::Other => "CW0201",
             },
-            DownReason::PeerAs { .. } => "CW0203",
+            DownReason::PeerAs { .. } | DownReason::PeerAsNotInRange { .. } => "CW0203",
             DownReason::HoldTimerExpired { .. } => "CW0204",
             DownReason::NotificationReceived(_) => "CW0207",
             DownReason::NotStarted
             | DownReason::Stopped(_)
             | DownReason::ConnectionLost { .. }
             | DownReason::NotificationSent(_)
+            | DownReason::RoleMismatch { .. }
             | DownReason::SameRouterId
             | DownReason::NoCommonFamily { .. }
             | DownReason::UnexpectedMessage { .. }
@@ -228,22 +273,24 @@ impl DownReason {
     }
 
     /// Whether routes are kept for a neighbour that does graceful restart: it went away without
-    /// meaning to, or it speaks RFC 8538 and did not ask for a hard reset.
-    pub fn keeps_routes(&self, notification_support: bool) -> bool {
+    /// meaning to, or both ends speak RFC 8538 and nobody asked for a hard reset.
+    pub fn keeps_routes(&self, notification_restart: bool) -> bool {
         match self {
             DownReason::ConnectionLost { .. } => true,
-            DownReason::HoldTimerExpired { .. } => notification_support,
-            DownReason::NotificationReceived(text) => {
-                notification_support && (text.code, text.subcode) != (6, 9)
-            }
-            DownReason::NotStarted
-            | DownReason::Stopped(_)
-            | DownReason::ConnectFailed { .. }
+            DownReason::HoldTimerExpired { .. }
             | DownReason::NotificationSent(_)
+            | DownReason::UnexpectedMessage { .. } => notification_restart,
+            DownReason::NotificationReceived(text) => {
+                notification_restart && (text.code, text.subcode) != (6, 9)
+            }
+            DownReason::Stopped(reason) => notification_restart && !reason.is_final(),
+            DownReason::NotStarted
+            | DownReason::ConnectFailed { .. }
             | DownReason::PeerAs { .. }
+            | DownReason::PeerAsNotInRange { .. }
+            | DownReason::RoleMismatch { .. }
             | DownReason::SameRouterId
             | DownReason::NoCommonFamily { .. }
-            | DownReason::UnexpectedMessage { .. }
             | DownReason::Collision => false,
         }
     }
@@ -286,6 +333,19 @@ impl fmt::Display for DownReason {
             DownReason::PeerAs { found, configured } => {
                 write!(f, "peer AS is {found}, configured {configured}")
             }
+            DownReason::PeerAsNotInRange { found } => {
+                write!(f, "peer AS {found} is none of those its listen range takes")
+            }
+            DownReason::RoleMismatch { ours, theirs } if theirs.is_empty() => write!(
+                f,
+                "the peer names no BGP role, and strict mode asks for one that fits {ours}: \
+                 configure its role there, or leave strict mode"
+            ),
+            DownReason::RoleMismatch { ours, theirs } => write!(
+                f,
+                "the BGP roles do not fit: this end is {ours}, the peer {theirs}; \
+                 provider goes with customer, route-server with route-server-client, peer with peer"
+            ),
             DownReason::SameRouterId => f.write_str(
                 "the peer has the same router id and AS as this speaker: give one another router id",
             ),
@@ -315,13 +375,26 @@ impl fmt::Display for StopReason {
                 f.write_str("the configuration changed in a way that needs a new session")
             }
             StopReason::Reset => f.write_str("reset by the operator"),
-            StopReason::PrefixLimit { limit } => write!(
-                f,
-                "the peer sent more routes than the limit of {limit}: raise maxRoutes or have it send fewer"
-            ),
-            StopReason::SendHoldTimer => {
-                f.write_str("the peer read nothing for the hold time (RFC 9687)")
+            StopReason::PrefixLimit {
+                limit,
+                family,
+                restart_s,
+            } => {
+                write!(
+                    f,
+                    "the peer sent more {family} routes than the limit of {limit}: raise it or \
+                     have the peer send fewer"
+                )?;
+                if *restart_s == 0 {
+                    f.write_str("; `causeway bgp reset` starts the session again")
+                } else {
+                    write!(f, "; the session is tried again after {restart_s} s")
+                }
             }
+            StopReason::SendHoldTimer => {
+                f.write_str("the peer read nothing for the send hold time (RFC 9687)")
+            }
+            StopReason::LinkDown { interface } => write!(f, "the link {interface} is down"),
             StopReason::PlannedRestart => f.write_str("the speaker restarts"),
             StopReason::Other { text } => f.write_str(text),
         }

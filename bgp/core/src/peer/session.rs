@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What happens on a connection: messages, timers, collisions and the end.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bgp_wire::{ErrorKind, MessageKind, Notification, Open, RefreshKind, RouteRefresh, frame};
-use router_types::Family;
+use router_types::{Asn, Family};
 
 use super::connection::{Agreed, Connection, LARGE_HOLD, Phase};
 use super::open::{self, Negotiated, OpenStyle};
 use super::reason::{DownReason, FailureKind, NotificationText, TransportFailure};
 use super::{
     CloseHow, ConnId, Direction, IDLE_HOLD_CAP, IDLE_HOLD_ENDED_BY_CALL, IDLE_HOLD_FIRST,
-    IDLE_HOLD_PREFIX_LIMIT, Outgoing, Peer, PeerOutput, SessionAddresses,
+    IDLE_HOLD_PREFIX_LIMIT, KeepRoutes, Outgoing, Peer, PeerOutput, SessionAddresses,
 };
 use super::{Event, Notice, Reaction, State, react};
-use crate::config::ConnectMode;
+use crate::config::{CapabilityUse, ConnectMode};
 use crate::peer::status::NotificationRecord;
 use crate::peer::update;
-use crate::routes::RouteChange;
+use crate::routes::RouteBatch;
 
 /// A call this soon after the session came up is the neighbour's half of dialling at the same time
 /// and no sign of its restart. Arbitrary: twice the default connect retry time.
@@ -74,6 +75,10 @@ impl Peer {
                     .negotiated()
                     .is_some_and(|n| n.graceful_restart.is_some());
             let direction = up.conn.direction;
+            if !restarts && self.config.collision_when_established {
+                self.take_second(conn, addresses, now);
+                return;
+            }
             if !restarts {
                 self.refuse_call(conn, ErrorKind::CONNECTION_COLLISION);
                 return;
@@ -99,6 +104,22 @@ impl Peer {
         }
         if let Outgoing::Idle { .. } = self.outgoing {
             self.outgoing = Outgoing::Active { retry_at: None };
+        }
+        self.send_open(conn, addresses, now);
+        self.note(Event::TcpConnectionConfirmed, now);
+    }
+
+    /// Takes a call while a session is up: OPEN will tell which of the two stays.
+    fn take_second(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
+        if let Some(incoming) = &self.incoming
+            && incoming.state() == State::Established
+        {
+            // Both are the neighbour's: there is nothing to compare.
+            self.refuse_call(conn, ErrorKind::CONNECTION_COLLISION);
+            return;
+        }
+        if self.incoming.is_some() {
+            self.drop_connection(Direction::Incoming, None, &DownReason::Collision);
         }
         self.send_open(conn, addresses, now);
         self.note(Event::TcpConnectionConfirmed, now);
@@ -238,7 +259,15 @@ impl Peer {
     }
 
     /// RFC 4271 §6.8. Of two connections that know their neighbour's identifier one goes; which
-    /// one is returned. A session that is up always stays.
+    /// one is returned. The ends agree on it without a word, whatever arrives first: identifiers
+    /// and AS numbers decide.
+    ///
+    /// A session that is up stays, but for two cases. With `CollisionDetectEstablishedState` it is
+    /// compared like any other connection. And where both ends dialled at the same time one end may
+    /// be up on one connection while the other end, which has not heard so yet, compares and keeps
+    /// the other one: if both closed what they think has lost, none would be left. So a session that
+    /// has just come up on the connection that loses is kept beside the winner, and the neighbour's
+    /// choice decides: it closes one of them, or confirms the winner.
     fn resolve_collision(
         &mut self,
         newer: Direction,
@@ -246,16 +275,21 @@ impl Peer {
         now: Instant,
     ) -> Option<Direction> {
         let loser = match self.connection(newer.other()).map(Connection::state)? {
-            State::Established => newer,
-            State::OpenConfirm => {
-                // RFC 6286 §2.3: the AS number decides between equal identifiers.
-                let ours = (self.local.router_id, self.local.asn);
-                if ours < (theirs.router_id, theirs.asn) {
-                    Direction::Outgoing
-                } else {
-                    Direction::Incoming
-                }
+            State::Established if self.config.collision_when_established => {
+                self.loser(theirs.router_id, theirs.asn)
             }
+            State::Established if self.loser(theirs.router_id, theirs.asn) == newer => newer,
+            State::Established => {
+                let settled = self
+                    .record
+                    .established_at
+                    .is_none_or(|at| now >= at + LATE_CALL);
+                if !settled {
+                    return None;
+                }
+                newer
+            }
+            State::OpenConfirm => self.loser(theirs.router_id, theirs.asn),
             // Its OPEN is still to come; it is looked at then.
             State::OpenSent | State::Idle | State::Active | State::Connect => return None,
         };
@@ -263,6 +297,16 @@ impl Peer {
         self.vacate(loser, Some(notification), &DownReason::Collision);
         self.note(Event::OpenCollisionDump, now);
         Some(loser)
+    }
+
+    /// Which of two connections goes (RFC 4271 §6.8; RFC 6286 §2.3: the AS number decides between
+    /// equal identifiers): the one dialled by the end with the lower identifier.
+    fn loser(&self, their_id: Ipv4Addr, their_asn: Asn) -> Direction {
+        if (self.local.router_id, self.session_asn()) < (their_id, their_asn) {
+            Direction::Outgoing
+        } else {
+            Direction::Incoming
+        }
     }
 
     fn confirm(&mut self, direction: Direction, negotiated: Negotiated, now: Instant) {
@@ -287,11 +331,21 @@ impl Peer {
     }
 
     fn establish(&mut self, direction: Direction, now: Instant) {
-        self.vacate(
-            direction.other(),
-            Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
-            &DownReason::Collision,
-        );
+        // The other one is kept while the neighbour may still choose it: see `resolve_collision`.
+        let other_may_win = self
+            .connection(direction.other())
+            .is_some_and(|other| other.state() < State::Established)
+            && self
+                .connection(direction)
+                .and_then(Connection::negotiated)
+                .is_some_and(|n| self.loser(n.peer_router_id, n.peer_asn) == direction);
+        if !other_may_win {
+            self.vacate(
+                direction.other(),
+                Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
+                &DownReason::Collision,
+            );
+        }
         let Some(connection) = self.connection_mut(direction) else {
             return;
         };
@@ -328,12 +382,23 @@ impl Peer {
             .is_some_and(|c| c.state() < State::Established);
         if early {
             let can_do_without = self.config.families().contains_key(&Family::IPV4_UNICAST);
+            let may_fall_back =
+                can_do_without && self.config.capabilities == CapabilityUse::Fallback;
             self.style = match self.style {
-                OpenStyle::Full if can_do_without && open::refuses_capabilities(&text) => {
+                OpenStyle::Full if may_fall_back && open::refuses_capabilities(&text) => {
+                    tracing::warn!(
+                        peer = %self.name, notification = %text.text,
+                        "the peer refuses capabilities: OPEN is sent without them from now on, and \
+                         only IPv4 unicast is left"
+                    );
                     OpenStyle::Bare
                 }
                 OpenStyle::Full | OpenStyle::Bare => OpenStyle::Full,
             };
+            let dual = self.config.local_as.is_some_and(|local_as| local_as.dual);
+            if dual && notification.kind == ErrorKind::BAD_PEER_AS {
+                self.real_as = !self.real_as;
+            }
         }
         let collision = notification.kind == ErrorKind::CONNECTION_COLLISION;
         if collision && early && self.connection(direction.other()).is_some() {
@@ -351,15 +416,26 @@ impl Peer {
     }
 
     fn update_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
-        let Some(connection) = self.connection(direction) else {
-            return;
+        // What one read brings goes over together.
+        let last = self
+            .outputs
+            .pop_back_if(|last| matches!(last, PeerOutput::Routes(_)));
+        let mut batch = match last {
+            Some(PeerOutput::Routes(batch)) => batch,
+            Some(_) | None => RouteBatch::new(),
         };
-        let (State::Established, Some(negotiated)) = (connection.state(), connection.negotiated())
-        else {
+        let read = self
+            .connection(direction)
+            .filter(|connection| connection.state() == State::Established)
+            .and_then(Connection::negotiated)
+            .map(|negotiated| update::read(body, &negotiated.context, &mut batch));
+        if !batch.is_empty() {
+            self.outputs.push_back(PeerOutput::Routes(batch));
+        }
+        let Some(read) = read else {
             self.event(direction, Event::UpdateMsg, now);
             return;
         };
-        let read = update::read(body, &negotiated.context);
         for (code, treatment) in read.errors {
             *self
                 .record
@@ -369,10 +445,7 @@ impl Peer {
                 .or_default() += 1;
         }
         match read.result {
-            Ok(changes) => {
-                self.event(direction, Event::UpdateMsg, now);
-                self.take_routes(changes);
-            }
+            Ok(()) => self.event(direction, Event::UpdateMsg, now),
             Err(notification) => {
                 let reason = DownReason::NotificationSent((&notification).into());
                 self.end(
@@ -383,17 +456,6 @@ impl Peer {
                     now,
                 );
             }
-        }
-    }
-
-    fn take_routes(&mut self, changes: Vec<RouteChange>) {
-        if changes.is_empty() {
-            return;
-        }
-        if let Some(PeerOutput::Routes(waiting)) = self.outputs.back_mut() {
-            waiting.extend(changes);
-        } else {
-            self.outputs.push_back(PeerOutput::Routes(changes));
         }
     }
 
@@ -577,9 +639,16 @@ impl Peer {
         let (conn, state) = (connection.conn, connection.state());
         let keep_routes = connection.negotiated().and_then(|negotiated| {
             let restart = negotiated.graceful_restart.as_ref()?;
-            let kept = !restart.families.is_empty()
-                && reason.keeps_routes(negotiated.notification_support());
-            kept.then(|| Duration::from_secs(restart.restart_time_s.into()))
+            let some = !restart.families.is_empty() || !negotiated.long_lived.is_empty();
+            let kept = some && reason.keeps_routes(negotiated.notification_restart);
+            kept.then(|| KeepRoutes {
+                restart_time: Duration::from_secs(restart.restart_time_s.into()),
+                long_lived: negotiated
+                    .long_lived
+                    .iter()
+                    .map(|(family, agreed)| (*family, agreed.stale_time))
+                    .collect(),
+            })
         });
         let how = match notification {
             Some(notification) => {
@@ -601,8 +670,16 @@ impl Peer {
         }
     }
 
+    /// The AS number to be in OPEN.
+    fn session_asn(&self) -> Asn {
+        match self.config.local_as {
+            Some(local_as) if !self.real_as => local_as.asn,
+            Some(_) | None => self.local.asn,
+        }
+    }
+
     fn send_open(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
-        let offered = open::offer(&self.config, &self.local, self.style);
+        let offered = open::offer(&self.config, &self.local, self.session_asn(), self.style);
         let mut bytes = Vec::new();
         offered.encode(&mut bytes);
         self.record.capabilities_sent = offered.capabilities.clone();

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{GracefulRestart, InstanceName, Md5Password, PeerAddress, Timers};
 use crate::deliveries::Deliveries;
+use crate::routes::RouteChange;
 
 const LOCAL: &str = "10.0.0.1:179";
 const REMOTE: &str = "10.0.0.2:40000";
@@ -384,7 +385,8 @@ fn a_neighbour_that_restarts_gracefully_takes_over_its_own_session() {
             PeerOutput::Down { keep_routes, .. } => Some(keep_routes),
             _ => None,
         });
-    assert_eq!(down, Some(Some(Duration::from_secs(77))));
+    let restart_time = down.flatten().map(|keep| keep.restart_time);
+    assert_eq!(restart_time, Some(Duration::from_secs(77)));
     assert_eq!(peer.state(), State::OpenSent);
 }
 
@@ -544,10 +546,14 @@ fn an_erroneous_attribute_does_not_end_the_session() {
     assert_eq!(peer.state(), State::Established);
     assert_eq!(
         outputs(&mut peer),
-        [PeerOutput::Routes(vec![RouteChange::Withdraw {
-            family: Family::IPV4_UNICAST,
-            prefixes: vec!["10.0.0.0/8".parse().unwrap()],
-        }])]
+        [PeerOutput::Routes(
+            vec![RouteChange::Withdraw {
+                family: Family::IPV4_UNICAST,
+                prefixes: vec!["10.0.0.0/8".parse().unwrap()],
+                path_ids: Vec::new(),
+            }]
+            .into()
+        )]
     );
     let counters = peer.snapshot(now).counters;
     assert_eq!(

@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! UPDATE: from a message to route changes, with the verdicts of RFC 7606 carried out.
 
+use std::net::IpAddr;
+
 use bgp_wire::update::{Update, UpdateView};
 use bgp_wire::{Fault, Nlri, Notification, PathAttributes, PathNextHop, SessionContext, Treatment};
-use ipnet::IpNet;
 
 use super::status::ErrorTreatment;
-use crate::routes::{NextHopAddress, RouteChange};
+use crate::routes::{NextHopAddress, RouteBatch};
 
 /// What an UPDATE came to.
 pub(super) struct ReadUpdate {
-    /// The changes, or the NOTIFICATION that ends the session.
-    pub(super) result: Result<Vec<RouteChange>, Notification>,
+    /// Whether it was read, or the NOTIFICATION that ends the session.
+    pub(super) result: Result<(), Notification>,
     /// Each error by attribute type (0 for the message as a whole) and treatment.
     pub(super) errors: Vec<(u8, ErrorTreatment)>,
 }
 
-/// Reads the body of an UPDATE.
+/// Reads the body of an UPDATE and appends what it says.
 ///
 /// Where RFC 7606 allows to disable a family instead of ending the session, the session ends: a
 /// session with half its families down is harder to see than one that is down with a reason.
-pub(super) fn read(body: &[u8], context: &SessionContext) -> ReadUpdate {
+pub(super) fn read(body: &[u8], context: &SessionContext, batch: &mut RouteBatch) -> ReadUpdate {
     let view = match UpdateView::split(body) {
         Ok(view) => view,
         Err(notification) => {
@@ -52,53 +53,53 @@ pub(super) fn read(body: &[u8], context: &SessionContext) -> ReadUpdate {
             treatment = fault.treatment.name(), rule = fault.rule, "erroneous UPDATE"
         );
     }
+    let result = Ok(());
     if let Some(family) = update.end_of_rib() {
-        return ReadUpdate {
-            result: Ok(vec![RouteChange::EndOfRib { family }]),
-            errors,
-        };
+        batch.end_of_rib(family);
+        return ReadUpdate { result, errors };
     }
-    let mut changes = Vec::new();
-    for nlri in [Some(update.withdrawn), update.mp_withdrawn]
-        .into_iter()
-        .flatten()
-    {
-        withdraw(&mut changes, &nlri);
-    }
-    let announced = [
-        update
-            .next_hop
-            .map(|hop| (PathNextHop::V4(hop), update.announced)),
-        update
-            .mp_announced
-            .map(|reach| (reach.next_hop, reach.nlri)),
-    ];
+    let mut withdraw = |nlri: Nlri<'_>| {
+        if !nlri.is_empty() {
+            batch.withdraw(nlri);
+        }
+    };
+    withdraw(update.withdrawn);
+    update.mp_withdrawn.into_iter().for_each(&mut withdraw);
     if withdraws {
         // The classic field counts even where NEXT_HOP could not be read.
-        withdraw(&mut changes, &update.announced);
-        if let Some(reach) = update.mp_announced {
-            withdraw(&mut changes, &reach.nlri);
-        }
-    } else {
-        let mut bytes = Vec::with_capacity(canonical.len());
-        decoded.attributes.encode(true, &mut bytes);
-        let attributes: std::sync::Arc<[u8]> = bytes.into();
-        for (hop, nlri) in announced
+        withdraw(update.announced);
+        update
+            .mp_announced
             .into_iter()
-            .flatten()
-            .filter(|(_, nlri)| !nlri.is_empty())
-        {
-            changes.push(RouteChange::Announce {
-                family: nlri.family(),
-                attributes: attributes.clone(),
-                next_hop: hop.into(),
-                prefixes: prefixes(&nlri),
-            });
+            .for_each(|reach| withdraw(reach.nlri));
+        return ReadUpdate { result, errors };
+    }
+    if update.has_announcements() {
+        let attributes = batch.push_attributes(|out| decoded.attributes.encode(true, out));
+        let classic = update
+            .next_hop
+            .map(|hop| (PathNextHop::V4(hop), update.announced));
+        let mp = update
+            .mp_announced
+            .map(|reach| (reach.next_hop, reach.nlri));
+        for (hop, nlri) in classic.into_iter().chain(mp) {
+            if !nlri.is_empty() {
+                batch.announce(attributes.clone(), hop.into(), nlri);
+            }
         }
     }
-    ReadUpdate {
-        result: Ok(changes),
-        errors,
+    ReadUpdate { result, errors }
+}
+
+impl From<NextHopAddress> for PathNextHop {
+    fn from(hop: NextHopAddress) -> Self {
+        match hop.address {
+            IpAddr::V4(address) => PathNextHop::V4(address),
+            IpAddr::V6(global) => PathNextHop::V6 {
+                global,
+                link_local: hop.link_local,
+            },
+        }
     }
 }
 
@@ -113,21 +114,6 @@ impl From<PathNextHop> for NextHopAddress {
             link_local,
         }
     }
-}
-
-fn withdraw(changes: &mut Vec<RouteChange>, nlri: &Nlri<'_>) {
-    if !nlri.is_empty() {
-        changes.push(RouteChange::Withdraw {
-            family: nlri.family(),
-            prefixes: prefixes(nlri),
-        });
-    }
-}
-
-fn prefixes(nlri: &Nlri<'_>) -> Vec<IpNet> {
-    let mut list = Vec::with_capacity(nlri.count());
-    list.extend(nlri.iter().map(|entry| entry.prefix));
-    list
 }
 
 fn counted(fault: &Fault) -> (u8, ErrorTreatment) {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Path attributes, each distinct set kept once.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
-use bgp_wire::{AsSetPolicy, Community, PathAttributes, PeerKind, SessionContext};
+use bgp_wire::{
+    AsSetPolicy, AttributeCode, PathAttributes, PeerKind, RawAttributes, SessionContext,
+};
+use hashbrown::HashTable;
 use router_types::Asn;
+
+use super::keys::{SPREAD, fold};
 
 /// A set of attributes in the interner.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -34,12 +38,15 @@ pub(super) struct Hot {
     /// NO_ADVERTISE, NO_EXPORT or NO_EXPORT_SUBCONFED (RFC 1997).
     pub(super) no_advertise: bool,
     pub(super) no_export: bool,
+    /// GRACEFUL_SHUTDOWN (RFC 8326).
+    pub(super) graceful_shutdown: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
-    bytes: Arc<[u8]>,
+    bytes: Box<[u8]>,
     hot: Hot,
+    hash: u32,
     refs: u32,
 }
 
@@ -47,31 +54,41 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Interner {
     local_asn: Asn,
-    by_bytes: HashMap<Arc<[u8]>, u32>,
+    index: HashTable<u32>,
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
+    seed: u64,
 }
 
 impl Interner {
     pub(super) fn new(local_asn: Asn) -> Interner {
         Interner {
             local_asn,
-            by_bytes: HashMap::new(),
+            index: HashTable::new(),
             slots: Vec::new(),
             free: Vec::new(),
+            // A neighbour must not know which attributes collide. Nothing that can be observed
+            // depends on it.
+            seed: RandomState::new().hash_one(0u8) | 1,
         }
     }
 
     /// The id of a set. It holds no reference yet: whoever stores it says so with
     /// [`Interner::hold`]; one that nobody stored is freed by [`Interner::settle`].
-    pub(super) fn intern(&mut self, bytes: &Arc<[u8]>) -> AttrId {
-        if let Some(&slot) = self.by_bytes.get(bytes) {
+    pub(super) fn intern(&mut self, bytes: &[u8]) -> AttrId {
+        let hash = hash(bytes, self.seed);
+        let slots = &self.slots;
+        let stored = |slot: u32| slots.get(slot as usize).and_then(Option::as_ref);
+        let same = |&slot: &u32| {
+            stored(slot).is_some_and(|entry| entry.hash == hash && *entry.bytes == *bytes)
+        };
+        if let Some(&slot) = self.index.find(spread(hash), same) {
             return AttrId(slot);
         }
-        let hot = hot(&decode(bytes), self.local_asn);
         let entry = Entry {
-            bytes: bytes.clone(),
-            hot,
+            bytes: bytes.into(),
+            hot: Hot::read(bytes, self.local_asn),
+            hash,
             refs: 0,
         };
         let slot = match self.free.pop() {
@@ -84,21 +101,32 @@ impl Interner {
                 u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 attribute sets")
             }
         };
-        self.by_bytes.insert(bytes.clone(), slot);
+        let slots = &self.slots;
+        let rehash = |&slot: &u32| {
+            let entry = slots.get(slot as usize).and_then(Option::as_ref);
+            spread(entry.map_or(0, |entry| entry.hash))
+        };
+        self.index.insert_unique(spread(hash), slot, rehash);
         AttrId(slot)
     }
 
-    pub(super) fn hold(&mut self, id: AttrId) {
+    pub(super) fn hold(&mut self, id: AttrId, refs: u32) {
         if let Some(Some(entry)) = self.slots.get_mut(id.0 as usize) {
-            entry.refs += 1;
+            entry.refs += refs;
         }
     }
 
     pub(super) fn release(&mut self, id: AttrId) {
+        self.release_many(id, 1);
+    }
+
+    pub(super) fn release_many(&mut self, id: AttrId, refs: u32) {
         if let Some(Some(entry)) = self.slots.get_mut(id.0 as usize) {
-            entry.refs = entry.refs.saturating_sub(1);
+            entry.refs = entry.refs.saturating_sub(refs);
+            if entry.refs == 0 {
+                self.settle(id);
+            }
         }
-        self.settle(id);
     }
 
     /// Frees a set without references.
@@ -109,11 +137,22 @@ impl Interner {
         if slot.as_ref().is_some_and(|entry| entry.refs == 0)
             && let Some(entry) = slot.take()
         {
-            self.by_bytes.remove(&entry.bytes);
+            if let Ok(found) = self
+                .index
+                .find_entry(spread(entry.hash), |&slot| slot == id.0)
+            {
+                found.remove();
+            }
             self.free.push(id.0);
+            if self.index.is_empty() {
+                self.index = HashTable::new();
+                self.slots = Vec::new();
+                self.free = Vec::new();
+            }
         }
     }
 
+    #[inline]
     pub(super) fn hot(&self, id: AttrId) -> Option<&Hot> {
         self.slots
             .get(id.0 as usize)?
@@ -121,16 +160,21 @@ impl Interner {
             .map(|entry| &entry.hot)
     }
 
-    pub(super) fn attributes(&self, id: AttrId) -> Option<PathAttributes> {
+    /// A set in canonical form.
+    pub(super) fn bytes(&self, id: AttrId) -> Option<&[u8]> {
         self.slots
             .get(id.0 as usize)?
             .as_ref()
-            .map(|entry| decode(&entry.bytes))
+            .map(|entry| &*entry.bytes)
+    }
+
+    pub(super) fn attributes(&self, id: AttrId) -> Option<PathAttributes> {
+        self.bytes(id).map(decode)
     }
 
     /// Distinct sets held.
     pub(super) fn len(&self) -> usize {
-        self.by_bytes.len()
+        self.index.len()
     }
 
     /// Bytes of all sets and of the slab and index around them, an estimate.
@@ -143,8 +187,32 @@ impl Interner {
             .sum();
         bytes
             + self.slots.capacity() * size_of::<Option<Entry>>()
-            + self.by_bytes.capacity() * (size_of::<(Arc<[u8]>, u32)>() + 1)
+            + self.free.capacity() * 4
+            + self.index.allocation_size()
     }
+}
+
+/// Sixteen bytes at a time.
+fn hash(bytes: &[u8], seed: u64) -> u32 {
+    let word = |bytes: &[u8]| {
+        let mut wide = [0; 8];
+        wide[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(wide)
+    };
+    let mut state = seed ^ bytes.len() as u64;
+    let (pairs, rest) = bytes.as_chunks::<16>();
+    for pair in pairs {
+        let (low, high) = pair.split_at(8);
+        state = fold(state ^ word(low), SPREAD ^ word(high));
+    }
+    let (low, high) = rest.split_at(rest.len().min(8));
+    state = fold(state ^ word(low), SPREAD ^ word(high));
+    (state >> 32) as u32
+}
+
+/// The table looks at the highest bits and at the lowest.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(SPREAD)
 }
 
 /// Reads attributes in the canonical form sessions hand over.
@@ -156,24 +224,84 @@ pub(super) fn decode(bytes: &[u8]) -> PathAttributes {
     PathAttributes::decode(bytes, &context).attributes
 }
 
-fn hot(attributes: &PathAttributes, local_asn: Asn) -> Hot {
-    let path = attributes.as_path.as_ref();
-    let own_as = path.map_or(0, |path| {
-        path.iter().filter(|asn| *asn == local_asn).count()
-    });
-    let has = |community: Community| attributes.communities.contains(&community);
-    Hot {
-        local_pref: attributes.local_pref.unwrap_or(100),
-        // RFC 4271 §9.1.2.2 c: without MED the lowest possible value is assumed.
-        med: attributes.med.unwrap_or(0),
-        neighbour: path.and_then(|path| path.neighbour()).unwrap_or(Asn(0)),
-        originator: attributes.originator_id,
-        path_len: path.map_or(0, |path| path.hop_count()).min(u16::MAX.into()) as u16,
-        cluster_len: attributes.cluster_list.len().min(u16::MAX.into()) as u16,
-        origin: attributes.origin.map_or(2, |origin| origin as u8),
-        own_as: own_as.min(u8::MAX.into()) as u8,
-        no_advertise: has(Community(0xffff_ff02)),
-        no_export: has(Community(0xffff_ff01)) || has(Community(0xffff_ff03)),
+impl Hot {
+    /// Reads attributes in canonical form without decoding them. The session has checked them.
+    fn read(bytes: &[u8], local_asn: Asn) -> Hot {
+        let mut hot = Hot {
+            // RFC 4271 §9.1.2.2 c: without MED the lowest possible value is assumed.
+            med: 0,
+            local_pref: 100,
+            neighbour: Asn(0),
+            originator: None,
+            path_len: 0,
+            cluster_len: 0,
+            origin: 2,
+            own_as: 0,
+            no_advertise: false,
+            no_export: false,
+            graceful_shutdown: false,
+        };
+        for attribute in RawAttributes::new(bytes).flatten() {
+            let value = attribute.value;
+            let number = || value.first_chunk().map(|four| u32::from_be_bytes(*four));
+            match attribute.code {
+                AttributeCode::ORIGIN => hot.origin = value.first().copied().unwrap_or(2),
+                AttributeCode::AS_PATH => hot.read_path(value, local_asn),
+                AttributeCode::MULTI_EXIT_DISC => hot.med = number().unwrap_or(0),
+                AttributeCode::LOCAL_PREF => hot.local_pref = number().unwrap_or(100),
+                AttributeCode::COMMUNITIES => hot.read_communities(value),
+                AttributeCode::ORIGINATOR_ID => {
+                    hot.originator = number().map(Ipv4Addr::from_bits);
+                }
+                AttributeCode::CLUSTER_LIST => {
+                    hot.cluster_len = (value.len() / 4).min(u16::MAX.into()) as u16;
+                }
+                _ => {}
+            }
+        }
+        hot
+    }
+
+    /// Segments of four-octet AS numbers (RFC 4271 §4.3 b, §9.1.2.2 a; RFC 5065 §5.3).
+    fn read_path(&mut self, mut rest: &[u8], local_asn: Asn) {
+        const SET: u8 = 1;
+        const SEQUENCE: u8 = 2;
+        let mut first = true;
+        let mut own_as = 0usize;
+        let mut hops = 0usize;
+        while let Some((&[kind, count], tail)) = rest.split_first_chunk::<2>() {
+            let len = usize::from(count) * 4;
+            let Some((members, tail)) = tail.split_at_checked(len) else {
+                break;
+            };
+            rest = tail;
+            let (members, _) = members.as_chunks::<4>();
+            match kind {
+                SEQUENCE => hops += members.len(),
+                SET => hops += 1,
+                _ => {}
+            }
+            // The first AS of the path, if a sequence of this AS or beyond begins it.
+            if first && kind == SEQUENCE {
+                self.neighbour = Asn(members.first().map_or(0, |asn| u32::from_be_bytes(*asn)));
+            }
+            first &= kind != SEQUENCE && kind != SET;
+            let own = |asn: &&[u8; 4]| u32::from_be_bytes(**asn) == local_asn.0;
+            own_as += members.iter().filter(own).count();
+        }
+        self.path_len = hops.min(u16::MAX.into()) as u16;
+        self.own_as = own_as.min(u8::MAX.into()) as u8;
+    }
+
+    fn read_communities(&mut self, value: &[u8]) {
+        for community in value.as_chunks::<4>().0 {
+            match u32::from_be_bytes(*community) {
+                0xffff_ff01 | 0xffff_ff03 => self.no_export = true,
+                0xffff_ff02 => self.no_advertise = true,
+                0xffff_0000 => self.graceful_shutdown = true,
+                _ => {}
+            }
+        }
     }
 }
 
@@ -181,23 +309,23 @@ fn hot(attributes: &PathAttributes, local_asn: Asn) -> Hot {
 mod tests {
     use super::*;
 
-    fn bytes(med: u32) -> Arc<[u8]> {
+    fn bytes(med: u32) -> Vec<u8> {
         let mut out = Vec::new();
         PathAttributes {
             med: Some(med),
             ..PathAttributes::default()
         }
         .encode(true, &mut out);
-        out.into()
+        out
     }
 
     #[test]
     fn equal_attributes_are_kept_once_and_freed_with_the_last_reference() {
         let mut interner = Interner::new(Asn(1));
         let a = interner.intern(&bytes(1));
-        interner.hold(a);
+        interner.hold(a, 1);
         let b = interner.intern(&bytes(1));
-        interner.hold(b);
+        interner.hold(b, 1);
         assert_eq!(a, b);
         assert_eq!(interner.len(), 1);
         interner.release(a);

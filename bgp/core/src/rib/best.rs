@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use router_types::Asn;
 
 use super::attributes::Hot;
+use super::table::Rejection;
 
 /// What selection knows of a route.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,8 @@ pub(super) struct Candidate {
     pub(super) address: IpAddr,
     /// Tells routes apart when all else is equal.
     pub(super) peer: u16,
+    /// Tells routes of one neighbour apart (RFC 7911 §3).
+    pub(super) path_id: u32,
 }
 
 /// The step at which a route lost, or what it is used for.
@@ -57,11 +60,14 @@ pub enum Verdict {
     ExternalOverInternal,
     /// Another one's next hop is nearer.
     NextHopMetric,
+    /// It is not considered at all.
+    Rejected(Rejection),
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Verdict::Rejected(why) => return why.fmt(f),
             Verdict::Best => "best",
             Verdict::Multipath => "used beside the best",
             Verdict::BeyondPathLimit => "as good as the best, beyond the path limit",
@@ -74,6 +80,40 @@ impl fmt::Display for Verdict {
             Verdict::ExternalOverInternal => "an external route is preferred",
             Verdict::NextHopMetric => "next hop is further away",
         })
+    }
+}
+
+/// The best of some routes, by the same steps as [`select`], without saying why. `None` when there
+/// is no way to the next hop of any.
+pub(super) fn best(candidates: impl Iterator<Item = (usize, Candidate)> + Clone) -> Option<usize> {
+    let reachable = candidates.filter(|(_, candidate)| candidate.metric.is_some());
+    let rank = |c: &Candidate| (Reverse(c.hot.local_pref), c.hot.path_len, c.hot.origin);
+    let least = reachable.clone().map(|(_, c)| rank(&c)).min()?;
+    let left = reachable.filter(move |(_, c)| rank(c) == least);
+    let beaten_by_med = |candidate: &Candidate| {
+        let hot = &candidate.hot;
+        hot.med > 0
+            && left
+                .clone()
+                .any(|(_, c)| c.hot.neighbour == hot.neighbour && c.hot.med < hot.med)
+    };
+    // Every step after MED keeps the least of a key: so does the least of all keys in turn.
+    let rest = left.clone().filter(|(_, c)| !beaten_by_med(c));
+    let (at, _) = rest.min_by_key(|(_, c)| (!c.external, c.metric, c.last_resort()))?;
+    Some(at)
+}
+
+impl Candidate {
+    /// RFC 4456 §9: ORIGINATOR_ID in place of the identifier, then the shorter CLUSTER_LIST.
+    fn last_resort(&self) -> (Ipv4Addr, u16, IpAddr, u16, u32) {
+        let id = self.hot.originator.unwrap_or(self.router_id);
+        (
+            id,
+            self.hot.cluster_len,
+            self.address,
+            self.peer,
+            self.path_id,
+        )
     }
 }
 
@@ -112,17 +152,7 @@ pub(super) fn select(candidates: &[Candidate], max_paths: u16) -> (Vec<Verdict>,
     keep_least(&mut left, &mut verdicts, Verdict::NextHopMetric, |i| {
         c(i).metric
     });
-    // RFC 4456 §9: ORIGINATOR_ID in place of the identifier, then the shorter CLUSTER_LIST.
-    left.sort_by_key(|&i| {
-        let candidate = c(i);
-        let id = candidate.hot.originator.unwrap_or(candidate.router_id);
-        (
-            id,
-            candidate.hot.cluster_len,
-            candidate.address,
-            candidate.peer,
-        )
-    });
+    left.sort_by_key(|&i| c(i).last_resort());
     if let Some(&best) = left.first() {
         verdicts[best] = Verdict::Best;
     }

@@ -2,15 +2,14 @@
 //! What the RIB knows of a neighbour.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use bgp_wire::FamilyContext;
+use bgp_wire::{FamilyContext, PathNextHop};
 use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
-use super::attributes::AttrId;
-use super::prefix_map::PrefixMap;
+use super::PeerId;
 use crate::config::{FamilyConfig, PeerName};
 use crate::peer::{Negotiated, SessionAddresses};
 use crate::serial;
@@ -111,12 +110,13 @@ pub(super) struct Neighbour {
     /// Policies; of the last configuration that named it.
     pub(super) families: BTreeMap<Family, FamilyConfig>,
     pub(super) allow_own_as: u8,
+    /// Whether routes of internal neighbours are reflected to it (RFC 4456 §5).
+    pub(super) client: bool,
     /// The session, while up; the last one's while routes of it are stale.
     pub(super) session: Option<SessionInfo>,
     pub(super) up: bool,
-    /// Rejected routes; with attributes where they are kept.
-    pub(super) rejected: PrefixMap<AttrId>,
     pub(super) accepted: BTreeMap<Family, u64>,
+    pub(super) rejected: BTreeMap<Family, u64>,
     pub(super) stale: BTreeMap<Family, u64>,
     pub(super) stale_until: Option<Instant>,
     /// Families over their limit in this session.
@@ -129,10 +129,11 @@ impl Neighbour {
             name,
             families: BTreeMap::new(),
             allow_own_as: 0,
+            client: false,
             session: None,
             up: false,
-            rejected: PrefixMap::default(),
             accepted: BTreeMap::new(),
+            rejected: BTreeMap::new(),
             stale: BTreeMap::new(),
             stale_until: None,
             over_limit: BTreeSet::new(),
@@ -153,7 +154,7 @@ impl Neighbour {
             .into_iter()
             .map(|family| {
                 let accepted = of(&self.accepted, family);
-                let rejected = self.rejected.len_of(family) as u64;
+                let rejected = of(&self.rejected, family);
                 let counts = FamilyCounts {
                     received: accepted + rejected,
                     accepted,
@@ -164,5 +165,100 @@ impl Neighbour {
                 (family, counts)
             })
             .collect()
+    }
+}
+
+/// All neighbours by number.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    slots: Vec<Option<Box<Neighbour>>>,
+    ids: BTreeMap<PeerName, PeerId>,
+}
+
+impl Neighbours {
+    #[inline]
+    pub(super) fn get(&self, id: PeerId) -> Option<&Neighbour> {
+        self.slots.get(usize::from(id))?.as_deref()
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: PeerId) -> Option<&mut Neighbour> {
+        self.slots.get_mut(usize::from(id))?.as_deref_mut()
+    }
+
+    pub(super) fn id(&self, name: &PeerName) -> Option<PeerId> {
+        self.ids.get(name).copied()
+    }
+
+    pub(super) fn ids(&self) -> &BTreeMap<PeerName, PeerId> {
+        &self.ids
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Neighbour> {
+        self.slots.iter().flatten().map(|neighbour| &**neighbour)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (PeerId, &mut Neighbour)> {
+        let numbered = self.slots.iter_mut().enumerate();
+        numbered.filter_map(|(id, slot)| Some((id as PeerId, slot.as_deref_mut()?)))
+    }
+
+    /// The number of a neighbour, a new one where needed.
+    pub(super) fn add(&mut self, name: &PeerName) -> PeerId {
+        if let Some(id) = self.id(name) {
+            return id;
+        }
+        let free = self.slots.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let id = PeerId::try_from(at).expect("an instance has fewer than 65535 neighbours");
+        self.slots[at] = Some(Box::new(Neighbour::new(name.clone())));
+        self.ids.insert(name.clone(), id);
+        id
+    }
+
+    pub(super) fn remove(&mut self, name: &PeerName) {
+        if let Some(id) = self.ids.remove(name) {
+            self.slots[usize::from(id)] = None;
+        }
+    }
+}
+
+/// The next hop for a family: the configured one, else this end of the session or an address of
+/// its link in the family that can be announced. `None` when there is no such address.
+pub(super) fn own_next_hop(
+    family: &SessionFamily,
+    session: &SessionInfo,
+    wanted: Option<IpAddr>,
+) -> Option<PathNextHop> {
+    let addresses = &session.addresses;
+    let v6 = |global: std::net::Ipv6Addr| {
+        // RFC 2545 §3: the link-local address goes along where the neighbour shares the link.
+        // A session on link-local addresses is where that is known.
+        let local = match addresses.local.ip() {
+            IpAddr::V6(local) if local.is_unicast_link_local() && local != global => Some(local),
+            IpAddr::V6(_) | IpAddr::V4(_) => None,
+        };
+        PathNextHop::V6 {
+            global,
+            link_local: local,
+        }
+    };
+    let ipv4 = family.family == Family::IPV4_UNICAST;
+    let own_v6 = |local: std::net::Ipv6Addr| {
+        if local.is_unicast_link_local() {
+            addresses.link_ipv6.unwrap_or(local)
+        } else {
+            local
+        }
+    };
+    match (wanted.unwrap_or(addresses.local.ip()), ipv4) {
+        (IpAddr::V4(address), true) => Some(PathNextHop::V4(address)),
+        (IpAddr::V6(address), true) if family.extended_next_hop => Some(v6(own_v6(address))),
+        (IpAddr::V6(_), true) => addresses.link_ipv4.map(PathNextHop::V4),
+        (IpAddr::V6(address), false) => Some(v6(own_v6(address))),
+        (IpAddr::V4(_), false) => addresses.link_ipv6.map(v6),
     }
 }

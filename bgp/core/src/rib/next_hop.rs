@@ -22,6 +22,11 @@ pub struct NextHopState {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct HopId(u32);
 
+impl HopId {
+    /// The next hop of a route that was not kept.
+    pub(super) const NONE: HopId = HopId(u32::MAX);
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Key {
     address: NextHopAddress,
@@ -46,8 +51,14 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    /// The id of a next hop, with one more reference. The link counts for link-local ones only.
-    pub(super) fn hold(&mut self, address: NextHopAddress, link: Option<LinkIndex>) -> HopId {
+    /// The id of a next hop, with so many more references. The link counts for link-local ones
+    /// only.
+    pub(super) fn hold(
+        &mut self,
+        address: NextHopAddress,
+        link: Option<LinkIndex>,
+        refs: u32,
+    ) -> HopId {
         let local = matches!(address.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let key = Key {
             address,
@@ -55,7 +66,7 @@ impl NextHops {
         };
         if let Some(&slot) = self.ids.get(&key) {
             if let Some(entry) = &mut self.slots[slot as usize] {
-                entry.refs += 1;
+                entry.refs += refs;
             }
             return HopId(slot);
         }
@@ -64,11 +75,7 @@ impl NextHops {
             .get(&key.address.address)
             .copied()
             .unwrap_or(Some(0));
-        let entry = Some(Entry {
-            key,
-            refs: 1,
-            metric,
-        });
+        let entry = Some(Entry { key, refs, metric });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = entry;
@@ -83,12 +90,23 @@ impl NextHops {
         HopId(slot)
     }
 
+    /// One more reference to a next hop.
+    pub(super) fn hold_again(&mut self, id: HopId) {
+        if let Some(Some(entry)) = self.slots.get_mut(id.0 as usize) {
+            entry.refs += 1;
+        }
+    }
+
     pub(super) fn release(&mut self, id: HopId) {
+        self.release_many(id, 1);
+    }
+
+    pub(super) fn release_many(&mut self, id: HopId, refs: u32) {
         let Some(slot) = self.slots.get_mut(id.0 as usize) else {
             return;
         };
         let Some(entry) = slot else { return };
-        entry.refs = entry.refs.saturating_sub(1);
+        entry.refs = entry.refs.saturating_sub(refs);
         if entry.refs == 0 {
             self.ids.remove(&entry.key);
             *slot = None;
@@ -114,22 +132,32 @@ impl NextHops {
         }
     }
 
-    /// Takes what is known and returns the next hops for which it is news.
-    pub(super) fn update(&mut self, states: &[NextHopState]) -> BTreeSet<HopId> {
-        let mut flipped = BTreeSet::new();
+    /// The next hops for which it is news.
+    pub(super) fn differing(&self, states: &[NextHopState]) -> BTreeSet<HopId> {
+        let mut differing = BTreeSet::new();
         for state in states {
-            self.known.insert(state.address, state.metric);
-            for (slot, entry) in self.slots.iter_mut().enumerate() {
+            for (slot, entry) in self.slots.iter().enumerate() {
                 if let Some(entry) = entry
                     && entry.key.address.address == state.address
                     && entry.metric != state.metric
                 {
-                    entry.metric = state.metric;
-                    flipped.insert(HopId(slot as u32));
+                    differing.insert(HopId(slot as u32));
                 }
             }
         }
-        flipped
+        differing
+    }
+
+    /// Takes what is known.
+    pub(super) fn update(&mut self, states: &[NextHopState]) {
+        for state in states {
+            self.known.insert(state.address, state.metric);
+            for entry in self.slots.iter_mut().flatten() {
+                if entry.key.address.address == state.address {
+                    entry.metric = state.metric;
+                }
+            }
+        }
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Looking at routes, a page at a time.
 
+use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,9 @@ use bgp_wire::{Origin, PathAttributes};
 use ipnet::IpNet;
 use router_types::Family;
 
-use super::attributes::AttrId;
-use super::{Path, Rib, Verdict};
+use super::keys::DestId;
+use super::table::Path;
+use super::{BestChange, PeerId, Rib, Verdict, slot_of};
 use crate::config::PeerName;
 
 /// The table looked at.
@@ -65,9 +67,8 @@ pub struct RouteQuery {
     pub limit: usize,
 }
 
-/// Destinations looked at for one page, so that a filter which matches nothing cannot hold the RIB
-/// up for long.
-const SCAN_LIMIT: usize = 65_536;
+/// Destinations on one page at most, so that a page cannot hold the RIB up for long.
+const PAGE_LIMIT: usize = 65_536;
 
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -92,7 +93,7 @@ pub struct RouteView {
     /// How long it is there; `None` where it is not known.
     pub age: Option<Duration>,
     /// What it is used for or why not; `None` outside of [`RouteTable::Available`] and
-    /// [`RouteTable::Received`].
+    /// [`RouteTable::Received`] and [`RouteTable::Filtered`].
     pub verdict: Option<Verdict>,
     /// Whether it is kept for a neighbour that restarts.
     pub stale: bool,
@@ -105,121 +106,174 @@ impl RouteView {
     }
 }
 
+/// A destination on a page.
+struct Entry {
+    slot: usize,
+    id: DestId,
+    prefix: IpNet,
+}
+
 impl Rib {
     /// Answers a question about routes.
     pub fn routes(&self, query: &RouteQuery, now: Instant) -> RoutePage {
-        match &query.table {
-            RouteTable::Available => self.available(query, None, now),
-            RouteTable::Received(peer) => self.available(query, Some(peer), now),
-            RouteTable::Filtered(peer) => self.filtered(query, peer),
-            RouteTable::Advertised(peer) => self.advertised_page(query, peer),
-        }
-    }
-
-    fn available(&self, query: &RouteQuery, peer: Option<&PeerName>, now: Instant) -> RoutePage {
-        let id = peer.map(|peer| self.ids.get(peer).copied());
-        if id == Some(None) {
-            return RoutePage::default();
-        }
-        let id = id.flatten();
+        let peer = match &query.table {
+            RouteTable::Available => None,
+            RouteTable::Received(peer)
+            | RouteTable::Filtered(peer)
+            | RouteTable::Advertised(peer) => match self.neighbours.id(peer) {
+                Some(id) => Some(id),
+                None => return RoutePage::default(),
+            },
+        };
         let mut page = RoutePage::default();
-        let mut locals = self.locals.values().filter(|route| {
-            peer.is_none()
-                && route.family() == query.family
-                && query.after.is_none_or(|after| route.prefix() > after)
-        });
-        let mut next_local = locals.next();
-        let mut scanned = 0;
-        for (prefix, paths) in self.table.after(query.family, query.after) {
-            while let Some(local) = next_local.filter(|local| local.prefix() < prefix) {
-                self.push_local(&mut page, query, local.prefix());
-                next_local = locals.next();
+        let (entries, more) = self.entries(query, peer);
+        for entry in entries {
+            match &query.table {
+                RouteTable::Available => self.available(&mut page, &entry, None, now),
+                RouteTable::Received(_) => self.available(&mut page, &entry, peer, now),
+                RouteTable::Filtered(_) => self.filtered(&mut page, &entry, peer, now),
+                RouteTable::Advertised(name) => self.advertised(&mut page, &entry, name, peer),
             }
-            let own = next_local.filter(|local| local.prefix() == prefix);
-            if own.is_some() {
-                self.push_local(&mut page, query, prefix);
-                next_local = locals.next();
-            }
-            if query.filter.matches(&prefix) {
-                let paths = paths.as_slice();
-                let (verdicts, _) = self.judge(paths);
-                for (path, verdict) in paths.iter().zip(verdicts) {
-                    if id.is_none_or(|id| id == path.peer) {
-                        let beaten = self.locals.contains_key(&prefix);
-                        let verdict = if beaten { Verdict::LocalRoute } else { verdict };
-                        page.routes.push(self.view(prefix, path, verdict, now));
-                    }
-                }
-            }
-            scanned += 1;
-            if page.routes.len() >= query.limit || scanned >= SCAN_LIMIT {
-                page.next = Some(prefix);
+            page.next = Some(entry.prefix);
+            if page.routes.len() >= query.limit {
                 return page;
             }
         }
-        while let Some(local) = next_local {
-            self.push_local(&mut page, query, local.prefix());
-            next_local = locals.next();
+        if !more {
+            page.next = None;
         }
         page
     }
 
-    fn filtered(&self, query: &RouteQuery, peer: &PeerName) -> RoutePage {
-        let neighbour = self.ids.get(peer).and_then(|id| self.neighbours.get(id));
-        let Some(neighbour) = neighbour else {
-            return RoutePage::default();
+    /// Every destination with a best learned route, a page at a time, in order.
+    pub fn best_routes(
+        &self,
+        family: Family,
+        after: Option<IpNet>,
+        limit: usize,
+    ) -> Vec<BestChange> {
+        let query = RouteQuery {
+            table: RouteTable::Available,
+            family,
+            filter: PrefixFilter::All,
+            after,
+            limit,
         };
-        let routes = neighbour.rejected.after(query.family, query.after);
-        page_of(
-            query,
-            routes.map(|(prefix, &kept)| RouteView {
-                prefix,
-                peer: Some(peer.clone()),
-                next_hop: None,
-                attributes: if kept == AttrId::NONE {
-                    None
-                } else {
-                    self.attributes.attributes(kept)
-                },
-                age: None,
-                verdict: None,
-                stale: false,
-            }),
-        )
+        let (entries, _) = self.entries(&query, None);
+        entries
+            .into_iter()
+            .map(|entry| BestChange {
+                prefix: entry.prefix,
+                best: self.best_route(entry.slot, entry.id),
+            })
+            .filter(|change| change.best.is_some())
+            .collect()
     }
 
-    fn advertised_page(&self, query: &RouteQuery, peer: &PeerName) -> RoutePage {
-        let Some(&id) = self.ids.get(peer) else {
-            return RoutePage::default();
+    /// The first destinations after the last page that can have something to show, in order, and
+    /// whether there may be more. Looks at every number once: numbers have no order of prefixes.
+    fn entries(&self, query: &RouteQuery, peer: Option<PeerId>) -> (Vec<Entry>, bool) {
+        let Some(slot) = slot_of(query.family) else {
+            return (Vec::new(), false);
         };
-        let routes = self.exports.sent(id, query.family, query.after);
-        page_of(
-            query,
-            routes.map(|(prefix, attributes, next_hop)| RouteView {
-                prefix,
-                peer: Some(peer.clone()),
+        let table = &self.tables[slot];
+        let entry = |id| Entry {
+            slot,
+            id,
+            prefix: table.keys.prefix(id),
+        };
+        if let PrefixFilter::Exact(prefix) = &query.filter {
+            let known = table.keys.find(prefix).filter(|_| query.after.is_none());
+            return (known.map(entry).into_iter().collect(), false);
+        }
+        let shows = |id: DestId| {
+            let (first, more) = table.paths(id);
+            let mut paths = first.into_iter().chain(more);
+            match &query.table {
+                RouteTable::Available => {
+                    table.local.contains(id) || paths.any(|path| path.rejected.is_none())
+                }
+                RouteTable::Received(_) => {
+                    paths.any(|path| Some(path.peer) == peer && path.rejected.is_none())
+                }
+                RouteTable::Filtered(_) => {
+                    paths.any(|path| Some(path.peer) == peer && path.rejected.is_some())
+                }
+                RouteTable::Advertised(_) => true,
+            }
+        };
+        let wanted = |prefix: &IpNet| {
+            query.after.is_none_or(|after| *prefix > after) && query.filter.matches(prefix)
+        };
+        // The smallest so many: a heap of those, the greatest on top.
+        let limit = query.limit.clamp(1, PAGE_LIMIT);
+        let mut page: BinaryHeap<(IpNet, DestId)> = BinaryHeap::with_capacity(limit + 1);
+        let mut more = false;
+        for id in table.ids() {
+            let prefix = table.keys.prefix(id);
+            let full = page.len() == limit;
+            if full && page.peek().is_some_and(|(last, _)| prefix > *last) {
+                more |= wanted(&prefix) && shows(id);
+                continue;
+            }
+            if wanted(&prefix) && shows(id) {
+                page.push((prefix, id));
+                if full {
+                    page.pop();
+                    more = true;
+                }
+            }
+        }
+        let sorted = page.into_sorted_vec();
+        (sorted.into_iter().map(|(_, id)| entry(id)).collect(), more)
+    }
+
+    fn available(&self, page: &mut RoutePage, entry: &Entry, peer: Option<PeerId>, now: Instant) {
+        let table = &self.tables[entry.slot];
+        let local = table.local.contains(entry.id);
+        if local && peer.is_none() {
+            page.routes.push(local_route(entry.prefix));
+        }
+        let paths = table.sorted(entry.id);
+        let (verdicts, _) = self.judge(&paths);
+        for (path, verdict) in paths.iter().zip(verdicts) {
+            if path.rejected.is_none() && peer.is_none_or(|peer| peer == path.peer) {
+                let verdict = if local { Verdict::LocalRoute } else { verdict };
+                page.routes
+                    .push(self.view(entry.prefix, path, verdict, now));
+            }
+        }
+    }
+
+    fn filtered(&self, page: &mut RoutePage, entry: &Entry, peer: Option<PeerId>, now: Instant) {
+        for path in self.tables[entry.slot].sorted(entry.id) {
+            if let Some(why) = path.rejected
+                && Some(path.peer) == peer
+            {
+                let view = self.view(entry.prefix, &path, Verdict::Rejected(why), now);
+                page.routes.push(view);
+            }
+        }
+    }
+
+    fn advertised(
+        &self,
+        page: &mut RoutePage,
+        entry: &Entry,
+        name: &PeerName,
+        peer: Option<PeerId>,
+    ) {
+        let from = self.sources();
+        let announced =
+            peer.and_then(|peer| self.exports.announced(peer, entry.slot, entry.id, &from));
+        if let Some((attributes, next_hop)) = announced {
+            page.routes.push(RouteView {
+                prefix: entry.prefix,
+                peer: Some(name.clone()),
                 next_hop: Some(next_hop),
                 attributes: Some(attributes),
                 age: None,
                 verdict: None,
-                stale: false,
-            }),
-        )
-    }
-
-    fn push_local(&self, page: &mut RoutePage, query: &RouteQuery, prefix: IpNet) {
-        if query.filter.matches(&prefix) {
-            page.routes.push(RouteView {
-                prefix,
-                peer: None,
-                next_hop: None,
-                attributes: Some(PathAttributes {
-                    origin: Some(Origin::Igp),
-                    as_path: Some(bgp_wire::AsPath::default()),
-                    ..PathAttributes::default()
-                }),
-                age: None,
-                verdict: Some(Verdict::Best),
                 stale: false,
             });
         }
@@ -231,7 +285,7 @@ impl Rib {
             prefix,
             peer: self
                 .neighbours
-                .get(&path.peer)
+                .get(path.peer)
                 .map(|neighbour| neighbour.name.clone()),
             next_hop: self.next_hops.address(path.next_hop).map(|hop| hop.address),
             attributes: self.attributes.attributes(path.attributes),
@@ -242,17 +296,18 @@ impl Rib {
     }
 }
 
-fn page_of(query: &RouteQuery, routes: impl Iterator<Item = RouteView>) -> RoutePage {
-    let mut page = RoutePage::default();
-    for (scanned, route) in routes.enumerate() {
-        let prefix = route.prefix;
-        if query.filter.matches(&prefix) {
-            page.routes.push(route);
-        }
-        if page.routes.len() >= query.limit || scanned + 1 >= SCAN_LIMIT {
-            page.next = Some(prefix);
-            break;
-        }
+fn local_route(prefix: IpNet) -> RouteView {
+    RouteView {
+        prefix,
+        peer: None,
+        next_hop: None,
+        attributes: Some(PathAttributes {
+            origin: Some(Origin::Igp),
+            as_path: Some(bgp_wire::AsPath::default()),
+            ..PathAttributes::default()
+        }),
+        age: None,
+        verdict: Some(Verdict::Best),
+        stale: false,
     }
-    page
 }

@@ -6,10 +6,11 @@ use router_types::Asn;
 
 use super::*;
 use crate::config::{
-    ExportAttributes, FamilyConfig, ImportMode, ImportPolicy, PeerAddress, PeerConfig, Transit,
+    ExportAttributes, FamilyConfig, ImportMode, ImportPolicy, PeerAddress, PeerConfig, PrefixLimit,
+    Transit,
 };
 use crate::peer::SessionAddresses;
-use crate::routes::NextHopAddress;
+use crate::routes::{NextHopAddress, RouteChange};
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
@@ -17,11 +18,9 @@ fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     for (number, (name, mode, max_routes)) in modes.iter().enumerate() {
         let ip = Ipv4Addr::new(10, 0, 0, 10 + number as u8);
         let family = FamilyConfig {
-            import: ImportPolicy {
-                mode: mode.clone(),
-                max_routes: *max_routes,
-            },
-            next_hop: None,
+            import: ImportPolicy { mode: mode.clone() },
+            limit: max_routes.map(|max| PrefixLimit::new(max).unwrap()),
+            ..FamilyConfig::default()
         };
         let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
         let families = families.into_iter().map(|f| (f, family.clone())).collect();
@@ -105,11 +104,12 @@ fn announce_with(
             link_local: None,
         },
         prefixes,
+        path_ids: Vec::new(),
     }];
     rib.handle(
         RibInput::Routes {
             peer: peer.into(),
-            changes,
+            changes: changes.into(),
         },
         now,
     );
@@ -121,11 +121,12 @@ fn withdraw(rib: &mut Rib, peer: &str, prefix: &str, now: Instant) {
     let changes = vec![RouteChange::Withdraw {
         family,
         prefixes: vec![prefix],
+        path_ids: Vec::new(),
     }];
     rib.handle(
         RibInput::Routes {
             peer: peer.into(),
-            changes,
+            changes: changes.into(),
         },
         now,
     );
@@ -431,7 +432,7 @@ fn routes_of_a_restarting_neighbour_are_kept_then_renewed_or_dropped() {
     rib.handle(
         RibInput::Routes {
             peer: "a".into(),
-            changes: end,
+            changes: end.into(),
         },
         now,
     );

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bgp_core::config::{
     ExportAttributes, ImportMode, ImportPolicy, InstanceConfig, InstanceName, Listen, LocalRoutes,
-    PeerAddress, PeerConfig, PeerName, Timers,
+    PeerAddress, PeerConfig, PeerName, PrefixLimit, Timers,
 };
 use bgp_core::fsm::State;
 use bgp_core::peer::{PeerSnapshot, StopReason};
@@ -272,10 +272,8 @@ pub(crate) fn importing(
 ) -> PeerConfig {
     let mut families = config.families().clone();
     for family in families.values_mut() {
-        family.import = ImportPolicy {
-            mode: mode.clone(),
-            max_routes,
-        };
+        family.import = ImportPolicy { mode: mode.clone() };
+        family.limit = max_routes.map(|max| PrefixLimit::new(max).unwrap());
     }
     config.with_families(families).unwrap()
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
 
 use bgp_config::SessionStatus;
-use bgp_core::config::{ConnectMode, ImportMode, ImportPolicy, InstanceName, PeerConfig, PeerName};
+use bgp_core::config::{ConnectMode, FamilyConfig, ImportMode, InstanceName, PeerConfig, PeerName};
 use bgp_core::fsm::State;
 use bgp_core::peer::{DownReason, ErrorTreatment, MessageCounts, NotificationRecord};
 use bgp_io::{InstanceSnapshot, PeerReport, Reset};
@@ -364,7 +364,7 @@ fn families(
                 advertised: counts.advertised,
                 negotiated: negotiated(family),
                 end_of_rib_received: delivered.has(instance, &report.session.name, *family),
-                import_policy: policy(&config.import),
+                import_policy: policy(config),
             }
         })
         .collect()
@@ -379,15 +379,15 @@ pub fn names(family: Family) -> (String, String) {
     }
 }
 
-fn policy(policy: &ImportPolicy) -> String {
-    let mode = match &policy.mode {
+fn policy(config: &FamilyConfig) -> String {
+    let mode = match &config.import.mode {
         ImportMode::DefaultRoute => "default route only".to_owned(),
         ImportMode::Prefixes(ranges) => format!("{} prefix ranges", ranges.len()),
         ImportMode::All => "everything".to_owned(),
         ImportMode::None => "nothing".to_owned(),
     };
-    match policy.max_routes {
-        Some(limit) => format!("{mode}, at most {limit} routes"),
+    match config.limit {
+        Some(limit) => format!("{mode}, at most {} routes", limit.limit()),
         None => mode,
     }
 }

@@ -27,12 +27,14 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                     own_as: 0,
                     no_advertise: false,
                     no_export: false,
+                    graceful_shutdown: false,
                 },
                 external,
                 metric,
                 router_id: Ipv4Addr::new(10, 0, 0, id),
                 address: IpAddr::V4(Ipv4Addr::new(10, 1, 0, ip)),
                 peer: 0,
+                path_id: 0,
             }
         },
     )

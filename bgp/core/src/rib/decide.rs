@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which of a destination's routes is the best, and what changes when that does.
+
+use std::net::IpAddr;
+
+use super::best::{self, Candidate, Verdict};
+use super::keys::DestId;
+use super::table::{BestKey, Path};
+use super::{BestRoute, NextHop};
+use super::{Rib, RouteSource};
+
+/// A destination before its routes change.
+pub(super) struct Before {
+    /// Its best route, with a reference to the attributes where it may have been announced.
+    best: Option<BestKey>,
+    /// Those in use, where there were several routes and somebody wants to know.
+    used: Option<Vec<BestKey>>,
+}
+
+impl Rib {
+    /// The best learned route of a destination, as the table has it.
+    #[inline]
+    pub(super) fn best_path(&self, slot: usize, id: DestId) -> Option<&Path> {
+        let (first, _) = self.tables[slot].paths(id);
+        first.filter(|path| self.is_usable(path))
+    }
+
+    #[inline]
+    fn is_usable(&self, path: &Path) -> bool {
+        path.rejected.is_none() && self.next_hops.metric(path.next_hop).is_some()
+    }
+
+    /// Puts the best route of a destination first.
+    pub(super) fn elect(&mut self, slot: usize, id: DestId) {
+        let (first, more) = self.tables[slot].paths(id);
+        if more.is_empty() {
+            return;
+        }
+        let all = first.into_iter().chain(more);
+        let candidates = all.enumerate().filter_map(|(at, path)| {
+            let candidate = self.candidate(path).filter(|_| path.rejected.is_none())?;
+            Some((at, candidate))
+        });
+        if let Some(best) = best::best(candidates) {
+            self.tables[slot].put_first(id, best);
+        }
+    }
+
+    /// Looks at a destination before its routes change.
+    #[inline]
+    pub(super) fn before(&mut self, slot: usize, id: DestId) -> Before {
+        let best = self.best_path(slot, id).map(BestKey::from);
+        if let (Some(best), true) = (best, self.transit) {
+            // Whoever announced it has to be able to say how it looked.
+            self.attributes.hold(best.attributes, 1);
+        }
+        let several = self.config.install_routes && !self.tables[slot].is_alone(id);
+        let used = several.then(|| self.use_of(slot, id));
+        Before { best, used }
+    }
+
+    /// Takes note of what the change did to the best route.
+    #[inline]
+    pub(super) fn after(&mut self, slot: usize, id: DestId, before: Before) {
+        self.elect(slot, id);
+        let Before { best: was, used } = before;
+        let is = self.best_path(slot, id).map(BestKey::from);
+        if self.config.install_routes {
+            let several = !self.tables[slot].is_alone(id);
+            let differs = match used {
+                Some(used) => used != self.use_of(slot, id),
+                None if several => self.use_of(slot, id) != Vec::from_iter(was),
+                None => was != is,
+            };
+            if differs {
+                self.tables[slot].report(id);
+            }
+        }
+        if self.transit {
+            let mut held = was;
+            if was != is {
+                self.tables[slot].mark(id, || held.take());
+            }
+            if let Some(was) = held {
+                self.attributes.release(was.attributes);
+            }
+        }
+    }
+
+    /// What decides whether a destination is used differently.
+    fn use_of(&self, slot: usize, id: DestId) -> Vec<BestKey> {
+        self.used(slot, id).iter().map(BestKey::from).collect()
+    }
+
+    /// The routes in use, the best one first.
+    pub(super) fn used(&self, slot: usize, id: DestId) -> Vec<Path> {
+        let table = &self.tables[slot];
+        if table.is_alone(id) {
+            return self.best_path(slot, id).copied().into_iter().collect();
+        }
+        let paths = table.sorted(id);
+        let (_, used) = self.judge(&paths);
+        used.into_iter().map(|at| paths[at]).collect()
+    }
+
+    /// A verdict for each route, and those in use.
+    pub(super) fn judge(&self, paths: &[Path]) -> (Vec<Verdict>, Vec<usize>) {
+        let accepted: Vec<usize> = (0..paths.len())
+            .filter(|&at| paths[at].rejected.is_none())
+            .collect();
+        let candidates: Vec<Candidate> = accepted
+            .iter()
+            .filter_map(|&at| self.candidate(&paths[at]))
+            .collect();
+        debug_assert_eq!(
+            candidates.len(),
+            accepted.len(),
+            "every accepted route has attributes and neighbour"
+        );
+        let (verdicts, used) = best::select(&candidates, self.config.max_paths);
+        let mut all: Vec<Verdict> = paths
+            .iter()
+            .map(|path| path.rejected.map_or(Verdict::Best, Verdict::Rejected))
+            .collect();
+        for (&at, verdict) in accepted.iter().zip(verdicts) {
+            all[at] = verdict;
+        }
+        (all, used.into_iter().map(|at| accepted[at]).collect())
+    }
+
+    #[inline]
+    fn candidate(&self, path: &Path) -> Option<Candidate> {
+        let session = self.neighbours.get(path.peer)?.session.as_ref()?;
+        let address: IpAddr = session.addresses.remote.ip();
+        Some(Candidate {
+            hot: *self.attributes.hot(path.attributes)?,
+            external: !session.internal,
+            metric: self.next_hops.metric(path.next_hop),
+            router_id: session.peer_router_id,
+            address,
+            peer: path.peer,
+            path_id: path.path_id,
+        })
+    }
+
+    /// What the kernel's side is to know of a destination.
+    pub(super) fn best_route(&self, slot: usize, id: DestId) -> Option<BestRoute> {
+        if self.tables[slot].local.contains(id) {
+            return None;
+        }
+        let used = self.used(slot, id);
+        let first = used.first()?;
+        let external = self
+            .neighbours
+            .get(first.peer)
+            .is_some_and(|neighbour| neighbour.is_external());
+        let mut next_hops: Vec<NextHop> = used
+            .iter()
+            .map(|path| self.next_hops.forwarding(path.next_hop))
+            .collect();
+        next_hops.sort();
+        next_hops.dedup();
+        let mut peers = Vec::with_capacity(used.len());
+        for path in &used {
+            if let Some(neighbour) = self.neighbours.get(path.peer)
+                && !peers.contains(&neighbour.name)
+            {
+                peers.push(neighbour.name.clone());
+            }
+        }
+        Some(BestRoute {
+            source: if external {
+                RouteSource::Ebgp
+            } else {
+                RouteSource::Ibgp
+            },
+            next_hops,
+            peers,
+            stale: used.iter().all(|path| path.stale),
+        })
+    }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A neighbour of an update group: what waits for it.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use router_types::Family;
+
+use super::Transmit;
+use crate::rib::bits::Bits;
+use crate::rib::keys::DestId;
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) group: u32,
+    pub(super) queue: VecDeque<Transmit>,
+    pub(super) queued_bytes: usize,
+    /// Destinations by table whose state it has to be sent outside the common stream.
+    pub(super) behind: Vec<Bits>,
+    /// End-of-RIB markers due once it is not behind.
+    end_of_rib: BTreeSet<Family>,
+}
+
+impl Member {
+    pub(super) fn new(group: u32, end_of_rib: BTreeSet<Family>) -> Member {
+        Member {
+            group,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            behind: Vec::new(),
+            end_of_rib,
+        }
+    }
+
+    pub(super) fn push(&mut self, segment: Transmit) {
+        self.queued_bytes += segment.bytes.len();
+        self.queue.push_back(segment);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Transmit> {
+        let next = self.queue.pop_front()?;
+        self.queued_bytes -= next.bytes.len();
+        Some(next)
+    }
+
+    pub(super) fn is_behind_at_all(&self) -> bool {
+        self.behind.iter().any(|bits| !bits.is_empty())
+    }
+
+    pub(super) fn is_behind(&self, slot: usize, id: DestId) -> bool {
+        self.behind.get(slot).is_some_and(|bits| bits.contains(id))
+    }
+
+    /// Whether it takes part in the common stream.
+    pub(super) fn keeps_up(&self, limit: usize) -> bool {
+        self.queued_bytes < limit && !self.is_behind_at_all()
+    }
+
+    /// Remembers destinations by table.
+    pub(super) fn fall_behind(&mut self, more: Vec<Bits>) {
+        for (slot, bits) in more.into_iter().enumerate() {
+            if self.behind.get(slot).is_none_or(Bits::is_empty) {
+                self.resize(slot);
+                self.behind[slot] = bits;
+            } else {
+                self.behind[slot].extend(bits.iter());
+            }
+        }
+    }
+
+    /// Remembers a destination.
+    pub(super) fn miss(&mut self, slot: usize, id: DestId) {
+        self.resize(slot);
+        self.behind[slot].insert(id);
+    }
+
+    /// Queues the End-of-RIB markers that are due.
+    pub(super) fn finish(&mut self) {
+        if self.end_of_rib.is_empty() {
+            return;
+        }
+        let due = std::mem::take(&mut self.end_of_rib);
+        let updates = due.len() as u32;
+        let mut bytes = Vec::new();
+        due.into_iter()
+            .for_each(|family| bgp_wire::end_of_rib(&mut bytes, family));
+        self.push(Transmit {
+            bytes: bytes.into(),
+            updates,
+        });
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let behind: usize = self.behind.iter().map(Bits::memory).sum();
+        behind + self.queue.capacity() * size_of::<Transmit>()
+    }
+
+    fn resize(&mut self, slot: usize) {
+        if self.behind.len() <= slot {
+            self.behind.resize_with(slot + 1, Bits::default);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Changes as messages: runs of destinations with equal attributes, cut into segments.
+
+use bgp_wire::{FamilyContext, PathNextHop};
+
+use super::Transmit;
+use crate::rib::PeerId;
+use crate::rib::keys::{DestId, Keys};
+
+/// Bytes of a segment, after which the next one begins. Arbitrary: some dozen messages.
+const SEGMENT: usize = 64 << 10;
+
+/// Messages for all members but one.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) transmit: Transmit,
+    /// Who said what is in it, and is not told.
+    pub(super) except: Option<PeerId>,
+}
+
+/// Writes messages.
+pub(super) struct Writer<'a> {
+    keys: &'a Keys,
+    context: FamilyContext,
+    max_len: usize,
+    bytes: Vec<u8>,
+    updates: u32,
+    except: Option<PeerId>,
+    done: Vec<Segment>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(keys: &'a Keys, context: FamilyContext, max_len: usize) -> Writer<'a> {
+        Writer {
+            keys,
+            context,
+            max_len,
+            bytes: Vec::new(),
+            updates: 0,
+            except: None,
+            done: Vec::new(),
+        }
+    }
+
+    /// Appends withdrawals.
+    pub(super) fn withdraw(&mut self, ids: &[DestId]) {
+        if ids.is_empty() {
+            return;
+        }
+        self.begin(None);
+        let mut left = ids;
+        let keys = self.keys;
+        let updates =
+            bgp_wire::withdraw_with(&mut self.bytes, &self.context, self.max_len, |out, end| {
+                left = &left[keys.put(left, end, out)..];
+                !left.is_empty()
+            });
+        self.updates += updates as u32;
+    }
+
+    /// Appends announcements of destinations with equal attributes.
+    pub(super) fn announce(
+        &mut self,
+        attributes: &[u8],
+        next_hop: PathNextHop,
+        except: Option<PeerId>,
+        ids: &[DestId],
+    ) {
+        if ids.is_empty() {
+            return;
+        }
+        self.begin(except);
+        let mut left = ids;
+        let keys = self.keys;
+        let written = bgp_wire::announce_with(
+            &mut self.bytes,
+            &self.context,
+            self.max_len,
+            attributes,
+            next_hop,
+            |out, end| {
+                left = &left[keys.put(left, end, out)..];
+                !left.is_empty()
+            },
+        );
+        match written {
+            Ok(updates) => self.updates += updates as u32,
+            // RFC 4271 §9.2: what does not fit a message is not announced.
+            Err(error) => {
+                tracing::warn!(%error, prefixes = ids.len(), "routes not announced");
+            }
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<Segment> {
+        self.cut();
+        self.done
+    }
+
+    fn begin(&mut self, except: Option<PeerId>) {
+        if self.bytes.len() >= SEGMENT || (self.except != except && !self.bytes.is_empty()) {
+            self.cut();
+        }
+        if self.bytes.is_empty() {
+            self.except = except;
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.bytes.is_empty() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.shrink_to_fit();
+        self.done.push(Segment {
+            transmit: Transmit {
+                bytes: bytes.into(),
+                updates: std::mem::take(&mut self.updates),
+            },
+            except: self.except,
+        });
+    }
+}
