@@ -17,3 +17,7 @@
 //! point-to-multipoint (RFC 8562).
 
 pub mod profile;
+pub mod session;
+pub mod wire;
+
+mod jitter;
