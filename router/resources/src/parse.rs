@@ -301,7 +301,11 @@ impl FileReader<'_> {
                     self.push(context, path, Severity::Warning, Code::Ignored, why, None);
                 }
             }
-            Body::ClusterConfig(_) | Body::Advertisement(_) | Body::Node(_) | Body::Secret(_) => {}
+            Body::ClusterConfig(_)
+            | Body::CausewayClusterConfig(_)
+            | Body::Advertisement(_)
+            | Body::Node(_)
+            | Body::Secret(_) => {}
         }
         for (path, why) in ignored {
             self.push(

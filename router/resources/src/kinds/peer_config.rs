@@ -8,9 +8,7 @@ use super::causeway_session::{CausewayFamily, CausewayGracefulRestart, CausewayS
 use crate::selector::LabelSelector;
 
 /// What the sessions with a class of peers are like.
-///
-/// The fields under `ours` exist in `BGPPeerConfig` of `causeway.io` only, beside the others;
-/// everything else is common to both kinds.
+// The fields under `ours` exist in `BGPPeerConfig` of `causeway.io` only, beside the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerConfigSpec {

@@ -37,10 +37,7 @@ impl Rules {
             }
             self.prefix(&range.prefix, path.join("prefix"));
             for (index, asns) in range.peer_asns.iter().flatten().enumerate() {
-                if asns.bounds().is_none_or(|(first, last)| first > last) {
-                    let path = path.join("peerASNs").join(index);
-                    self.broken(path, "the range ends before it begins");
-                }
+                self.asn_range(asns, path.join("peerASNs").join(index));
             }
             if let Some(reference) = &range.peer_config_ref {
                 self.peer_config_ref(reference, &path.join("peerConfigRef"));
