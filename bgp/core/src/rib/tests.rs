@@ -12,6 +12,8 @@ use crate::config::{
 use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
+mod model;
+
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
     let mut config = InstanceConfig::new("i".into(), Asn(65001), id).unwrap();
@@ -45,6 +47,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
         extended_next_hop: false,
         graceful: true,
         forwarding_preserved: true,
+        add_path_receive: false,
+        add_path_send: false,
     };
     Box::new(SessionInfo {
         peer_asn: Asn(asn),
@@ -60,6 +64,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
             link_ipv4: None,
             link_ipv6: Some("fd00::1".parse().unwrap()),
         },
+        local_asn: None,
+        role: None,
     })
 }
 
