@@ -26,6 +26,7 @@ use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
 pub use crate::policy::{PolicyConfig, PolicyName};
+pub use bgp_wire::Role;
 
 pub use address::{Md5Password, PeerAddress};
 pub use as_number::{LocalAs, PrivateAs};
