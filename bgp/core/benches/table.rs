@@ -132,6 +132,8 @@ fn session(number: usize) -> Box<SessionInfo> {
             extended_next_hop: false,
             graceful: false,
             forwarding_preserved: false,
+            add_path_receive: false,
+            add_path_send: false,
         }],
         addresses: SessionAddresses {
             local: "10.0.0.1:179".parse().expect("valid"),
@@ -140,6 +142,8 @@ fn session(number: usize) -> Box<SessionInfo> {
             link_ipv4: None,
             link_ipv6: None,
         },
+        local_asn: None,
+        role: None,
     })
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Hot {
     pub(super) no_export: bool,
     /// GRACEFUL_SHUTDOWN (RFC 8326).
     pub(super) graceful_shutdown: bool,
+    /// ONLY_TO_CUSTOMER is there (RFC 9234 §5).
+    pub(super) only_to_customer: bool,
 }
 
 #[derive(Debug)]
@@ -240,6 +242,7 @@ impl Hot {
             no_advertise: false,
             no_export: false,
             graceful_shutdown: false,
+            only_to_customer: false,
         };
         for attribute in RawAttributes::new(bytes).flatten() {
             let value = attribute.value;
@@ -253,6 +256,7 @@ impl Hot {
                 AttributeCode::ORIGINATOR_ID => {
                     hot.originator = number().map(Ipv4Addr::from_bits);
                 }
+                AttributeCode::ONLY_TO_CUSTOMER => hot.only_to_customer = true,
                 AttributeCode::CLUSTER_LIST => {
                     hot.cluster_len = (value.len() / 4).min(u16::MAX.into()) as u16;
                 }

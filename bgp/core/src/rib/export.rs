@@ -13,6 +13,8 @@
 //! to ROUTE-REFRESH take the same way. So what waits is bounded by bytes and by the number of
 //! prefixes, never by the number of changes.
 
+mod choice;
+mod edit;
 mod group;
 mod local;
 mod member;
@@ -27,8 +29,9 @@ use bgp_wire::{PathAttributes, PathNextHop};
 use bytes::Bytes;
 use router_types::{Asn, Family};
 
+pub(super) use self::edit::Edit;
 use self::group::{Group, View};
-pub(super) use self::group::{GroupKey, Target};
+pub(super) use self::group::{GroupKey, Outlet, Target};
 use self::member::Member;
 use super::PeerId;
 use super::attributes::Interner;
@@ -165,6 +168,12 @@ impl Exports {
         let mut member = Member::new(number, families.collect());
         member.behind = group.all_but(id, None, from);
         self.members.insert(id, member);
+    }
+
+    /// What a neighbour that is up is sent by.
+    pub(super) fn key(&self, id: PeerId) -> Option<&GroupKey> {
+        let member = self.members.get(&id)?;
+        self.groups.get(&member.group).map(|group| &group.key)
     }
 
     /// What is announced to a neighbour that is up has to be announced differently: all of it is

@@ -45,6 +45,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
         extended_next_hop: false,
         graceful: true,
         forwarding_preserved: true,
+        add_path_receive: false,
+        add_path_send: false,
     };
     Box::new(SessionInfo {
         peer_asn: Asn(asn),
@@ -60,6 +62,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
             link_ipv4: None,
             link_ipv6: Some("fd00::1".parse().unwrap()),
         },
+        local_asn: None,
+        role: None,
     })
 }
 

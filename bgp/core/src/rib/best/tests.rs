@@ -28,6 +28,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                     no_advertise: false,
                     no_export: false,
                     graceful_shutdown: false,
+                    only_to_customer: false,
                 },
                 external,
                 metric,

@@ -67,6 +67,20 @@ impl Member {
         }
     }
 
+    /// Takes some of the destinations it is behind with.
+    pub(super) fn take_behind(&mut self, slot: usize, most: usize) -> Vec<DestId> {
+        let behind = &mut self.behind[slot];
+        let part: Vec<DestId> = behind.iter().take(most).collect();
+        if part.len() == behind.len() {
+            *behind = Bits::default();
+        } else {
+            part.iter().for_each(|&id| {
+                behind.remove(id);
+            });
+        }
+        part
+    }
+
     /// Remembers a destination.
     pub(super) fn miss(&mut self, slot: usize, id: DestId) {
         self.resize(slot);
