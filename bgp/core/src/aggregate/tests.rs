@@ -164,7 +164,7 @@ fn afresh(
 
 #[derive(Clone, Debug)]
 enum Step {
-    Set(IpNet, Option<PathAttributes>),
+    Set(IpNet, Option<Box<PathAttributes>>),
     Configure(Vec<Aggregate>),
 }
 
@@ -200,7 +200,7 @@ fn step() -> impl Strategy<Value = Step> {
         list
     };
     prop_oneof![
-        8 => (prefix(), option::weighted(0.7, attributes)).prop_map(|(p, a)| Step::Set(p, a)),
+        8 => (prefix(), option::weighted(0.7, attributes)).prop_map(|(p, a)| Step::Set(p, a.map(Box::new))),
         1 => vec(aggregate, 0..5).prop_map(move |list| Step::Configure(distinct(list))),
     ]
 }
@@ -220,7 +220,7 @@ proptest! {
             match step {
                 Step::Set(prefix, Some(attributes)) => {
                     all.set(prefix, Some(&attributes));
-                    routes.insert(prefix, attributes);
+                    routes.insert(prefix, *attributes);
                 }
                 Step::Set(prefix, None) => {
                     all.set(prefix, None);
