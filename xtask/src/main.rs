@@ -2,6 +2,7 @@
 //! `cargo xtask`: what one does with a checkout besides building it.
 
 mod bench;
+mod bgp_bench;
 mod crds;
 mod demo;
 mod lab;

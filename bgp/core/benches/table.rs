@@ -166,7 +166,8 @@ fn batches() -> Vec<RouteBatch> {
     };
     let (mut batches, mut batch) = (Vec::new(), RouteBatch::new());
     for set in 0..SETS {
-        let path = (0..1 + random() % 8).map(|_| Asn(1 + (random() % 60_000) as u32));
+        let hops = (0..random() % 8).map(|_| Asn(1 + (random() % 60_000) as u32));
+        let path = std::iter::once(Asn(65_001)).chain(hops);
         let attributes = PathAttributes {
             origin: Some(Origin::Igp),
             as_path: Some(AsPath::from_sequence(path)),

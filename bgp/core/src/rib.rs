@@ -186,6 +186,8 @@ pub struct Rib {
     tables: Vec<Table>,
     /// Whether learned routes are passed on.
     transit: bool,
+    /// Whether export looks at more than best routes (RFC 7911).
+    all_paths: bool,
     policies: BTreeMap<PolicyName, Arc<Policy>>,
     locals: BTreeMap<IpNet, LocalRoute>,
     exports: Exports,
@@ -213,6 +215,7 @@ impl Rib {
             next_hops: NextHops::default(),
             tables: FAMILIES.into_iter().map(Table::new).collect(),
             transit: false,
+            all_paths: false,
             policies: BTreeMap::new(),
             locals: BTreeMap::new(),
             exports: Exports::default(),
@@ -417,6 +420,7 @@ impl Rib {
         let own_work = self.exports.has_own_work();
         for slot in 0..self.tables.len() {
             if !own_work && !self.tables[slot].has_dirty() {
+                self.bury(slot);
                 continue;
             }
             let dirty = self.tables[slot].take_dirty();
@@ -436,6 +440,7 @@ impl Rib {
     fn join(&mut self, id: PeerId) {
         if let Some((key, families)) = self.group_key(id) {
             self.with_exports(|exports, from| exports.join(id, key, families.into_iter(), from));
+            self.all_paths = self.exports.sends_several();
         }
     }
 
@@ -447,6 +452,7 @@ impl Rib {
         if self.exports.key(id) != Some(&key) {
             self.flush_exports();
             self.with_exports(|exports, from| exports.rejoin(id, key, from));
+            self.all_paths = self.exports.sends_several();
         }
     }
 
@@ -472,6 +478,9 @@ impl Rib {
                     .map(|config| config.next_hop_mode)
                     .unwrap_or_default(),
                 policy: PolicyUse::of(name, &self.policies, required),
+                paths: config
+                    .and_then(|config| config.add_path.send)
+                    .filter(|_| family.add_path_send),
             })
         });
         let outlets: Vec<Outlet> = outlets.collect();

@@ -207,6 +207,21 @@ pub(crate) mod texts {
     }
 }
 
+/// A device index as a number.
+pub(crate) mod link {
+    use router_types::LinkIndex;
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(v: &LinkIndex, s: S) -> Result<S::Ok, S::Error> {
+        v.0.serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<LinkIndex, D::Error> {
+        u32::deserialize(d).map(LinkIndex)
+    }
+}
+
 /// A device index as a number, or null.
 pub(crate) mod link_option {
     use router_types::LinkIndex;

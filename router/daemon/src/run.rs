@@ -112,6 +112,7 @@ async fn serve(
 
     let interfaces_changed = Arc::new(Notify::new());
     let (next_hops, mut next_hop_changes) = mpsc::unbounded_channel();
+    let (links_down, mut links_that_went_down) = mpsc::unbounded_channel();
     let listeners = Listeners {
         next_hops: Box::new(move |changes| {
             // The daemon ends: nobody uses next hops any more.
@@ -131,6 +132,10 @@ async fn serve(
             let changed = Arc::clone(&interfaces_changed);
             Box::new(move || changed.notify_one())
         },
+        link_down: Box::new(move |link, name| {
+            // The daemon ends: so do its sessions.
+            let _ = links_down.send((link, name.to_owned()));
+        }),
     };
     let rib = router_rib::Config {
         metric: settings.kernel_metric,
@@ -144,6 +149,12 @@ async fn serve(
     let (routes, _routes_thread) =
         Routes::start(TableId(settings.kernel_table), rib, ownership, listeners)?;
 
+    let to_speaker = speaker.clone();
+    tokio::spawn(async move {
+        while let Some((link, name)) = links_that_went_down.recv().await {
+            to_speaker.link_down(link, name).await;
+        }
+    });
     let to_speaker = speaker.clone();
     tokio::spawn(async move {
         while let Some(changes) = next_hop_changes.recv().await {

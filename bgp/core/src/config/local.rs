@@ -86,6 +86,24 @@ impl LocalRoutes {
         }
     }
 
+    /// The same, with each neighbour of a listen range told what the range is told.
+    #[must_use]
+    pub fn with_members<'a>(
+        &self,
+        members: impl IntoIterator<Item = (&'a PeerName, &'a PeerName)>,
+    ) -> LocalRoutes {
+        let members: Vec<(&PeerName, &PeerName)> = members.into_iter().collect();
+        let mut all = self.clone();
+        for route in &mut all.0 {
+            for (neighbour, range) in &members {
+                if let Some(told) = route.peers.get(*range).cloned() {
+                    route.peers.insert((*neighbour).clone(), told);
+                }
+            }
+        }
+        all
+    }
+
     /// The routes in the order of their prefixes.
     pub fn iter(&self) -> impl Iterator<Item = &LocalRoute> {
         self.0.iter()

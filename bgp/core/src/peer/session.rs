@@ -359,6 +359,9 @@ impl Peer {
         connection.heard(now);
         let conn = connection.conn;
         self.local.restarted = false;
+        // RFC 4724 §3: from here on this end forwards, whatever becomes of the session. Without the
+        // F bit the neighbour would drop what it kept as soon as the session is back.
+        self.local.forwarding_preserved = true;
         self.outputs.push_back(PeerOutput::Up { conn, negotiated });
         self.note(Event::KeepAliveMsg, now);
     }
@@ -561,7 +564,10 @@ impl Peer {
         {
             self.errors = 0;
         }
-        self.record.failed(reason.clone(), now);
+        let other = self.connection(direction.other()).map(Connection::state);
+        if other != Some(State::Established) {
+            self.record.failed(reason.clone(), now);
+        }
         self.vacate(direction, notification, &reason);
         let retries = react(state, event) == Reaction::WaitForRetry || asks_to_wait(&reason);
         match (&self.outgoing, &self.incoming) {

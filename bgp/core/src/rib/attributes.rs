@@ -194,8 +194,17 @@ impl Interner {
     }
 }
 
-/// Sixteen bytes at a time.
+/// A number by which equal bytes are known again.
+pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
+    mix(bytes, SPREAD)
+}
+
 fn hash(bytes: &[u8], seed: u64) -> u32 {
+    (mix(bytes, seed) >> 32) as u32
+}
+
+/// Sixteen bytes at a time.
+fn mix(bytes: &[u8], seed: u64) -> u64 {
     let word = |bytes: &[u8]| {
         let mut wide = [0; 8];
         wide[..bytes.len()].copy_from_slice(bytes);
@@ -208,8 +217,7 @@ fn hash(bytes: &[u8], seed: u64) -> u32 {
         state = fold(state ^ word(low), SPREAD ^ word(high));
     }
     let (low, high) = rest.split_at(rest.len().min(8));
-    state = fold(state ^ word(low), SPREAD ^ word(high));
-    (state >> 32) as u32
+    fold(state ^ word(low), SPREAD ^ word(high))
 }
 
 /// The table looks at the highest bits and at the lowest.

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use super::best::{self, Candidate, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
-use super::{BestRoute, NextHop};
-use super::{Rib, RouteSource};
+use super::{BestRoute, NextHop, Rib, RouteSource, Sources};
 
 /// A destination before its routes change.
 pub(super) struct Before {
@@ -78,7 +77,7 @@ impl Rib {
         }
         if self.transit {
             let mut held = was;
-            if was != is {
+            if was != is || self.all_paths {
                 self.tables[slot].mark(id, || held.take());
             }
             if let Some(was) = held {
@@ -130,17 +129,7 @@ impl Rib {
 
     #[inline]
     fn candidate(&self, path: &Path) -> Option<Candidate> {
-        let session = self.neighbours.get(path.peer)?.session.as_ref()?;
-        let address: IpAddr = session.addresses.remote.ip();
-        Some(Candidate {
-            hot: *self.attributes.hot(path.attributes)?,
-            external: !session.internal,
-            metric: self.next_hops.metric(path.next_hop),
-            router_id: session.peer_router_id,
-            address,
-            peer: path.peer,
-            path_id: path.path_id,
-        })
+        self.sources().candidate(path)
     }
 
     /// What the kernel's side is to know of a destination.
@@ -177,6 +166,24 @@ impl Rib {
             next_hops,
             peers,
             stale: used.iter().all(|path| path.stale),
+        })
+    }
+}
+
+impl Sources<'_> {
+    /// What selection looks at.
+    #[inline]
+    pub(super) fn candidate(&self, path: &Path) -> Option<Candidate> {
+        let session = self.neighbours.get(path.peer)?.session.as_ref()?;
+        let address: IpAddr = session.addresses.remote.ip();
+        Some(Candidate {
+            hot: *self.attributes.hot(path.attributes)?,
+            external: !session.internal,
+            metric: self.next_hops.metric(path.next_hop),
+            router_id: session.peer_router_id,
+            address,
+            peer: path.peer,
+            path_id: path.path_id,
         })
     }
 }

@@ -18,6 +18,7 @@ mod edit;
 mod group;
 mod local;
 mod member;
+mod paths;
 mod rewrite;
 mod segments;
 
@@ -168,6 +169,12 @@ impl Exports {
         let mut member = Member::new(number, families.collect());
         member.behind = group.all_but(id, None, from);
         self.members.insert(id, member);
+    }
+
+    /// Whether somebody is sent more than the best route of a destination.
+    pub(super) fn sends_several(&self) -> bool {
+        let mut outlets = self.groups.values().flat_map(|group| &group.key.outlets);
+        outlets.any(|outlet| outlet.paths.is_some())
     }
 
     /// What a neighbour that is up is sent by.

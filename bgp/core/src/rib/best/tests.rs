@@ -79,6 +79,8 @@ proptest! {
         let (verdicts, used) = select(&candidates, 4);
         prop_assert_eq!(used.first().map(|&i| candidates[i].peer), wanted);
         prop_assert!(used.len() <= 4);
+        let without_reasons = best(candidates.iter().copied().enumerate());
+        prop_assert_eq!(without_reasons.map(|i| candidates[i].peer), wanted);
         let best = verdicts.iter().filter(|v| **v == Verdict::Best).count();
         prop_assert_eq!(best, usize::from(wanted.is_some()));
         for &i in &used {

@@ -10,10 +10,11 @@ use super::{PeerId, Sources, Target, local};
 use crate::config::{ExportAttributes, NextHopMode};
 use crate::policy::{Decision, Judgement, NextHopChange, Policy, RouteContext, RouteOrigin};
 use crate::rib::attributes::{AttrId, decode};
+use crate::rib::best::{Candidate, best};
 use crate::rib::intake::PolicyUse;
-use crate::rib::keys::DestId;
+use crate::rib::keys::{DestId, SPREAD, fold};
 use crate::rib::next_hop::HopId;
-use crate::rib::table::{BestKey, Table};
+use crate::rib::table::{BestKey, Path, Table};
 
 /// What destinations have in common that are announced with equal attributes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +22,19 @@ pub(super) struct Run<'v> {
     pub(super) source: Source<'v>,
     /// What policy decided, where there is one.
     decision: Option<Decision>,
+}
+
+/// The identifier of a route of the node itself.
+const LOCAL_PATH: u32 = 1;
+
+/// The identifier a neighbour's route is announced with (RFC 7911 §3): the neighbour's number, or
+/// for one of several a number out of both, whatever identifiers the neighbour gives.
+fn identifier(path: &Path) -> u32 {
+    const SEVERAL: u32 = 1 << 31;
+    match path.path_id {
+        0 => u32::from(path.peer) + 2,
+        id => fold(u64::from(id) << 16 | u64::from(path.peer), SPREAD) as u32 | SEVERAL,
+    }
 }
 
 /// Where a route is from.
@@ -98,6 +112,11 @@ impl<'g> Choice<'g> {
         })
     }
 
+    /// Whether several routes are sent for a destination.
+    pub(super) fn sends_several(&self) -> bool {
+        self.outlet.paths.is_some()
+    }
+
     /// What is announced for a destination; `None` for nothing.
     #[inline]
     pub(super) fn run(&mut self, id: DestId) -> Option<Run<'g>> {
@@ -127,6 +146,54 @@ impl<'g> Choice<'g> {
             source: Source::Learned(best),
             decision,
         })
+    }
+
+    /// The routes announced for a destination where several may be, the best one first, with
+    /// identifiers.
+    pub(super) fn runs(&mut self, id: DestId) -> Vec<(Run<'g>, u32)> {
+        if self.table.local.contains(id)
+            && let Some(told) = self.view.get(&self.table.keys.prefix(id))
+        {
+            return Vec::from_iter(self.local_run(told, id).map(|run| (run, LOCAL_PATH)));
+        }
+        if !self.from.transit {
+            return Vec::new();
+        }
+        let (first, more) = self.table.paths(id);
+        let paths = first.into_iter().chain(more);
+        let mut left: Vec<(usize, Candidate, &Path)> = paths
+            .filter(|path| path.rejected.is_none())
+            .filter_map(|path| Some((self.from.candidate(path)?, path)))
+            .enumerate()
+            .map(|(at, (candidate, path))| (at, candidate, path))
+            .collect();
+        let mut runs: Vec<(Run<'g>, u32)> = Vec::new();
+        while runs.len() < self.outlet.most_paths()
+            && let Some(best) = best(left.iter().map(|(at, candidate, _)| (*at, *candidate)))
+        {
+            let Some(place) = left.iter().position(|(at, _, _)| *at == best) else {
+                break;
+            };
+            let (_, _, path) = left.remove(place);
+            let key = BestKey::from(path);
+            let decision = match self.passage(key) {
+                Passage::Closed => continue,
+                Passage::Open => None,
+                Passage::ByPolicy(judgement) => match self.decide(&judgement, id) {
+                    Some(decision) => Some(decision),
+                    None => continue,
+                },
+            };
+            let run = Run {
+                source: Source::Learned(key),
+                decision,
+            };
+            let path_id = identifier(path);
+            if runs.iter().all(|(_, other)| *other != path_id) {
+                runs.push((run, path_id));
+            }
+        }
+        runs
     }
 
     /// Appends the attributes of a run as members are sent them, and returns the next hop.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use bgp_wire::{PathAttributes, PathNextHop};
@@ -12,6 +13,7 @@ use router_types::{Asn, Family};
 use super::choice::{Choice, Run, Source};
 use super::edit::Edit;
 use super::member::Member;
+use super::paths::PathsOut;
 use super::segments::{Segment, Writer};
 use super::{CHUNK, Sources, address};
 use crate::config::{ExportAttributes, NextHopMode};
@@ -61,6 +63,8 @@ pub(in crate::rib) struct Outlet {
     pub(in crate::rib) fixed_hop: bool,
     pub(in crate::rib) next_hop: NextHopMode,
     pub(in crate::rib) policy: PolicyUse,
+    /// How many routes are sent for a destination, where add-path was agreed.
+    pub(in crate::rib) paths: Option<NonZeroU8>,
 }
 
 #[derive(Debug)]
@@ -71,18 +75,21 @@ pub(super) struct Group {
     /// Whether everything has to be looked at again, whatever the tables say.
     pub(super) reconsider: bool,
     /// Destinations announced, by table.
-    announced: Vec<Bits>,
+    pub(super) announced: Vec<Bits>,
+    /// The routes announced of each, where several may be.
+    pub(super) paths: PathsOut,
     /// Destinations to look at whatever the tables say, by table.
     forced: Vec<Vec<DestId>>,
 }
 
 /// What is to be said.
 #[derive(Default)]
-struct Plan<'v> {
-    announce: Vec<(Run<'v>, DestId)>,
-    withdraw: Vec<DestId>,
+pub(super) struct Plan<'v> {
+    /// Routes with destination and path identifier.
+    pub(super) announce: Vec<(Run<'v>, (DestId, u32))>,
+    pub(super) withdraw: Vec<(DestId, u32)>,
     /// Destinations whose best route is a member's own now, and were announced to it before.
-    own: BTreeMap<PeerId, Vec<DestId>>,
+    own: BTreeMap<PeerId, Vec<(DestId, u32)>>,
 }
 
 impl GroupKey {
@@ -93,6 +100,11 @@ impl GroupKey {
 }
 
 impl Outlet {
+    /// How many routes are sent for a destination.
+    pub(super) fn most_paths(&self) -> usize {
+        self.paths.map_or(1, |most| usize::from(most.get()))
+    }
+
     /// Whether a next hop is possible for the family on the session.
     pub(super) fn takes(&self, hop: &PathNextHop) -> bool {
         let ipv4 = self.family.family.afi == router_types::Afi::IPV4;
@@ -114,8 +126,10 @@ impl Group {
             }
             announced
         });
+        let announced: Vec<Bits> = announced.collect();
         Group {
-            announced: announced.collect(),
+            paths: PathsOut::new(&key, &view, &announced, from),
+            announced,
             key,
             view,
             members: BTreeSet::new(),
@@ -133,6 +147,7 @@ impl Group {
             members,
             reconsider: self.reconsider,
             announced: self.announced.clone(),
+            paths: self.paths.clone(),
             forced: self.forced.clone(),
         }
     }
@@ -178,14 +193,22 @@ impl Group {
         let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
             return;
         };
-        let mut plan = Plan::default();
-        let announced = &mut self.announced[slot];
         let unknown = forced.into_iter().map(|id| (id, None));
         let known = dirty.iter().map(|dirty| (dirty.id, Some(dirty.was)));
-        for (id, was) in unknown.chain(known) {
+        let changes = unknown.chain(known);
+        let announced = &mut self.announced[slot];
+        let mut plan = Plan::default();
+        if choice.sends_several() {
+            let ids = changes.map(|(id, _)| id);
+            self.paths
+                .work(slot, ids, announced, &mut choice, &mut plan);
+            self.tell(slot, plan, &choice, from, members, limit);
+            return;
+        }
+        for (id, was) in changes {
             let Some(run) = choice.run(id) else {
                 if announced.remove(id) {
-                    plan.withdraw.push(id);
+                    plan.withdraw.push((id, 0));
                 }
                 continue;
             };
@@ -193,12 +216,12 @@ impl Group {
             if !new && was.is_some_and(|was| is_same(&choice, was, &run)) {
                 continue;
             }
-            plan.announce.push((run, id));
+            plan.announce.push((run, (id, 0)));
             if let (Source::Learned(best), false) = (run.source, new)
                 && self.members.contains(&best.peer)
                 && !matches!(was, Some(Some(BestKey { peer, .. })) if peer == best.peer)
             {
-                plan.own.entry(best.peer).or_default().push(id);
+                plan.own.entry(best.peer).or_default().push((id, 0));
             }
         }
         self.tell(slot, plan, &choice, from, members, limit);
@@ -218,8 +241,14 @@ impl Group {
             match members.get_mut(&id) {
                 Some(member) if member.keeps_up(limit) => keeping_up.push(id),
                 Some(member) => {
-                    let changed = plan.announce.iter().map(|(_, id)| id).chain(&plan.withdraw);
-                    changed.for_each(|&id| member.miss(slot, id));
+                    let announced = plan.announce.iter().map(|(_, (id, _))| *id);
+                    announced.for_each(|id| member.miss(slot, id));
+                    for &(id, path_id) in &plan.withdraw {
+                        member.miss(slot, id);
+                        if path_id != 0 {
+                            member.gone.insert((slot, id, path_id));
+                        }
+                    }
                 }
                 None => {}
             }
@@ -261,13 +290,21 @@ impl Group {
             return;
         };
         let mut plan = Plan::default();
+        if choice.sends_several() {
+            self.paths
+                .state(slot, peer, &part, member, &mut choice, &mut plan);
+            for segment in self.segments(slot, plan, &choice, from) {
+                member.push(segment.transmit);
+            }
+            return;
+        }
         for id in part {
             let run = choice
                 .run(id)
                 .filter(|run| self.announced[slot].contains(id) && run.peer() != Some(peer));
             match run {
-                Some(run) => plan.announce.push((run, id)),
-                None => plan.withdraw.push(id),
+                Some(run) => plan.announce.push((run, (id, 0))),
+                None => plan.withdraw.push((id, 0)),
             }
         }
         for segment in self.segments(slot, plan, &choice, from) {
@@ -323,18 +360,25 @@ impl Group {
         from: &Sources<'_>,
     ) -> Option<(PathAttributes, IpAddr)> {
         let table = &from.tables[slot];
-        if !self.is_announced(slot, id) || self.is_own(peer, table, id, from) {
+        if !self.is_announced(slot, id) {
             return None;
         }
         let mut choice = Choice::new(&self.key, &self.view, table, from)?;
-        let run = choice.run(id)?;
+        let run = if choice.sends_several() {
+            let mut runs = choice.runs(id).into_iter();
+            runs.find(|(run, _)| run.peer() != Some(peer))
+                .map(|(run, _)| run)?
+        } else {
+            choice.run(id).filter(|run| run.peer() != Some(peer))?
+        };
         let mut bytes = Vec::new();
         let hop = choice.encode(&run, true, &mut bytes)?;
         Some((decode(&bytes), address(hop)))
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.announced.iter().map(Bits::memory).sum()
+        let announced: usize = self.announced.iter().map(Bits::memory).sum();
+        announced + self.paths.memory()
     }
 
     /// Whether a destination's best route came from a member.

@@ -16,6 +16,8 @@ pub(super) struct Member {
     pub(super) queued_bytes: usize,
     /// Destinations by table whose state it has to be sent outside the common stream.
     pub(super) behind: Vec<Bits>,
+    /// Routes of those that were withdrawn meanwhile, with path identifiers.
+    pub(super) gone: BTreeSet<(usize, DestId, u32)>,
     /// End-of-RIB markers due once it is not behind.
     end_of_rib: BTreeSet<Family>,
 }
@@ -27,6 +29,7 @@ impl Member {
             queue: VecDeque::new(),
             queued_bytes: 0,
             behind: Vec::new(),
+            gone: BTreeSet::new(),
             end_of_rib,
         }
     }
