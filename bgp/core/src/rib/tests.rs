@@ -710,6 +710,7 @@ fn internal_neighbours_get_local_preference_and_external_ones_the_own_as() {
             communities: [0xffff_ff01, 7].into(),
             large_communities: [(65001, 1, 2)].into(),
             local_pref: Some(300),
+            ..ExportAttributes::default()
         };
         routes.add("10.1.0.0/24".parse().unwrap(), "a".into(), told);
         rib.handle(RibInput::LocalRoutes(routes), now);
