@@ -13,6 +13,7 @@ use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
 mod model;
+mod policy;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);

@@ -248,6 +248,7 @@ impl<'g> Choice<'g> {
     fn local_run(&self, told: &'g ExportAttributes, id: DestId) -> Option<Run<'g>> {
         let decision = match &self.outlet.policy {
             PolicyUse::None | PolicyUse::Deny => None,
+            PolicyUse::Missing => return None,
             PolicyUse::Policy(policy) => {
                 let attributes = local::attributes(told, self.key);
                 let judgement = self.judge(policy, &attributes, Source::Local(told));
@@ -284,7 +285,7 @@ impl<'g> Choice<'g> {
         };
         match &self.outlet.policy {
             _ if !goes => Passage::Closed,
-            PolicyUse::Deny => Passage::Closed,
+            PolicyUse::Deny | PolicyUse::Missing => Passage::Closed,
             PolicyUse::None => Passage::Open,
             PolicyUse::Policy(policy) => match self.from.attributes.attributes(best.attributes) {
                 Some(attributes) => {
