@@ -250,6 +250,7 @@ impl PeerConfig {
                 !password_set && self.password != next.password,
                 Effect::Live,
             ),
+            ("BFD", self.bfd != next.bfd, Effect::Live),
             ("TTL", self.ttl != next.ttl, Effect::Live),
             (
                 "TTL security",
