@@ -335,6 +335,7 @@ impl Peer {
             PeerInput::AskForRoutes { family } => self.ask_for_routes(family, now),
             PeerInput::Timeout => self.timeout(now),
         }
+        self.release(now);
     }
 
     /// The next output.
@@ -354,6 +355,7 @@ impl Peer {
             [
                 connection.hold_at().map(|at| (at, "hold")),
                 connection.keepalive_at().map(|at| (at, "keepalive")),
+                connection.held_back_until().map(|at| (at, "collision")),
             ]
         });
         own.into_iter().chain(connections.flatten()).min()
@@ -503,7 +505,9 @@ impl Peer {
         );
         let was_idle = matches!(self.outgoing, Outgoing::Idle { restart_at: None }) && !limited;
         let event = match reason {
-            StopReason::PrefixLimit { .. } | StopReason::SendHoldTimer => Event::AutomaticStop,
+            StopReason::PrefixLimit { .. }
+            | StopReason::SendHoldTimer
+            | StopReason::BfdDown { .. } => Event::AutomaticStop,
             StopReason::Shutdown { .. }
             | StopReason::Deconfigured
             | StopReason::ConfigurationChange
@@ -517,7 +521,10 @@ impl Peer {
             StopReason::PrefixLimit { restart_s, .. } => {
                 (*restart_s > 0).then(|| Duration::from_secs((*restart_s).into()))
             }
-            StopReason::SendHoldTimer | StopReason::LinkDown { .. } => Some(self.next_pause()),
+            StopReason::BfdDown { waits: true, .. } => None,
+            StopReason::SendHoldTimer
+            | StopReason::LinkDown { .. }
+            | StopReason::BfdDown { waits: false, .. } => Some(self.next_pause()),
             StopReason::Shutdown { .. }
             | StopReason::Deconfigured
             | StopReason::PlannedRestart

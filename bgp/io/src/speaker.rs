@@ -36,6 +36,8 @@ pub struct Options {
     pub restarted: bool,
     /// Where inputs are recorded.
     pub recorder: Recorder,
+    /// Where BFD sessions are asked for; `None` runs BGP without, whatever is configured.
+    pub bfd: Option<bgp_bfdd::client::Client>,
 }
 
 /// What is done with a session on an operator's word.
@@ -307,11 +309,10 @@ impl Worker {
                     let started = Instance::start(
                         config,
                         routes,
-                        self.options.restarted,
+                        &self.options,
                         self.events.clone(),
                         self.calls.clone(),
                         self.departures.clone(),
-                        self.options.recorder.clone(),
                     )
                     .await;
                     match started {
