@@ -185,6 +185,9 @@ impl<'b> Expander<'_, 'b> {
         peer: &BgpPeer,
         changed: Option<&OverridePeer>,
     ) -> Vec<NodeConfigPeer> {
+        if let Some(interface) = discovery::interface(peer) {
+            self.compiled.unnumbered.insert(interface.to_owned());
+        }
         let found = match discovery::find(peer, self.facts) {
             Ok(found) => found,
             Err(why) => {

@@ -56,6 +56,7 @@ mod discovery;
 mod expand;
 mod facts;
 mod families;
+mod gateways;
 mod instance;
 mod peer;
 mod policy;
@@ -65,6 +66,7 @@ pub mod status;
 
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use facts::{DefaultGateway, InterfaceFacts, NodeFacts, OperState, derived_router_id};
+pub use gateways::DefaultRoute;
 pub use policy::{Policies, policy_config};
 pub use statements::condition_type;
 pub use status::{SessionStatus, node_config_status};
