@@ -39,8 +39,8 @@ fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
     for name in ["gateway:172.16.1.1", "gateway6:fd00:172:16:1::1"] {
         wait_for(name, CONVERGED, || causeway::established(node1, name))?;
     }
-    wait_for("gw1 to know the pods", CONVERGED, || {
-        frr::used_paths(gw1, Family::Ipv4, pods, 1)
+    wait_for("gw1 to know the pods by both sessions", CONVERGED, || {
+        frr::used_paths(gw1, Family::Ipv4, pods, 2)
     })?;
 
     // The default route moves, and the session with it. What gw1 announced does not hold it.

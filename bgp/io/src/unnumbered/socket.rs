@@ -43,10 +43,10 @@ impl LinkSocket {
         socket.set_multicast_if_v6(index)?;
         socket.set_recv_hoplimit_v6(true)?;
         socket.join_multicast_v6(&ALL_ROUTERS, index)?;
-        Ok(LinkSocket {
-            socket: AsyncFd::register(socket)?,
-            index,
-        })
+        // SAFETY: the socket owns its descriptor and always gives out the same one; nothing takes it
+        // out of the `AsyncFd` or replaces it.
+        let socket = unsafe { AsyncFd::register(socket) }?;
+        Ok(LinkSocket { socket, index })
     }
 
     /// Sends to whom it concerns.
