@@ -4,19 +4,28 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use lab_runner::preflight::is_root;
 
-use crate::setup;
+use crate::{bgp_bench, setup};
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    bgp: Option<Bgp>,
     /// What is measured.
     #[arg(default_value = "datapath")]
     what: What,
     /// Rounds of each way, one way after the other in each round. More rounds, less noise.
     #[arg(long, default_value_t = 6)]
     rounds: u32,
+}
+
+#[derive(Subcommand)]
+enum Bgp {
+    /// BGP speakers by the protocol alone, beside BIRD, FRR, GoBGP and OpenBGPD.
+    Bgp(bgp_bench::Arguments),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -28,6 +37,9 @@ enum What {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(Bgp::Bgp(arguments)) = &arguments.bgp {
+        return bgp_bench::run(arguments);
+    }
     let rounds = arguments.rounds.to_string();
     let command: &[&str] = match arguments.what {
         What::Datapath => {

@@ -323,7 +323,7 @@ impl Session {
     }
 
     /// Everything there is to say.
-    pub fn status(&self) -> SessionStatus {
+    pub fn status(&self, now: Instant) -> SessionStatus {
         let us = |d: Duration| d.as_micros() as u64;
         SessionStatus {
             state: self.state,
@@ -356,7 +356,8 @@ impl Session {
             up_count: self.record.up_count,
             down_count: self.record.down_count,
             last_down: self.record.last_down,
-            since: self.record.since,
+            failures: self.record.failures,
+            in_state: now.saturating_duration_since(self.record.since),
         }
     }
 
@@ -415,7 +416,8 @@ impl Session {
         if diagnostic != Diagnostic::NONE || to == State::Up || from == State::AdminDown {
             self.diagnostic = diagnostic;
         }
-        self.record.went(from, to, diagnostic, now);
+        self.record
+            .went((from, to), diagnostic, self.remote.state, now);
         if from == State::Up {
             self.poll = Poll::Idle;
             self.echo = EchoRun::default();

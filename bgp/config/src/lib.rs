@@ -52,6 +52,7 @@
 mod advertise;
 mod cluster;
 mod compile;
+mod diff;
 mod discovery;
 mod expand;
 mod facts;
@@ -65,6 +66,7 @@ mod statements;
 pub mod status;
 
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
+pub use diff::{Difference, diff};
 pub use facts::{DefaultGateway, InterfaceFacts, NodeFacts, OperState, derived_router_id};
 pub use gateways::DefaultRoute;
 pub use policy::{Policies, policy_config};

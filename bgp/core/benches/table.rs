@@ -132,6 +132,8 @@ fn session(number: usize) -> Box<SessionInfo> {
             extended_next_hop: false,
             graceful: false,
             forwarding_preserved: false,
+            add_path_receive: false,
+            add_path_send: false,
         }],
         addresses: SessionAddresses {
             local: "10.0.0.1:179".parse().expect("valid"),
@@ -140,6 +142,8 @@ fn session(number: usize) -> Box<SessionInfo> {
             link_ipv4: None,
             link_ipv6: None,
         },
+        local_asn: None,
+        role: None,
     })
 }
 
@@ -162,7 +166,8 @@ fn batches() -> Vec<RouteBatch> {
     };
     let (mut batches, mut batch) = (Vec::new(), RouteBatch::new());
     for set in 0..SETS {
-        let path = (0..1 + random() % 8).map(|_| Asn(1 + (random() % 60_000) as u32));
+        let hops = (0..random() % 8).map(|_| Asn(1 + (random() % 60_000) as u32));
+        let path = std::iter::once(Asn(65_001)).chain(hops);
         let attributes = PathAttributes {
             origin: Some(Origin::Igp),
             as_path: Some(AsPath::from_sequence(path)),

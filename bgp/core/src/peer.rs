@@ -162,6 +162,15 @@ pub enum PeerInput {
         /// Why.
         failure: TransportFailure,
     },
+    /// A link is down. Ends the session of an external neighbour on it, where
+    /// [`PeerConfig::fast_failover`] says so.
+    LinkDown {
+        /// The device.
+        #[serde(with = "serial::link")]
+        link: LinkIndex,
+        /// Its name.
+        interface: String,
+    },
     /// The neighbour shall send a family again, for instance since the import policy changed.
     AskForRoutes {
         /// The family.
@@ -226,6 +235,14 @@ pub struct KeepRoutes {
     /// 9494 §4.3), by family. A family that is not here is dropped after the restart time.
     #[serde(with = "serial::by_family")]
     pub long_lived: BTreeMap<Family, Duration>,
+}
+
+impl KeepRoutes {
+    /// How long any of them are kept.
+    pub fn longest(&self) -> Duration {
+        let long_lived = self.long_lived.values().max().copied();
+        self.restart_time + long_lived.unwrap_or_default()
+    }
 }
 
 /// How a connection is closed.
@@ -314,9 +331,11 @@ impl Peer {
                 }
             }
             PeerInput::Closed { conn, failure } => self.closed(conn, failure, now),
+            PeerInput::LinkDown { link, interface } => self.link_down(link, interface, now),
             PeerInput::AskForRoutes { family } => self.ask_for_routes(family, now),
             PeerInput::Timeout => self.timeout(now),
         }
+        self.release(now);
     }
 
     /// The next output.
@@ -336,6 +355,7 @@ impl Peer {
             [
                 connection.hold_at().map(|at| (at, "hold")),
                 connection.keepalive_at().map(|at| (at, "keepalive")),
+                connection.held_back_until().map(|at| (at, "collision")),
             ]
         });
         own.into_iter().chain(connections.flatten()).min()
@@ -479,9 +499,15 @@ impl Peer {
     }
 
     fn stop(&mut self, reason: StopReason, now: Instant) {
-        let was_idle = matches!(self.outgoing, Outgoing::Idle { restart_at: None });
+        let limited = matches!(
+            self.record.down,
+            Some(DownReason::Stopped(StopReason::PrefixLimit { .. }))
+        );
+        let was_idle = matches!(self.outgoing, Outgoing::Idle { restart_at: None }) && !limited;
         let event = match reason {
-            StopReason::PrefixLimit { .. } | StopReason::SendHoldTimer => Event::AutomaticStop,
+            StopReason::PrefixLimit { .. }
+            | StopReason::SendHoldTimer
+            | StopReason::BfdDown { .. } => Event::AutomaticStop,
             StopReason::Shutdown { .. }
             | StopReason::Deconfigured
             | StopReason::ConfigurationChange
@@ -495,7 +521,10 @@ impl Peer {
             StopReason::PrefixLimit { restart_s, .. } => {
                 (*restart_s > 0).then(|| Duration::from_secs((*restart_s).into()))
             }
-            StopReason::SendHoldTimer | StopReason::LinkDown { .. } => Some(self.next_pause()),
+            StopReason::BfdDown { waits: true, .. } => None,
+            StopReason::SendHoldTimer
+            | StopReason::LinkDown { .. }
+            | StopReason::BfdDown { waits: false, .. } => Some(self.next_pause()),
             StopReason::Shutdown { .. }
             | StopReason::Deconfigured
             | StopReason::PlannedRestart
@@ -568,6 +597,22 @@ impl Peer {
             self.stop(StopReason::ConfigurationChange, now);
         } else if running && mode_changed {
             self.change_mode(now);
+        }
+    }
+
+    /// Fast external fail-over: packets of a neighbour on the link have no other way, so waiting for
+    /// the hold timer only loses traffic. Sessions over several hops may find another way.
+    fn link_down(&mut self, link: LinkIndex, interface: String, now: Instant) {
+        let one_hop = match self.config.ttl_security {
+            Some(security) => security.hops() == 1,
+            None => self.config.ttl() == 1,
+        };
+        let concerned = self.connections().any(|connection| {
+            connection.addresses.link == Some(link)
+                && connection.negotiated().is_none_or(|up| !up.is_internal())
+        });
+        if self.config.fast_failover && one_hop && concerned {
+            self.stop(StopReason::LinkDown { interface }, now);
         }
     }
 

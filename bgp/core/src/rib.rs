@@ -34,6 +34,7 @@ mod bits;
 mod decide;
 mod export;
 mod import;
+mod intake;
 mod keys;
 mod neighbour;
 mod next_hop;
@@ -43,6 +44,7 @@ mod table;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -52,7 +54,8 @@ use serde::{Deserialize, Serialize};
 use self::attributes::Interner;
 pub use self::best::Verdict;
 pub use self::export::Transmit;
-use self::export::{Exports, GroupKey, Sources, Target};
+use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
+use self::intake::PolicyUse;
 use self::keys::DestId;
 use self::neighbour::Neighbours;
 pub use self::neighbour::{FamilyCounts, SessionFamily, SessionInfo};
@@ -62,6 +65,7 @@ pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView
 pub use self::table::Rejection;
 use self::table::Table;
 use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
+use crate::policy::{Policy, PolicyName};
 use crate::routes::RouteBatch;
 use crate::serial;
 
@@ -182,6 +186,9 @@ pub struct Rib {
     tables: Vec<Table>,
     /// Whether learned routes are passed on.
     transit: bool,
+    /// Whether export looks at more than best routes (RFC 7911).
+    all_paths: bool,
+    policies: BTreeMap<PolicyName, Arc<Policy>>,
     locals: BTreeMap<IpNet, LocalRoute>,
     exports: Exports,
     outputs: VecDeque<RibOutput>,
@@ -208,6 +215,8 @@ impl Rib {
             next_hops: NextHops::default(),
             tables: FAMILIES.into_iter().map(Table::new).collect(),
             transit: false,
+            all_paths: false,
+            policies: BTreeMap::new(),
             locals: BTreeMap::new(),
             exports: Exports::default(),
             outputs: VecDeque::new(),
@@ -411,6 +420,7 @@ impl Rib {
         let own_work = self.exports.has_own_work();
         for slot in 0..self.tables.len() {
             if !own_work && !self.tables[slot].has_dirty() {
+                self.bury(slot);
                 continue;
             }
             let dirty = self.tables[slot].take_dirty();
@@ -430,13 +440,19 @@ impl Rib {
     fn join(&mut self, id: PeerId) {
         if let Some((key, families)) = self.group_key(id) {
             self.with_exports(|exports, from| exports.join(id, key, families.into_iter(), from));
+            self.all_paths = self.exports.sends_several();
         }
     }
 
+    /// Sends a neighbour that is up everything again, where it is sent it differently from now on.
     fn rejoin(&mut self, id: PeerId) {
-        self.flush_exports();
-        if let Some((key, _)) = self.group_key(id) {
+        let Some((key, _)) = self.group_key(id) else {
+            return;
+        };
+        if self.exports.key(id) != Some(&key) {
+            self.flush_exports();
             self.with_exports(|exports, from| exports.rejoin(id, key, from));
+            self.all_paths = self.exports.sends_several();
         }
     }
 
@@ -444,32 +460,61 @@ impl Rib {
     fn group_key(&self, id: PeerId) -> Option<(GroupKey, Vec<Family>)> {
         let neighbour = self.neighbours.get(id)?;
         let session = neighbour.session.as_ref()?;
-        let families = session.families.iter().filter_map(|family| {
-            let config = neighbour.families.get(&family.family);
-            let wanted = config.and_then(|config| config.next_hop);
-            let hop = neighbour::own_next_hop(family, session, wanted)?;
-            let plain = SessionFamily {
-                graceful: false,
-                forwarding_preserved: false,
-                ..*family
-            };
-            Some((plain, hop))
+        let required = self.config.ebgp_requires_policy && !session.internal;
+        let outlets = session.families.iter().filter_map(|family| {
+            let config = neighbour.config.families().get(&family.family);
+            let fixed = config.and_then(|config| config.next_hop);
+            let name = config.and_then(|config| config.export_policy.as_ref());
+            Some(Outlet {
+                family: SessionFamily {
+                    graceful: false,
+                    forwarding_preserved: false,
+                    add_path_receive: false,
+                    ..*family
+                },
+                own_hop: neighbour::own_next_hop(family, session, fixed)?,
+                fixed_hop: fixed.is_some(),
+                next_hop: config
+                    .map(|config| config.next_hop_mode)
+                    .unwrap_or_default(),
+                policy: PolicyUse::of(name, &self.policies, required),
+                paths: config
+                    .and_then(|config| config.add_path.send)
+                    .filter(|_| family.add_path_send),
+            })
         });
+        let outlets: Vec<Outlet> = outlets.collect();
         let target = if session.internal {
             Target::Internal {
-                client: neighbour.client,
+                client: neighbour.config.route_reflector_client,
             }
         } else {
             Target::External
+        };
+        let looks_at_asn = |outlet: &Outlet| match &outlet.policy {
+            PolicyUse::Policy(policy) => policy.depends_on_peer_asn(),
+            PolicyUse::None | PolicyUse::Deny | PolicyUse::Missing => false,
         };
         let key = GroupKey {
             target,
             four_octet_as: session.four_octet_as,
             max_len: session.max_len,
-            families: families.collect(),
+            peer_asn: outlets.iter().any(looks_at_asn).then_some(session.peer_asn),
+            outlets,
+            edit: Edit::new(
+                &neighbour.config,
+                self.config.local_asn(),
+                session,
+                self.config.graceful_shutdown,
+            ),
         };
         let all = session.families.iter().map(|family| family.family);
         Some((key, all.collect()))
+    }
+
+    /// The number this speaker reflects routes by (RFC 4456 §7).
+    fn cluster_id(&self) -> std::net::Ipv4Addr {
+        self.config.cluster_id.unwrap_or(self.config.router_id())
     }
 
     fn with_exports<T>(&mut self, work: impl FnOnce(&mut Exports, &Sources<'_>) -> T) -> T {
@@ -487,7 +532,7 @@ impl Rib {
             neighbours: &self.neighbours,
             transit: self.transit,
             local_asn: self.config.local_asn(),
-            cluster_id: self.config.router_id(),
+            cluster_id: self.cluster_id(),
         }
     }
 

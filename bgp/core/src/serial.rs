@@ -54,6 +54,22 @@ pub(crate) mod asn_option {
     }
 }
 
+/// A role by its code, or null.
+pub(crate) mod role_option {
+    use bgp_wire::Role;
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(v: &Option<Role>, s: S) -> Result<S::Ok, S::Error> {
+        v.map(|role| role as u8).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Role>, D::Error> {
+        let code = Option::<u8>::deserialize(d)?;
+        Ok(code.and_then(Role::from_code))
+    }
+}
+
 /// A role by its code (RFC 9234 §4.1).
 pub(crate) mod role {
     use bgp_wire::Role;
@@ -188,6 +204,21 @@ pub(crate) mod texts {
             .iter()
             .map(|text| text.parse().map_err(D::Error::custom))
             .collect()
+    }
+}
+
+/// A device index as a number.
+pub(crate) mod link {
+    use router_types::LinkIndex;
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(v: &LinkIndex, s: S) -> Result<S::Ok, S::Error> {
+        v.0.serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<LinkIndex, D::Error> {
+        u32::deserialize(d).map(LinkIndex)
     }
 }
 

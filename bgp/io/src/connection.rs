@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_core::peer::{CloseHow, ConnId, TransportFailure};
 use bytes::{Buf, Bytes};
@@ -31,9 +31,14 @@ pub(crate) enum ConnEvent {
     Closed(ConnId, TransportFailure),
 }
 
-/// So many bytes of what [`ConnCommand::Routes`] gave are with the kernel.
+/// What a connection tells about its writing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Written(pub(crate) ConnId, pub(crate) usize);
+pub(crate) enum WriteEvent {
+    /// So many bytes of what [`ConnCommand::Routes`] gave are with the kernel.
+    Written(ConnId, usize),
+    /// The neighbour has taken nothing for the send hold time, while something waited.
+    Stuck(ConnId),
+}
 
 /// What the peer tells a connection. The queue has no limit of its own: the session's messages
 /// are few, and what the RIB may have under way is limited where it is asked for.
@@ -43,6 +48,8 @@ pub(crate) enum ConnCommand {
     Send(Vec<u8>),
     /// Send routes.
     Routes(Bytes),
+    /// Tell when nothing could be written for so long (RFC 9687 §4.3).
+    SendHold(Option<Duration>),
     /// Close.
     Close(CloseHow),
 }
@@ -63,7 +70,7 @@ impl Connection {
         conn: ConnId,
         stream: TcpStream,
         events: mpsc::Sender<ConnEvent>,
-        written: mpsc::UnboundedSender<Written>,
+        written: mpsc::UnboundedSender<WriteEvent>,
     ) -> (Connection, impl Future<Output = ()> + 'static) {
         let (commands, inbox) = mpsc::unbounded_channel();
         let stream = Rc::new(stream);
@@ -74,6 +81,11 @@ impl Connection {
     /// Tells the task. One that has ended has reported why.
     pub(crate) fn tell(&self, command: ConnCommand) {
         let _ = self.commands.send(command);
+    }
+
+    /// The connection itself, for its options.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Whether the kernel has bytes that were not read.
@@ -97,16 +109,28 @@ async fn run(
     stream: Rc<TcpStream>,
     mut commands: mpsc::UnboundedReceiver<ConnCommand>,
     events: mpsc::Sender<ConnEvent>,
-    written: mpsc::UnboundedSender<Written>,
+    written: mpsc::UnboundedSender<WriteEvent>,
 ) {
     let mut outbox = Outbox::default();
     let mut reading = true;
+    let mut send_hold: Option<Duration> = None;
+    // Since when something waits and nothing is taken.
+    let mut waiting_since: Option<Instant> = None;
     // What writing failed with. Reading goes on: the neighbour may have said why before it closed.
     let mut failure = None;
     loop {
+        if outbox.is_empty() {
+            waiting_since = None;
+        } else if waiting_since.is_none() {
+            waiting_since = Some(Instant::now());
+        }
+        let stuck_at = send_hold
+            .zip(waiting_since)
+            .map(|(hold, since)| since + hold);
         tokio::select! {
             biased;
             command = commands.recv() => match command {
+                Some(ConnCommand::SendHold(time)) => send_hold = time,
                 Some(ConnCommand::Send(bytes)) if failure.is_none() => {
                     outbox.session.push_back(bytes.into());
                 }
@@ -126,15 +150,26 @@ async fn run(
             },
             writable = stream.writable(), if !outbox.is_empty() => {
                 match writable.and_then(|()| outbox.write(&stream)) {
-                    // A session that has ended counts nothing any more.
-                    Ok(routes) if routes > 0 => drop(written.send(Written(conn, routes))),
-                    Ok(_) => {}
+                    Ok(progress) => {
+                        if progress.all > 0 {
+                            waiting_since = None;
+                        }
+                        if progress.routes > 0 {
+                            // A session that has ended counts nothing any more.
+                            let _ = written.send(WriteEvent::Written(conn, progress.routes));
+                        }
+                    }
                     Err(error) => {
                         outbox = Outbox::default();
                         failure = Some(transport_failure(&error));
                     }
                 }
             },
+            () = until(stuck_at), if stuck_at.is_some() => {
+                send_hold = None;
+                // A session that has ended has nobody to give up.
+                let _ = written.send(WriteEvent::Stuck(conn));
+            }
             // A peer that is behind with its work is not read from, and TCP tells the other end.
             permit = readable(&stream, &events), if reading => {
                 let Some(permit) = permit else { return };
@@ -187,6 +222,13 @@ fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits until there is something to read and room to pass it on.
 async fn readable<'a>(
     stream: &TcpStream,
@@ -206,6 +248,14 @@ struct Outbox {
     routes: VecDeque<Bytes>,
 }
 
+/// Bytes the kernel took.
+#[derive(Clone, Copy, Default, Debug)]
+struct Progress {
+    all: usize,
+    /// Of these, routes.
+    routes: usize,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Session,
@@ -217,10 +267,9 @@ impl Outbox {
         self.begun.is_none() && self.session.is_empty() && self.routes.is_empty()
     }
 
-    /// Writes until the kernel takes no more or nothing is left. Returns how many bytes of routes
-    /// went.
-    fn write(&mut self, stream: &TcpStream) -> io::Result<usize> {
-        let mut routes = 0;
+    /// Writes until the kernel takes no more or nothing is left. Returns how many bytes went.
+    fn write(&mut self, stream: &TcpStream) -> io::Result<Progress> {
+        let mut progress = Progress::default();
         loop {
             let next = self
                 .begun
@@ -228,7 +277,7 @@ impl Outbox {
                 .or_else(|| self.session.pop_front().map(|bytes| (bytes, Kind::Session)))
                 .or_else(|| self.routes.pop_front().map(|bytes| (bytes, Kind::Routes)));
             let Some((mut bytes, kind)) = next else {
-                return Ok(routes);
+                return Ok(progress);
             };
             if bytes.is_empty() {
                 continue;
@@ -236,8 +285,9 @@ impl Outbox {
             match stream.try_write(&bytes) {
                 Ok(written) => {
                     bytes.advance(written);
+                    progress.all += written;
                     if kind == Kind::Routes {
-                        routes += written;
+                        progress.routes += written;
                     }
                     if !bytes.is_empty() {
                         self.begun = Some((bytes, kind));
@@ -247,12 +297,58 @@ impl Outbox {
                     self.begun = Some((bytes, kind));
                     // What went before the kernel was full did go.
                     return if error.kind() == io::ErrorKind::WouldBlock {
-                        Ok(routes)
+                        Ok(progress)
                     } else {
                         Err(error)
                     };
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bgp_core::peer::Direction;
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[test]
+    fn who_takes_nothing_is_noticed_after_the_send_hold_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let local = LocalSet::new();
+        local.block_on(&runtime, async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (_neighbour, _) = accepted.unwrap();
+            let conn = ConnId {
+                direction: Direction::Outgoing,
+                serial: 1,
+            };
+            let (events, _inbox) = mpsc::channel(1);
+            let (written, mut progress) = mpsc::unbounded_channel();
+            let (connection, task) = Connection::new(conn, stream.unwrap(), events, written);
+            tokio::task::spawn_local(task);
+            connection.tell(ConnCommand::SendHold(Some(Duration::from_millis(300))));
+            // More than the kernel takes for a neighbour that reads nothing.
+            connection.tell(ConnCommand::Routes(vec![0; 64 << 20].into()));
+            let mut taken = 0;
+            loop {
+                match progress.recv().await.expect("the connection is there") {
+                    WriteEvent::Written(_, bytes) => taken += bytes,
+                    WriteEvent::Stuck(stuck) => {
+                        assert_eq!(stuck, conn);
+                        break;
+                    }
+                }
+            }
+            assert!(taken < 64 << 20, "the kernel took everything");
+        });
     }
 }

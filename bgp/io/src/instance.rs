@@ -7,20 +7,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bgp_bfdd::client::Client;
 use bgp_core::config::{Effect, InstanceConfig, LocalRoutes, PeerConfig, PeerName};
 use bgp_core::peer::{LocalSpeaker, PeerSnapshot, StopReason};
 use bgp_core::rib::{FamilyCounts, RibInput, RibStats};
 use bgp_wire::{ErrorKind, Notification};
-use router_types::Family;
+use router_types::{Family, LinkIndex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::bfd::Bfd;
 use crate::connection;
 use crate::listener::{Call, Listeners};
+use crate::members::{Admission, Members};
 use crate::recorder::Recorder;
 use crate::rib_thread::{self, RibSender, RouteEvent};
-use crate::session::{Partings, PeerCommand, Session};
+use crate::session::{Departure, Partings, PeerCommand, Session};
+use crate::speaker::Options;
 
 /// How long the RIB may take before it knows that neighbours' sessions ended.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -31,12 +35,14 @@ const REFUSALS: usize = 16;
 /// Everything there is to say about an instance.
 #[derive(Clone, Debug)]
 pub struct InstanceSnapshot {
-    /// Its configuration.
+    /// Its configuration, with the neighbours of listen ranges that are there.
     pub config: InstanceConfig,
     /// Where it takes calls.
     pub listening: Vec<SocketAddr>,
     /// Where it should and cannot, and why.
     pub listen_failures: Vec<(SocketAddr, String)>,
+    /// Calls refused by each listen range that is full, since it is.
+    pub refused_by_ranges: BTreeMap<PeerName, u64>,
     /// Calls of addresses that are no neighbours.
     pub strangers: u64,
     /// The last such address.
@@ -52,15 +58,24 @@ pub struct InstanceSnapshot {
 pub struct PeerReport {
     /// The session.
     pub session: PeerSnapshot,
+    /// The listen range it is of; `None` for a configured neighbour.
+    pub range: Option<PeerName>,
     /// The routes, by family.
     pub routes: BTreeMap<Family, FamilyCounts>,
 }
 
 pub(crate) struct Instance {
+    /// As it was given.
     config: InstanceConfig,
+    /// With the neighbours of listen ranges.
+    effective: InstanceConfig,
+    members: Members,
+    routes: LocalRoutes,
+    departures: mpsc::UnboundedSender<Departure>,
     local: LocalSpeaker,
     rib: RibSender,
     recorder: Recorder,
+    bfd: Option<Client>,
     peers: BTreeMap<PeerName, mpsc::UnboundedSender<PeerCommand>>,
     listeners: Listeners,
     strangers: u64,
@@ -73,13 +88,13 @@ impl Instance {
     pub(crate) async fn start(
         config: InstanceConfig,
         routes: LocalRoutes,
-        restarted: bool,
+        options: &Options,
         events: mpsc::Sender<RouteEvent>,
         calls: mpsc::Sender<Call>,
-        recorder: Recorder,
+        departures: mpsc::UnboundedSender<Departure>,
     ) -> io::Result<Instance> {
-        let rib = rib_thread::start(config.clone(), events, recorder.clone())?;
-        rib.input(RibInput::LocalRoutes(routes)).await;
+        let rib = rib_thread::start(config.clone(), events, options.recorder.clone())?;
+        rib.input(RibInput::LocalRoutes(routes.clone())).await;
         let mut listeners = Listeners::new(config.name().clone(), calls);
         // Before the first neighbour is dialled: two ends that start together call each other.
         listeners.apply(&config).await;
@@ -87,16 +102,21 @@ impl Instance {
             local: LocalSpeaker {
                 asn: config.local_asn(),
                 router_id: config.router_id(),
-                restarted,
-                forwarding_preserved: restarted,
+                restarted: options.restarted,
+                forwarding_preserved: options.restarted,
             },
             rib,
-            recorder,
+            recorder: options.recorder.clone(),
+            bfd: options.bfd.clone(),
             peers: BTreeMap::new(),
             listeners,
             strangers: 0,
             last_stranger: None,
             refusals: JoinSet::new(),
+            effective: config.clone(),
+            members: Members::default(),
+            routes,
+            departures,
             config,
         };
         for (name, peer) in instance.config.peers().clone() {
@@ -115,8 +135,14 @@ impl Instance {
     }
 
     /// Changes what is different, and nothing else.
-    pub(crate) async fn apply(&mut self, config: InstanceConfig) {
-        let changes = self.config.changes_to(&config);
+    pub(crate) async fn apply(&mut self, config: InstanceConfig, routes: LocalRoutes) {
+        self.members.follow(&config);
+        if self.routes != routes {
+            self.routes = routes;
+            self.tell_routes().await;
+        }
+        let effective = self.members.beside(&config);
+        let changes = self.effective.changes_to(&effective);
         if changes.is_empty() {
             return;
         }
@@ -128,10 +154,11 @@ impl Instance {
             );
         }
         self.listeners.apply(&config).await;
+        self.config = config;
         let gone: Vec<PeerName> = self
             .peers
             .keys()
-            .filter(|name| !config.peers().contains_key(*name))
+            .filter(|name| !effective.peers().contains_key(*name))
             .cloned()
             .collect();
         for mut parting in self.end_peers(&gone, &StopReason::Deconfigured).await {
@@ -139,18 +166,22 @@ impl Instance {
         }
         // The RIB first: routes that come again must meet the new policy.
         self.rib
-            .input(RibInput::Configure(Box::new(config.clone())))
+            .input(RibInput::Configure(Box::new(effective.clone())))
             .await;
-        for (name, peer) in config.peers() {
+        for (name, peer) in effective.peers() {
             match self.peers.get(name) {
                 None => self.start_peer(name.clone(), peer.clone()),
                 Some(inbox) => {
-                    if self.config.peers().get(name) != Some(peer) {
+                    if self.effective.peers().get(name) != Some(peer) {
                         // A task ends only when it is told to.
                         let _ = inbox.send(PeerCommand::Configure(Box::new(peer.clone())));
                     }
                     let ask = changes.iter().any(|change| {
-                        change.peer.as_ref() == Some(name) && change.effect == Effect::RouteRefresh
+                        change
+                            .peer
+                            .as_ref()
+                            .is_none_or(|concerned| concerned == name)
+                            && change.effect == Effect::RouteRefresh
                     });
                     for family in peer.families().keys().filter(|_| ask) {
                         let _ = inbox.send(PeerCommand::AskForRoutes(*family));
@@ -158,7 +189,42 @@ impl Instance {
                 }
             }
         }
-        self.config = config;
+        self.effective = effective;
+    }
+
+    /// Says what is announced to whom.
+    async fn tell_routes(&self) {
+        let routes = self.members.routes(&self.routes);
+        self.rib.input(RibInput::LocalRoutes(routes)).await;
+    }
+
+    /// Tells the tables who the neighbours are, after one of a listen range came or went.
+    async fn tell_members(&mut self) {
+        self.effective = self.members.beside(&self.config);
+        let effective = Box::new(self.effective.clone());
+        self.rib.input(RibInput::Configure(effective)).await;
+        self.tell_routes().await;
+    }
+
+    /// A neighbour of a listen range is there no more.
+    pub(crate) async fn departed(&mut self, name: &PeerName) {
+        if !self.members.remove(name) {
+            return;
+        }
+        tracing::info!(instance = %self.config.name(), peer = %name, "left its listen range");
+        let reason = StopReason::Deconfigured;
+        for mut parting in self.end_peers(std::slice::from_ref(name), &reason).await {
+            parting.detach_all();
+        }
+        self.tell_members().await;
+    }
+
+    /// A link is down.
+    pub(crate) fn link_down(&self, link: LinkIndex, interface: &str) {
+        for inbox in self.peers.values() {
+            // A task that has ended has no session on it.
+            let _ = inbox.send(PeerCommand::LinkDown(link, interface.to_owned()));
+        }
     }
 
     /// Tries again to open what could not be opened.
@@ -177,12 +243,12 @@ impl Instance {
     }
 
     /// Hands a call to the neighbour that has its address, or sends it away.
-    pub(crate) fn called(&mut self, call: Call) {
+    pub(crate) async fn called(&mut self, call: Call) {
         let scope = match call.remote {
             SocketAddr::V6(v6) if v6.scope_id() != 0 => Some(v6.scope_id()),
             _ => None,
         };
-        let peer = self.config.peers().iter().find(|(_, peer)| {
+        let peer = self.effective.peers().iter().find(|(_, peer)| {
             peer.address.ip() == call.remote.ip()
                 && match (peer.address.zone(), scope) {
                     (Some(zone), Some(scope)) => {
@@ -192,12 +258,24 @@ impl Instance {
                     (Some(_), None) | (None, Some(_)) => false,
                 }
         });
-        match peer.and_then(|(name, _)| self.peers.get(name)) {
-            Some(inbox) => {
-                // A task ends only when it is told to.
-                let _ = inbox.send(PeerCommand::Called(call.stream, call.remote));
+        if let Some(inbox) = peer.and_then(|(name, _)| self.peers.get(name)) {
+            // A task ends only when it is told to.
+            let _ = inbox.send(PeerCommand::Called(call.stream, call.remote));
+            return;
+        }
+        match self.members.admit(&self.config, call.remote) {
+            Admission::Joined(name, config) => {
+                tracing::info!(
+                    instance = %self.config.name(), peer = %name, "joined by its listen range"
+                );
+                self.tell_members().await;
+                self.start_peer(name.clone(), *config);
+                if let Some(inbox) = self.peers.get(&name) {
+                    let _ = inbox.send(PeerCommand::Called(call.stream, call.remote));
+                }
             }
-            None => {
+            Admission::Full => self.refuse(call.stream),
+            Admission::Stranger => {
                 self.strangers += 1;
                 if self.last_stranger.map(|s| s.ip()) != Some(call.remote.ip()) {
                     tracing::warn!(
@@ -228,10 +306,11 @@ impl Instance {
             let (reply, answer) = oneshot::channel();
             // A task that has ended has nothing to say.
             let _ = inbox.send(PeerCommand::Snapshot(reply));
-            answers.push((name.clone(), answer));
+            answers.push((name.clone(), self.members.range(name).cloned(), answer));
         }
         let mut snapshot = InstanceSnapshot {
-            config: self.config.clone(),
+            config: self.effective.clone(),
+            refused_by_ranges: self.members.refused().clone(),
             listening: self.listeners.addresses().collect(),
             listen_failures: self
                 .listeners
@@ -245,7 +324,7 @@ impl Instance {
         };
         let rib = self.rib.clone();
         async move {
-            let names: Vec<PeerName> = answers.iter().map(|(name, _)| name.clone()).collect();
+            let names: Vec<PeerName> = answers.iter().map(|(name, ..)| name.clone()).collect();
             let (mut counts, stats) = rib
                 .ask(move |rib, _| {
                     let counts: BTreeMap<_, _> = names
@@ -257,10 +336,11 @@ impl Instance {
                 .await
                 .unwrap_or_default();
             snapshot.rib = stats;
-            for (name, answer) in answers {
+            for (name, range, answer) in answers {
                 let Ok(session) = answer.await else { continue };
                 snapshot.peers.push(PeerReport {
                     session,
+                    range,
                     routes: counts.remove(&name).unwrap_or_default(),
                 });
             }
@@ -283,6 +363,7 @@ impl Instance {
         let (inbox, commands) = mpsc::unbounded_channel();
         // Spreads the timers of neighbours and nodes; nothing secret.
         let seed = RandomState::new().hash_one(&name.0);
+        let departures = self.members.range(&name).map(|_| self.departures.clone());
         let session = Session::new(
             self.config.name().clone(),
             name.clone(),
@@ -292,6 +373,8 @@ impl Instance {
             self.rib.clone(),
             inbox.clone(),
             self.recorder.clone(),
+            Bfd::new(self.bfd.clone()),
+            departures,
         );
         tokio::task::spawn_local(session.run(commands));
         // The task is there until it is told to end.

@@ -15,15 +15,18 @@
 //! RIB remembers prefixes, not messages.
 //!
 //! RFC 4271 §8 (as the core has it), RFC 2385 (MD5: a call without its key is refused; a password
-//! that is replaced counts from the next connection on). A neighbour that stops reading is given up
-//! by `TCP_USER_TIMEOUT` at the configured hold time, which takes the place of the SendHoldTimer of
-//! RFC 9687. Not implemented: GTSM (RFC 5082), TCP-AO (RFC 5925).
+//! is replaced while the session stays; a listen range has one key), RFC 5082 (GTSM), RFC 9687 (a
+//! neighbour that takes nothing for the send hold time is given up, by this crate for what waits
+//! here and by `TCP_USER_TIMEOUT` for what waits in the kernel). Not implemented: TCP-AO (RFC 5925).
 
+mod bfd;
 mod connection;
 mod failure;
 mod instance;
 mod interface;
 mod listener;
+mod md5;
+mod members;
 mod recorder;
 mod rib_thread;
 mod session;

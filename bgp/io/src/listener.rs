@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use bgp_core::config::{InstanceConfig, InstanceName, Listen, Md5Password};
+use bgp_core::config::{InstanceConfig, InstanceName, Listen, Md5Password, TcpMss, TtlSecurity};
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::socket;
+use crate::{md5, socket};
 
 /// A call that was taken.
 #[derive(Debug)]
@@ -30,7 +31,8 @@ pub(crate) struct Listeners {
     instance: InstanceName,
     calls: mpsc::Sender<Call>,
     sockets: BTreeMap<SocketAddr, OneListener>,
-    keys: BTreeMap<IpAddr, Md5Password>,
+    keys: BTreeMap<IpNet, Md5Password>,
+    security: Security,
     /// What could not be opened, and why. Tried again at each change and now and then.
     failures: BTreeMap<SocketAddr, String>,
 }
@@ -64,6 +66,7 @@ impl Listeners {
             calls,
             sockets: BTreeMap::new(),
             keys: BTreeMap::new(),
+            security: Security::default(),
             failures: BTreeMap::new(),
         }
     }
@@ -86,22 +89,23 @@ impl Listeners {
         }
         self.failures.retain(|address, _| wanted.contains(address));
 
-        let keys: BTreeMap<IpAddr, Md5Password> = config
-            .peers()
-            .values()
-            .filter_map(|peer| Some((peer.address.ip(), peer.password.clone()?)))
-            .collect();
+        let keys = keys(config);
+        let security = Security::of(config);
         for (address, one) in &self.sockets {
-            for ip in self.keys.keys().filter(|ip| !keys.contains_key(ip)) {
-                set_key(address, one.listener.as_fd(), *ip, None);
+            for callers in self.keys.keys().filter(|known| !keys.contains_key(known)) {
+                set_key(address, one.listener.as_fd(), *callers, None);
             }
-            for (ip, key) in &keys {
-                if self.keys.get(ip) != Some(key) {
-                    set_key(address, one.listener.as_fd(), *ip, Some(key));
+            for (callers, key) in &keys {
+                if self.keys.get(callers) != Some(key) {
+                    set_key(address, one.listener.as_fd(), *callers, Some(key));
                 }
+            }
+            if self.security != security {
+                security.set(address, one.listener.as_fd());
             }
         }
         self.keys = keys;
+        self.security = security;
 
         for address in wanted {
             if self.sockets.contains_key(&address) {
@@ -145,9 +149,10 @@ impl Listeners {
 
     fn open(&self, address: SocketAddr) -> std::io::Result<OneListener> {
         let listener = socket::listen(address, |socket| {
-            for (ip, key) in &self.keys {
-                set_key(&address, socket, *ip, Some(key));
+            for (callers, key) in &self.keys {
+                set_key(&address, socket, *callers, Some(key));
             }
+            self.security.set(&address, socket);
         })?;
         let listener = Rc::new(listener);
         let task = tokio::task::spawn_local(take_calls(
@@ -174,17 +179,71 @@ fn addresses(listen: &Listen) -> BTreeSet<SocketAddr> {
         .collect()
 }
 
-fn set_key(at: &SocketAddr, listener: BorrowedFd<'_>, peer: IpAddr, key: Option<&Md5Password>) {
-    if at.is_ipv4() != peer.is_ipv4() {
+/// The keys of those who may call: of neighbours by their address, of ranges by their prefix.
+fn keys(config: &InstanceConfig) -> BTreeMap<IpNet, Md5Password> {
+    let ranges = config.ranges().values().filter_map(|range| {
+        let password = range.template().password.clone()?;
+        Some((range.prefix(), password))
+    });
+    let peers = config
+        .peers()
+        .values()
+        .filter_map(|peer| Some((IpNet::from(peer.address.ip()), peer.password.clone()?)));
+    ranges.chain(peers).collect()
+}
+
+/// What holds for all calls to a socket, before it is known who calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Security {
+    /// The lowest TTL any neighbour's packets may have; 0 where one of them is not limited (RFC
+    /// 5082). Each connection has its own neighbour's limit from when it is taken.
+    least_ttl: u8,
+    /// The smallest segment size of all neighbours: calls have it from the listening socket.
+    mss: Option<TcpMss>,
+}
+
+impl Security {
+    fn of(config: &InstanceConfig) -> Security {
+        let templates = config.ranges().values().map(|range| range.template());
+        let callers = || config.peers().values().chain(templates.clone());
+        Security {
+            least_ttl: callers()
+                .map(|peer| peer.ttl_security.map_or(0, TtlSecurity::least_ttl))
+                .min()
+                .unwrap_or(0),
+            mss: callers().filter_map(|peer| peer.tcp_mss).min(),
+        }
+    }
+
+    fn set(&self, at: &SocketAddr, listener: BorrowedFd<'_>) {
+        let ttl = socket::set_least_ttl(listener, at.ip(), self.least_ttl);
+        let mss = self
+            .mss
+            .map_or(Ok(()), |mss| socket::set_mss(listener, mss));
+        if let Err(error) = ttl.and(mss) {
+            // Connections are limited all the same when they are taken.
+            tracing::warn!(%at, %error, "cannot limit TTL or segment size where calls are taken");
+        }
+    }
+}
+
+fn set_key(at: &SocketAddr, listener: BorrowedFd<'_>, callers: IpNet, key: Option<&Md5Password>) {
+    if at.is_ipv4() != callers.addr().is_ipv4() {
         return;
     }
-    let result = match key {
-        Some(_) => socket::set_md5(listener, peer, key),
-        None => socket::remove_md5(listener, peer).map(drop),
+    let one = callers.prefix_len() == callers.max_prefix_len();
+    let result = match (one, key) {
+        (true, Some(_)) => md5::set(listener, callers.addr(), key),
+        (true, None) => md5::remove(listener, callers.addr()).map(drop),
+        (false, _) => md5::set_prefix(listener, callers, key),
     };
     if let Err(error) = result {
         // They are not taken without their key either: see `socket::adopt`.
-        tracing::error!(%at, %peer, %error, "cannot set the MD5 key: calls of this peer fail");
+        tracing::error!(
+            %at, %callers, %error,
+            "cannot set the MD5 key: calls of these neighbours fail; raise net.core.optmem_max \
+             where there are many"
+        );
     }
 }
 

@@ -3,21 +3,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
+use bgp_core::fsm::State;
 use bgp_core::peer::{
-    ConnId, Direction, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot, StopReason,
+    ConnId, Direction, KeepRoutes, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot,
+    StopReason,
 };
 use bgp_core::record::RecordedEvent;
 use bgp_core::rib::{RibInput, SessionInfo};
 use bytes::Bytes;
-use router_types::Family;
+use router_types::{Family, LinkIndex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::connection::{ConnCommand, ConnEvent, Connection, Written};
+use crate::bfd::{Bfd, Verdict};
+use crate::connection::{ConnCommand, ConnEvent, Connection, WriteEvent};
 use crate::failure::transport_failure;
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
@@ -31,6 +34,13 @@ const INBOX: usize = 16;
 /// Connections that are being closed. Dropped, they close at once.
 pub(crate) type Partings = JoinSet<()>;
 
+/// A neighbour of a listen range is gone: no connection, and its routes are kept no longer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Departure {
+    pub(crate) instance: InstanceName,
+    pub(crate) peer: PeerName,
+}
+
 /// What the instance tells a neighbour's task.
 #[derive(Debug)]
 pub(crate) enum PeerCommand {
@@ -42,6 +52,8 @@ pub(crate) enum PeerCommand {
     Configure(Box<PeerConfig>),
     /// The neighbour called.
     Called(TcpStream, SocketAddr),
+    /// A link is down.
+    LinkDown(LinkIndex, String),
     /// Ask the neighbour for a family's routes again.
     AskForRoutes(Family),
     /// Whole messages with routes.
@@ -80,6 +92,9 @@ pub(crate) struct Session {
     /// Where the RIB sends what this neighbour is to be sent.
     inbox: mpsc::UnboundedSender<PeerCommand>,
     recorder: Recorder,
+    bfd: Bfd,
+    /// Whether the session is to start once BFD permits.
+    held: bool,
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
     dials: BTreeMap<ConnId, AbortHandle>,
@@ -88,11 +103,17 @@ pub(crate) struct Session {
     tasks: JoinSet<()>,
     established: Option<ConnId>,
     calls: u64,
+    /// Where to say that the neighbour is gone, for one of a listen range.
+    departures: Option<mpsc::UnboundedSender<Departure>>,
+    /// When it counts as gone, while there is no connection.
+    departs_at: Option<Instant>,
+    /// How long its routes are kept after the last session.
+    kept_for: Duration,
     events: mpsc::Receiver<ConnEvent>,
     dialled: mpsc::UnboundedReceiver<(ConnId, std::io::Result<TcpStream>)>,
-    written: mpsc::UnboundedReceiver<Written>,
+    written: mpsc::UnboundedReceiver<WriteEvent>,
     events_of_connections: mpsc::Sender<ConnEvent>,
-    events_of_writing: mpsc::UnboundedSender<Written>,
+    events_of_writing: mpsc::UnboundedSender<WriteEvent>,
     events_of_dials: mpsc::UnboundedSender<(ConnId, std::io::Result<TcpStream>)>,
 }
 
@@ -110,6 +131,8 @@ impl Session {
         rib: RibSender,
         inbox: mpsc::UnboundedSender<PeerCommand>,
         recorder: Recorder,
+        bfd: Bfd,
+        departures: Option<mpsc::UnboundedSender<Departure>>,
     ) -> Session {
         let (events_of_connections, events) = mpsc::channel(INBOX);
         let (events_of_writing, written) = mpsc::unbounded_channel();
@@ -126,6 +149,8 @@ impl Session {
             instance,
             name,
             recorder,
+            bfd,
+            held: false,
             for_rib: VecDeque::new(),
             rib,
             inbox,
@@ -135,6 +160,9 @@ impl Session {
             tasks: JoinSet::new(),
             established: None,
             calls: 0,
+            departures,
+            departs_at: None,
+            kept_for: Duration::ZERO,
             events,
             dialled,
             written,
@@ -148,15 +176,19 @@ impl Session {
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<PeerCommand>) {
         let rib = self.rib.clone();
         loop {
-            let deadline = self.peer.poll_timeout().map(|(at, _)| at);
-            if deadline.is_some_and(|at| at <= Instant::now()) {
+            let timer = self.peer.poll_timeout().map(|(at, _)| at);
+            if timer.is_some_and(|at| at <= Instant::now()) {
                 self.timeout();
                 continue;
             }
+            let deadline = timer.into_iter().chain(self.departs_at).min();
             let may_read = self.for_rib.is_empty();
             tokio::select! {
                 biased;
-                () = until(deadline) => self.timeout(),
+                () = until(deadline) => {
+                    self.depart();
+                    self.timeout();
+                }
                 command = inbox.recv() => match command {
                     Some(PeerCommand::End(reason, done)) => {
                         self.end(reason).await;
@@ -169,6 +201,7 @@ impl Session {
                     Some(command) => self.command(command),
                     None => return,
                 },
+                () = self.bfd.changed() => self.heed_bfd(),
                 permit = rib.reserve(), if !may_read => match permit {
                     Some(permit) => {
                         if let Some(message) = self.for_rib.pop_front() {
@@ -179,11 +212,7 @@ impl Session {
                     None => return,
                 },
                 Some((conn, result)) = self.dialled.recv() => self.dialled(conn, result),
-                Some(Written(conn, bytes)) = self.written.recv() => {
-                    if self.established == Some(conn) {
-                        self.rib.written(&self.name, self.epoch, bytes);
-                    }
-                }
+                Some(event) = self.written.recv() => self.write_event(event),
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(peer = %self.name, %error, "a connection's task failed");
@@ -200,10 +229,13 @@ impl Session {
 
     fn command(&mut self, command: PeerCommand) {
         match command {
-            PeerCommand::Start => self.handle(PeerInput::Start),
+            PeerCommand::Start => self.start(),
             PeerCommand::Stop(reason) => self.handle(PeerInput::Stop(reason)),
-            PeerCommand::Configure(config) => self.handle(PeerInput::Configure(config)),
+            PeerCommand::Configure(config) => self.configure(config),
             PeerCommand::Called(stream, remote) => self.called(stream, remote),
+            PeerCommand::LinkDown(link, interface) => {
+                self.handle(PeerInput::LinkDown { link, interface });
+            }
             PeerCommand::AskForRoutes(family) => self.handle(PeerInput::AskForRoutes { family }),
             PeerCommand::Transmit {
                 epoch,
@@ -227,6 +259,41 @@ impl Session {
                 }
             }
             PeerCommand::End(..) => unreachable!("taken care of where commands are received"),
+        }
+    }
+
+    fn start(&mut self) {
+        self.bfd.configure(self.peer.config(), self.peer.ttl());
+        self.held = !self.bfd.permits_start();
+        if self.held {
+            self.handle(PeerInput::Stop(self.bfd.waiting()));
+        } else {
+            self.handle(PeerInput::Start);
+        }
+    }
+
+    /// Something is new about the BFD session.
+    fn heed_bfd(&mut self) {
+        match self.bfd.verdict() {
+            Verdict::Fine => {}
+            Verdict::MayStart => {
+                if std::mem::take(&mut self.held) {
+                    self.handle(PeerInput::Start);
+                }
+            }
+            Verdict::Ends(reason) => {
+                self.held = matches!(reason, StopReason::BfdDown { waits: true, .. });
+                if self.established.is_some() || self.held {
+                    self.handle(PeerInput::Stop(reason));
+                } else if reason.is_final() {
+                    // RFC 5882 §4.3.2.2: forwarding did not survive the neighbour's restart, so
+                    // its routes are not kept any longer.
+                    self.tell_rib(RibInput::PeerDown {
+                        peer: self.name.clone(),
+                        keep_routes: None,
+                    });
+                }
+            }
         }
     }
 
@@ -315,6 +382,50 @@ impl Session {
         }
     }
 
+    fn write_event(&mut self, event: WriteEvent) {
+        match event {
+            WriteEvent::Written(conn, bytes) => {
+                if self.established == Some(conn) {
+                    self.rib.written(&self.name, self.epoch, bytes);
+                }
+            }
+            WriteEvent::Stuck(conn) => {
+                if self.established == Some(conn) {
+                    self.handle(PeerInput::Stop(StopReason::SendHoldTimer));
+                }
+            }
+        }
+    }
+
+    /// Has the connections be as the configuration says by now.
+    fn configure(&mut self, config: Box<PeerConfig>) {
+        self.handle(PeerInput::Configure(config));
+        self.bfd.configure(self.peer.config(), self.peer.ttl());
+        if self.held && self.bfd.permits_start() {
+            self.held = false;
+            self.handle(PeerInput::Start);
+        }
+        let (config, ttl) = (self.peer.config(), self.peer.ttl());
+        for connection in self.connections.values() {
+            if let Err(error) = socket::renew(connection.stream(), config, ttl) {
+                tracing::warn!(peer = %self.name, %error, "a connection keeps its old settings");
+            }
+        }
+        self.tell_send_hold();
+    }
+
+    /// Tells the session's connection how long nothing may leave.
+    fn tell_send_hold(&self) {
+        if let (Some(negotiated), Some(connection)) = (
+            self.peer.negotiated(),
+            self.established
+                .and_then(|conn| self.connections.get(&conn)),
+        ) {
+            let time = self.peer.config().send_hold.under(negotiated.hold_s);
+            connection.tell(ConnCommand::SendHold(time));
+        }
+    }
+
     fn transmit(&mut self, epoch: u64, bytes: Bytes, updates: u32) {
         if epoch != self.epoch {
             return; // for a session that is down
@@ -357,6 +468,27 @@ impl Session {
         while let Some(output) = self.peer.poll_output() {
             self.output(output);
         }
+        if self.departures.is_some() {
+            // One that pauses after an error stays, lest it escape the pause by calling again.
+            let alone = self.connections.is_empty() && self.peer.state() == State::Active;
+            self.departs_at =
+                (alone && self.calls > 0).then(|| self.departs_at.unwrap_or(now + self.kept_for));
+        }
+    }
+
+    /// Says that the neighbour is gone, when it is time.
+    fn depart(&mut self) {
+        if self.departs_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        if let Some(departures) = self.departures.take() {
+            // A speaker that has ended has nobody to forget.
+            let _ = departures.send(Departure {
+                instance: self.instance.clone(),
+                peer: self.name.clone(),
+            });
+        }
+        self.departs_at = None;
     }
 
     fn output(&mut self, output: PeerOutput) {
@@ -377,6 +509,9 @@ impl Session {
             }
             PeerOutput::Up { conn, negotiated } => {
                 self.established = Some(conn);
+                // The device is known by now, if it was not before.
+                self.bfd.configure(self.peer.config(), self.peer.ttl());
+                self.tell_send_hold();
                 self.epoch += 1;
                 self.for_rib.push_back(RibMessage::Up {
                     peer: self.name.clone(),
@@ -390,6 +525,9 @@ impl Session {
                 keep_routes,
             } => {
                 self.established = None;
+                self.kept_for = keep_routes
+                    .as_ref()
+                    .map_or(Duration::ZERO, KeepRoutes::longest);
                 self.tell_rib(RibInput::PeerDown {
                     peer: self.name.clone(),
                     keep_routes: keep_routes.map(|keep| keep.restart_time),

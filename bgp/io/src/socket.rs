@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sockets with what BGP wants of them: MD5 keys, TTL, source, class of service.
+//! Sockets with what BGP wants of them: MD5 keys, TTL, segment size, source, class of service.
 
 use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
 
-use bgp_core::config::{Md5Password, PeerAddress, PeerConfig};
+use bgp_core::config::{PeerAddress, PeerConfig, TcpMss, TtlSecurity};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use crate::md5;
+
 /// Class selector 6, "network control" (RFC 4594 §3.1), where the fabric looks for it first.
 const TRAFFIC_CLASS: u32 = 0xc0;
+
+/// `IP_MINTTL` of `linux/in.h`.
+const IP_MINTTL: i32 = 21;
+
+/// `IPV6_MINHOPCOUNT` of `linux/in6.h`.
+const IPV6_MINHOPCOUNT: i32 = 73;
 
 /// Calls that may wait to be taken. Arbitrary: a rack of neighbours that call at once.
 const BACKLOG: i32 = 128;
@@ -34,6 +41,8 @@ pub(crate) fn listen(
     }
     socket.set_reuse_address(true)?;
     set_traffic_class(&socket, address.ip())?;
+    // Answers to calls: neighbours that count hops take no others (RFC 5082 §3).
+    set_ttl(&socket, address.ip(), u8::MAX)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     set_keys(socket.as_fd());
@@ -51,9 +60,12 @@ pub(crate) async fn dial(peer: &PeerConfig, ttl: u8) -> io::Result<TcpStream> {
     )?;
     socket.set_nonblocking(true)?;
     if let Some(password) = &peer.password {
-        set_md5(socket.as_fd(), remote.ip(), Some(password))?;
+        md5::set(socket.as_fd(), remote.ip(), Some(password))?;
     }
-    prepare(&socket, remote.ip(), ttl, peer.timers.hold_s())?;
+    if let Some(mss) = peer.tcp_mss {
+        set_mss(socket.as_fd(), mss)?;
+    }
+    prepare(&socket, remote.ip(), peer, ttl)?;
     if let Some(interface) = &peer.interface {
         socket.bind_device(Some(interface.as_bytes()))?;
     }
@@ -83,20 +95,59 @@ pub(crate) fn adopt(stream: &TcpStream, peer: &PeerConfig, ttl: u8) -> io::Resul
     let remote = stream.peer_addr()?.ip();
     if let Some(password) = &peer.password {
         // The kernel tells whether a connection has a key only when the key is taken away.
-        if !remove_md5(stream.as_fd(), remote)? {
+        if !md5::remove(stream.as_fd(), remote)? {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "the call is not signed with the MD5 password",
             ));
         }
-        set_md5(stream.as_fd(), remote, Some(password))?;
+        md5::set(stream.as_fd(), remote, Some(password))?;
     }
-    prepare(
-        &socket2::SockRef::from(stream),
-        remote,
-        ttl,
-        peer.timers.hold_s(),
-    )
+    prepare(&socket2::SockRef::from(stream), remote, peer, ttl)
+}
+
+/// Sets on a connection what its neighbour's configuration says by now: TTL, TTL security, and the
+/// password where there was one before.
+pub(crate) fn renew(stream: &TcpStream, peer: &PeerConfig, ttl: u8) -> io::Result<()> {
+    let remote = stream.peer_addr()?.ip();
+    if let Some(password) = &peer.password {
+        md5::set(stream.as_fd(), remote, Some(password))?;
+    }
+    prepare(&socket2::SockRef::from(stream), remote, peer, ttl)
+}
+
+/// Has the kernel drop packets whose TTL is lower (RFC 5082); 0 for none.
+pub(crate) fn set_least_ttl(socket: BorrowedFd<'_>, remote: IpAddr, ttl: u8) -> io::Result<()> {
+    let (level, name) = match remote {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, IP_MINTTL),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),
+    };
+    set_number(socket, level, name, ttl.into())
+}
+
+/// Limits the segments a socket sends, and announces the limit when set before the connection is
+/// there. Calls inherit it from the listening socket.
+pub(crate) fn set_mss(socket: BorrowedFd<'_>, mss: TcpMss) -> io::Result<()> {
+    let octets = i32::from(mss.octets());
+    set_number(socket, libc::IPPROTO_TCP, libc::TCP_MAXSEG, octets)
+}
+
+fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: `value` is a live integer of the length given, and the kernel only reads it. The
+    // descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
 }
 
 /// The address to dial, with the scope a link-local one needs.
@@ -119,104 +170,28 @@ pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
     })
 }
 
-fn prepare(socket: &Socket, remote: IpAddr, ttl: u8, hold_s: u16) -> io::Result<()> {
+fn prepare(socket: &Socket, remote: IpAddr, peer: &PeerConfig, ttl: u8) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     set_traffic_class(socket, remote)?;
-    match remote {
-        IpAddr::V4(_) => socket.set_ttl_v4(u32::from(ttl))?,
-        IpAddr::V6(_) => socket.set_unicast_hops_v6(u32::from(ttl))?,
-    }
-    if hold_s > 0 {
-        // A peer that vanished is found out by its silence; this ends the kernel's part of waiting
-        // for acknowledgements at the same time, so that no half-open connection stays behind.
-        socket.set_tcp_user_timeout(Some(Duration::from_secs(u64::from(hold_s))))?;
-    }
+    set_ttl(socket, remote, ttl)?;
+    let least_ttl = peer.ttl_security.map_or(0, TtlSecurity::least_ttl);
+    set_least_ttl(socket.as_fd(), remote, least_ttl)?;
+    // The part of the send hold timer only the kernel can tell: what it has taken and the
+    // neighbour does not acknowledge, or has no room for.
+    socket.set_tcp_user_timeout(peer.send_hold.under(peer.timers.hold_s()))?;
     Ok(())
+}
+
+fn set_ttl(socket: &Socket, address: IpAddr, ttl: u8) -> io::Result<()> {
+    match address {
+        IpAddr::V4(_) => socket.set_ttl_v4(u32::from(ttl)),
+        IpAddr::V6(_) => socket.set_unicast_hops_v6(u32::from(ttl)),
+    }
 }
 
 fn set_traffic_class(socket: &Socket, address: IpAddr) -> io::Result<()> {
     match address {
         IpAddr::V4(_) => socket.set_tos_v4(TRAFFIC_CLASS),
         IpAddr::V6(_) => socket.set_tclass_v6(TRAFFIC_CLASS),
-    }
-}
-
-/// `struct tcp_md5sig` of `linux/tcp.h`.
-#[repr(C, align(8))]
-struct TcpMd5Sig {
-    /// A `struct sockaddr_storage`.
-    address: [u8; 128],
-    flags: u8,
-    prefix_len: u8,
-    key_len: u16,
-    interface_index: i32,
-    key: [u8; 80],
-}
-
-const _: () = assert!(size_of::<TcpMd5Sig>() == 128 + 8 + 80);
-
-/// An address as `struct sockaddr_in` or `sockaddr_in6` in a `sockaddr_storage`, port 0.
-fn storage(ip: IpAddr) -> [u8; 128] {
-    let mut bytes = [0; 128];
-    let family = match ip {
-        IpAddr::V4(v4) => {
-            bytes[4..8].copy_from_slice(&v4.octets());
-            libc::AF_INET
-        }
-        IpAddr::V6(v6) => {
-            bytes[8..24].copy_from_slice(&v6.octets());
-            libc::AF_INET6
-        }
-    };
-    bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
-    bytes
-}
-
-/// Sets the TCP MD5 key (RFC 2385) a socket uses with one address, or removes it.
-///
-/// On a listening socket it decides which calls are answered: those of the address with the key,
-/// and nothing else of that address.
-///
-/// # Errors
-/// Kernels without `CONFIG_TCP_MD5SIG`, keys beyond `net.core.optmem_max`, and removal of a key
-/// that is not there.
-pub(crate) fn set_md5(
-    socket: BorrowedFd<'_>,
-    remote: IpAddr,
-    password: Option<&Md5Password>,
-) -> io::Result<()> {
-    let key = password.map_or(&[][..], Md5Password::reveal);
-    let mut option = TcpMd5Sig {
-        address: storage(remote),
-        flags: 0,
-        prefix_len: 0,
-        key_len: u16::try_from(key.len()).expect("a password has at most 80 bytes"),
-        interface_index: 0,
-        key: [0; 80],
-    };
-    option.key[..key.len()].copy_from_slice(key);
-    // SAFETY: `option` is a live, fully initialised `struct tcp_md5sig` of the length given, and
-    // the kernel only reads it. The descriptor is borrowed, so it is open.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_MD5SIG,
-            (&raw const option).cast(),
-            size_of::<TcpMd5Sig>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        return Ok(());
-    }
-    Err(io::Error::last_os_error())
-}
-
-/// Removes the key for an address. Returns whether there was one.
-pub(crate) fn remove_md5(socket: BorrowedFd<'_>, remote: IpAddr) -> io::Result<bool> {
-    match set_md5(socket, remote, None) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bgp_core::config::{InstanceConfig, InstanceName, LocalRoutes, PeerName};
 use bgp_core::peer::StopReason;
 use bgp_core::rib::{NextHopState, Rib, RibInput};
-use router_types::Family;
+use router_types::{Family, LinkIndex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
@@ -17,7 +17,7 @@ use crate::instance::{Instance, InstanceSnapshot};
 use crate::listener::Call;
 use crate::recorder::Recorder;
 use crate::rib_thread::{Question, RouteEvent};
-use crate::session::{Partings, PeerCommand};
+use crate::session::{Departure, Partings, PeerCommand};
 
 /// Commands that may wait.
 const QUEUE: usize = 64;
@@ -36,6 +36,8 @@ pub struct Options {
     pub restarted: bool,
     /// Where inputs are recorded.
     pub recorder: Recorder,
+    /// Where BFD sessions are asked for; `None` runs BGP without, whatever is configured.
+    pub bfd: Option<bgp_bfdd::client::Client>,
 }
 
 /// What is done with a session on an operator's word.
@@ -55,6 +57,7 @@ enum Command {
     NextHops(Vec<NextHopState>),
     Snapshot(oneshot::Sender<Vec<InstanceSnapshot>>),
     Reset(InstanceName, PeerName, Reset, oneshot::Sender<bool>),
+    LinkDown(LinkIndex, String),
     Ask(InstanceName, Question),
     Stop(StopReason, oneshot::Sender<()>),
 }
@@ -84,13 +87,16 @@ impl Speaker {
             .spawn(move || {
                 let local = LocalSet::new();
                 let (calls, called) = mpsc::channel(CALLS);
+                // At most one for each neighbour of a listen range.
+                let (departures, departed) = mpsc::unbounded_channel();
                 let worker = Worker {
                     options,
                     events,
                     calls,
+                    departures,
                     instances: BTreeMap::new(),
                 };
-                local.block_on(&runtime, worker.run(inbox, called));
+                local.block_on(&runtime, worker.run(inbox, called, departed));
             })?;
         Ok((Speaker { commands }, thread))
     }
@@ -110,6 +116,11 @@ impl Speaker {
     /// Says what is known about next hops.
     pub async fn set_next_hops(&self, states: Vec<NextHopState>) {
         self.send(Command::NextHops(states)).await;
+    }
+
+    /// Says that a link is down, for neighbours on it ("fast external fail-over").
+    pub async fn link_down(&self, link: LinkIndex, interface: String) {
+        self.send(Command::LinkDown(link, interface)).await;
     }
 
     /// Everything there is to say.
@@ -164,11 +175,17 @@ struct Worker {
     options: Options,
     events: mpsc::Sender<RouteEvent>,
     calls: mpsc::Sender<Call>,
-    instances: BTreeMap<InstanceName, (Instance, LocalRoutes)>,
+    departures: mpsc::UnboundedSender<Departure>,
+    instances: BTreeMap<InstanceName, Instance>,
 }
 
 impl Worker {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut called: mpsc::Receiver<Call>) {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut called: mpsc::Receiver<Call>,
+        mut departed: mpsc::UnboundedReceiver<Departure>,
+    ) {
         let mut retry = tokio::time::interval(RETRY);
         loop {
             tokio::select! {
@@ -187,12 +204,17 @@ impl Worker {
                     }
                 },
                 Some(call) = called.recv() => {
-                    if let Some((instance, _)) = self.instances.get_mut(&call.instance) {
-                        instance.called(call);
+                    if let Some(instance) = self.instances.get_mut(&call.instance) {
+                        instance.called(call).await;
+                    }
+                }
+                Some(departure) = departed.recv() => {
+                    if let Some(instance) = self.instances.get_mut(&departure.instance) {
+                        instance.departed(&departure.peer).await;
                     }
                 }
                 _ = retry.tick() => {
-                    for (instance, _) in self.instances.values_mut() {
+                    for instance in self.instances.values_mut() {
                         instance.retry_listeners().await;
                     }
                 }
@@ -207,7 +229,7 @@ impl Worker {
                 let _ = reply.send(self.apply(wanted).await);
             }
             Command::NextHops(states) => {
-                for (instance, _) in self.instances.values() {
+                for instance in self.instances.values() {
                     instance
                         .rib()
                         .input(RibInput::NextHops(states.clone()))
@@ -215,7 +237,7 @@ impl Worker {
                 }
             }
             Command::Snapshot(reply) => {
-                let asked: Vec<_> = self.instances.values().map(|(i, _)| i.snapshot()).collect();
+                let asked: Vec<_> = self.instances.values().map(Instance::snapshot).collect();
                 tokio::task::spawn_local(async move {
                     let mut all = Vec::new();
                     for snapshot in asked {
@@ -229,8 +251,13 @@ impl Worker {
                 let done = self.reset(&instance, &peer, how);
                 let _ = reply.send(done);
             }
+            Command::LinkDown(link, interface) => {
+                for instance in self.instances.values() {
+                    instance.link_down(link, &interface);
+                }
+            }
             Command::Ask(instance, question) => {
-                if let Some((instance, _)) = self.instances.get(&instance) {
+                if let Some(instance) = self.instances.get(&instance) {
                     let rib = instance.rib().clone();
                     tokio::task::spawn_local(async move {
                         rib.ask(move |rib, now| question(rib, now)).await;
@@ -242,7 +269,7 @@ impl Worker {
     }
 
     fn reset(&self, instance: &InstanceName, peer: &PeerName, how: Reset) -> bool {
-        let Some((instance, _)) = self.instances.get(instance) else {
+        let Some(instance) = self.instances.get(instance) else {
             return false;
         };
         let Some(inbox) = instance.peer(peer) else {
@@ -272,35 +299,26 @@ impl Worker {
             if self
                 .instances
                 .get(&name)
-                .is_some_and(|(i, _)| i.is_replaced_by(&config))
+                .is_some_and(|instance| instance.is_replaced_by(&config))
             {
                 self.retire(&name, &StopReason::ConfigurationChange).await;
             }
             match self.instances.get_mut(&name) {
-                Some((instance, known)) => {
-                    if *known != routes {
-                        instance
-                            .rib()
-                            .input(RibInput::LocalRoutes(routes.clone()))
-                            .await;
-                        *known = routes;
-                    }
-                    instance.apply(config).await;
-                }
+                Some(instance) => instance.apply(config, routes).await,
                 None => {
                     let started = Instance::start(
                         config,
-                        routes.clone(),
-                        self.options.restarted,
+                        routes,
+                        &self.options,
                         self.events.clone(),
                         self.calls.clone(),
-                        self.options.recorder.clone(),
+                        self.departures.clone(),
                     )
                     .await;
                     match started {
                         Ok(instance) => {
                             tracing::info!(instance = %name, "instance started");
-                            self.instances.insert(name, (instance, routes));
+                            self.instances.insert(name, instance);
                         }
                         Err(error) => failures.push(format!("instance {name}: {error}")),
                     }
@@ -311,7 +329,7 @@ impl Worker {
     }
 
     async fn end(&mut self, name: &InstanceName, reason: &StopReason) -> Vec<Partings> {
-        let Some((instance, _)) = self.instances.remove(name) else {
+        let Some(instance) = self.instances.remove(name) else {
             return Vec::new();
         };
         let partings = instance.end(reason).await;

@@ -21,6 +21,17 @@ pub enum PathNextHop {
 }
 
 impl PathNextHop {
+    /// The next hop with this address and no other.
+    pub const fn from_address(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => PathNextHop::V4(address),
+            IpAddr::V6(global) => PathNextHop::V6 {
+                global,
+                link_local: None,
+            },
+        }
+    }
+
     /// The address to judge and to show: the global one.
     pub const fn address(self) -> IpAddr {
         match self {

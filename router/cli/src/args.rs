@@ -149,6 +149,7 @@ pub enum Command {
         infer_subcommands = true,
         before_help = "Examples:
   causeway config check /etc/causeway/resources.d
+  causeway config diff new-resources.d/
   causeway config show --origin"
     )]
     Config(ConfigCommand),
@@ -305,6 +306,16 @@ pub enum ConfigCommand {
   causeway config check peers.yaml -o json")]
     Check {
         /// Files and directories
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// What other resources would do to the sessions that are up; changes nothing
+    #[command(before_help = "Examples:
+  causeway config diff new-resources.d/      in place of everything that is there
+  causeway config diff peers.yaml            in place of the file of that name
+  causeway config diff peers.yaml -o json")]
+    Diff {
+        /// A directory, or files
         #[arg(required = true)]
         paths: Vec<PathBuf>,
     },

@@ -7,6 +7,7 @@ pub mod bgp_peers;
 pub mod bgp_policy;
 pub mod bgp_routes;
 pub mod config;
+pub mod config_diff;
 pub mod datapath;
 pub mod fib;
 pub mod pods;
@@ -45,6 +46,9 @@ pub(crate) async fn fetch(
         Command::Pods(args) => pods::fetch(connection, args).await?,
         Command::Fib(args) => fib::fetch(connection, args).await?,
         Command::Datapath(args) => datapath::fetch(connection, args).await?,
+        Command::Config(ConfigCommand::Diff { paths }) => {
+            return config_diff::fetch(connection, paths).await;
+        }
         Command::Config(ConfigCommand::Show { origin, .. }) => {
             config::fetch(connection, *origin).await?
         }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use router_netlink::{Event, Netlink, Ownership, RouteFilter, RouteTable, Watcher};
 use router_reconcile::{Reconciler, step};
 use router_rib::{NextHopChange, OriginId, Rib, Topology, TopologyChange, TrackedNextHop};
-use router_types::{Forwarding, NextHop, Route, RouteKey, RouteSource, TableId};
+use router_types::{Forwarding, LinkIndex, NextHop, Route, RouteKey, RouteSource, TableId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gateways;
@@ -70,6 +70,8 @@ pub struct Listeners {
     pub kernel_changed: Box<dyn Fn() + Send>,
     /// Links, addresses or default routes changed.
     pub interfaces_changed: Box<dyn Fn() + Send>,
+    /// A link is down or gone. Told again with every change of it while it is.
+    pub link_down: Box<dyn Fn(LinkIndex, &str) + Send>,
 }
 
 /// The handle on the thread. It ends with the last clone; routes stay as they are.
@@ -359,12 +361,14 @@ impl Worker {
                 // The kernel drops a down device's IPv4 routes without a word.
                 if !link.up || !link.carrier {
                     self.relist = true;
+                    (self.listeners.link_down)(link.index, &link.name);
                 }
                 self.rib
                     .handle_topology(TopologyChange::LinkSet(rib_link(link)));
                 self.interfaces_changed = true;
             }
             Event::LinkGone(link) => {
+                (self.listeners.link_down)(link.index, &link.name);
                 self.rib
                     .handle_topology(TopologyChange::LinkGone(link.index));
                 self.relist = true;

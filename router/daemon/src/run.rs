@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::intent::{self, Intent, State};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
-use crate::{grpc, metrics, privileges, readiness};
+use crate::{bfd, grpc, metrics, privileges, readiness};
 
 /// Batches of best paths that may wait for the routes.
 const ROUTE_EVENTS: usize = 16;
@@ -39,6 +39,8 @@ pub struct Parts {
     pub state: Arc<Mutex<State>>,
     /// BGP.
     pub speaker: Speaker,
+    /// BFD, which runs in a process of its own.
+    pub bfd: bgp_bfdd::client::Client,
     /// Which neighbours have sent all their routes.
     pub delivered: Arc<Delivered>,
     /// RIB and kernel.
@@ -101,10 +103,12 @@ async fn serve(
     };
 
     let (events, route_events) = mpsc::channel(ROUTE_EVENTS);
+    let bfd = bfd::start(&settings.socket);
     let (speaker, sessions) = Speaker::start(
         bgp_io::Options {
             restarted,
             recorder,
+            bfd: Some(bfd.clone()),
         },
         events,
     )
@@ -112,6 +116,7 @@ async fn serve(
 
     let interfaces_changed = Arc::new(Notify::new());
     let (next_hops, mut next_hop_changes) = mpsc::unbounded_channel();
+    let (links_down, mut links_that_went_down) = mpsc::unbounded_channel();
     let listeners = Listeners {
         next_hops: Box::new(move |changes| {
             // The daemon ends: nobody uses next hops any more.
@@ -131,6 +136,10 @@ async fn serve(
             let changed = Arc::clone(&interfaces_changed);
             Box::new(move || changed.notify_one())
         },
+        link_down: Box::new(move |link, name| {
+            // The daemon ends: so do its sessions.
+            let _ = links_down.send((link, name.to_owned()));
+        }),
     };
     let rib = router_rib::Config {
         metric: settings.kernel_metric,
@@ -144,6 +153,12 @@ async fn serve(
     let (routes, _routes_thread) =
         Routes::start(TableId(settings.kernel_table), rib, ownership, listeners)?;
 
+    let to_speaker = speaker.clone();
+    tokio::spawn(async move {
+        while let Some((link, name)) = links_that_went_down.recv().await {
+            to_speaker.link_down(link, name).await;
+        }
+    });
     let to_speaker = speaker.clone();
     tokio::spawn(async move {
         while let Some(changes) = next_hop_changes.recv().await {
@@ -179,6 +194,7 @@ async fn serve(
         started,
         state: intent.state(),
         speaker: speaker.clone(),
+        bfd: bfd.clone(),
         delivered: Arc::clone(&delivered),
         routes: routes.clone(),
         pods,
@@ -218,6 +234,8 @@ async fn serve(
     tracing::info!("ending");
     // Sessions first: what they say to neighbours is still true then. Routes, pods and programs
     // stay for the next run.
+    // BFD sessions go on, for the next run.
+    bfd.detach();
     speaker.stop(StopReason::PlannedRestart).await;
     api.abort();
     metrics.abort();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a session says of itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ pub(super) struct Record {
     pub(super) echoes_out: u64,
     pub(super) up_count: u64,
     pub(super) down_count: u64,
+    pub(super) failures: u64,
     pub(super) last_down: Option<Diagnostic>,
     pub(super) since: Instant,
 }
@@ -29,12 +30,19 @@ impl Record {
             echoes_out: 0,
             up_count: 0,
             down_count: 0,
+            failures: 0,
             last_down: None,
             since: now,
         }
     }
 
-    pub(super) fn went(&mut self, from: State, to: State, why: Diagnostic, now: Instant) {
+    pub(super) fn went(
+        &mut self,
+        (from, to): (State, State),
+        why: Diagnostic,
+        remote: State,
+        now: Instant,
+    ) {
         self.since = now;
         if to == State::Up {
             self.up_count += 1;
@@ -42,12 +50,15 @@ impl Record {
         if from == State::Up {
             self.down_count += 1;
             self.last_down = Some(why);
+            if to == State::Down && remote != State::AdminDown {
+                self.failures += 1;
+            }
         }
     }
 }
 
 /// Everything there is to say about a session.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SessionStatus {
     /// `bfd.SessionState`.
     pub state: State,
@@ -103,8 +114,11 @@ pub struct SessionStatus {
     pub down_count: u64,
     /// Why it last left Up, where it ever did.
     pub last_down: Option<Diagnostic>,
-    /// When the state was entered.
-    pub since: Instant,
+    /// How often it left Up for another reason than an operator's word at either end: what ends
+    /// the sessions of protocols (RFC 5882 §4.3).
+    pub failures: u64,
+    /// How long it is in its state.
+    pub in_state: Duration,
 }
 
 /// Our own echo packets.

@@ -140,7 +140,10 @@ fn two_ends_come_up_and_negotiate() {
     let mut link = link(profile(50, 60, 3), profile(100, 300, 5), 1);
     link.run(Duration::from_secs(5));
     assert_eq!(link.states(), [State::Up, State::Up]);
-    let [a, b] = [link.ends[0].status(), link.ends[1].status()];
+    let [a, b] = [
+        link.ends[0].status(Instant::now()),
+        link.ends[1].status(Instant::now()),
+    ];
     assert_eq!(a.transmit_interval_us, 300_000, "the slower of the two");
     assert_eq!(b.transmit_interval_us, 100_000);
     assert_eq!(a.detection_time_us, 500_000, "their multiplier");
@@ -177,7 +180,7 @@ fn silence_is_detected_in_the_detection_time() {
             let took = *at - cut;
             assert!(took >= 95 * MS && took <= 153 * MS, "{took:?}");
         }
-        assert_eq!(link.ends[0].status().remote_discriminator, 0);
+        assert_eq!(link.ends[0].status(Instant::now()).remote_discriminator, 0);
         link.loss = [0, 0];
         link.run(Duration::from_secs(5));
         assert_eq!(link.states(), [State::Up, State::Up]);
@@ -211,12 +214,21 @@ fn slower_intervals_wait_for_the_answer_and_faster_ones_do_not_flap() {
     let now = link.now;
     link.ends[0].handle_profile(profile(1000, 50, 3), now);
     link.drain();
-    assert_eq!(link.ends[0].status().transmit_interval_us, 50_000);
-    assert!(link.ends[0].status().polling);
+    assert_eq!(
+        link.ends[0].status(Instant::now()).transmit_interval_us,
+        50_000
+    );
+    assert!(link.ends[0].status(Instant::now()).polling);
     link.loss = [0, 0];
     link.run(Duration::from_secs(4));
-    assert_eq!(link.ends[0].status().transmit_interval_us, 1_000_000);
-    assert_eq!(link.ends[1].status().detection_time_us, 3_000_000);
+    assert_eq!(
+        link.ends[0].status(Instant::now()).transmit_interval_us,
+        1_000_000
+    );
+    assert_eq!(
+        link.ends[1].status(Instant::now()).detection_time_us,
+        3_000_000
+    );
     for (tx, rx) in [(10, 10), (2000, 3000), (10, 500), (50, 50)] {
         let now = link.now;
         link.ends[0].handle_profile(profile(tx, rx, 3), now);
@@ -224,7 +236,10 @@ fn slower_intervals_wait_for_the_answer_and_faster_ones_do_not_flap() {
     }
     assert!(link.polls > polls);
     assert_eq!(link.went, [], "no flap by any change");
-    assert_eq!(link.ends[1].status().detection_time_us, 150_000);
+    assert_eq!(
+        link.ends[1].status(Instant::now()).detection_time_us,
+        150_000
+    );
 }
 
 #[test]
@@ -236,9 +251,13 @@ fn shut_is_told_and_not_mistaken_for_failure() {
     link.ends[0].handle_admin(true, now);
     link.run(Duration::from_secs(5));
     assert_eq!(link.states(), [State::AdminDown, State::Down]);
-    assert_eq!(link.ends[1].status().remote_state, State::AdminDown);
     assert_eq!(
-        link.ends[1].status().last_down,
+        link.ends[1].status(Instant::now()).remote_state,
+        State::AdminDown
+    );
+    assert_eq!(link.ends[1].status(Instant::now()).failures, 0);
+    assert_eq!(
+        link.ends[1].status(Instant::now()).last_down,
         Some(Diagnostic::NEIGHBOR_DOWN)
     );
     let now = link.now;
@@ -272,7 +291,7 @@ fn every_authentication_type_comes_up_and_a_wrong_key_does_not() {
         let mut right = link(with(b"one"), with(b"one"), 7);
         right.run(Duration::from_secs(20));
         assert_eq!(right.states(), [State::Up, State::Up], "{kind:?}");
-        assert_eq!(right.ends[0].status().up_count, 1);
+        assert_eq!(right.ends[0].status(Instant::now()).up_count, 1);
         let mut wrong = link(with(b"one"), with(b"two"), 7);
         wrong.run(Duration::from_secs(20));
         assert_eq!(wrong.states(), [State::Down, State::Down], "{kind:?}");
@@ -341,7 +360,7 @@ fn a_neighbour_in_demand_mode_is_left_in_peace_and_polled_when_needed() {
     };
     give(session, demanding(false));
     while session.poll_output().is_some() {}
-    assert_eq!(session.status().transmit_interval_us, 0);
+    assert_eq!(session.status(Instant::now()).transmit_interval_us, 0);
     assert_eq!(
         session.poll_timeout().map(|(_, why)| why),
         Some("detection")
@@ -386,7 +405,7 @@ fn lost_echo_packets_are_a_failure_once_some_came_back() {
     };
     let mut link = link(echoing, answering, 10);
     link.run(Duration::from_secs(5));
-    let status = link.ends[0].status();
+    let status = link.ends[0].status(Instant::now());
     assert_eq!(
         status.echo,
         Some(EchoStatus {
@@ -396,7 +415,10 @@ fn lost_echo_packets_are_a_failure_once_some_came_back() {
         "as often as the neighbour allows"
     );
     assert_eq!(status.required_min_rx_us, SLOW_US, "control packets relax");
-    assert_eq!(link.ends[1].status().transmit_interval_us, 1_000_000);
+    assert_eq!(
+        link.ends[1].status(Instant::now()).transmit_interval_us,
+        1_000_000
+    );
     link.went.clear();
     link.returns_echo = false;
     let cut = link.now;
@@ -408,7 +430,7 @@ fn lost_echo_packets_are_a_failure_once_some_came_back() {
     link.went.clear();
     link.run(Duration::from_secs(30));
     assert_eq!(link.states(), [State::Up, State::Up]);
-    assert_eq!(link.ends[0].status().down_count, 1);
+    assert_eq!(link.ends[0].status(Instant::now()).down_count, 1);
 }
 
 #[test]
@@ -419,8 +441,8 @@ fn a_neighbour_that_restarts_is_met_again() {
     link.ends[1] = Session::new(23, Hops::Single, profile(50, 50, 3), 77, now);
     link.run(Duration::from_secs(5));
     assert_eq!(link.states(), [State::Up, State::Up]);
-    assert_eq!(link.ends[0].status().remote_discriminator, 23);
-    assert_eq!(link.ends[0].status().down_count, 1);
+    assert_eq!(link.ends[0].status(Instant::now()).remote_discriminator, 23);
+    assert_eq!(link.ends[0].status(Instant::now()).down_count, 1);
 }
 
 proptest! {
@@ -451,7 +473,7 @@ proptest! {
         link.run(Duration::from_secs(60));
         prop_assert_eq!(&link.went, &[]);
         for end in 0..2 {
-            let (own, other) = (link.ends[end].status(), link.ends[1 - end].status());
+            let (own, other) = (link.ends[end].status(Instant::now()), link.ends[1 - end].status(Instant::now()));
             let expected = other.transmit_interval_us * u64::from(other.multiplier);
             prop_assert_eq!(own.detection_time_us, expected);
         }

@@ -39,6 +39,9 @@ pub(super) struct Agreed {
     pub(super) negotiated: Box<Negotiated>,
     pub(super) hold_at: Option<Instant>,
     pub(super) keepalive_at: Option<Instant>,
+    /// The neighbour has confirmed, and the session waits until then for the other connection,
+    /// which wins if it gets so far: see [`Peer::establish`](super::Peer).
+    pub(super) held_back_until: Option<Instant>,
 }
 
 impl Connection {
@@ -79,6 +82,14 @@ impl Connection {
     /// When the next keepalive is due.
     pub(super) fn keepalive_at(&self) -> Option<Instant> {
         self.agreed().and_then(|agreed| agreed.keepalive_at)
+    }
+
+    /// Until when a confirmed connection waits for the other one.
+    pub(super) fn held_back_until(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::OpenConfirm(agreed) => agreed.held_back_until,
+            Phase::OpenSent { .. } | Phase::Established(_) => None,
+        }
     }
 
     /// The hold time in force, in seconds.

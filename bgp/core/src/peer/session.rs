@@ -24,6 +24,10 @@ use crate::routes::RouteBatch;
 /// and no sign of its restart. Arbitrary: twice the default connect retry time.
 const LATE_CALL: Duration = Duration::from_secs(10);
 
+/// How long a connection that loses a collision waits for the one that wins. Arbitrary: an OPEN
+/// that is under way comes within a round trip.
+const HOLD_BACK: Duration = Duration::from_secs(5);
+
 impl Direction {
     fn other(self) -> Direction {
         match self {
@@ -259,15 +263,8 @@ impl Peer {
     }
 
     /// RFC 4271 §6.8. Of two connections that know their neighbour's identifier one goes; which
-    /// one is returned. The ends agree on it without a word, whatever arrives first: identifiers
-    /// and AS numbers decide.
-    ///
-    /// A session that is up stays, but for two cases. With `CollisionDetectEstablishedState` it is
-    /// compared like any other connection. And where both ends dialled at the same time one end may
-    /// be up on one connection while the other end, which has not heard so yet, compares and keeps
-    /// the other one: if both closed what they think has lost, none would be left. So a session that
-    /// has just come up on the connection that loses is kept beside the winner, and the neighbour's
-    /// choice decides: it closes one of them, or confirms the winner.
+    /// one is returned: identifiers and AS numbers decide, so that both ends agree without a word.
+    /// A session that is up stays, unless `CollisionDetectEstablishedState` is configured.
     fn resolve_collision(
         &mut self,
         newer: Direction,
@@ -275,21 +272,8 @@ impl Peer {
         now: Instant,
     ) -> Option<Direction> {
         let loser = match self.connection(newer.other()).map(Connection::state)? {
-            State::Established if self.config.collision_when_established => {
-                self.loser(theirs.router_id, theirs.asn)
-            }
-            State::Established if self.loser(theirs.router_id, theirs.asn) == newer => newer,
-            State::Established => {
-                let settled = self
-                    .record
-                    .established_at
-                    .is_none_or(|at| now >= at + LATE_CALL);
-                if !settled {
-                    return None;
-                }
-                newer
-            }
-            State::OpenConfirm => self.loser(theirs.router_id, theirs.asn),
+            State::Established if !self.config.collision_when_established => newer,
+            State::Established | State::OpenConfirm => self.loser(theirs.router_id, theirs.asn),
             // Its OPEN is still to come; it is looked at then.
             State::OpenSent | State::Idle | State::Active | State::Connect => return None,
         };
@@ -321,6 +305,7 @@ impl Peer {
             negotiated: Box::new(negotiated),
             hold_at: None,
             keepalive_at: first_keepalive,
+            held_back_until: None,
         });
         connection.heard(now);
         let conn = connection.conn;
@@ -330,22 +315,51 @@ impl Peer {
         self.note(Event::BgpOpen, now);
     }
 
-    fn establish(&mut self, direction: Direction, now: Instant) {
-        // The other one is kept while the neighbour may still choose it: see `resolve_collision`.
+    /// The neighbour has confirmed: the session is up, or waits for the other connection.
+    ///
+    /// Where both ends dial, one of them may be through with a connection while the other has not
+    /// compared yet, and will keep the other one. If the first were up at once, it would close what
+    /// its neighbour keeps, and none would be left. So the connection that loses the comparison is
+    /// not up before the other one has failed, or has been silent for [`HOLD_BACK`].
+    fn confirmed(&mut self, direction: Direction, now: Instant) {
         let other_may_win = self
             .connection(direction.other())
-            .is_some_and(|other| other.state() < State::Established)
+            .is_some_and(|other| other.state() == State::OpenSent)
             && self
                 .connection(direction)
                 .and_then(Connection::negotiated)
-                .is_some_and(|n| self.loser(n.peer_router_id, n.peer_asn) == direction);
+                .is_some_and(|up| self.loser(up.peer_router_id, up.peer_asn) == direction);
         if !other_may_win {
-            self.vacate(
-                direction.other(),
-                Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
-                &DownReason::Collision,
-            );
+            self.establish(direction, now);
+            return;
         }
+        if let Some(connection) = self.connection_mut(direction) {
+            connection.heard(now);
+            if let Some(agreed) = connection.agreed_mut() {
+                agreed.held_back_until.get_or_insert(now + HOLD_BACK);
+            }
+        }
+    }
+
+    /// Lets a connection be up that was held back, when it is time or the other one has failed.
+    pub(super) fn release(&mut self, now: Instant) {
+        for direction in [Direction::Outgoing, Direction::Incoming] {
+            let held_back = self
+                .connection(direction)
+                .and_then(Connection::held_back_until);
+            let alone = self.connection(direction.other()).is_none();
+            if held_back.is_some_and(|until| alone || until <= now) {
+                self.establish(direction, now);
+            }
+        }
+    }
+
+    fn establish(&mut self, direction: Direction, now: Instant) {
+        self.vacate(
+            direction.other(),
+            Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
+            &DownReason::Collision,
+        );
         let Some(connection) = self.connection_mut(direction) else {
             return;
         };
@@ -359,6 +373,9 @@ impl Peer {
         connection.heard(now);
         let conn = connection.conn;
         self.local.restarted = false;
+        // RFC 4724 §3: from here on this end forwards, whatever becomes of the session. Without the
+        // F bit the neighbour would drop what it kept as soon as the session is back.
+        self.local.forwarding_preserved = true;
         self.outputs.push_back(PeerOutput::Up { conn, negotiated });
         self.note(Event::KeepAliveMsg, now);
     }
@@ -415,7 +432,18 @@ impl Peer {
         );
     }
 
+    /// A neighbour that sends routes is up, and has settled for this connection.
+    fn settle(&mut self, direction: Direction, now: Instant) {
+        if self
+            .connection(direction)
+            .is_some_and(|connection| connection.held_back_until().is_some())
+        {
+            self.establish(direction, now);
+        }
+    }
+
     fn update_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
+        self.settle(direction, now);
         // What one read brings goes over together.
         let last = self
             .outputs
@@ -460,6 +488,7 @@ impl Peer {
     }
 
     fn refresh_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
+        self.settle(direction, now);
         match RouteRefresh::decode(body) {
             Ok(refresh) => {
                 self.event(direction, Event::RouteRefreshMsg, now);
@@ -505,7 +534,7 @@ impl Peer {
                 frame::encode_keepalive(&mut bytes);
                 self.send(conn, MessageKind::Keepalive, bytes);
             }
-            Reaction::Establish => self.establish(direction, now),
+            Reaction::Establish => self.confirmed(direction, now),
             Reaction::Heard | Reaction::TakeRoutes | Reaction::Resend => connection.heard(now),
             Reaction::Close(notice) => {
                 let hold_s = connection.hold_s();
@@ -561,7 +590,10 @@ impl Peer {
         {
             self.errors = 0;
         }
-        self.record.failed(reason.clone(), now);
+        let other = self.connection(direction.other()).map(Connection::state);
+        if other != Some(State::Established) {
+            self.record.failed(reason.clone(), now);
+        }
         self.vacate(direction, notification, &reason);
         let retries = react(state, event) == Reaction::WaitForRetry || asks_to_wait(&reason);
         match (&self.outgoing, &self.incoming) {

@@ -40,6 +40,8 @@ pub(super) struct Hot {
     pub(super) no_export: bool,
     /// GRACEFUL_SHUTDOWN (RFC 8326).
     pub(super) graceful_shutdown: bool,
+    /// ONLY_TO_CUSTOMER is there (RFC 9234 §5).
+    pub(super) only_to_customer: bool,
 }
 
 #[derive(Debug)]
@@ -192,8 +194,17 @@ impl Interner {
     }
 }
 
-/// Sixteen bytes at a time.
+/// A number by which equal bytes are known again.
+pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
+    mix(bytes, SPREAD)
+}
+
 fn hash(bytes: &[u8], seed: u64) -> u32 {
+    (mix(bytes, seed) >> 32) as u32
+}
+
+/// Sixteen bytes at a time.
+fn mix(bytes: &[u8], seed: u64) -> u64 {
     let word = |bytes: &[u8]| {
         let mut wide = [0; 8];
         wide[..bytes.len()].copy_from_slice(bytes);
@@ -206,8 +217,7 @@ fn hash(bytes: &[u8], seed: u64) -> u32 {
         state = fold(state ^ word(low), SPREAD ^ word(high));
     }
     let (low, high) = rest.split_at(rest.len().min(8));
-    state = fold(state ^ word(low), SPREAD ^ word(high));
-    (state >> 32) as u32
+    fold(state ^ word(low), SPREAD ^ word(high))
 }
 
 /// The table looks at the highest bits and at the lowest.
@@ -240,6 +250,7 @@ impl Hot {
             no_advertise: false,
             no_export: false,
             graceful_shutdown: false,
+            only_to_customer: false,
         };
         for attribute in RawAttributes::new(bytes).flatten() {
             let value = attribute.value;
@@ -253,6 +264,7 @@ impl Hot {
                 AttributeCode::ORIGINATOR_ID => {
                     hot.originator = number().map(Ipv4Addr::from_bits);
                 }
+                AttributeCode::ONLY_TO_CUSTOMER => hot.only_to_customer = true,
                 AttributeCode::CLUSTER_LIST => {
                     hot.cluster_len = (value.len() / 4).min(u16::MAX.into()) as u16;
                 }

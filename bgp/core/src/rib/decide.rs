@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use super::best::{self, Candidate, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
-use super::{BestRoute, NextHop};
-use super::{Rib, RouteSource};
+use super::{BestRoute, NextHop, Rib, RouteSource, Sources};
 
 /// A destination before its routes change.
 pub(super) struct Before {
@@ -59,10 +58,46 @@ impl Rib {
         Before { best, used }
     }
 
-    /// Takes note of what the change did to the best route.
+    /// Finds the best route after a change, and takes note of what that did.
     #[inline]
     pub(super) fn after(&mut self, slot: usize, id: DestId, before: Before) {
         self.elect(slot, id);
+        self.note(slot, id, before);
+    }
+
+    /// As [`Rib::after`], where one more route came beside others: mostly the best one stays, and
+    /// no other needs to be looked at.
+    pub(super) fn after_addition(&mut self, slot: usize, id: DestId, added: &Path, before: Before) {
+        let (first, more) = self.tables[slot].paths(id);
+        let stays = match first {
+            _ if more.is_empty() => true,
+            Some(first) => self.stays_best(first, added),
+            None => false,
+        };
+        if !stays {
+            self.elect(slot, id);
+        }
+        self.note(slot, id, before);
+    }
+
+    /// Whether the best route is so whatever there is besides it and the one that was added. `false`
+    /// where all would have to be looked at to know.
+    fn stays_best(&self, best: &Path, added: &Path) -> bool {
+        if added.rejected.is_some() {
+            return true;
+        }
+        let (Some(best), Some(added)) = (self.candidate(best), self.candidate(added)) else {
+            return false;
+        };
+        if added.metric.is_none() {
+            return true;
+        }
+        best.metric.is_some() && best.beats_whatever_else(&added)
+    }
+
+    /// Takes note of what a change did to the best route.
+    #[inline]
+    fn note(&mut self, slot: usize, id: DestId, before: Before) {
         let Before { best: was, used } = before;
         let is = self.best_path(slot, id).map(BestKey::from);
         if self.config.install_routes {
@@ -78,7 +113,7 @@ impl Rib {
         }
         if self.transit {
             let mut held = was;
-            if was != is {
+            if was != is || self.all_paths {
                 self.tables[slot].mark(id, || held.take());
             }
             if let Some(was) = held {
@@ -130,17 +165,7 @@ impl Rib {
 
     #[inline]
     fn candidate(&self, path: &Path) -> Option<Candidate> {
-        let session = self.neighbours.get(path.peer)?.session.as_ref()?;
-        let address: IpAddr = session.addresses.remote.ip();
-        Some(Candidate {
-            hot: *self.attributes.hot(path.attributes)?,
-            external: !session.internal,
-            metric: self.next_hops.metric(path.next_hop),
-            router_id: session.peer_router_id,
-            address,
-            peer: path.peer,
-            path_id: path.path_id,
-        })
+        self.sources().candidate(path)
     }
 
     /// What the kernel's side is to know of a destination.
@@ -177,6 +202,24 @@ impl Rib {
             next_hops,
             peers,
             stale: used.iter().all(|path| path.stale),
+        })
+    }
+}
+
+impl Sources<'_> {
+    /// What selection looks at.
+    #[inline]
+    pub(super) fn candidate(&self, path: &Path) -> Option<Candidate> {
+        let session = self.neighbours.get(path.peer)?.session.as_ref()?;
+        let address: IpAddr = session.addresses.remote.ip();
+        Some(Candidate {
+            hot: *self.attributes.hot(path.attributes)?,
+            external: !session.internal,
+            metric: self.next_hops.metric(path.next_hop),
+            router_id: session.peer_router_id,
+            address,
+            peer: path.peer,
+            path_id: path.path_id,
         })
     }
 }

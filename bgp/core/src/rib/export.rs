@@ -13,9 +13,12 @@
 //! to ROUTE-REFRESH take the same way. So what waits is bounded by bytes and by the number of
 //! prefixes, never by the number of changes.
 
+mod choice;
+mod edit;
 mod group;
 mod local;
 mod member;
+mod paths;
 mod rewrite;
 mod segments;
 
@@ -27,8 +30,9 @@ use bgp_wire::{PathAttributes, PathNextHop};
 use bytes::Bytes;
 use router_types::{Asn, Family};
 
+pub(super) use self::edit::Edit;
 use self::group::{Group, View};
-pub(super) use self::group::{GroupKey, Target};
+pub(super) use self::group::{GroupKey, Outlet, Target};
 use self::member::Member;
 use super::PeerId;
 use super::attributes::Interner;
@@ -165,6 +169,18 @@ impl Exports {
         let mut member = Member::new(number, families.collect());
         member.behind = group.all_but(id, None, from);
         self.members.insert(id, member);
+    }
+
+    /// Whether somebody is sent more than the best route of a destination.
+    pub(super) fn sends_several(&self) -> bool {
+        let mut outlets = self.groups.values().flat_map(|group| &group.key.outlets);
+        outlets.any(|outlet| outlet.paths.is_some())
+    }
+
+    /// What a neighbour that is up is sent by.
+    pub(super) fn key(&self, id: PeerId) -> Option<&GroupKey> {
+        let member = self.members.get(&id)?;
+        self.groups.get(&member.group).map(|group| &group.key)
     }
 
     /// What is announced to a neighbour that is up has to be announced differently: all of it is

@@ -4,14 +4,16 @@
 use std::time::Instant;
 
 use bgp_wire::Nlri;
-use router_types::Family;
+use router_types::{Family, LinkIndex};
 
-use super::attributes::AttrId;
+use super::attributes::{AttrId, decode};
+use super::intake::{Intake, Judged, Source};
 use super::keys::DestId;
 use super::next_hop::HopId;
 use super::table::{Path, Rejection};
 use super::{PeerId, Rib, RibOutput, slot_of};
-use crate::config::{BeyondLimit, ImportMode, ImportPolicy, PeerName};
+use crate::config::PeerName;
+use crate::policy::Decision;
 use crate::routes::{NextHopAddress, RouteBatch, RouteItem};
 
 impl Rib {
@@ -52,72 +54,81 @@ impl Rib {
         let (Some(slot), Some(neighbour)) = (slot_of(family), self.neighbours.get(peer)) else {
             return;
         };
-        let Some(config) = neighbour.families.get(&family) else {
+        let (Some(intake), Some(session)) = (neighbour.intake(slot), &neighbour.session) else {
             return;
         };
-        let policy = config.import.clone();
-        let limit = config
-            .limit
-            .filter(|limit| matches!(limit.beyond, BeyondLimit::Restart { .. }))
-            .map(|limit| limit.limit());
-        let session = neighbour.session.as_ref();
-        let link = session.and_then(|session| session.addresses.link);
+        let link = session.addresses.link;
+        let from = Source {
+            name: &intake.name,
+            family,
+            internal: session.internal,
+            peer_asn: session.peer_asn,
+            local_asn: self.config.local_asn(),
+            role: session.role,
+            router_id: self.config.router_id(),
+            cluster_id: self.cluster_id(),
+        };
         // RFC 4271 §5.1.3: a route whose next hop is the receiver's own address is not for it.
-        let own_hop = session.is_some_and(|s| s.addresses.local.ip() == next_hop.address);
-        let keep_rejected = self.config.keep_rejected;
-        // Attributes of what is not wanted are not even looked at, unless they are kept.
+        let own_hop = session.addresses.local.ip() == next_hop.address;
         let unwanted = if own_hop {
             Some(Rejection::OwnNextHop)
-        } else if policy.mode == ImportMode::None {
-            Some(Rejection::Policy)
         } else {
-            None
+            intake.is_closed().then_some(Rejection::Policy)
         };
         let mut ids = std::mem::take(&mut self.scratch);
         self.tables[slot].keys.resolve(nlri, &mut ids);
         self.tables[slot].grow();
-        // References for all of them at once; what is left over is given back below.
-        let refs = ids.len() as u32;
-        let mut held: Option<(AttrId, HopId, Option<Rejection>)> = None;
-        let (mut used_attributes, mut used_hops) = (0, 0);
-        let since_s = self.seconds(now);
+        let mut arrival = Arrival {
+            bytes,
+            next_hop,
+            link,
+            from,
+            intake: &intake,
+            judged: None,
+            outcomes: Vec::new(),
+        };
+        let template = Path {
+            attributes: AttrId::NONE,
+            next_hop: HopId::NONE,
+            since_s: self.seconds(now),
+            path_id: 0,
+            peer,
+            stale: false,
+            rejected: None,
+        };
         for &(id, path_id) in &ids {
-            let mut rejected = unwanted.or_else(|| self.refuses(slot, id, &policy));
-            let mut path = Path {
-                attributes: AttrId::NONE,
-                next_hop: HopId::NONE,
-                since_s,
-                path_id,
-                peer,
-                stale: false,
-                rejected,
+            let keys = &self.tables[slot].keys;
+            let refused = unwanted.or_else(|| intake.refuses(|| keys.prefix(id)));
+            let (mut outcome, mut rejected) = match refused {
+                // Attributes of what is not wanted are not even looked at, unless they are kept.
+                Some(_) if !self.config.keep_rejected => (None, refused),
+                Some(_) => (Some(arrival.as_it_came(self)), refused),
+                None => arrival.outcome(self, slot, id),
             };
-            if rejected.is_none() || keep_rejected {
-                let (attributes, hop, flaw) = *held.get_or_insert_with(|| {
-                    let attributes = self.attributes.intern(bytes);
-                    self.attributes.hold(attributes, refs + 1);
-                    let hop = self.next_hops.hold(next_hop, link, refs + 1);
-                    (attributes, hop, self.flaw(peer, attributes))
-                });
-                rejected = rejected.or(flaw);
-                if rejected.is_none() && !self.has_room(peer, slot, id, path_id, limit) {
-                    rejected = Some(Rejection::Limit);
-                }
-                path.rejected = rejected;
-                if rejected.is_none() || keep_rejected {
-                    path.attributes = attributes;
-                    path.next_hop = hop;
-                    used_attributes += 1;
-                    used_hops += 1;
-                }
+            if rejected.is_none() && !self.has_room(peer, slot, id, path_id, intake.limit) {
+                rejected = Some(Rejection::Limit);
+            }
+            if rejected.is_some() && !self.config.keep_rejected {
+                outcome = None;
+            }
+            let mut path = Path {
+                path_id,
+                rejected,
+                ..template
+            };
+            if let Some((attributes, hop)) = outcome {
+                self.attributes.hold(attributes, 1);
+                self.next_hops.hold_again(hop);
+                path.attributes = attributes;
+                path.next_hop = hop;
             }
             self.place(slot, id, path);
         }
-        if let Some((attributes, hop, _)) = held {
-            let left = refs + 1;
-            self.attributes
-                .release_many(attributes, left - used_attributes);
-            self.next_hops.release_many(hop, left - used_hops);
+        for (_, outcome, _) in arrival.outcomes {
+            if let Some((attributes, hop)) = outcome {
+                self.attributes.release(attributes);
+                self.next_hops.release(hop);
+            }
         }
         self.scratch = ids;
     }
@@ -132,32 +143,6 @@ impl Rib {
             self.withdraw(slot, id, peer, path_id);
         }
         self.scratch = ids;
-    }
-
-    /// Whether import policy takes a prefix.
-    #[inline]
-    fn refuses(&self, slot: usize, id: DestId, policy: &ImportPolicy) -> Option<Rejection> {
-        let takes = match &policy.mode {
-            ImportMode::All => true,
-            ImportMode::None => false,
-            ImportMode::DefaultRoute | ImportMode::Prefixes(_) => {
-                policy.accepts(&self.tables[slot].keys.prefix(id))
-            }
-        };
-        (!takes).then_some(Rejection::Policy)
-    }
-
-    /// What in the attributes keeps a route from being considered.
-    fn flaw(&self, peer: PeerId, attributes: AttrId) -> Option<Rejection> {
-        let hot = self.attributes.hot(attributes)?;
-        let allowed = self.neighbours.get(peer).map_or(0, |n| n.allow_own_as);
-        if hot.own_as > allowed {
-            Some(Rejection::OwnAs)
-        } else if hot.originator == Some(self.config.router_id()) {
-            Some(Rejection::OwnOriginator)
-        } else {
-            None
-        }
     }
 
     /// Whether one more route stays within the limit; says so once when it does not.
@@ -211,10 +196,13 @@ impl Rib {
         let before = self.before(slot, id);
         let replaced = self.tables[slot].put(id, path);
         self.count(slot, &path, 1);
-        if let Some(old) = replaced {
-            self.let_go(slot, &old);
+        match replaced {
+            Some(old) => {
+                self.let_go(slot, &old);
+                self.after(slot, id, before);
+            }
+            None => self.after_addition(slot, id, &path, before),
         }
-        self.after(slot, id, before);
     }
 
     /// Takes a neighbour's route out of the table, if it is there.
@@ -283,6 +271,13 @@ impl Rib {
                 continue;
             }
             for id in table.having(wanted) {
+                if self.tables[slot].is_alone(id) {
+                    let (only, _) = self.tables[slot].paths(id);
+                    if let Some(path_id) = only.map(|path| path.path_id) {
+                        self.withdraw(slot, id, peer, path_id);
+                    }
+                    continue;
+                }
                 for path in self.tables[slot]
                     .sorted(id)
                     .iter()
@@ -294,37 +289,156 @@ impl Rib {
         }
     }
 
-    /// Applies a changed policy to what is there. Routes rejected before that it would take now
-    /// have to be sent again; the session asks for them.
+    /// Applies a changed configuration to what is there, as far as that can be known: routes that
+    /// were rejected, or that a policy changed, have to be sent again; the session asks for them.
     pub(super) fn reconsider(&mut self, peer: PeerId) {
-        let Some(neighbour) = self.neighbours.get(peer) else {
-            return;
-        };
-        let families = neighbour.families.clone();
         for slot in 0..self.tables.len() {
-            let Some(config) = families.get(&self.tables[slot].family) else {
+            let neighbour = self.neighbours.get(peer);
+            let Some(intake) = neighbour.and_then(|neighbour| neighbour.intake(slot)) else {
                 continue;
             };
             let accepted = |path: &Path| path.peer == peer && path.rejected.is_none();
             for id in self.tables[slot].having(accepted) {
                 let paths = self.tables[slot].sorted(id);
                 for mut path in paths.into_iter().filter(|path| accepted(path)) {
-                    let refused = self.refuses(slot, id, &config.import);
-                    let rejected = refused.or_else(|| self.flaw(peer, path.attributes));
-                    if rejected.is_some() {
-                        path.rejected = rejected;
-                        if self.config.keep_rejected {
-                            self.attributes.hold(path.attributes, 1);
-                            self.next_hops.hold_again(path.next_hop);
-                        } else {
-                            path.attributes = AttrId::NONE;
-                            path.next_hop = HopId::NONE;
-                        }
-                        self.place(slot, id, path);
+                    let keys = &self.tables[slot].keys;
+                    let own_as = self
+                        .attributes
+                        .hot(path.attributes)
+                        .map_or(0, |hot| hot.own_as);
+                    path.rejected = if intake.is_closed() {
+                        Some(Rejection::Policy)
+                    } else if own_as > intake.allow_own_as {
+                        Some(Rejection::OwnAs)
+                    } else {
+                        intake.refuses(|| keys.prefix(id))
+                    };
+                    if path.rejected.is_none() {
+                        continue;
                     }
+                    if self.config.keep_rejected {
+                        self.attributes.hold(path.attributes, 1);
+                        self.next_hops.hold_again(path.next_hop);
+                    } else {
+                        path.attributes = AttrId::NONE;
+                        path.next_hop = HopId::NONE;
+                    }
+                    self.place(slot, id, path);
                 }
             }
         }
+    }
+}
+
+/// Attributes and next hop as a route has them in the table.
+type Stored = (AttrId, HopId);
+
+/// The attributes of an UPDATE on their way into the table. Each outcome holds a reference until
+/// all prefixes are placed.
+struct Arrival<'a> {
+    bytes: &'a [u8],
+    next_hop: NextHopAddress,
+    link: Option<LinkIndex>,
+    from: Source<'a>,
+    intake: &'a Intake,
+    judged: Option<Judged<'a>>,
+    /// What decisions of policy led to; `None` is the one for all prefixes.
+    outcomes: Vec<(Option<Decision>, Option<Stored>, Option<Rejection>)>,
+}
+
+impl Arrival<'_> {
+    /// The attributes as they came, for a route that is kept although it is not wanted.
+    fn as_it_came(&mut self, rib: &mut Rib) -> Stored {
+        let came = self
+            .outcomes
+            .iter()
+            .find_map(|(decision, stored, rejected)| {
+                stored.filter(|_| decision.is_none() && rejected.is_some())
+            });
+        came.unwrap_or_else(|| {
+            let stored = self.store(rib, self.bytes, self.next_hop);
+            let outcome = (None, Some(stored), Some(Rejection::Policy));
+            self.outcomes.push(outcome);
+            stored
+        })
+    }
+
+    /// What becomes of a prefix with these attributes.
+    fn outcome(
+        &mut self,
+        rib: &mut Rib,
+        slot: usize,
+        id: DestId,
+    ) -> (Option<Stored>, Option<Rejection>) {
+        let decision = match &self.judged {
+            Some(Judged::Policy(_, judgement)) => {
+                let settled = judgement.settled();
+                Some(settled.unwrap_or_else(|| judgement.decide(&rib.tables[slot].keys.prefix(id))))
+            }
+            Some(_) => None,
+            None => {
+                self.judge(rib);
+                return self.outcome(rib, slot, id);
+            }
+        };
+        let known = self
+            .outcomes
+            .iter()
+            .find(|(other, _, _)| *other == decision);
+        if let Some(&(_, stored, rejected)) = known {
+            return (stored, rejected);
+        }
+        let changed = match (&self.judged, decision) {
+            (Some(Judged::Changed(attributes)), _) => Some(((**attributes).clone(), self.next_hop)),
+            (Some(Judged::Policy(attributes, judgement)), Some(decision)) => {
+                let (hop, from) = (self.next_hop, &self.from);
+                self.intake
+                    .apply(attributes, judgement, decision, hop, from)
+            }
+            (_, _) => None,
+        };
+        let (stored, rejected) = match (changed, &self.judged) {
+            (Some((attributes, hop)), _) => {
+                let mut bytes = Vec::new();
+                attributes.encode(true, &mut bytes);
+                (Some(self.store(rib, &bytes, hop)), None)
+            }
+            (None, Some(Judged::Rejected(why))) => (Some(self.store_as_it_came(rib)), Some(*why)),
+            (None, Some(Judged::Policy(..))) => {
+                (Some(self.store_as_it_came(rib)), Some(Rejection::Policy))
+            }
+            (None, _) => (Some(self.store_as_it_came(rib)), None),
+        };
+        self.outcomes.push((decision, stored, rejected));
+        (stored, rejected)
+    }
+
+    fn judge(&mut self, rib: &mut Rib) {
+        let (id, bytes) = (rib.attributes.intern(self.bytes), self.bytes);
+        let Some(hot) = rib.attributes.hot(id).copied() else {
+            return;
+        };
+        let judged = self
+            .intake
+            .judge(&hot, || decode(bytes), self.next_hop, &self.from);
+        if matches!(judged, Judged::Plain) {
+            rib.attributes.hold(id, 1);
+            let stored = (id, rib.next_hops.hold(self.next_hop, self.link, 1));
+            self.outcomes.push((None, Some(stored), None));
+        } else {
+            rib.attributes.settle(id);
+        }
+        self.judged = Some(judged);
+    }
+
+    fn store_as_it_came(&self, rib: &mut Rib) -> Stored {
+        self.store(rib, self.bytes, self.next_hop)
+    }
+
+    fn store(&self, rib: &mut Rib, bytes: &[u8], next_hop: NextHopAddress) -> Stored {
+        let attributes = rib.attributes.intern(bytes);
+        rib.attributes.hold(attributes, 1);
+        (attributes, rib.next_hops.hold(next_hop, self.link, 1))
     }
 }
 

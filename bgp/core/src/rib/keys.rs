@@ -119,9 +119,16 @@ impl Keys {
         each!(self, table => table.keys[id as usize].prefix())
     }
 
-    /// Writes prefixes as they stand in a message, as long as they fit, and returns how many did.
-    pub(super) fn put(&self, ids: &[DestId], end: usize, out: &mut Vec<u8>) -> usize {
-        each!(self, table => table.put(ids, end, out))
+    /// Writes prefixes as they stand in a message, with path identifiers or without, as long as
+    /// they fit, and returns how many did.
+    pub(super) fn put(
+        &self,
+        ids: &[(DestId, u32)],
+        add_path: bool,
+        end: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        each!(self, table => table.put(ids, add_path, end, out))
     }
 
     /// Forgets a destination. Its number comes back for another one.
@@ -206,9 +213,12 @@ impl<K: Key> KeyTable<K> {
         (key.hash(self.seed) >> 32) as u32
     }
 
-    fn put(&self, ids: &[DestId], end: usize, out: &mut Vec<u8>) -> usize {
-        for (done, &id) in ids.iter().enumerate() {
+    fn put(&self, ids: &[(DestId, u32)], add_path: bool, end: usize, out: &mut Vec<u8>) -> usize {
+        for (done, &(id, path_id)) in ids.iter().enumerate() {
             let before = out.len();
+            if add_path {
+                out.extend_from_slice(&path_id.to_be_bytes());
+            }
             self.keys[id as usize].put(out);
             if out.len() > end {
                 out.truncate(before);
@@ -423,7 +433,10 @@ mod tests {
         let other = keys.find_or_add(&"198.51.100.0/24".parse().unwrap());
         assert_eq!(other, Some(again[1].0));
         let mut out = Vec::new();
-        assert_eq!(keys.put(&[again[0].0, again[2].0], 4, &mut out), 1);
+        assert_eq!(
+            keys.put(&[(again[0].0, 0), (again[2].0, 0)], false, 4, &mut out),
+            1
+        );
         assert_eq!(out, [8, 10]);
     }
 
@@ -436,7 +449,7 @@ mod tests {
             let id = keys.find_or_add(&prefix).unwrap();
             assert_eq!(keys.prefix(id), prefix);
             let mut out = Vec::new();
-            keys.put(&[id], usize::MAX, &mut out);
+            keys.put(&[(id, 0)], false, usize::MAX, &mut out);
             let nlri = Nlri::parse(Family::IPV6_UNICAST, false, &out).unwrap();
             assert_eq!(nlri.iter().next().unwrap().prefix, prefix);
         }

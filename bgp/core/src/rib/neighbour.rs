@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Instant;
 
-use bgp_wire::{FamilyContext, PathNextHop};
+use bgp_wire::{FamilyContext, PathNextHop, Role};
 use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
 use super::PeerId;
-use crate::config::{FamilyConfig, PeerName};
+use super::intake::Intake;
+use crate::config::{PeerConfig, PeerName};
 use crate::peer::{Negotiated, SessionAddresses};
 use crate::serial;
 
@@ -26,12 +28,20 @@ pub struct SessionFamily {
     pub graceful: bool,
     /// Whether the neighbour kept forwarding over its restart (RFC 4724 §3, the F bit).
     pub forwarding_preserved: bool,
+    /// Whether the neighbour may send several paths for a prefix (RFC 7911).
+    #[serde(default)]
+    pub add_path_receive: bool,
+    /// Whether it may be sent several.
+    #[serde(default)]
+    pub add_path_send: bool,
 }
 
 impl SessionFamily {
     pub(super) fn context(&self) -> FamilyContext {
         FamilyContext {
             extended_next_hop: self.extended_next_hop,
+            add_path_receive: self.add_path_receive,
+            add_path_send: self.add_path_send,
             ..FamilyContext::plain(self.family)
         }
     }
@@ -55,6 +65,12 @@ pub struct SessionInfo {
     pub families: Vec<SessionFamily>,
     /// The ends of the connection.
     pub addresses: SessionAddresses,
+    /// The AS number this end has in the session, where it is not that of the instance.
+    #[serde(with = "serial::asn_option", default)]
+    pub local_asn: Option<Asn>,
+    /// The role this end has (RFC 9234 §4.1).
+    #[serde(with = "serial::role_option", default)]
+    pub role: Option<Role>,
 }
 
 impl From<&Negotiated> for SessionInfo {
@@ -82,9 +98,13 @@ impl From<&Negotiated> for SessionInfo {
                     extended_next_hop: context.extended_next_hop,
                     graceful: listed(context.family).is_some(),
                     forwarding_preserved: listed(context.family) == Some(true),
+                    add_path_receive: context.add_path_receive,
+                    add_path_send: context.add_path_send,
                 })
                 .collect(),
             addresses: negotiated.addresses.clone(),
+            local_asn: Some(negotiated.local_asn),
+            role: negotiated.role,
         }
     }
 }
@@ -107,11 +127,10 @@ pub struct FamilyCounts {
 #[derive(Debug)]
 pub(super) struct Neighbour {
     pub(super) name: PeerName,
-    /// Policies; of the last configuration that named it.
-    pub(super) families: BTreeMap<Family, FamilyConfig>,
-    pub(super) allow_own_as: u8,
-    /// Whether routes of internal neighbours are reflected to it (RFC 4456 §5).
-    pub(super) client: bool,
+    /// The last configuration that named it.
+    pub(super) config: PeerConfig,
+    /// How routes come in, by table.
+    pub(super) intakes: Vec<Option<Arc<Intake>>>,
     /// The session, while up; the last one's while routes of it are stale.
     pub(super) session: Option<SessionInfo>,
     pub(super) up: bool,
@@ -124,12 +143,11 @@ pub(super) struct Neighbour {
 }
 
 impl Neighbour {
-    pub(super) fn new(name: PeerName) -> Neighbour {
+    pub(super) fn new(name: PeerName, config: PeerConfig) -> Neighbour {
         Neighbour {
             name,
-            families: BTreeMap::new(),
-            allow_own_as: 0,
-            client: false,
+            config,
+            intakes: Vec::new(),
             session: None,
             up: false,
             accepted: BTreeMap::new(),
@@ -138,6 +156,11 @@ impl Neighbour {
             stale_until: None,
             over_limit: BTreeSet::new(),
         }
+    }
+
+    /// How routes of a table's family come in.
+    pub(super) fn intake(&self, slot: usize) -> Option<Arc<Intake>> {
+        self.intakes.get(slot)?.clone()
     }
 
     pub(super) fn is_external(&self) -> bool {
@@ -204,7 +227,7 @@ impl Neighbours {
     }
 
     /// The number of a neighbour, a new one where needed.
-    pub(super) fn add(&mut self, name: &PeerName) -> PeerId {
+    pub(super) fn add(&mut self, name: &PeerName, config: &PeerConfig) -> PeerId {
         if let Some(id) = self.id(name) {
             return id;
         }
@@ -214,7 +237,7 @@ impl Neighbours {
             self.slots.len() - 1
         });
         let id = PeerId::try_from(at).expect("an instance has fewer than 65535 neighbours");
-        self.slots[at] = Some(Box::new(Neighbour::new(name.clone())));
+        self.slots[at] = Some(Box::new(Neighbour::new(name.clone(), config.clone())));
         self.ids.insert(name.clone(), id);
         id
     }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Neighbours that come, go and are expected back, and what configuration changes about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use router_types::Family;
 
 use super::import::Which;
+use super::intake::{Intake, PolicyUse};
 use super::neighbour::{Neighbour, SessionInfo};
 use super::{PeerId, Rib};
 use crate::config::{InstanceConfig, PeerName, Transit};
+use crate::policy::{Policy, PolicyName};
 
 /// How long stale routes outlive the session's return without End-of-RIB. RFC 4724 §4.2 asks for
 /// an upper bound and leaves it open; 300 s is what large fabrics use for it.
@@ -31,33 +34,41 @@ impl Rib {
             self.flush_exports();
             self.neighbours.remove(&name);
         }
+        let renewed = self.compile_policies(&config);
+        let same_for_all = self.config.ebgp_requires_policy == config.ebgp_requires_policy
+            && self.config.graceful_shutdown == config.graceful_shutdown
+            && self.config.cluster_id == config.cluster_id;
+        let before = std::mem::replace(&mut self.config, config);
+        let config = self.config.clone();
         for (name, peer) in config.peers() {
-            let id = self.neighbours.add(name);
+            let id = self.neighbours.add(name, peer);
             let Some(neighbour) = self.neighbours.get_mut(id) else {
                 continue;
             };
-            let stricter = neighbour.families != *peer.families()
-                || neighbour.allow_own_as > peer.allow_own_as;
-            let next_hops_differ = peer.families().iter().any(|(family, new)| {
-                let old = neighbour.families.get(family);
-                old.is_some_and(|old| old.next_hop != new.next_hop)
-            });
-            neighbour.families = peer.families().clone();
-            neighbour.allow_own_as = peer.allow_own_as;
-            if stricter {
+            let exports_differ = peer
+                .families()
+                .values()
+                .filter_map(|family| family.export_policy.as_ref())
+                .any(|name| renewed.contains(name));
+            let differs = neighbour.config != *peer;
+            neighbour.config = peer.clone();
+            if differs {
                 neighbour.over_limit.clear();
             }
-            if next_hops_differ && neighbour.up {
-                self.rejoin(id);
-            }
-            if stricter {
+            let intakes_differ = self.renew_intakes(id);
+            if (differs || !same_for_all || intakes_differ || exports_differ)
+                && self
+                    .neighbours
+                    .get(id)
+                    .is_some_and(|neighbour| neighbour.up)
+            {
                 self.reconsider(id);
+                self.rejoin(id);
             }
         }
         let transit = config.transit == Transit::Allowed;
-        let report = self.config.max_paths != config.max_paths
-            || self.config.install_routes != config.install_routes;
-        self.config = config;
+        let report =
+            before.max_paths != config.max_paths || before.install_routes != config.install_routes;
         if self.transit != transit {
             self.flush_exports();
             self.transit = transit;
@@ -69,6 +80,61 @@ impl Rib {
         }
         self.exports
             .set_views(&self.locals, self.neighbours.ids(), &self.tables);
+    }
+
+    /// Compiles what has changed, so that what has not stays the same to whoever uses it. Returns
+    /// the names of policies that came, changed or went.
+    fn compile_policies(&mut self, config: &InstanceConfig) -> BTreeSet<PolicyName> {
+        let mut next = BTreeMap::new();
+        for policy in &config.policies {
+            let name = policy.name();
+            let known = self.policies.get(name);
+            match known.filter(|known| known.config() == policy) {
+                Some(known) => {
+                    next.insert(name.clone(), known.clone());
+                }
+                None => match Policy::compile(policy) {
+                    Ok(compiled) => {
+                        next.insert(name.clone(), Arc::new(compiled));
+                    }
+                    // Without it, whoever names it lets nothing pass.
+                    Err(error) => tracing::error!(policy = %name.0, %error, "not usable"),
+                },
+            }
+        }
+        let before = std::mem::replace(&mut self.policies, next);
+        let is_renewed = |name: &&PolicyName| match (before.get(*name), self.policies.get(*name)) {
+            (Some(old), Some(new)) => !Arc::ptr_eq(old, new),
+            (_, _) => true,
+        };
+        let names = before.keys().chain(self.policies.keys());
+        names.filter(is_renewed).cloned().collect()
+    }
+
+    /// Works out how routes come in from a neighbour. Returns whether it differs in policy.
+    fn renew_intakes(&mut self, id: PeerId) -> bool {
+        let Some(neighbour) = self.neighbours.get(id) else {
+            return false;
+        };
+        let required = self.config.ebgp_requires_policy
+            && neighbour
+                .session
+                .as_ref()
+                .is_none_or(|session| !session.internal);
+        let mut differs = false;
+        let intakes = self.tables.iter().enumerate().map(|(slot, table)| {
+            let family = neighbour.config.families().get(&table.family)?;
+            let policy = PolicyUse::of(family.import_policy.as_ref(), &self.policies, required);
+            let before = neighbour.intake(slot);
+            differs |= before.is_none_or(|before| before.policy != policy);
+            let intake = Intake::new(&neighbour.name, &neighbour.config, family, policy);
+            Some(Arc::new(intake))
+        });
+        let intakes = intakes.collect();
+        if let Some(neighbour) = self.neighbours.get_mut(id) {
+            neighbour.intakes = intakes;
+        }
+        differs
     }
 
     pub(super) fn peer_up(&mut self, peer: &PeerName, session: SessionInfo, now: Instant) {
@@ -97,6 +163,7 @@ impl Rib {
         neighbour.over_limit.clear();
         neighbour.up = true;
         neighbour.session = Some(session);
+        self.renew_intakes(id);
         // What is announced already is announced to this one by the way of its own, below.
         self.flush_exports();
         self.join(id);

@@ -372,7 +372,8 @@ impl Table {
     /// at them when there are twice as many as after the last time, so that ones which have to
     /// wait cost little.
     pub(super) fn bury(&mut self, is_referred_to: impl Fn(DestId) -> bool) {
-        if self.graveyard.len() < self.next_burial || !self.dirty.is_empty() {
+        let few = self.graveyard.is_empty() || self.graveyard.len() < self.next_burial;
+        if few || !self.dirty.is_empty() {
             return;
         }
         let mut graveyard = std::mem::take(&mut self.graveyard);

@@ -12,6 +12,9 @@ use crate::config::{
 use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
+mod model;
+mod policy;
+
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
     let mut config = InstanceConfig::new("i".into(), Asn(65001), id).unwrap();
@@ -45,6 +48,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
         extended_next_hop: false,
         graceful: true,
         forwarding_preserved: true,
+        add_path_receive: false,
+        add_path_send: false,
     };
     Box::new(SessionInfo {
         peer_asn: Asn(asn),
@@ -60,6 +65,8 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
             link_ipv4: None,
             link_ipv6: Some("fd00::1".parse().unwrap()),
         },
+        local_asn: None,
+        role: None,
     })
 }
 
@@ -704,6 +711,7 @@ fn internal_neighbours_get_local_preference_and_external_ones_the_own_as() {
             communities: [0xffff_ff01, 7].into(),
             large_communities: [(65001, 1, 2)].into(),
             local_pref: Some(300),
+            ..ExportAttributes::default()
         };
         routes.add("10.1.0.0/24".parse().unwrap(), "a".into(), told);
         rib.handle(RibInput::LocalRoutes(routes), now);

@@ -9,6 +9,8 @@ mod load;
 mod node;
 mod passwords;
 mod policy;
+mod ranges;
 mod raw;
 mod recording;
 mod sessions;
+mod transport;

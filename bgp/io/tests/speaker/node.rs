@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{
-    ExportAttributes, ImportMode, ImportPolicy, InstanceConfig, InstanceName, Listen, LocalRoutes,
-    PeerAddress, PeerConfig, PeerName, PrefixLimit, Timers,
+    ExportAttributes, ImportMode, ImportPolicy, InstanceConfig, InstanceName, Listen, ListenRange,
+    LocalRoutes, PeerAddress, PeerConfig, PeerName, PrefixLimit, Timers,
 };
 use bgp_core::fsm::State;
 use bgp_core::peer::{PeerSnapshot, StopReason};
@@ -41,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) speaker: Speaker,
     pub(crate) name: InstanceName,
     pub(crate) locals: LocalRoutes,
+    pub(crate) ranges: Vec<(PeerName, ListenRange)>,
     peers: Vec<(PeerName, PeerConfig)>,
     thread: Option<JoinHandle<()>>,
     events: Arc<Mutex<Vec<RouteEvent>>>,
@@ -73,6 +74,7 @@ impl Node {
             speaker,
             name: "test".into(),
             locals: LocalRoutes::default(),
+            ranges: Vec::new(),
             peers: Vec::new(),
             thread: Some(thread),
             events,
@@ -147,6 +149,9 @@ impl Node {
         });
         for (name, peer) in &self.peers {
             config.add_peer(name.clone(), peer.clone()).unwrap();
+        }
+        for (name, range) in &self.ranges {
+            config.add_range(name.clone(), range.clone()).unwrap();
         }
         let failures = self
             .speaker

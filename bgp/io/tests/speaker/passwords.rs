@@ -73,7 +73,8 @@ async fn a_password_is_replaced_while_the_session_stays() {
         config.password = password("new");
         node.set("peer", config).await;
     }
-    // The session goes on: routes pass both ways.
+    // The session goes on with the new one: an hour later it would have to, and it shows at once
+    // where one end alone has changed it.
     left.announce("peer", &["10.1.0.0/24"]).await;
     right.announce("peer", &["10.2.0.0/24"]).await;
     right.until_accepted("peer", 1).await;

@@ -47,7 +47,7 @@ async fn too_many_routes_end_the_session_with_the_reason() {
     until_split(&right, 3, 0).await;
     left.announce("peer", &SENT).await;
     right
-        .until_down("peer", "more routes than the limit of 3")
+        .until_down("peer", "more ipv4/unicast routes than the limit of 3")
         .await;
     let told = left
         .until_down("peer", "Maximum Number of Prefixes Reached")

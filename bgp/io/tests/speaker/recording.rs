@@ -14,6 +14,7 @@ async fn a_recorded_session_replays_to_its_outputs() {
     let options = Options {
         restarted: false,
         recorder: Recorder::to_file(&file).unwrap(),
+        bfd: None,
     };
     let mut left = Node::start_with(address(), 65001, options).await;
     let mut right = Node::start(65002).await;

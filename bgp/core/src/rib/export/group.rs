@@ -3,23 +3,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use bgp_wire::{PathAttributes, PathNextHop};
 use ipnet::IpNet;
-use router_types::Family;
+use router_types::{Asn, Family};
 
+use super::choice::{Choice, Run, Source};
+use super::edit::Edit;
 use super::member::Member;
-use super::rewrite::{Reflected, pass_on};
+use super::paths::PathsOut;
 use super::segments::{Segment, Writer};
-use super::{CHUNK, Sources, address, local};
-use crate::config::ExportAttributes;
+use super::{CHUNK, Sources, address};
+use crate::config::{ExportAttributes, NextHopMode};
 use crate::rib::PeerId;
-use crate::rib::attributes::{AttrId, decode};
+use crate::rib::attributes::decode;
 use crate::rib::bits::Bits;
+use crate::rib::intake::PolicyUse;
 use crate::rib::keys::DestId;
 use crate::rib::neighbour::SessionFamily;
-use crate::rib::next_hop::HopId;
 use crate::rib::table::{BestKey, Dirty, Table};
 
 /// What neighbours are told about local routes, by prefix.
@@ -38,13 +41,30 @@ pub(in crate::rib) enum Target {
 }
 
 /// All that makes a difference in an UPDATE.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(in crate::rib) struct GroupKey {
     pub(in crate::rib) target: Target,
     pub(in crate::rib) four_octet_as: bool,
     pub(in crate::rib) max_len: usize,
-    /// Families with the next hop announced; a family without a possible next hop is not sent.
-    pub(in crate::rib) families: Vec<(SessionFamily, PathNextHop)>,
+    /// How each family goes out; one without a possible next hop does not.
+    pub(in crate::rib) outlets: Vec<Outlet>,
+    pub(in crate::rib) edit: Edit,
+    /// The neighbour's AS, where a policy looks at it.
+    pub(in crate::rib) peer_asn: Option<Asn>,
+}
+
+/// How a family goes out.
+#[derive(Clone, PartialEq, Debug)]
+pub(in crate::rib) struct Outlet {
+    pub(in crate::rib) family: SessionFamily,
+    /// This end, or what is configured.
+    pub(in crate::rib) own_hop: PathNextHop,
+    /// Whether the next hop is configured, and announced whatever the route.
+    pub(in crate::rib) fixed_hop: bool,
+    pub(in crate::rib) next_hop: NextHopMode,
+    pub(in crate::rib) policy: PolicyUse,
+    /// How many routes are sent for a destination, where add-path was agreed.
+    pub(in crate::rib) paths: Option<NonZeroU8>,
 }
 
 #[derive(Debug)]
@@ -55,44 +75,67 @@ pub(super) struct Group {
     /// Whether everything has to be looked at again, whatever the tables say.
     pub(super) reconsider: bool,
     /// Destinations announced, by table.
-    announced: Vec<Bits>,
+    pub(super) announced: Vec<Bits>,
+    /// The routes announced of each, where several may be.
+    pub(super) paths: PathsOut,
     /// Destinations to look at whatever the tables say, by table.
     forced: Vec<Vec<DestId>>,
 }
 
-/// What destinations have in common that are announced with equal attributes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Run<'v> {
-    Learned(BestKey),
-    Local(&'v ExportAttributes),
+/// What is to be said.
+#[derive(Default)]
+pub(super) struct Plan<'v> {
+    /// Routes with destination and path identifier.
+    pub(super) announce: Vec<(Run<'v>, (DestId, u32))>,
+    pub(super) withdraw: Vec<(DestId, u32)>,
+    /// Destinations whose best route is a member's own now, and were announced to it before.
+    own: BTreeMap<PeerId, Vec<(DestId, u32)>>,
+}
+
+impl GroupKey {
+    pub(super) fn outlet(&self, family: Family) -> Option<&Outlet> {
+        let mut outlets = self.outlets.iter();
+        outlets.find(|outlet| outlet.family.family == family)
+    }
+}
+
+impl Outlet {
+    /// How many routes are sent for a destination.
+    pub(super) fn most_paths(&self) -> usize {
+        self.paths.map_or(1, |most| usize::from(most.get()))
+    }
+
+    /// Whether a next hop is possible for the family on the session.
+    pub(super) fn takes(&self, hop: &PathNextHop) -> bool {
+        let ipv4 = self.family.family.afi == router_types::Afi::IPV4;
+        match hop {
+            PathNextHop::V4(_) => ipv4,
+            PathNextHop::V6 { .. } => !ipv4 || self.family.extended_next_hop,
+        }
+    }
 }
 
 impl Group {
     /// A group nobody is in, for which everything it announces is announced: who joins is sent it
     /// by the way of those who are behind.
     pub(super) fn new(key: GroupKey, view: Arc<View>, from: &Sources<'_>) -> Group {
-        let mut group = Group {
+        let announced = from.tables.iter().map(|table| {
+            let mut announced = Bits::default();
+            if let Some(mut choice) = Choice::new(&key, &view, table, from) {
+                announced.extend(table.ids().filter(|id| choice.run(*id).is_some()));
+            }
+            announced
+        });
+        let announced: Vec<Bits> = announced.collect();
+        Group {
+            paths: PathsOut::new(&key, &view, &announced, from),
+            announced,
             key,
             view,
             members: BTreeSet::new(),
             reconsider: false,
-            announced: vec![Bits::default(); from.tables.len()],
             forced: vec![Vec::new(); from.tables.len()],
-        };
-        for (slot, table) in from.tables.iter().enumerate() {
-            if group.key.hop(table.family).is_none() {
-                continue;
-            }
-            let mut announced = Bits::default();
-            let mut choice = Choice::default();
-            for id in table.ids() {
-                if choice.run(&group, table, id, from).is_some() {
-                    announced.insert(id);
-                }
-            }
-            group.announced[slot] = announced;
         }
-        group
     }
 
     /// A group of some of the members, with a copy of what they were sent.
@@ -104,6 +147,7 @@ impl Group {
             members,
             reconsider: self.reconsider,
             announced: self.announced.clone(),
+            paths: self.paths.clone(),
             forced: self.forced.clone(),
         }
     }
@@ -143,83 +187,99 @@ impl Group {
             forced = table.ids().collect();
             self.reconsider = slot + 1 < from.tables.len();
         }
-        if (forced.is_empty() && dirty.is_empty()) || self.key.hop(table.family).is_none() {
+        if forced.is_empty() && dirty.is_empty() {
             return;
         }
-        let view = self.view.clone();
-        let mut plan = Plan::default();
-        let mut announced = std::mem::take(&mut self.announced[slot]);
-        let mut choice = Choice::default();
+        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+            return;
+        };
         let unknown = forced.into_iter().map(|id| (id, None));
         let known = dirty.iter().map(|dirty| (dirty.id, Some(dirty.was)));
-        for (id, was) in unknown.chain(known) {
-            let run = choice.run_of(&view, &self.key, table, id, from);
-            match run {
-                Some(run) => {
-                    let new = announced.insert(id);
-                    if !new && was.is_some_and(|was| self.is_same(was, run, from)) {
-                        continue;
-                    }
-                    plan.announce.push((run, id));
-                    let was_own = |peer| matches!(was, Some(Some(BestKey { peer: before, .. })) if before == peer);
-                    if let Run::Learned(best) = run
-                        && !new
-                        && self.members.contains(&best.peer)
-                        && !was_own(best.peer)
-                    {
-                        plan.own.entry(best.peer).or_default().push(id);
-                    }
+        let changes = unknown.chain(known);
+        let mut announced = std::mem::take(&mut self.announced[slot]);
+        // Told by and by, so that no plan for a full table has to be held.
+        if choice.sends_several() {
+            let ids: Vec<DestId> = changes.map(|(id, _)| id).collect();
+            for part in ids.chunks(CHUNK) {
+                let mut plan = Plan::default();
+                let paths = &mut self.paths;
+                paths.work(slot, part, &mut announced, &mut choice, &mut plan);
+                self.tell(slot, plan, &choice, from, members, limit);
+            }
+            self.announced[slot] = announced;
+            return;
+        }
+        let mut plan = Plan::default();
+        for (id, was) in changes {
+            if plan.announce.len() + plan.withdraw.len() >= CHUNK {
+                let full = std::mem::take(&mut plan);
+                self.tell(slot, full, &choice, from, members, limit);
+            }
+            let Some(run) = choice.run(id) else {
+                if announced.remove(id) {
+                    plan.withdraw.push((id, 0));
                 }
-                None => {
-                    if announced.remove(id) {
-                        plan.withdraw.push(id);
-                    }
-                }
+                continue;
+            };
+            let new = announced.insert(id);
+            if !new && was.is_some_and(|was| is_same(&choice, was, &run)) {
+                continue;
+            }
+            plan.announce.push((run, (id, 0)));
+            if let (Source::Learned(best), false) = (run.source, new)
+                && self.members.contains(&best.peer)
+                && !matches!(was, Some(Some(BestKey { peer, .. })) if peer == best.peer)
+            {
+                plan.own.entry(best.peer).or_default().push((id, 0));
             }
         }
+        self.tell(slot, plan, &choice, from, members, limit);
         self.announced[slot] = announced;
-        self.tell(slot, plan, from, members, limit);
     }
 
     fn tell(
         &self,
         slot: usize,
         plan: Plan<'_>,
+        choice: &Choice<'_>,
         from: &Sources<'_>,
         members: &mut BTreeMap<PeerId, Member>,
         limit: usize,
     ) {
-        let (mut keeping_up, mut behind) = (Vec::new(), Vec::new());
+        let mut keeping_up = Vec::new();
         for &id in &self.members {
-            match members.get(&id) {
+            match members.get_mut(&id) {
                 Some(member) if member.keeps_up(limit) => keeping_up.push(id),
-                Some(_) => behind.push(id),
+                Some(member) => {
+                    let announced = plan.announce.iter().map(|(_, (id, _))| *id);
+                    announced.for_each(|id| member.miss(slot, id));
+                    for &(id, path_id) in &plan.withdraw {
+                        member.miss(slot, id);
+                        if path_id != 0 {
+                            member.gone.insert((slot, id, path_id));
+                        }
+                    }
+                }
                 None => {}
             }
-        }
-        for id in behind {
-            let Some(member) = members.get_mut(&id) else {
-                continue;
-            };
-            let changed = plan.announce.iter().map(|(_, id)| id).chain(&plan.withdraw);
-            changed.for_each(|&id| member.miss(slot, id));
         }
         if keeping_up.is_empty() {
             return;
         }
-        for (peer, ids) in &plan.own {
-            if let Some(member) = members.get_mut(peer)
-                && keeping_up.contains(peer)
-            {
-                let mut writer = self.writer(slot, from);
-                writer.withdraw(ids);
-                writer
-                    .finish()
-                    .into_iter()
-                    .for_each(|segment| member.push(segment.transmit));
+        for (peer, ids) in plan
+            .own
+            .iter()
+            .filter(|(peer, _)| keeping_up.contains(peer))
+        {
+            let mut writer = self.writer(slot, from);
+            writer.withdraw(ids);
+            for segment in writer.finish() {
+                if let Some(member) = members.get_mut(peer) {
+                    member.push(segment.transmit);
+                }
             }
         }
-        let segments = self.segments(slot, plan.announce, &plan.withdraw, from);
+        let segments = self.segments(slot, plan, choice, from);
         for id in keeping_up {
             let Some(member) = members.get_mut(&id) else {
                 continue;
@@ -232,39 +292,33 @@ impl Group {
 
     /// Encodes the state of some of the destinations a member is behind with.
     pub(super) fn catch_up(&self, peer: PeerId, member: &mut Member, from: &Sources<'_>) {
-        for slot in 0..member.behind.len() {
-            let table = &from.tables[slot];
-            let part: Vec<DestId> = member.behind[slot].iter().take(CHUNK).collect();
-            if part.is_empty() {
-                continue;
-            }
-            if part.len() == member.behind[slot].len() {
-                member.behind[slot] = Bits::default();
-            } else {
-                part.iter().for_each(|&id| {
-                    member.behind[slot].remove(id);
-                });
-            }
-            if self.key.hop(table.family).is_none() {
-                continue;
-            }
-            let mut choice = Choice::default();
-            let mut plan = Plan::default();
-            for id in part {
-                let run = choice
-                    .run(self, table, id, from)
-                    .filter(|_| self.announced[slot].contains(id))
-                    .filter(|run| !matches!(run, Run::Learned(best) if best.peer == peer));
-                match run {
-                    Some(run) => plan.announce.push((run, id)),
-                    None => plan.withdraw.push(id),
-                }
-            }
-            let segments = self.segments(slot, plan.announce, &plan.withdraw, from);
-            segments
-                .into_iter()
-                .for_each(|segment| member.push(segment.transmit));
+        let behind = member.behind.iter().position(|bits| !bits.is_empty());
+        let Some(slot) = behind else { return };
+        let part = member.take_behind(slot, CHUNK);
+        let table = &from.tables[slot];
+        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
             return;
+        };
+        let mut plan = Plan::default();
+        if choice.sends_several() {
+            self.paths
+                .state(slot, peer, &part, member, &mut choice, &mut plan);
+            for segment in self.segments(slot, plan, &choice, from) {
+                member.push(segment.transmit);
+            }
+            return;
+        }
+        for id in part {
+            let run = choice
+                .run(id)
+                .filter(|run| self.announced[slot].contains(id) && run.peer() != Some(peer));
+            match run {
+                Some(run) => plan.announce.push((run, (id, 0))),
+                None => plan.withdraw.push((id, 0)),
+            }
+        }
+        for segment in self.segments(slot, plan, &choice, from) {
+            member.push(segment.transmit);
         }
     }
 
@@ -275,8 +329,7 @@ impl Group {
         family: Option<Family>,
         from: &Sources<'_>,
     ) -> Vec<Bits> {
-        let of = |(slot, announced): (usize, &Bits)| {
-            let table = &from.tables[slot];
+        let of = |(announced, table): (&Bits, &Table)| {
             if family.is_some_and(|family| family != table.family) {
                 return Bits::default();
             }
@@ -284,14 +337,13 @@ impl Group {
                 return announced.clone();
             }
             let mut all = Bits::default();
-            all.extend(
-                announced
-                    .iter()
-                    .filter(|&id| !self.is_own(peer, table, id, from)),
-            );
+            let others = announced
+                .iter()
+                .filter(|&id| !self.is_own(peer, table, id, from));
+            all.extend(others);
             all
         };
-        self.announced.iter().enumerate().map(of).collect()
+        self.announced.iter().zip(from.tables).map(of).collect()
     }
 
     /// How many routes of a family a member is sent.
@@ -318,18 +370,25 @@ impl Group {
         from: &Sources<'_>,
     ) -> Option<(PathAttributes, IpAddr)> {
         let table = &from.tables[slot];
-        if !self.is_announced(slot, id) || self.is_own(peer, table, id, from) {
+        if !self.is_announced(slot, id) {
             return None;
         }
-        let mut choice = Choice::default();
-        let run = choice.run(self, table, id, from)?;
+        let mut choice = Choice::new(&self.key, &self.view, table, from)?;
+        let run = if choice.sends_several() {
+            let mut runs = choice.runs(id).into_iter();
+            runs.find(|(run, _)| run.peer() != Some(peer))
+                .map(|(run, _)| run)?
+        } else {
+            choice.run(id).filter(|run| run.peer() != Some(peer))?
+        };
         let mut bytes = Vec::new();
-        let hop = self.encode(run, table.family, true, from, &mut bytes)?;
+        let hop = choice.encode(&run, true, &mut bytes)?;
         Some((decode(&bytes), address(hop)))
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.announced.iter().map(Bits::memory).sum()
+        let announced: usize = self.announced.iter().map(Bits::memory).sum();
+        announced + self.paths.memory()
     }
 
     /// Whether a destination's best route came from a member.
@@ -338,57 +397,36 @@ impl Group {
         !local && from.best(table, id).is_some_and(|best| best.peer == peer)
     }
 
-    /// Whether a member would see no difference.
-    fn is_same(&self, was: Option<BestKey>, run: Run<'_>, from: &Sources<'_>) -> bool {
-        let (Some(was), Run::Learned(is)) = (was, run) else {
-            // What is said of a local route is looked at when that changes.
-            return matches!(run, Run::Local(_));
-        };
-        if was == is {
-            return true;
-        }
-        if was.peer != is.peer {
-            // One of them may be a member, who is told otherwise.
-            return false;
-        }
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        let family = Family::IPV4_UNICAST;
-        let was = self.encode(Run::Learned(was), family, true, from, &mut before);
-        let is = self.encode(Run::Learned(is), family, true, from, &mut after);
-        was == is && before == after
-    }
-
-    /// Runs as messages, withdrawals first.
+    /// What is planned as messages, withdrawals first.
     fn segments(
         &self,
         slot: usize,
-        mut announce: Vec<(Run<'_>, DestId)>,
-        withdraw: &[DestId],
+        plan: Plan<'_>,
+        choice: &Choice<'_>,
         from: &Sources<'_>,
     ) -> Vec<Segment> {
+        let Plan {
+            mut announce,
+            withdraw,
+            ..
+        } = plan;
         let mut writer = self.writer(slot, from);
-        writer.withdraw(withdraw);
+        writer.withdraw(&withdraw);
         // What changed together mostly has equal attributes and is in a run already.
-        let same = |a: &Run<'_>, b: &Run<'_>| a == b;
-        let runs = announce.chunk_by(|a, b| same(&a.0, &b.0)).count();
+        let runs = announce.chunk_by(|(a, _), (b, _)| a == b).count();
         if runs * 4 > announce.len() {
             announce.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
         }
         let (mut attributes, mut ids) = (Vec::new(), Vec::new());
-        let family = from.tables[slot].family;
-        for chunk in announce.chunk_by(|a, b| same(&a.0, &b.0)) {
-            let (run, _) = chunk[0];
+        for chunk in announce.chunk_by(|(a, _), (b, _)| a == b) {
+            let (run, _) = &chunk[0];
             attributes.clear();
-            let width = self.key.four_octet_as;
-            let Some(hop) = self.encode(run, family, width, from, &mut attributes) else {
+            let Some(hop) = choice.encode(run, self.key.four_octet_as, &mut attributes) else {
                 continue;
             };
             ids.clear();
             ids.extend(chunk.iter().map(|(_, id)| *id));
-            let except = match run {
-                Run::Learned(best) if self.members.contains(&best.peer) => Some(best.peer),
-                Run::Learned(_) | Run::Local(_) => None,
-            };
+            let except = run.peer().filter(|peer| self.members.contains(peer));
             writer.announce(&attributes, hop, except, &ids);
         }
         writer.finish()
@@ -396,158 +434,34 @@ impl Group {
 
     fn writer<'a>(&self, slot: usize, from: &Sources<'a>) -> Writer<'a> {
         let table = &from.tables[slot];
-        let hop = self.key.hop(table.family);
-        let context = hop.map_or(
-            bgp_wire::FamilyContext::plain(table.family),
-            |(family, _)| family.context(),
-        );
+        let outlet = self.key.outlet(table.family);
+        let context = outlet.map_or(bgp_wire::FamilyContext::plain(table.family), |outlet| {
+            outlet.family.context()
+        });
         Writer::new(&table.keys, context, self.key.max_len)
     }
-
-    /// Appends the attributes of a run as members are sent them, and returns the next hop.
-    fn encode(
-        &self,
-        run: Run<'_>,
-        family: Family,
-        four_octet_as: bool,
-        from: &Sources<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<PathNextHop> {
-        let own_hop = self.key.hop(family).map(|(_, hop)| *hop);
-        match run {
-            Run::Local(told) => {
-                local::attributes(told, &self.key, from.local_asn).encode(four_octet_as, out);
-                own_hop
-            }
-            Run::Learned(best) => {
-                let bytes = from.attributes.bytes(best.attributes)?;
-                let reflected = self.reflected(best.peer, from);
-                let target = self.key.target;
-                pass_on(bytes, target, four_octet_as, from.local_asn, reflected, out);
-                if reflected.is_some() {
-                    // RFC 4456 §10: a reflector does not change the next hop.
-                    let hop = from.next_hops.address(best.next_hop)?;
-                    Some(hop.into())
-                } else {
-                    own_hop
-                }
-            }
-        }
-    }
-
-    fn reflected(&self, source: PeerId, from: &Sources<'_>) -> Option<Reflected> {
-        let neighbour = from.neighbours.get(source)?;
-        let session = neighbour.session.as_ref()?;
-        let reflects = session.internal && self.key.target != Target::External;
-        reflects.then_some(Reflected {
-            originator: session.peer_router_id,
-            cluster: from.cluster_id,
-        })
-    }
 }
 
-/// What is to be said.
-#[derive(Default)]
-struct Plan<'v> {
-    announce: Vec<(Run<'v>, DestId)>,
-    withdraw: Vec<DestId>,
-    /// Destinations whose best route is now a member's own, which was announced to it before.
-    own: BTreeMap<PeerId, Vec<DestId>>,
-}
-
-/// Decides what is announced, remembering the last decision: what changes together mostly has
-/// equal attributes.
-#[derive(Default)]
-struct Choice {
-    last: Option<(BestKey, bool)>,
-}
-
-impl Choice {
-    fn run<'v>(
-        &mut self,
-        group: &'v Group,
-        table: &Table,
-        id: DestId,
-        from: &Sources<'_>,
-    ) -> Option<Run<'v>> {
-        self.run_of(&group.view, &group.key, table, id, from)
+/// Whether members would see no difference.
+fn is_same(choice: &Choice<'_>, was: Option<BestKey>, is: &Run<'_>) -> bool {
+    let (Some(was), Source::Learned(best)) = (was, is.source) else {
+        // What is said of a local route is looked at when that changes.
+        return matches!(is.source, Source::Local(_));
+    };
+    if was == best {
+        return true;
     }
-
-    #[inline]
-    fn run_of<'v>(
-        &mut self,
-        view: &'v View,
-        key: &GroupKey,
-        table: &Table,
-        id: DestId,
-        from: &Sources<'_>,
-    ) -> Option<Run<'v>> {
-        if table.local.contains(id)
-            && let Some(told) = view.get(&table.keys.prefix(id))
-        {
-            return Some(Run::Local(told));
-        }
-        if !from.transit {
-            return None;
-        }
-        let best = from.best(table, id)?;
-        let goes = match self.last {
-            Some((last, goes)) if last == best => goes,
-            Some(_) | None => {
-                let goes = key.goes(best, from);
-                self.last = Some((best, goes));
-                goes
-            }
-        };
-        goes.then_some(Run::Learned(best))
+    if was.peer != best.peer {
+        // One of them may be a member, who is told otherwise.
+        return false;
     }
-}
-
-impl<'v> Run<'v> {
-    /// An order in which equal ones are neighbours.
-    fn order(
-        &self,
-    ) -> (
-        Option<&'v ExportAttributes>,
-        Option<(PeerId, AttrId, HopId)>,
-    ) {
-        match self {
-            Run::Learned(best) => (None, Some((best.peer, best.attributes, best.next_hop))),
-            Run::Local(told) => (Some(told), None),
-        }
-    }
-}
-
-impl GroupKey {
-    pub(super) fn hop(&self, family: Family) -> Option<&(SessionFamily, PathNextHop)> {
-        self.families.iter().find(|(f, _)| f.family == family)
-    }
-
-    /// Whether a learned route is passed on (RFC 4271 §9.2, RFC 1997, RFC 4456 §6).
-    fn goes(&self, best: BestKey, from: &Sources<'_>) -> bool {
-        let (Some(hot), Some(source)) = (
-            from.attributes.hot(best.attributes),
-            from.neighbours.get(best.peer),
-        ) else {
-            return false;
-        };
-        match self.target {
-            _ if hot.no_advertise => false,
-            Target::External => !hot.no_export,
-            Target::Internal { client } => source.is_external() || source.client || client,
-        }
-    }
-}
-
-impl Sources<'_> {
-    /// The best learned route of a destination.
-    #[inline]
-    fn best(&self, table: &Table, id: DestId) -> Option<BestKey> {
-        let (first, _) = table.paths(id);
-        first
-            .filter(|path| {
-                path.rejected.is_none() && self.next_hops.metric(path.next_hop).is_some()
-            })
-            .map(BestKey::from)
-    }
+    let before = choice.former(was);
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    before.is_some_and(|before| {
+        let hops = (
+            choice.encode(&before, true, &mut old),
+            choice.encode(is, true, &mut new),
+        );
+        hops.0 == hops.1 && old == new
+    })
 }

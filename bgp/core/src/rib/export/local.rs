@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bgp_wire::{AsPath, Community, LargeCommunity, Origin, PathAttributes};
 use ipnet::IpNet;
-use router_types::Asn;
 
 use super::group::View;
 use super::{GroupKey, PeerId, Target};
@@ -39,17 +38,12 @@ pub(super) fn views(
     views
 }
 
-/// The attributes a local route is announced with.
-pub(super) fn attributes(
-    told: &ExportAttributes,
-    key: &GroupKey,
-    local_asn: Asn,
-) -> PathAttributes {
+/// The attributes a local route is announced with, before the own AS is put in front.
+pub(super) fn attributes(told: &ExportAttributes, key: &GroupKey) -> PathAttributes {
     let internal = key.target != Target::External;
-    let path: &[Asn] = if internal { &[] } else { &[local_asn] };
     PathAttributes {
         origin: Some(Origin::Igp),
-        as_path: Some(AsPath::from_sequence(path.iter().copied())),
+        as_path: Some(AsPath::default()),
         // RFC 4271 §5.1.5: to internal neighbours always, to external ones never.
         local_pref: internal.then(|| told.local_pref.unwrap_or(100)),
         communities: told.communities.iter().copied().map(Community).collect(),

@@ -16,6 +16,8 @@ pub(super) struct Member {
     pub(super) queued_bytes: usize,
     /// Destinations by table whose state it has to be sent outside the common stream.
     pub(super) behind: Vec<Bits>,
+    /// Routes of those that were withdrawn meanwhile, with path identifiers.
+    pub(super) gone: BTreeSet<(usize, DestId, u32)>,
     /// End-of-RIB markers due once it is not behind.
     end_of_rib: BTreeSet<Family>,
 }
@@ -27,6 +29,7 @@ impl Member {
             queue: VecDeque::new(),
             queued_bytes: 0,
             behind: Vec::new(),
+            gone: BTreeSet::new(),
             end_of_rib,
         }
     }
@@ -65,6 +68,20 @@ impl Member {
                 self.behind[slot].extend(bits.iter());
             }
         }
+    }
+
+    /// Takes some of the destinations it is behind with.
+    pub(super) fn take_behind(&mut self, slot: usize, most: usize) -> Vec<DestId> {
+        let behind = &mut self.behind[slot];
+        let part: Vec<DestId> = behind.iter().take(most).collect();
+        if part.len() == behind.len() {
+            *behind = Bits::default();
+        } else {
+            part.iter().for_each(|&id| {
+                behind.remove(id);
+            });
+        }
+        part
     }
 
     /// Remembers a destination.

@@ -6,7 +6,7 @@
 
 use std::net::Ipv4Addr;
 
-use bgp_wire::{AttributeCode, AttributeFlags, RawAttribute, RawAttributes};
+use bgp_wire::{AttributeCode, AttributeFlags, PathAttributes, RawAttribute, RawAttributes};
 use router_types::Asn;
 
 use super::Target;
@@ -27,6 +27,13 @@ pub(super) struct Reflected {
     pub(super) cluster: Ipv4Addr,
 }
 
+impl Reflected {
+    pub(super) fn mark(self, attributes: &mut PathAttributes) {
+        attributes.originator_id.get_or_insert(self.originator);
+        attributes.cluster_list.insert(0, self.cluster);
+    }
+}
+
 /// Appends the attributes, in canonical form, as a neighbour is sent them.
 pub(super) fn pass_on(
     bytes: &[u8],
@@ -43,13 +50,8 @@ pub(super) fn pass_on(
     let mut wide = Vec::with_capacity(bytes.len() + 16);
     rewrite(bytes, target, local_asn, &mut wide);
     let mut attributes = decode(&wide);
-    if let Some(Reflected {
-        originator,
-        cluster,
-    }) = reflected
-    {
-        attributes.originator_id.get_or_insert(originator);
-        attributes.cluster_list.insert(0, cluster);
+    if let Some(reflected) = reflected {
+        reflected.mark(&mut attributes);
     }
     attributes.encode(four_octet_as, out);
 }
@@ -120,7 +122,7 @@ fn default_local_pref(out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use bgp_wire::{AsPath, PathAttributes, Segment, SegmentKind};
+    use bgp_wire::{AsPath, Segment, SegmentKind};
     use proptest::prelude::*;
 
     use super::*;

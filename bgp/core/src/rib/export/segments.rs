@@ -43,16 +43,16 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends withdrawals.
-    pub(super) fn withdraw(&mut self, ids: &[DestId]) {
+    pub(super) fn withdraw(&mut self, ids: &[(DestId, u32)]) {
         if ids.is_empty() {
             return;
         }
         self.begin(None);
         let mut left = ids;
-        let keys = self.keys;
+        let (keys, add_path) = (self.keys, self.context.add_path_send);
         let updates =
             bgp_wire::withdraw_with(&mut self.bytes, &self.context, self.max_len, |out, end| {
-                left = &left[keys.put(left, end, out)..];
+                left = &left[keys.put(left, add_path, end, out)..];
                 !left.is_empty()
             });
         self.updates += updates as u32;
@@ -64,14 +64,14 @@ impl<'a> Writer<'a> {
         attributes: &[u8],
         next_hop: PathNextHop,
         except: Option<PeerId>,
-        ids: &[DestId],
+        ids: &[(DestId, u32)],
     ) {
         if ids.is_empty() {
             return;
         }
         self.begin(except);
         let mut left = ids;
-        let keys = self.keys;
+        let (keys, add_path) = (self.keys, self.context.add_path_send);
         let written = bgp_wire::announce_with(
             &mut self.bytes,
             &self.context,
@@ -79,7 +79,7 @@ impl<'a> Writer<'a> {
             attributes,
             next_hop,
             |out, end| {
-                left = &left[keys.put(left, end, out)..];
+                left = &left[keys.put(left, add_path, end, out)..];
                 !left.is_empty()
             },
         );

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a group announces for a destination, and how it reads.
+
+use bgp_wire::{PathAttributes, PathNextHop};
+use ipnet::IpNet;
+
+use super::group::{GroupKey, Outlet, View};
+use super::rewrite::{Reflected, pass_on};
+use super::{PeerId, Sources, Target, local};
+use crate::config::{ExportAttributes, NextHopMode};
+use crate::policy::{Decision, Judgement, NextHopChange, Policy, RouteContext, RouteOrigin};
+use crate::rib::attributes::{AttrId, decode};
+use crate::rib::best::{Candidate, best};
+use crate::rib::intake::PolicyUse;
+use crate::rib::keys::{DestId, SPREAD, fold};
+use crate::rib::next_hop::HopId;
+use crate::rib::table::{BestKey, Path, Table};
+
+/// What destinations have in common that are announced with equal attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Run<'v> {
+    pub(super) source: Source<'v>,
+    /// What policy decided, where there is one.
+    decision: Option<Decision>,
+}
+
+/// The identifier of a route of the node itself.
+const LOCAL_PATH: u32 = 1;
+
+/// The identifier a neighbour's route is announced with (RFC 7911 §3): the neighbour's number, or
+/// for one of several a number out of both, whatever identifiers the neighbour gives.
+fn identifier(path: &Path) -> u32 {
+    const SEVERAL: u32 = 1 << 31;
+    match path.path_id {
+        0 => u32::from(path.peer) + 2,
+        id => fold(u64::from(id) << 16 | u64::from(path.peer), SPREAD) as u32 | SEVERAL,
+    }
+}
+
+/// Where a route is from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source<'v> {
+    Learned(BestKey),
+    Local(&'v ExportAttributes),
+}
+
+/// Decides for the destinations of a table, remembering the last decision: what changes together
+/// mostly has equal attributes.
+pub(super) struct Choice<'g> {
+    key: &'g GroupKey,
+    view: &'g View,
+    table: &'g Table,
+    outlet: &'g Outlet,
+    from: &'g Sources<'g>,
+    last: Option<(BestKey, Passage<'g>)>,
+}
+
+/// Whether a set of attributes goes out.
+#[derive(Clone, Copy)]
+enum Passage<'g> {
+    Open,
+    Closed,
+    ByPolicy(Judgement<'g>),
+}
+
+impl<'v> Run<'v> {
+    /// Who said it, unless the node itself.
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        match self.source {
+            Source::Learned(best) => Some(best.peer),
+            Source::Local(_) => None,
+        }
+    }
+
+    /// An order in which equal ones are neighbours.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a tuple to compare by, used in one place"
+    )]
+    pub(super) fn order(
+        &self,
+    ) -> (
+        Option<&'v ExportAttributes>,
+        Option<(PeerId, AttrId, HopId)>,
+        Option<Decision>,
+    ) {
+        match self.source {
+            Source::Learned(best) => {
+                let best = (best.peer, best.attributes, best.next_hop);
+                (None, Some(best), self.decision)
+            }
+            Source::Local(told) => (Some(told), None, self.decision),
+        }
+    }
+}
+
+impl<'g> Choice<'g> {
+    /// `None` where the group is sent nothing of the family.
+    pub(super) fn new(
+        key: &'g GroupKey,
+        view: &'g View,
+        table: &'g Table,
+        from: &'g Sources<'g>,
+    ) -> Option<Choice<'g>> {
+        Some(Choice {
+            key,
+            view,
+            table,
+            outlet: key.outlet(table.family)?,
+            from,
+            last: None,
+        })
+    }
+
+    /// Whether several routes are sent for a destination.
+    pub(super) fn sends_several(&self) -> bool {
+        self.outlet.paths.is_some()
+    }
+
+    /// What is announced for a destination; `None` for nothing.
+    #[inline]
+    pub(super) fn run(&mut self, id: DestId) -> Option<Run<'g>> {
+        if self.table.local.contains(id)
+            && let Some(told) = self.view.get(&self.table.keys.prefix(id))
+        {
+            return self.local_run(told, id);
+        }
+        if !self.from.transit {
+            return None;
+        }
+        let best = self.from.best(self.table, id)?;
+        let passage = match self.last {
+            Some((last, passage)) if last == best => passage,
+            Some(_) | None => {
+                let passage = self.passage(best);
+                self.last = Some((best, passage));
+                passage
+            }
+        };
+        let decision = match passage {
+            Passage::Closed => return None,
+            Passage::Open => None,
+            Passage::ByPolicy(judgement) => Some(self.decide(&judgement, id)?),
+        };
+        Some(Run {
+            source: Source::Learned(best),
+            decision,
+        })
+    }
+
+    /// The routes announced for a destination where several may be, the best one first, with
+    /// identifiers.
+    pub(super) fn runs(&mut self, id: DestId) -> Vec<(Run<'g>, u32)> {
+        if self.table.local.contains(id)
+            && let Some(told) = self.view.get(&self.table.keys.prefix(id))
+        {
+            return Vec::from_iter(self.local_run(told, id).map(|run| (run, LOCAL_PATH)));
+        }
+        if !self.from.transit {
+            return Vec::new();
+        }
+        let (first, more) = self.table.paths(id);
+        let paths = first.into_iter().chain(more);
+        let mut left: Vec<(usize, Candidate, &Path)> = paths
+            .filter(|path| path.rejected.is_none())
+            .filter_map(|path| Some((self.from.candidate(path)?, path)))
+            .enumerate()
+            .map(|(at, (candidate, path))| (at, candidate, path))
+            .collect();
+        let mut runs: Vec<(Run<'g>, u32)> = Vec::new();
+        while runs.len() < self.outlet.most_paths()
+            && let Some(best) = best(left.iter().map(|(at, candidate, _)| (*at, *candidate)))
+        {
+            let Some(place) = left.iter().position(|(at, _, _)| *at == best) else {
+                break;
+            };
+            let (_, _, path) = left.remove(place);
+            let key = BestKey::from(path);
+            let decision = match self.passage(key) {
+                Passage::Closed => continue,
+                Passage::Open => None,
+                Passage::ByPolicy(judgement) => match self.decide(&judgement, id) {
+                    Some(decision) => Some(decision),
+                    None => continue,
+                },
+            };
+            let run = Run {
+                source: Source::Learned(key),
+                decision,
+            };
+            let path_id = identifier(path);
+            if runs.iter().all(|(_, other)| *other != path_id) {
+                runs.push((run, path_id));
+            }
+        }
+        runs
+    }
+
+    /// Appends the attributes of a run as members are sent them, and returns the next hop.
+    pub(super) fn encode(
+        &self,
+        run: &Run<'_>,
+        four_octet_as: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<PathNextHop> {
+        let plain = self.key.edit.is_plain() && run.decision.is_none();
+        let (mut attributes, source) = match run.source {
+            Source::Local(told) => {
+                let attributes = local::attributes(told, self.key);
+                (attributes, None)
+            }
+            Source::Learned(best) => {
+                let bytes = self.from.attributes.bytes(best.attributes)?;
+                let reflected = self.reflected(best.peer);
+                if plain {
+                    let (target, asn) = (self.key.target, self.from.local_asn);
+                    pass_on(bytes, target, four_octet_as, asn, reflected, out);
+                    return self.next_hop(Some(best), None);
+                }
+                (decode(bytes), Some((best, reflected)))
+            }
+        };
+        // The policy saw the route as it is, and changes what of it may go out.
+        if source.is_some() {
+            self.key.edit.strip(&mut attributes, self.key.target);
+        }
+        let mut change = None;
+        if let (Some(decision), PolicyUse::Policy(policy)) = (run.decision, &self.outlet.policy) {
+            (attributes, change) = policy.apply(decision, attributes, self.from.local_asn);
+        }
+        let reflected = source.and_then(|(_, reflected)| reflected);
+        let (target, own) = (self.key.target, self.from.local_asn);
+        self.key
+            .edit
+            .finish(&mut attributes, target, own, reflected);
+        attributes.encode(four_octet_as, out);
+        self.next_hop(source.map(|(best, _)| best), change)
+    }
+
+    /// A route that was announced, where no policy had a say: what that decided is not known.
+    pub(super) fn former(&self, was: BestKey) -> Option<Run<'g>> {
+        matches!(self.outlet.policy, PolicyUse::None).then_some(Run {
+            source: Source::Learned(was),
+            decision: None,
+        })
+    }
+
+    fn local_run(&self, told: &'g ExportAttributes, id: DestId) -> Option<Run<'g>> {
+        let decision = match &self.outlet.policy {
+            PolicyUse::None | PolicyUse::Deny => None,
+            PolicyUse::Missing => return None,
+            PolicyUse::Policy(policy) => {
+                let attributes = local::attributes(told, self.key);
+                let judgement = self.judge(policy, &attributes, Source::Local(told));
+                Some(self.decide(&judgement, id)?)
+            }
+        };
+        Some(Run {
+            source: Source::Local(told),
+            decision,
+        })
+    }
+
+    fn decide(&self, judgement: &Judgement<'_>, id: DestId) -> Option<Decision> {
+        let settled = judgement.settled();
+        let prefix = || -> IpNet { self.table.keys.prefix(id) };
+        let decision = settled.unwrap_or_else(|| judgement.decide(&prefix()));
+        decision.is_accepted().then_some(decision)
+    }
+
+    /// Whether a learned route is passed on (RFC 4271 §9.2, RFC 1997, RFC 4456 §6, RFC 9234 §5).
+    fn passage(&self, best: BestKey) -> Passage<'g> {
+        let (Some(hot), Some(source)) = (
+            self.from.attributes.hot(best.attributes),
+            self.from.neighbours.get(best.peer),
+        ) else {
+            return Passage::Closed;
+        };
+        let goes = match self.key.target {
+            _ if hot.no_advertise => false,
+            Target::External => !hot.no_export && self.key.edit.lets_go(hot),
+            Target::Internal { client } => {
+                source.is_external() || source.config.route_reflector_client || client
+            }
+        };
+        match &self.outlet.policy {
+            _ if !goes => Passage::Closed,
+            PolicyUse::Deny | PolicyUse::Missing => Passage::Closed,
+            PolicyUse::None => Passage::Open,
+            PolicyUse::Policy(policy) => match self.from.attributes.attributes(best.attributes) {
+                Some(attributes) => {
+                    Passage::ByPolicy(self.judge(policy, &attributes, Source::Learned(best)))
+                }
+                None => Passage::Closed,
+            },
+        }
+    }
+
+    fn judge<'p>(
+        &self,
+        policy: &'p Policy,
+        attributes: &PathAttributes,
+        source: Source<'_>,
+    ) -> Judgement<'p> {
+        let (best, own) = match source {
+            Source::Learned(best) => (Some(best), RouteOrigin::default()),
+            Source::Local(told) => (None, told.source),
+        };
+        let source = best.and_then(|best| self.from.neighbours.get(best.peer));
+        let hop = best.and_then(|best| self.from.next_hops.address(best.next_hop));
+        let context = RouteContext {
+            family: self.table.family,
+            next_hop: hop.map(|hop| hop.address),
+            source: match source {
+                Some(source) if source.is_external() => RouteOrigin::External,
+                Some(_) => RouteOrigin::Internal,
+                None => own,
+            },
+            learned_from: source.map(|source| &source.name),
+            peer_asn: self.key.peer_asn.unwrap_or(self.key.edit.session_asn),
+            local_asn: self.from.local_asn,
+        };
+        policy.judge(attributes, &context)
+    }
+
+    /// The next hop to announce (RFC 4271 §5.1.3, RFC 4456 §10): what policy says, what is
+    /// configured, else this end to other ASes and what was received within the own one.
+    fn next_hop(
+        &self,
+        best: Option<BestKey>,
+        change: Option<NextHopChange>,
+    ) -> Option<PathNextHop> {
+        let own = self.outlet.own_hop;
+        let received = best
+            .and_then(|best| self.from.next_hops.address(best.next_hop))
+            .map(PathNextHop::from)
+            .filter(|hop| self.outlet.takes(hop));
+        let internal = self.key.target != Target::External;
+        match (change, self.outlet.next_hop) {
+            (Some(NextHopChange::Address(address)), _) => {
+                let hop = PathNextHop::from_address(address);
+                Some(if self.outlet.takes(&hop) { hop } else { own })
+            }
+            (Some(NextHopChange::Own), _) => Some(own),
+            (Some(NextHopChange::Unchanged), _) => received.or(Some(own)),
+            (None, _) if self.outlet.fixed_hop => Some(own),
+            (None, NextHopMode::ToSelf) => Some(own),
+            (None, NextHopMode::Unchanged) => received.or(Some(own)),
+            (None, NextHopMode::Auto) if internal => received.or(Some(own)),
+            (None, NextHopMode::Auto) => Some(own),
+        }
+    }
+
+    fn reflected(&self, source: PeerId) -> Option<Reflected> {
+        let session = self.from.neighbours.get(source)?.session.as_ref()?;
+        let reflects = session.internal && self.key.target != Target::External;
+        reflects.then_some(Reflected {
+            originator: session.peer_router_id,
+            cluster: self.from.cluster_id,
+        })
+    }
+}
+
+impl Sources<'_> {
+    /// The best learned route of a destination.
+    #[inline]
+    pub(super) fn best(&self, table: &Table, id: DestId) -> Option<BestKey> {
+        let (first, _) = table.paths(id);
+        first
+            .filter(|path| {
+                path.rejected.is_none() && self.next_hops.metric(path.next_hop).is_some()
+            })
+            .map(BestKey::from)
+    }
+}

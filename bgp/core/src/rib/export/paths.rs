@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Several routes for a destination (RFC 7911): which ones a group announces.
+
+use std::collections::BTreeMap;
+
+use super::choice::Choice;
+use super::group::{GroupKey, Plan, View};
+use super::member::Member;
+use super::{PeerId, Sources};
+use crate::rib::attributes::fingerprint;
+use crate::rib::bits::Bits;
+use crate::rib::keys::DestId;
+
+/// The routes announced, by table and destination: identifier and fingerprint of what was said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PathsOut {
+    by_table: Vec<BTreeMap<DestId, Vec<(u32, u64)>>>,
+}
+
+impl PathsOut {
+    /// For a group for which everything it announces is announced.
+    pub(super) fn new(
+        key: &GroupKey,
+        view: &View,
+        announced: &[Bits],
+        from: &Sources<'_>,
+    ) -> PathsOut {
+        let mut by_table = Vec::new();
+        for (table, announced) in from.tables.iter().zip(announced) {
+            let mut paths = BTreeMap::new();
+            if let Some(mut choice) = Choice::new(key, view, table, from)
+                && choice.sends_several()
+            {
+                for id in announced.iter() {
+                    paths.insert(id, wanted(&mut choice, id));
+                }
+            }
+            by_table.push(paths);
+        }
+        PathsOut { by_table }
+    }
+
+    /// Works out what of some destinations has to be said.
+    pub(super) fn work<'g>(
+        &mut self,
+        slot: usize,
+        ids: &[DestId],
+        announced: &mut Bits,
+        choice: &mut Choice<'g>,
+        plan: &mut Plan<'g>,
+    ) {
+        let paths = &mut self.by_table[slot];
+        for &id in ids {
+            let runs = choice.runs(id);
+            let before = paths.remove(&id).unwrap_or_default();
+            let mut after = Vec::with_capacity(runs.len());
+            for (run, path_id) in runs {
+                let print = said(choice, &run);
+                if !before.contains(&(path_id, print)) {
+                    plan.announce.push((run, (id, path_id)));
+                }
+                after.push((path_id, print));
+            }
+            for (gone, _) in before {
+                if after.iter().all(|(path_id, _)| *path_id != gone) {
+                    plan.withdraw.push((id, gone));
+                }
+            }
+            if after.is_empty() {
+                announced.remove(id);
+            } else {
+                announced.insert(id);
+                paths.insert(id, after);
+            }
+        }
+    }
+
+    /// The state of some destinations, for a member that is behind with them.
+    pub(super) fn state<'g>(
+        &self,
+        slot: usize,
+        peer: PeerId,
+        ids: &[DestId],
+        member: &mut Member,
+        choice: &mut Choice<'g>,
+        plan: &mut Plan<'g>,
+    ) {
+        for &id in ids {
+            let runs = choice.runs(id);
+            let gone = member.gone.range((slot, id, 0)..=(slot, id, u32::MAX));
+            for entry in gone.copied().collect::<Vec<_>>() {
+                member.gone.remove(&entry);
+                if runs.iter().all(|(_, path_id)| *path_id != entry.2) {
+                    plan.withdraw.push((id, entry.2));
+                }
+            }
+            let others = runs.into_iter().filter(|(run, _)| run.peer() != Some(peer));
+            plan.announce
+                .extend(others.map(|(run, path_id)| (run, (id, path_id))));
+        }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        // A B-tree node of eleven entries is two thirds full on average; most have two routes.
+        let entries: usize = self.by_table.iter().map(BTreeMap::len).sum();
+        entries * (size_of::<(DestId, Vec<u8>)>() * 3 / 2 + 2 * size_of::<(u32, u64)>())
+    }
+}
+
+fn wanted(choice: &mut Choice<'_>, id: DestId) -> Vec<(u32, u64)> {
+    let runs = choice.runs(id);
+    runs.into_iter()
+        .map(|(run, path_id)| (path_id, said(choice, &run)))
+        .collect()
+}
+
+/// A fingerprint of how a run reads.
+fn said(choice: &Choice<'_>, run: &super::choice::Run<'_>) -> u64 {
+    let mut bytes = Vec::new();
+    let hop = choice.encode(run, true, &mut bytes);
+    if let Some(hop) = hop {
+        bytes.extend_from_slice(hop.to_string().as_bytes());
+    }
+    fingerprint(&bytes)
+}

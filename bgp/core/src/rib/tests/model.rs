@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tables against a slow model: whatever neighbours say, in whatever order, and however slowly
+//! some of them read, what each of them was sent in the end is what RFC 4271 has it sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bgp_wire::update::{Update, UpdateView};
+use proptest::prelude::*;
+
+use super::*;
+
+const PEERS: [(&str, u8, u32); 5] = [
+    ("external a", 10, 65010),
+    ("external b", 11, 65011),
+    ("external c", 12, 65010),
+    ("internal", 13, 65001),
+    ("client", 14, 65001),
+];
+
+const PREFIXES: usize = 6;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Announce(usize, BTreeSet<usize>, Announced),
+    Withdraw(usize, BTreeSet<usize>),
+    Up(usize),
+    Down(usize),
+    /// Whether the next hop of a neighbour can be reached.
+    NextHop(usize, bool),
+    /// The prefixes that are the node's own.
+    Local(BTreeSet<usize>),
+    /// Messages taken by a neighbour.
+    Read(usize, usize),
+    Resend(usize),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Announced {
+    path: Vec<u32>,
+    med: Option<u32>,
+    local_pref: u32,
+    no_export: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let peer = || 0..PEERS.len();
+    let prefixes = || prop::collection::btree_set(0..PREFIXES, 1..4);
+    let announced = (
+        prop::collection::vec(
+            prop::sample::select(vec![65010u32, 65011, 65020, 65001]),
+            0..3,
+        ),
+        prop::option::of(0u32..3),
+        prop::sample::select(vec![90u32, 100, 100, 110]),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(path, med, local_pref, no_export)| Announced {
+            path,
+            med,
+            local_pref,
+            no_export,
+        });
+    prop_oneof![
+        8 => (peer(), prefixes(), announced).prop_map(|(p, n, a)| Step::Announce(p, n, a)),
+        3 => (peer(), prefixes()).prop_map(|(p, n)| Step::Withdraw(p, n)),
+        2 => peer().prop_map(Step::Up),
+        1 => peer().prop_map(Step::Down),
+        1 => (peer(), any::<bool>()).prop_map(|(p, up)| Step::NextHop(p, up)),
+        1 => prop::collection::btree_set(0..PREFIXES, 0..3).prop_map(Step::Local),
+        4 => (peer(), 1usize..4).prop_map(|(p, n)| Step::Read(p, n)),
+        1 => peer().prop_map(Step::Resend),
+    ]
+}
+
+/// What a neighbour was sent, in words; `None` for a prefix withdrawn.
+type Seen = BTreeMap<(IpNet, Option<u32>), String>;
+
+struct World {
+    rib: Rib,
+    now: Instant,
+    up: BTreeSet<usize>,
+    said: BTreeMap<(usize, usize), Announced>,
+    reachable: BTreeSet<usize>,
+    locals: BTreeSet<usize>,
+    seen: BTreeMap<usize, Seen>,
+    add_path: bool,
+}
+
+impl World {
+    fn new(add_path: bool) -> World {
+        let now = Instant::now();
+        let names: Vec<&str> = PEERS.iter().map(|(name, _, _)| *name).collect();
+        let plain = all(&names);
+        let mut config = InstanceConfig::new("i".into(), Asn(65001), plain.router_id()).unwrap();
+        config.transit = Transit::Allowed;
+        for (name, peer) in plain.peers() {
+            let mut peer = peer.clone();
+            peer.route_reflector_client = name.0 == "client";
+            peer.enforce_first_as = false;
+            let mut families = peer.families().clone();
+            for family in families.values_mut() {
+                family.next_hop_mode = crate::config::NextHopMode::ToSelf;
+                family.add_path.send = add_path.then_some(std::num::NonZeroU8::new(2).unwrap());
+            }
+            config
+                .add_peer(name.clone(), peer.with_families(families).unwrap())
+                .unwrap();
+        }
+        let mut rib = Rib::new(config, now);
+        rib.handle(local(&[]), now);
+        World {
+            rib,
+            now,
+            up: BTreeSet::new(),
+            said: BTreeMap::new(),
+            reachable: (0..PEERS.len()).collect(),
+            locals: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            add_path,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Announce(peer, prefixes, announced) => {
+                if self.up.contains(&peer) {
+                    let (name, number, asn) = PEERS[peer];
+                    let mut path = announced.path.clone();
+                    let internal = asn == 65001;
+                    if !internal {
+                        path.insert(0, asn);
+                    }
+                    let attributes = PathAttributes {
+                        origin: Some(Origin::Igp),
+                        as_path: Some(AsPath::from_sequence(path.iter().copied().map(Asn))),
+                        med: announced.med,
+                        local_pref: internal.then_some(announced.local_pref),
+                        communities: Vec::from_iter(
+                            announced
+                                .no_export
+                                .then_some(bgp_wire::Community(0xffff_ff01)),
+                        ),
+                        ..PathAttributes::default()
+                    };
+                    let texts: Vec<String> = prefixes.iter().map(|n| prefix(*n)).collect();
+                    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                    let hop = format!("10.0.0.{number}");
+                    announce_with(&mut self.rib, name, &texts, &attributes, &hop, self.now);
+                    for n in prefixes {
+                        self.said.insert((peer, n), announced.clone());
+                    }
+                }
+            }
+            Step::Withdraw(peer, prefixes) => {
+                for n in prefixes {
+                    withdraw(&mut self.rib, PEERS[peer].0, &prefix(n), self.now);
+                    self.said.remove(&(peer, n));
+                }
+            }
+            Step::Up(peer) => {
+                let (name, number, asn) = PEERS[peer];
+                self.said
+                    .retain(|(other, _), _| *other != peer || self.up.contains(&peer));
+                if self.up.insert(peer) {
+                    let mut info = session(number, asn);
+                    info.families
+                        .iter_mut()
+                        .for_each(|f| f.add_path_send = self.add_path);
+                    let up = RibInput::PeerUp {
+                        peer: name.into(),
+                        session: info,
+                    };
+                    self.rib.handle(up, self.now);
+                    self.seen.insert(peer, Seen::new());
+                }
+            }
+            Step::Down(peer) => {
+                self.up.remove(&peer);
+                self.said.retain(|(other, _), _| *other != peer);
+                self.seen.remove(&peer);
+                let down = RibInput::PeerDown {
+                    peer: PEERS[peer].0.into(),
+                    keep_routes: None,
+                };
+                self.rib.handle(down, self.now);
+            }
+            Step::NextHop(peer, reachable) => {
+                if reachable {
+                    self.reachable.insert(peer);
+                } else {
+                    self.reachable.remove(&peer);
+                }
+                let state = NextHopState {
+                    address: Ipv4Addr::new(10, 0, 0, PEERS[peer].1).into(),
+                    metric: reachable.then_some(0),
+                };
+                self.rib.handle(RibInput::NextHops(vec![state]), self.now);
+            }
+            Step::Local(prefixes) => {
+                let mut routes = LocalRoutes::default();
+                for n in &prefixes {
+                    for (name, _, _) in PEERS {
+                        let told = ExportAttributes::default();
+                        routes.add(prefix(*n).parse().unwrap(), name.into(), told);
+                    }
+                }
+                self.rib.handle(RibInput::LocalRoutes(routes), self.now);
+                self.locals = prefixes;
+            }
+            Step::Read(peer, messages) => self.read(peer, messages),
+            Step::Resend(peer) => {
+                let resend = RibInput::Resend {
+                    peer: PEERS[peer].0.into(),
+                    family: Family::IPV4_UNICAST,
+                };
+                self.rib.handle(resend, self.now);
+            }
+        }
+    }
+
+    fn read(&mut self, peer: usize, transmits: usize) {
+        let mut context =
+            bgp_wire::SessionContext::plain(bgp_wire::PeerKind::Internal, &[Family::IPV4_UNICAST]);
+        context.families[0].add_path_receive = self.add_path;
+        for _ in 0..transmits {
+            let Some(transmit) = self.rib.poll_transmit(&PEERS[peer].0.into()) else {
+                return;
+            };
+            let seen = self
+                .seen
+                .get_mut(&peer)
+                .expect("only who is up is sent anything");
+            let mut rest = &transmit.bytes[..];
+            while let Some(frame) = bgp_wire::frame::next(rest, 4096).unwrap() {
+                let view = UpdateView::split(frame.body).unwrap();
+                let mut canonical = Vec::new();
+                let update = Update::parse(&view, &context, &mut canonical);
+                let decoded = PathAttributes::decode(&canonical, &context);
+                for entry in update.withdrawn.iter() {
+                    seen.remove(&(entry.prefix, entry.path_id));
+                }
+                for entry in update.announced.iter() {
+                    let what = describe(&decoded.attributes);
+                    seen.insert((entry.prefix, entry.path_id), what);
+                }
+                rest = &rest[frame.len..];
+            }
+        }
+    }
+
+    /// The routes for a prefix that may be used, the best one first, by elimination among all.
+    fn ranked(&self, n: usize) -> Vec<usize> {
+        let mut left: Vec<usize> = (0..PEERS.len())
+            .filter(|peer| self.reachable.contains(peer))
+            .filter(|peer| {
+                let said = self.said.get(&(*peer, n));
+                said.is_some_and(|said| !said.path.contains(&65001))
+            })
+            .collect();
+        let mut ranked = Vec::new();
+        while !left.is_empty() {
+            let best = self.best(&left, n);
+            left.retain(|peer| *peer != best);
+            ranked.push(best);
+        }
+        ranked
+    }
+
+    fn best(&self, among: &[usize], n: usize) -> usize {
+        let said = |peer: usize| &self.said[&(peer, n)];
+        let internal = |peer: usize| PEERS[peer].2 == 65001;
+        let pref = |peer| {
+            if internal(peer) {
+                said(peer).local_pref
+            } else {
+                100
+            }
+        };
+        let len = |peer| said(peer).path.len() + usize::from(!internal(peer));
+        let first = |peer: usize| {
+            let own = (!internal(peer)).then_some(PEERS[peer].2);
+            own.or(said(peer).path.first().copied()).unwrap_or(0)
+        };
+        let med = |peer: usize| said(peer).med.unwrap_or(0);
+        let mut left = among.to_vec();
+        let most = left.iter().map(|&p| pref(p)).max().unwrap();
+        left.retain(|&p| pref(p) == most);
+        let least = left.iter().map(|&p| len(p)).min().unwrap();
+        left.retain(|&p| len(p) == least);
+        let before = left.clone();
+        left.retain(|&p| {
+            !before
+                .iter()
+                .any(|&o| first(o) == first(p) && med(o) < med(p))
+        });
+        if left.iter().any(|&p| !internal(p)) {
+            left.retain(|&p| !internal(p));
+        }
+        *left.iter().min_by_key(|&&p| PEERS[p].1).unwrap()
+    }
+
+    /// What a neighbour has to have been sent.
+    fn expected(&self, to: usize) -> BTreeMap<IpNet, Vec<String>> {
+        let mut all = BTreeMap::new();
+        let (_, _, to_asn) = PEERS[to];
+        for n in 0..PREFIXES {
+            let mut routes = Vec::new();
+            if self.locals.contains(&n) {
+                routes.push(if to_asn == 65001 {
+                    "lp 100 path ".to_owned()
+                } else {
+                    "path 65001".to_owned()
+                });
+            } else {
+                let most = if self.add_path { 2 } else { 1 };
+                let goes = |from: &usize| self.goes(*from, to, n);
+                let ranked = self.ranked(n);
+                let chosen: Vec<usize> = if self.add_path {
+                    ranked.into_iter().filter(goes).take(most).collect()
+                } else {
+                    ranked.into_iter().take(1).filter(goes).collect()
+                };
+                let others = chosen.into_iter().filter(|from| *from != to);
+                routes.extend(others.map(|from| self.sent(from, to, n)));
+            }
+            if !routes.is_empty() {
+                routes.sort();
+                all.insert(prefix(n).parse().unwrap(), routes);
+            }
+        }
+        all
+    }
+
+    fn goes(&self, from: usize, to: usize, n: usize) -> bool {
+        let internal = |peer: usize| PEERS[peer].2 == 65001;
+        let client = |peer: usize| PEERS[peer].0 == "client";
+        let said = &self.said[&(from, n)];
+        if internal(to) {
+            !internal(from) || client(from) || client(to)
+        } else {
+            !said.no_export
+        }
+    }
+
+    fn sent(&self, from: usize, to: usize, n: usize) -> String {
+        let internal = |peer: usize| PEERS[peer].2 == 65001;
+        let said = &self.said[&(from, n)];
+        let mut path = said.path.clone();
+        if !internal(from) {
+            path.insert(0, PEERS[from].2);
+        }
+        let mut text = String::new();
+        if internal(to) {
+            let pref = if internal(from) { said.local_pref } else { 100 };
+            text += &format!("lp {pref} ");
+            if let Some(med) = said.med {
+                text += &format!("med {med} ");
+            }
+            if internal(from) {
+                text += &format!("from 10.0.0.{} by 10.0.0.1 ", PEERS[from].1);
+            }
+            if said.no_export {
+                text += "no-export ";
+            }
+        } else {
+            path.insert(0, 65001);
+        }
+        let path: Vec<String> = path.iter().map(u32::to_string).collect();
+        text + "path " + &path.join(" ")
+    }
+
+    fn settle_and_compare(&mut self) {
+        for peer in self.up.clone() {
+            self.read(peer, usize::MAX);
+            let mut seen: BTreeMap<IpNet, Vec<String>> = BTreeMap::new();
+            for ((prefix, _), what) in &self.seen[&peer] {
+                seen.entry(*prefix).or_default().push(what.clone());
+            }
+            seen.values_mut().for_each(|routes| routes.sort());
+            assert_eq!(seen, self.expected(peer), "{}", PEERS[peer].0);
+        }
+    }
+}
+
+fn prefix(n: usize) -> String {
+    format!("10.{n}.0.0/16")
+}
+
+fn describe(attributes: &PathAttributes) -> String {
+    let mut text = String::new();
+    if let Some(pref) = attributes.local_pref {
+        text += &format!("lp {pref} ");
+    }
+    if let Some(med) = attributes.med {
+        text += &format!("med {med} ");
+    }
+    if let (Some(from), [by]) = (attributes.originator_id, &attributes.cluster_list[..]) {
+        text += &format!("from {from} by {by} ");
+    }
+    if !attributes.communities.is_empty() && attributes.local_pref.is_some() {
+        text += "no-export ";
+    }
+    text + "path " + &attributes.as_path.as_ref().unwrap().to_string()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #[test]
+    fn everybody_is_sent_what_the_model_says(
+        steps in prop::collection::vec(step(), 1..60), add_path: bool,
+    ) {
+        let mut world = World::new(add_path);
+        for peer in 0..PEERS.len() {
+            world.take(Step::Up(peer));
+        }
+        for (at, step) in steps.into_iter().enumerate() {
+            world.take(step);
+            if at % 16 == 15 {
+                world.settle_and_compare();
+            }
+        }
+        world.settle_and_compare();
+        for peer in 0..PEERS.len() {
+            world.take(Step::Down(peer));
+        }
+        world.take(Step::Local(BTreeSet::new()));
+        let _ = world.rib.poll_transmit(&PEERS[0].0.into());
+        let stats = world.rib.stats();
+        prop_assert_eq!((stats.routes, stats.attribute_sets, stats.next_hops), (0, 0, 0));
+    }
+}
