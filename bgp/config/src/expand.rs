@@ -116,6 +116,7 @@ impl<'b> Expander<'_, 'b> {
             local_asn,
             local_port,
             router_id,
+            is_cordoned: self.facts.is_cordoned,
         };
         let mut shown = Vec::new();
         match self.config(&basics, instance) {
