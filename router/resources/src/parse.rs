@@ -395,6 +395,7 @@ fn to_object(
         Kind::CausewayClusterConfig => Body::CausewayClusterConfig(spec(&mut json)?),
         Kind::CausewayPeerConfig => Body::CausewayPeerConfig(spec(&mut json)?),
         Kind::Policy => Body::Policy(spec(&mut json)?),
+        Kind::BfdProfile => Body::BfdProfile(spec(&mut json)?),
         Kind::Node => Body::Node(serde_json::from_value(json)?),
         Kind::Secret => Body::Secret(serde_json::from_value(json)?),
     };
