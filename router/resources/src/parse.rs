@@ -304,6 +304,7 @@ impl FileReader<'_> {
             Body::ClusterConfig(_)
             | Body::CausewayClusterConfig(_)
             | Body::Advertisement(_)
+            | Body::BfdProfile(_)
             | Body::Node(_)
             | Body::Secret(_) => {}
         }

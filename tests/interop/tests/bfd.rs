@@ -46,6 +46,28 @@ fn sessions_with_frr_and_bird_are_watched() -> Result<()> {
         ensure!(table.contains("Up"), "{bird}: {table}");
     }
 
+    // FRR's echo packets come back to it: of IPv4 by the kernel, of IPv6 by us.
+    frr::configure(
+        router,
+        &[
+            "bfd",
+            "profile fast",
+            "echo transmit-interval 60",
+            "echo-mode",
+        ],
+    )?;
+    for peer in ["10.5.1.1", "fd00:10:5:1::1"] {
+        wait_for(&format!("echo packets of {peer}"), CONVERGED, || {
+            let all = frr::show(router, "bfd peers counters")?;
+            let all = all.as_array().context("no list")?;
+            let found = all.iter().find(|session| session["peer"] == peer);
+            let back = found.and_then(|found| found["echo-packet-input"].as_u64());
+            ensure!(back.is_some_and(|back| back > 20), "{all:#?}");
+            Ok(())
+        })?;
+    }
+    frr::configure(router, &["bfd", "profile fast", "no echo-mode"])?;
+
     // Either end asks for other intervals, and nobody flaps.
     frr::configure(
         router,
