@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::connection;
+use crate::handover::HandedSession;
 use crate::listener::{Call, Listeners};
 use crate::members::{Admission, Members};
 use crate::recorder::Recorder;
@@ -89,6 +90,7 @@ impl Instance {
         calls: mpsc::Sender<Call>,
         departures: mpsc::UnboundedSender<Departure>,
         recorder: Recorder,
+        adopted: Vec<HandedSession>,
     ) -> io::Result<Instance> {
         let rib = rib_thread::start(config.clone(), events, recorder.clone())?;
         rib.input(RibInput::LocalRoutes(routes.clone())).await;
@@ -115,8 +117,13 @@ impl Instance {
             departures,
             config,
         };
+        let mut adopted: BTreeMap<PeerName, HandedSession> = adopted
+            .into_iter()
+            .map(|session| (session.record.peer.clone(), session))
+            .collect();
         for (name, peer) in instance.config.peers().clone() {
-            instance.start_peer(name, peer);
+            let session = adopted.remove(&name);
+            instance.start_peer(name, peer, session);
         }
         // Neighbours that are added later saw no restart.
         instance.local.restarted = false;
@@ -166,7 +173,7 @@ impl Instance {
             .await;
         for (name, peer) in effective.peers() {
             match self.peers.get(name) {
-                None => self.start_peer(name.clone(), peer.clone()),
+                None => self.start_peer(name.clone(), peer.clone(), None),
                 Some(inbox) => {
                     if self.effective.peers().get(name) != Some(peer) {
                         // A task ends only when it is told to.
@@ -265,7 +272,7 @@ impl Instance {
                     instance = %self.config.name(), peer = %name, "joined by its listen range"
                 );
                 self.tell_members().await;
-                self.start_peer(name.clone(), *config);
+                self.start_peer(name.clone(), *config, None);
                 if let Some(inbox) = self.peers.get(&name) {
                     let _ = inbox.send(PeerCommand::Called(call.stream, call.remote));
                 }
@@ -344,6 +351,25 @@ impl Instance {
         }
     }
 
+    /// Takes the sessions that are up from their tasks, for the next process. Those of listen
+    /// ranges end with this one.
+    pub(crate) async fn hand_over(&self) -> Vec<HandedSession> {
+        let mut waiting = Vec::new();
+        for name in self.config.peers().keys() {
+            if let Some(inbox) = self.peers.get(name) {
+                let (reply, answer) = oneshot::channel();
+                // A task that has ended has no session.
+                let _ = inbox.send(PeerCommand::HandOver(reply));
+                waiting.push(answer);
+            }
+        }
+        let mut sessions = Vec::new();
+        for answer in waiting {
+            sessions.extend(answer.await.ok().flatten());
+        }
+        sessions
+    }
+
     /// Says goodbye to every neighbour and ends. Its addresses are free when this returns; on the
     /// connections returned goodbye is still being said.
     pub(crate) async fn end(mut self, reason: &StopReason) -> Vec<Partings> {
@@ -355,7 +381,7 @@ impl Instance {
         partings
     }
 
-    fn start_peer(&mut self, name: PeerName, config: PeerConfig) {
+    fn start_peer(&mut self, name: PeerName, config: PeerConfig, adopted: Option<HandedSession>) {
         let (inbox, commands) = mpsc::unbounded_channel();
         // Spreads the timers of neighbours and nodes; nothing secret.
         let seed = RandomState::new().hash_one(&name.0);
@@ -373,6 +399,9 @@ impl Instance {
         );
         tokio::task::spawn_local(session.run(commands));
         // The task is there until it is told to end.
+        if let Some(session) = adopted {
+            let _ = inbox.send(PeerCommand::Adopt(Box::new(session)));
+        }
         let _ = inbox.send(PeerCommand::Start);
         self.peers.insert(name, inbox);
     }

@@ -21,6 +21,7 @@
 
 mod connection;
 mod failure;
+pub mod handover;
 mod instance;
 mod interface;
 mod listener;
@@ -32,6 +33,7 @@ mod session;
 mod socket;
 mod speaker;
 
+pub use handover::HandedSession;
 pub use instance::{InstanceSnapshot, PeerReport};
 pub use recorder::Recorder;
 pub use rib_thread::RouteEvent;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
@@ -21,6 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::connection::{ConnCommand, ConnEvent, Connection, WriteEvent};
 use crate::failure::transport_failure;
+use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
 use crate::rib_thread::{RibMessage, RibSender};
@@ -75,6 +77,10 @@ pub(crate) enum PeerCommand {
     },
     /// How are you?
     Snapshot(oneshot::Sender<PeerSnapshot>),
+    /// Go on with a session of the process before. Comes before [`PeerCommand::Start`].
+    Adopt(Box<HandedSession>),
+    /// Pass the session that is up on, and stop; without one answer none.
+    HandOver(oneshot::Sender<Option<HandedSession>>),
     /// Tell the neighbour and the RIB, and end. Returns the connections on which goodbye is still
     /// being said, each for some seconds at most.
     End(StopReason, oneshot::Sender<Partings>),
@@ -191,6 +197,10 @@ impl Session {
                         }
                         return;
                     }
+                    Some(PeerCommand::HandOver(reply)) => {
+                        // Who asked is gone: the connection ends with this task.
+                        let _ = reply.send(self.hand_over().await);
+                    }
                     Some(command) => self.command(command),
                     None => return,
                 },
@@ -250,7 +260,10 @@ impl Session {
                     self.exceeded(family, limit);
                 }
             }
-            PeerCommand::End(..) => unreachable!("taken care of where commands are received"),
+            PeerCommand::Adopt(session) => self.adopt(*session),
+            PeerCommand::HandOver(_) | PeerCommand::End(..) => {
+                unreachable!("taken care of where commands are received")
+            }
         }
     }
 
@@ -289,6 +302,71 @@ impl Session {
                 tracing::debug!(peer = %self.name, %error, "a call ended before it was taken");
             }
         }
+    }
+
+    fn adopt(&mut self, session: HandedSession) {
+        let HandedSession { stream, record } = session;
+        let prepared = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream))
+            .and_then(|stream| Ok((stream.local_addr()?, stream.peer_addr()?, stream)));
+        let (local, remote, stream) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                tracing::warn!(peer = %self.name, %error, "a session was handed over dead");
+                return;
+            }
+        };
+        self.calls += 1;
+        let conn = ConnId {
+            direction: Direction::Incoming,
+            serial: self.calls,
+        };
+        self.connect(conn, stream);
+        if let Some(connection) = self.connections.get(&conn) {
+            // Before anything else: it may begin in the middle of a message.
+            connection.tell(ConnCommand::Send(record.unsent));
+        }
+        self.handle(PeerInput::Adopt {
+            conn,
+            addresses: session_addresses(local, remote),
+            handover: Box::new(record.session),
+        });
+        tracing::info!(peer = %self.name, "went on with the session of the process before");
+    }
+
+    /// Lets go of the session that is up, with everything that was received or is to be written.
+    async fn hand_over(&mut self) -> Option<HandedSession> {
+        let established = self.established?;
+        let connection = self.connections.get(&established)?;
+        let stream = connection.stream().as_fd().try_clone_to_owned().ok()?;
+        let (reply, mut unsent) = oneshot::channel();
+        connection.tell(ConnCommand::LetGo(reply));
+        // Its task reads on until it hears of this, however full the way to here is.
+        let unsent = loop {
+            tokio::select! {
+                unsent = &mut unsent => break unsent.ok()?,
+                event = self.events.recv() => self.event(event?),
+            }
+        };
+        while let Ok(event) = self.events.try_recv() {
+            self.event(event);
+        }
+        let (conn, session) = self.peer.hand_over(Instant::now())?;
+        while let Some(output) = self.peer.poll_output() {
+            self.output(output);
+        }
+        self.connections.remove(&conn);
+        self.established = None;
+        Some(HandedSession {
+            stream: stream.into(),
+            record: HandoverRecord {
+                instance: self.instance.clone(),
+                peer: self.name.clone(),
+                session,
+                unsent,
+            },
+        })
     }
 
     fn dialled(&mut self, conn: ConnId, result: std::io::Result<TcpStream>) {

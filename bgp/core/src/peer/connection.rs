@@ -37,6 +37,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) negotiated: Box<Negotiated>,
+    /// The neighbour's OPEN.
+    pub(super) theirs: Open,
     pub(super) hold_at: Option<Instant>,
     pub(super) keepalive_at: Option<Instant>,
     /// The neighbour has confirmed, and the session waits until then for the other connection,

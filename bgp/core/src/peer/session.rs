@@ -259,7 +259,7 @@ impl Peer {
         if self.resolve_collision(direction, &theirs, now) == Some(direction) {
             return;
         }
-        self.confirm(direction, negotiated, now);
+        self.confirm(direction, negotiated, theirs, now);
     }
 
     /// RFC 4271 §6.8. Of two connections that know their neighbour's identifier one goes; which
@@ -293,7 +293,13 @@ impl Peer {
         }
     }
 
-    fn confirm(&mut self, direction: Direction, negotiated: Negotiated, now: Instant) {
+    fn confirm(
+        &mut self,
+        direction: Direction,
+        negotiated: Negotiated,
+        theirs: Open,
+        now: Instant,
+    ) {
         debug_assert_eq!(react(State::OpenSent, Event::BgpOpen), Reaction::Confirm);
         let first_keepalive = negotiated
             .keepalive
@@ -303,6 +309,7 @@ impl Peer {
         };
         connection.phase = Phase::OpenConfirm(Agreed {
             negotiated: Box::new(negotiated),
+            theirs,
             hold_at: None,
             keepalive_at: first_keepalive,
             held_back_until: None,
@@ -354,7 +361,7 @@ impl Peer {
         }
     }
 
-    fn establish(&mut self, direction: Direction, now: Instant) {
+    pub(super) fn establish(&mut self, direction: Direction, now: Instant) {
         self.vacate(
             direction.other(),
             Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
@@ -703,7 +710,7 @@ impl Peer {
     }
 
     /// The AS number to be in OPEN.
-    fn session_asn(&self) -> Asn {
+    pub(super) fn session_asn(&self) -> Asn {
         match self.config.local_as {
             Some(local_as) if !self.real_as => local_as.asn,
             Some(_) | None => self.local.asn,
@@ -732,7 +739,7 @@ impl Peer {
         self.send(conn, MessageKind::Open, bytes);
     }
 
-    fn send(&mut self, conn: ConnId, kind: MessageKind, bytes: Vec<u8>) {
+    pub(super) fn send(&mut self, conn: ConnId, kind: MessageKind, bytes: Vec<u8>) {
         self.record.counters.sent.count(kind, 1, bytes.len() as u64);
         self.outputs.push_back(PeerOutput::Send { conn, bytes });
     }
