@@ -11,7 +11,7 @@
 //! Their AS paths need the same length, not the same content: two ToRs in different ASes must both
 //! carry traffic ("as-path multipath-relax").
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -104,6 +104,23 @@ pub(super) fn best(candidates: impl Iterator<Item = (usize, Candidate)> + Clone)
 }
 
 impl Candidate {
+    /// Whether this one, the best of some routes, stays so beside one more. `false` where it does
+    /// not, and where MED makes the answer depend on the others.
+    pub(super) fn beats_whatever_else(&self, added: &Candidate) -> bool {
+        let rank = |c: &Candidate| (Reverse(c.hot.local_pref), c.hot.path_len, c.hot.origin);
+        match rank(self).cmp(&rank(added)) {
+            Ordering::Less => return true,
+            Ordering::Greater => return false,
+            Ordering::Equal => {}
+        }
+        if self.hot.neighbour == added.hot.neighbour && self.hot.med != added.hot.med {
+            // The added one is out, or this one is and perhaps others with it.
+            return self.hot.med < added.hot.med;
+        }
+        let last = |c: &Candidate| (!c.external, c.metric, c.last_resort());
+        last(self) < last(added)
+    }
+
     /// RFC 4456 §9: ORIGINATOR_ID in place of the identifier, then the shorter CLUSTER_LIST.
     fn last_resort(&self) -> (Ipv4Addr, u16, IpAddr, u16, u32) {
         let id = self.hot.originator.unwrap_or(self.router_id);

@@ -58,10 +58,46 @@ impl Rib {
         Before { best, used }
     }
 
-    /// Takes note of what the change did to the best route.
+    /// Finds the best route after a change, and takes note of what that did.
     #[inline]
     pub(super) fn after(&mut self, slot: usize, id: DestId, before: Before) {
         self.elect(slot, id);
+        self.note(slot, id, before);
+    }
+
+    /// As [`Rib::after`], where one more route came beside others: mostly the best one stays, and
+    /// no other needs to be looked at.
+    pub(super) fn after_addition(&mut self, slot: usize, id: DestId, added: &Path, before: Before) {
+        let (first, more) = self.tables[slot].paths(id);
+        let stays = match first {
+            _ if more.is_empty() => true,
+            Some(first) => self.stays_best(first, added),
+            None => false,
+        };
+        if !stays {
+            self.elect(slot, id);
+        }
+        self.note(slot, id, before);
+    }
+
+    /// Whether the best route is so whatever there is besides it and the one that was added. `false`
+    /// where all would have to be looked at to know.
+    fn stays_best(&self, best: &Path, added: &Path) -> bool {
+        if added.rejected.is_some() {
+            return true;
+        }
+        let (Some(best), Some(added)) = (self.candidate(best), self.candidate(added)) else {
+            return false;
+        };
+        if added.metric.is_none() {
+            return true;
+        }
+        best.metric.is_some() && best.beats_whatever_else(&added)
+    }
+
+    /// Takes note of what a change did to the best route.
+    #[inline]
+    fn note(&mut self, slot: usize, id: DestId, before: Before) {
         let Before { best: was, used } = before;
         let is = self.best_path(slot, id).map(BestKey::from);
         if self.config.install_routes {

@@ -196,10 +196,13 @@ impl Rib {
         let before = self.before(slot, id);
         let replaced = self.tables[slot].put(id, path);
         self.count(slot, &path, 1);
-        if let Some(old) = replaced {
-            self.let_go(slot, &old);
+        match replaced {
+            Some(old) => {
+                self.let_go(slot, &old);
+                self.after(slot, id, before);
+            }
+            None => self.after_addition(slot, id, &path, before),
         }
-        self.after(slot, id, before);
     }
 
     /// Takes a neighbour's route out of the table, if it is there.
@@ -268,6 +271,13 @@ impl Rib {
                 continue;
             }
             for id in table.having(wanted) {
+                if self.tables[slot].is_alone(id) {
+                    let (only, _) = self.tables[slot].paths(id);
+                    if let Some(path_id) = only.map(|path| path.path_id) {
+                        self.withdraw(slot, id, peer, path_id);
+                    }
+                    continue;
+                }
                 for path in self.tables[slot]
                     .sorted(id)
                     .iter()

@@ -25,6 +25,7 @@ async fn main() -> Result<()> {
     let mut instance =
         InstanceConfig::new("bench".into(), Asn(file.asn), Ipv4Addr::new(10, 99, 255, 1))?;
     instance.transit = Transit::Allowed;
+    instance.install_routes = false;
     instance.listen = Some(Listen {
         port: 179,
         addresses: vec![file.address],

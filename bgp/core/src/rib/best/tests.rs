@@ -79,6 +79,14 @@ proptest! {
         let (verdicts, used) = select(&candidates, 4);
         prop_assert_eq!(used.first().map(|&i| candidates[i].peer), wanted);
         prop_assert!(used.len() <= 4);
+        // The best of the others stays best beside the last one, if it says so.
+        if let Some((last, others)) = candidates.split_last()
+            && let Some(of_others) = best(others.iter().copied().enumerate())
+            && last.metric.is_some()
+            && others[of_others].beats_whatever_else(last)
+        {
+            prop_assert_eq!(Some(others[of_others].peer), wanted);
+        }
         let without_reasons = best(candidates.iter().copied().enumerate());
         prop_assert_eq!(without_reasons.map(|i| candidates[i].peer), wanted);
         let best = verdicts.iter().filter(|v| **v == Verdict::Best).count();

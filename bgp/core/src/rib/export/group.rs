@@ -196,16 +196,25 @@ impl Group {
         let unknown = forced.into_iter().map(|id| (id, None));
         let known = dirty.iter().map(|dirty| (dirty.id, Some(dirty.was)));
         let changes = unknown.chain(known);
-        let announced = &mut self.announced[slot];
-        let mut plan = Plan::default();
+        let mut announced = std::mem::take(&mut self.announced[slot]);
+        // Told by and by, so that no plan for a full table has to be held.
         if choice.sends_several() {
-            let ids = changes.map(|(id, _)| id);
-            self.paths
-                .work(slot, ids, announced, &mut choice, &mut plan);
-            self.tell(slot, plan, &choice, from, members, limit);
+            let ids: Vec<DestId> = changes.map(|(id, _)| id).collect();
+            for part in ids.chunks(CHUNK) {
+                let mut plan = Plan::default();
+                let paths = &mut self.paths;
+                paths.work(slot, part, &mut announced, &mut choice, &mut plan);
+                self.tell(slot, plan, &choice, from, members, limit);
+            }
+            self.announced[slot] = announced;
             return;
         }
+        let mut plan = Plan::default();
         for (id, was) in changes {
+            if plan.announce.len() + plan.withdraw.len() >= CHUNK {
+                let full = std::mem::take(&mut plan);
+                self.tell(slot, full, &choice, from, members, limit);
+            }
             let Some(run) = choice.run(id) else {
                 if announced.remove(id) {
                     plan.withdraw.push((id, 0));
@@ -225,6 +234,7 @@ impl Group {
             }
         }
         self.tell(slot, plan, &choice, from, members, limit);
+        self.announced[slot] = announced;
     }
 
     fn tell(

@@ -44,13 +44,13 @@ impl PathsOut {
     pub(super) fn work<'g>(
         &mut self,
         slot: usize,
-        ids: impl Iterator<Item = DestId>,
+        ids: &[DestId],
         announced: &mut Bits,
         choice: &mut Choice<'g>,
         plan: &mut Plan<'g>,
     ) {
         let paths = &mut self.by_table[slot];
-        for id in ids {
+        for &id in ids {
             let runs = choice.runs(id);
             let before = paths.remove(&id).unwrap_or_default();
             let mut after = Vec::with_capacity(runs.len());
