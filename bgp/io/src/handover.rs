@@ -32,6 +32,9 @@ pub(crate) struct HandoverRecord {
     pub(crate) instance: InstanceName,
     pub(crate) peer: PeerName,
     pub(crate) session: Handover,
+    /// The prefixes the neighbour was told. What the next process does not announce to it is
+    /// withdrawn.
+    pub(crate) announced: Vec<String>,
     /// What waits to be written; may begin in the middle of a message.
     pub(crate) unsent: Vec<u8>,
 }

@@ -27,6 +27,9 @@ use crate::session::{Departure, Partings, PeerCommand, Session};
 /// How long the RIB may take before it knows that neighbours' sessions ended.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// How long a neighbour may take to be sent what it is to know before its session is handed over.
+const FLUSH: Duration = Duration::from_secs(1);
+
 /// Calls of strangers that are told so at the same time; more are just closed. Arbitrary.
 const REFUSALS: usize = 16;
 
@@ -354,14 +357,19 @@ impl Instance {
     /// Takes the sessions that are up from their tasks, for the next process. Those of listen
     /// ranges end with this one.
     pub(crate) async fn hand_over(&self) -> Vec<HandedSession> {
+        let letting_go = self.config.peers().keys().map(|name| async move {
+            // In this order: nothing comes from the tables for a session that was let go.
+            let told = self.rib.let_go(name, FLUSH).await?;
+            let told = told.into_iter().flat_map(|(_, prefixes)| prefixes);
+            let (reply, answer) = oneshot::channel();
+            // A task that has ended has no session.
+            let command = PeerCommand::HandOver(told.collect(), reply);
+            let _ = self.peers.get(name)?.send(command);
+            Some(answer)
+        });
         let mut waiting = Vec::new();
-        for name in self.config.peers().keys() {
-            if let Some(inbox) = self.peers.get(name) {
-                let (reply, answer) = oneshot::channel();
-                // A task that has ended has no session.
-                let _ = inbox.send(PeerCommand::HandOver(reply));
-                waiting.push(answer);
-            }
+        for asked in letting_go {
+            waiting.extend(asked.await);
         }
         let mut sessions = Vec::new();
         for answer in waiting {

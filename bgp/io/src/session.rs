@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The task of a neighbour: drives its [`Peer`] with connections, time and the RIB.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
+use bgp_core::deliveries::SELECTION_DEFERRAL;
 use bgp_core::fsm::State;
 use bgp_core::peer::{
     ConnId, Direction, KeepRoutes, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot,
     StopReason,
 };
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{RibInput, SessionInfo};
+use bgp_core::rib::{Rib, RibInput, SessionInfo};
+use bgp_wire::NlriEntry;
 use bytes::Bytes;
+use ipnet::IpNet;
 use router_types::{Family, LinkIndex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -25,7 +28,7 @@ use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
-use crate::rib_thread::{RibMessage, RibSender};
+use crate::rib_thread::{RibMessage, RibSender, announced};
 use crate::socket;
 
 /// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
@@ -79,8 +82,11 @@ pub(crate) enum PeerCommand {
     Snapshot(oneshot::Sender<PeerSnapshot>),
     /// Go on with a session of the process before. Comes before [`PeerCommand::Start`].
     Adopt(Box<HandedSession>),
-    /// Pass the session that is up on, and stop; without one answer none.
-    HandOver(oneshot::Sender<Option<HandedSession>>),
+    /// Pass the session that is up on, with what the neighbour was told, and stop; without one
+    /// answer none.
+    HandOver(Vec<IpNet>, oneshot::Sender<Option<HandedSession>>),
+    /// Withdraw what the process before has announced and this one does not.
+    Sweep(Vec<IpNet>),
     /// Tell the neighbour and the RIB, and end. Returns the connections on which goodbye is still
     /// being said, each for some seconds at most.
     End(StopReason, oneshot::Sender<Partings>),
@@ -197,9 +203,10 @@ impl Session {
                         }
                         return;
                     }
-                    Some(PeerCommand::HandOver(reply)) => {
+                    Some(PeerCommand::Sweep(told)) => self.sweep(told).await,
+                    Some(PeerCommand::HandOver(told, reply)) => {
                         // Who asked is gone: the connection ends with this task.
-                        let _ = reply.send(self.hand_over().await);
+                        let _ = reply.send(self.hand_over(&told).await);
                     }
                     Some(command) => self.command(command),
                     None => return,
@@ -261,7 +268,7 @@ impl Session {
                 }
             }
             PeerCommand::Adopt(session) => self.adopt(*session),
-            PeerCommand::HandOver(_) | PeerCommand::End(..) => {
+            PeerCommand::Sweep(_) | PeerCommand::HandOver(..) | PeerCommand::End(..) => {
                 unreachable!("taken care of where commands are received")
             }
         }
@@ -332,11 +339,65 @@ impl Session {
             addresses: session_addresses(local, remote),
             handover: Box::new(record.session),
         });
+        let told: Vec<IpNet> = record
+            .announced
+            .iter()
+            .filter_map(|prefix| prefix.parse().ok())
+            .collect();
+        let inbox = self.inbox.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(SELECTION_DEFERRAL).await;
+            // A task that has ended has no session.
+            let _ = inbox.send(PeerCommand::Sweep(told));
+        });
         tracing::info!(peer = %self.name, "went on with the session of the process before");
     }
 
+    /// Withdraws what the neighbour was told by the process before and is not told by this one. The
+    /// thread of the tables does it, between what it sends.
+    async fn sweep(&mut self, told: Vec<IpNet>) {
+        if self.epoch != 1 || self.established.is_none() {
+            return; // the neighbour forgot it with the session
+        }
+        let Some(negotiated) = self.peer.negotiated() else {
+            return;
+        };
+        let context = negotiated.context.clone();
+        let (name, inbox, epoch) = (self.name.clone(), self.inbox.clone(), self.epoch);
+        let question = move |rib: &Rib, now: Instant| {
+            let told_now: BTreeSet<IpNet> = announced(rib, &name, now)
+                .into_iter()
+                .flat_map(|(_, prefixes)| prefixes)
+                .collect();
+            let gone: Vec<NlriEntry> = told
+                .into_iter()
+                .filter(|prefix| !told_now.contains(prefix))
+                .map(|prefix| NlriEntry {
+                    path_id: None,
+                    prefix,
+                })
+                .collect();
+            let mut bytes = Vec::new();
+            let mut updates = 0;
+            for family in &context.families {
+                let entries = gone.iter().copied();
+                updates += bgp_wire::withdraw(&mut bytes, family, context.max_len(), entries);
+            }
+            if updates > 0 {
+                tracing::info!(peer = %name, prefixes = gone.len(), "withdrew what was announced before");
+                // A task that has ended has no session to send to.
+                let _ = inbox.send(PeerCommand::Transmit {
+                    epoch,
+                    bytes: bytes.into(),
+                    updates: u32::try_from(updates).unwrap_or(u32::MAX),
+                });
+            }
+        };
+        self.rib.ask(question).await;
+    }
+
     /// Lets go of the session that is up, with everything that was received or is to be written.
-    async fn hand_over(&mut self) -> Option<HandedSession> {
+    async fn hand_over(&mut self, told: &[IpNet]) -> Option<HandedSession> {
         let established = self.established?;
         let connection = self.connections.get(&established)?;
         let stream = connection.stream().as_fd().try_clone_to_owned().ok()?;
@@ -364,6 +425,7 @@ impl Session {
                 instance: self.instance.clone(),
                 peer: self.name.clone(),
                 session,
+                announced: told.iter().map(ToString::to_string).collect(),
                 unsent,
             },
         })

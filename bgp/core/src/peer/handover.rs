@@ -3,18 +3,20 @@
 //!
 //! The TCP connection itself is the caller's to pass on. The neighbour notices nothing: the next
 //! process knows what both OPENs said, sends a KEEPALIVE at once, asks for all routes again
-//! (RFC 2918) and sends its own again, which changes nothing where they are the same.
+//! (RFC 2918) and sends its own again, which changes nothing where they are the same. What the
+//! process before has announced and the next one does not is for the caller to withdraw.
 
 use std::time::Instant;
 
 use bgp_wire::{Capability, ErrorKind, MessageKind, Notification, Open, frame};
+use router_types::Family;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{Agreed, Connection, Phase};
-use super::open::{self, OpenStyle};
+use super::open::{self, Negotiated, OpenStyle};
 use super::reason::DownReason;
 use super::{ConnId, Direction, Outgoing, Peer, PeerOutput, SessionAddresses, StopReason};
-use crate::fsm::{Event, State};
+use crate::fsm::Event;
 use crate::serial;
 
 /// An established session between two processes.
@@ -37,7 +39,7 @@ impl Peer {
     pub fn hand_over(&mut self, now: Instant) -> Option<(ConnId, Handover)> {
         let connection = self.established()?;
         let agreed = connection.agreed()?;
-        if !agreed.negotiated.route_refresh {
+        if !may_pass_on(&agreed.negotiated) {
             return None;
         }
         let message = |open: &Open| {
@@ -130,11 +132,18 @@ impl Peer {
         }
         self.bytes(conn, &handover.unread, now);
     }
+}
 
-    /// Whether a session is up that may be handed over.
-    pub fn is_up(&self) -> bool {
-        self.state() == State::Established
-    }
+/// Whether a session can go on in another process: its routes can be asked for again, and what the
+/// neighbour has of ours and must not keep can be named by prefix alone.
+fn may_pass_on(negotiated: &Negotiated) -> bool {
+    let unicast = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    negotiated.route_refresh
+        && negotiated
+            .context
+            .families
+            .iter()
+            .all(|family| !family.add_path_send && unicast.contains(&family.family))
 }
 
 fn decode(message: &[u8]) -> Option<Open> {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A session that goes on in the next process, and a neighbour that does not notice.
 
-use bgp_core::config::{ConnectMode, ImportMode, Md5Password, Timers};
+use bgp_core::config::{
+    ConnectMode, ExportAttributes, ImportMode, LocalRoutes, Md5Password, Timers,
+};
 use bgp_core::fsm::State;
 use bgp_core::rib::RouteTable;
 use router_types::Family;
@@ -78,6 +80,21 @@ async fn a_large_table_under_way_arrives_whole() {
         (session.counters.established, session.counters.flaps),
         (1, 0)
     );
+}
+
+#[tokio::test]
+async fn what_is_gone_in_the_next_process_is_withdrawn() {
+    let (mut left, right) = signed_pair().await;
+    left.announce("peer", &["10.1.0.0/24", "10.2.0.0/24"]).await;
+    right.until_accepted("peer", 2).await;
+    let mut less = LocalRoutes::default();
+    let prefix = "10.1.0.0/24".parse().unwrap();
+    less.add(prefix, "peer".into(), ExportAttributes::default());
+    left.locals = less;
+    left = left.succeeded().await;
+    right.until_accepted("peer", 1).await;
+    assert_eq!(left.session("peer").await.state, State::Established);
+    assert_eq!(right.session("peer").await.counters.flaps, 0);
 }
 
 #[tokio::test]
