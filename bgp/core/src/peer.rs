@@ -12,6 +12,7 @@
 //! takes effect after what was sent before it. The number of outputs an input makes is bounded by
 //! its bytes: a message of 19 bytes or more makes at most five.
 
+mod collision;
 mod connection;
 mod handover;
 mod open;

@@ -109,7 +109,7 @@ impl Peer {
         let families: Vec<_> = negotiated.families().collect();
         let agreed = Agreed {
             negotiated: Box::new(negotiated),
-            theirs,
+            theirs: Box::new(theirs),
             hold_at: None,
             // At once: nobody knows how long the process before has been silent.
             keepalive_at: Some(now),
@@ -119,7 +119,7 @@ impl Peer {
         self.incoming = Some(Connection {
             conn,
             addresses,
-            offered,
+            offered: Box::new(offered),
             unread: Vec::new(),
             phase: Phase::OpenConfirm(agreed),
         });
