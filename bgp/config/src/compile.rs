@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The compiler's input, output and order of work.
 
+use std::collections::BTreeSet;
+
 use bgp_core::config::{InstanceConfig, LocalRoutes};
 use router_resources::kinds::NodeConfigSpec;
 use router_resources::{Kind, ObjectKey, Snapshot, Statement};
@@ -67,6 +69,8 @@ pub struct Compiled {
     pub instances: Vec<CompiledInstance>,
     /// The peers that are not run.
     pub skipped: Vec<SkippedPeer>,
+    /// The interfaces on which routers are to be looked for; for [`NodeFacts::link_routers`].
+    pub unnumbered: BTreeSet<String>,
     /// What to say about each BGP object; for [`router_resources::Store::set_conditions`].
     pub statements: Vec<(ObjectKey, Statement)>,
     /// The outcome as a resource; `None` when no cluster configuration is for this node.

@@ -116,6 +116,7 @@ impl<'b> Expander<'_, 'b> {
             local_asn,
             local_port,
             router_id,
+            is_cordoned: self.facts.is_cordoned,
         };
         let mut shown = Vec::new();
         match self.config(&basics, instance) {
@@ -185,6 +186,9 @@ impl<'b> Expander<'_, 'b> {
         peer: &BgpPeer,
         changed: Option<&OverridePeer>,
     ) -> Vec<NodeConfigPeer> {
+        if let Some(interface) = discovery::interface(peer) {
+            self.compiled.unnumbered.insert(interface.to_owned());
+        }
         let found = match discovery::find(peer, self.facts) {
             Ok(found) => found,
             Err(why) => {

@@ -71,6 +71,8 @@ pub struct NodeFacts {
     pub addresses: Vec<IpAddr>,
     /// Its pod prefixes.
     pub pod_cidrs: Vec<IpNet>,
+    /// Whether its Node object says that no new pods are put on it.
+    pub is_cordoned: bool,
     /// Its network devices by name.
     pub interfaces: BTreeMap<String, InterfaceFacts>,
     /// The gateways of its default routes of the lowest metric, by family, that no BGP speaker
@@ -120,6 +122,7 @@ impl NodeFacts {
             labels,
             addresses,
             pod_cidrs,
+            is_cordoned: node.is_some_and(|node| node.spec.spec.unschedulable),
             interfaces,
             default_gateways: Vec::new(),
             link_routers: BTreeMap::new(),

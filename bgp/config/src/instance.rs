@@ -14,6 +14,7 @@ pub(crate) struct Basics<'a> {
     pub(crate) local_asn: Option<i64>,
     pub(crate) local_port: Option<i32>,
     pub(crate) router_id: Ipv4Addr,
+    pub(crate) is_cordoned: bool,
 }
 
 /// Makes an instance, and says where it would listen.
@@ -44,7 +45,9 @@ pub(crate) fn make(
     config.as_path_relax = ours.as_path_relax.unwrap_or(true);
     config.weigh_by_link_bandwidth = ours.weigh_by_link_bandwidth.unwrap_or(true);
     config.ebgp_requires_policy = ours.ebgp_requires_policy.unwrap_or(false);
-    config.graceful_shutdown = ours.graceful_shutdown.unwrap_or(false);
+    let on_cordon = ours.graceful_shutdown_on_cordon.unwrap_or(false);
+    config.graceful_shutdown =
+        ours.graceful_shutdown.unwrap_or(false) || on_cordon && basics.is_cordoned;
     config.keep_rejected = ours.keep_rejected.unwrap_or(false);
     if let Some(most) = ours.max_paths.and_then(|most| u16::try_from(most).ok()) {
         config.max_paths = most;

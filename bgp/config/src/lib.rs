@@ -50,6 +50,7 @@
 //! unicast, VPN and route targets: each gets a statement, and nothing else is disturbed.
 
 mod advertise;
+mod bfd;
 mod cluster;
 mod compile;
 mod diff;
@@ -57,6 +58,7 @@ mod discovery;
 mod expand;
 mod facts;
 mod families;
+mod gateways;
 mod instance;
 mod peer;
 mod policy;
@@ -67,6 +69,7 @@ pub mod status;
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use diff::{Difference, diff};
 pub use facts::{DefaultGateway, InterfaceFacts, NodeFacts, OperState, derived_router_id};
+pub use gateways::DefaultRoute;
 pub use policy::{Policies, policy_config};
 pub use statements::condition_type;
 pub use status::{SessionStatus, node_config_status};

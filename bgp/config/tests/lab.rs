@@ -24,6 +24,10 @@ fn every_node_of_every_topology_runs_all_its_peers() {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../lab/containerlab");
     let mut nodes = 0;
     for topology in folders(&lab) {
+        // Its peers are found on the running node: the interop suite does that.
+        if topology.ends_with("discovery") {
+            continue;
+        }
         let report = check(&[topology.join("resources.d")]);
         let findings: Vec<String> = report.diagnostics.iter().map(ToString::to_string).collect();
         assert_eq!(findings, [""; 0]);

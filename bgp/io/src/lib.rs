@@ -32,8 +32,10 @@ mod rib_thread;
 mod session;
 mod socket;
 mod speaker;
+mod unnumbered;
 
 pub use instance::{InstanceSnapshot, PeerReport};
 pub use recorder::Recorder;
 pub use rib_thread::RouteEvent;
 pub use speaker::{Options, Reset, Speaker};
+pub use unnumbered::RouterDiscovery;

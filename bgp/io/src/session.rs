@@ -530,7 +530,7 @@ impl Session {
                     .map_or(Duration::ZERO, KeepRoutes::longest);
                 self.tell_rib(RibInput::PeerDown {
                     peer: self.name.clone(),
-                    keep_routes: keep_routes.map(|keep| keep.restart_time),
+                    keep_routes,
                 });
             }
             PeerOutput::Routes(changes) => {

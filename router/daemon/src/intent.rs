@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bgp_config::{Compiled, CompiledInstance, InterfaceFacts, NodeFacts, OperState, compile};
 use bgp_core::config::LocalRoutes;
-use bgp_io::Speaker;
+use bgp_io::{RouterDiscovery, Speaker};
 use bpf_loader::Datapath;
 use ipnet::IpNet;
 use pods_io::{Manager, Mtu};
@@ -20,6 +20,7 @@ use router_resources::store::{FileEvent, Store};
 use router_types::LinkIndex;
 use tokio::sync::{Notify, mpsc};
 
+use crate::gateways::default_routes;
 use crate::routes::{Routes, own_routes};
 
 /// How long interfaces must be quiet before they are looked at: a link that comes up changes
@@ -50,6 +51,7 @@ pub struct Intent {
     pods: Option<Manager>,
     datapath: Option<Arc<Mutex<Datapath>>>,
     netlink: Netlink,
+    discovery: RouterDiscovery,
     applied: Option<Applied>,
 }
 
@@ -68,6 +70,7 @@ impl Intent {
         routes: Routes,
         pods: Option<Manager>,
         datapath: Option<Arc<Mutex<Datapath>>>,
+        discovery: RouterDiscovery,
     ) -> anyhow::Result<Intent> {
         Ok(Intent {
             settings,
@@ -77,6 +80,7 @@ impl Intent {
             pods,
             datapath,
             netlink: Netlink::open()?,
+            discovery,
             applied: None,
         })
     }
@@ -141,7 +145,7 @@ impl Intent {
             }
         };
         let snapshot = lock(&self.state).store.snapshot();
-        let facts = NodeFacts::gather(
+        let mut facts = NodeFacts::gather(
             &self.settings.node_name,
             &self.settings.node_addresses,
             &self.settings.pod_cidrs,
@@ -151,7 +155,18 @@ impl Intent {
         let options = bgp_config::Options {
             secrets_namespace: self.settings.bgp_secrets_namespace.clone(),
         };
+        let names = links.iter().map(|link| (link.index, link.name.clone()));
+        let names: BTreeMap<LinkIndex, String> = names.collect();
+        match default_routes(&self.routes, &mut self.netlink, &names).await {
+            Ok(found) => facts.set_default_routes(&found),
+            Err(error) => {
+                tracing::error!(%error, "cannot list default routes: nothing is changed");
+                return;
+            }
+        }
+        facts.link_routers = self.discovery.routers();
         let compiled = compile(&snapshot, &facts, &options);
+        self.discovery.set_interfaces(&compiled.unnumbered);
         let next = Applied {
             instances: compiled.instances.clone(),
             pod_cidrs: facts.pod_cidrs.clone(),

@@ -2,6 +2,7 @@
 //! From the speaker's tables to the routes of the node, and from its next hops back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +90,10 @@ pub async fn carry(
                 let mut wanted = BTreeSet::new();
                 for instance in origins.keys() {
                     let hops = speaker.ask(instance, |rib, _| rib.next_hops().collect::<Vec<_>>());
-                    wanted.extend(hops.await.unwrap_or_default());
+                    // A link-local one is reached over the link of its session, as long as that lasts;
+                    // without the link there is nothing to ask.
+                    let hops = hops.await.unwrap_or_default().into_iter();
+                    wanted.extend(hops.filter(|hop| !is_link_local(hop)));
                 }
                 if wanted != tracked {
                     let hops = wanted.iter().map(|address| TrackedNextHop {
@@ -103,6 +107,10 @@ pub async fn carry(
             }
         }
     }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// What the tables are told about next hops.

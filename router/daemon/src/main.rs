@@ -10,6 +10,7 @@
 )]
 
 mod bfd;
+mod gateways;
 mod grpc;
 mod health;
 mod intent;

@@ -15,6 +15,8 @@ use router_rib::{NextHopChange, OriginId, Rib, Topology, TopologyChange, Tracked
 use router_types::{Forwarding, LinkIndex, NextHop, Route, RouteKey, RouteSource, TableId};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::gateways;
+
 /// The origin of what the node itself offers.
 pub const LOCAL: OriginId = OriginId(0);
 
@@ -66,7 +68,7 @@ pub struct Listeners {
     pub next_hops: Box<dyn Fn(Vec<NextHopChange>) + Send>,
     /// Routes, links or addresses changed in the kernel: cached answers are stale.
     pub kernel_changed: Box<dyn Fn() + Send>,
-    /// Links or addresses changed.
+    /// Links, addresses or default routes changed.
     pub interfaces_changed: Box<dyn Fn() + Send>,
     /// A link is down or gone. Told again with every change of it while it is.
     pub link_down: Box<dyn Fn(LinkIndex, &str) + Send>,
@@ -386,12 +388,14 @@ impl Worker {
             }
             Event::RouteSet(route) => {
                 if self.is_ground(route) {
+                    self.interfaces_changed |= gateways::is_default(&route.key);
                     self.rib
                         .handle_topology(TopologyChange::RouteSet(rib_route(route)));
                 }
             }
             Event::RouteGone(route) => {
                 if self.is_ground(route) {
+                    self.interfaces_changed |= gateways::is_default(&route.key);
                     self.rib.handle_topology(TopologyChange::RouteGone {
                         key: route.key,
                         metric: route.metric,

@@ -177,12 +177,17 @@ async fn serve(
         released,
     ));
 
+    let discovery = {
+        let changed = Arc::clone(&interfaces_changed);
+        bgp_io::RouterDiscovery::new(move || changed.notify_one())
+    };
     let mut intent = Intent::new(
         Arc::clone(&settings),
         speaker.clone(),
         routes.clone(),
         pods.clone(),
         datapath.as_ref().ok().cloned(),
+        discovery,
     )?;
     let parts = Parts {
         effective: Arc::new(effective),

@@ -10,6 +10,7 @@ use router_resources::parse::{ParsedFile, parse_file};
 const CLUSTER: &str = include_str!("manifests/cluster-config.yaml");
 const PEER: &str = include_str!("manifests/peer-config.yaml");
 const OURS: &str = include_str!("manifests/causeway-peer-config.yaml");
+const OUR_CLUSTER: &str = include_str!("manifests/causeway-cluster-config.yaml");
 const ADVERT: &str = include_str!("manifests/advertisement.yaml");
 const OVERRIDE: &str = include_str!("manifests/override.yaml");
 const ALPHA: &str = include_str!("manifests/alpha.yaml");
@@ -43,6 +44,7 @@ fn the_manifests_are_valid_as_they_stand() {
         (CLUSTER, 1),
         (PEER, 1),
         (OURS, 1),
+        (OUR_CLUSTER, 2),
         (ADVERT, 1),
         (OVERRIDE, 1),
         (ALPHA, 2),
@@ -668,4 +670,77 @@ fn defaults_are_those_of_upstream() {
     assert_eq!(spec.ebgp_multihop, 1);
     assert_eq!(spec.families, None);
     assert_eq!(router_resources::kinds::Timers::default(), *timers);
+}
+
+#[test]
+fn what_our_kinds_add_is_checked() {
+    for (from, to, finding) in [
+        ("      localPort: 179\n", "", "needs localPort"),
+        (
+            "name: servers",
+            "name: tor",
+            "a peer of the instance is named 'tor', too",
+        ),
+        (
+            "10.20.0.0/16",
+            "10.20.0.1/16",
+            "did you mean '10.20.0.0/16'?",
+        ),
+        ("64512-65534", "65534-64512", "did you mean '64512-65534'?"),
+        (
+            "peerAddress: 10.0.0.1",
+            "peerAddress: 10.0.0.1, interface: eth0",
+            "write one of them",
+        ),
+        (
+            "clusterID: 192.0.2.1",
+            "clusterID: 0.0.0.0",
+            "is not a router identifier",
+        ),
+        ("maxPaths: 4", "maxPaths: 0", "maxPaths"),
+        ("transit: true", "transits: true", "did you mean 'transit'?"),
+        ("maxRoutes: 10,", "", "onMaxRoutes needs maxRoutes"),
+        (
+            "onMaxRoutes: Warn",
+            "onMaxRoutes: Warn, restartAfterSeconds: 5",
+            "does not end",
+        ),
+        (
+            "nextHop: Self",
+            "nextHop: Unchanged",
+            "no other next hop is sent",
+        ),
+        ("enabled: true", "enabled: false", "which is not enabled"),
+        ("maxHops: 1", "maxHops: 255", "maxHops"),
+        ("name: Customer", "name: Client", "Customer"),
+        (
+            "prefixes: [{ prefix: 10.0.0.0/8 }]",
+            "prefixes: []",
+            "prefixes is required",
+        ),
+    ] {
+        let found = errors(&changed(OUR_CLUSTER, from, to));
+        assert!(!found.is_empty(), "'{to}' is accepted");
+        let is_said = found.iter().any(|text| text.contains(finding));
+        assert!(is_said, "'{to}': {found:?}");
+    }
+}
+
+#[test]
+fn upstreams_kinds_have_none_of_it() {
+    for (ours, theirs) in [
+        (
+            "apiVersion: causeway.io/v1alpha1\nkind: BGPClusterConfig",
+            "kind: CiliumBGPClusterConfig",
+        ),
+        (
+            "apiVersion: causeway.io/v1alpha1\nkind: BGPPeerConfig",
+            "kind: CiliumBGPPeerConfig",
+        ),
+    ] {
+        let theirs = format!("apiVersion: cilium.io/v2\n{theirs}");
+        let found = errors(&changed(OUR_CLUSTER, ours, &theirs));
+        let unknown = found.iter().filter(|text| text.contains("unknown field"));
+        assert!(unknown.count() >= 4, "{found:?}");
+    }
 }

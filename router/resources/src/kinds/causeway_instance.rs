@@ -58,6 +58,10 @@ pub struct CausewayInstance {
     /// all nodes this configuration is for. Absent: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_shutdown: Option<bool>,
+    /// Whether the same is done on a node that is cordoned (`spec.unschedulable` of its Node).
+    /// Absent: false, since a cordoned node keeps its pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_shutdown_on_cordon: Option<bool>,
     /// Prefixes announced while something more specific is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(

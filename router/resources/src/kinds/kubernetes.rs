@@ -56,6 +56,9 @@ pub struct NodeSpec {
     /// The pod prefixes of the node, at most one of each family.
     #[serde(rename = "podCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     pub pod_cidrs: Vec<String>,
+    /// Whether the node is cordoned: no new pods are put on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unschedulable: bool,
 }
 
 /// What a node says of itself.

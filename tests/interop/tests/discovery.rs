@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Peers that are written nowhere: at the gateways of the default routes, which move, and alone on an
+//! interface without addresses.
+
+use anyhow::{Result, ensure};
+use harness::{CONVERGED, Family, Node, causeway, frr, kernel, lab, wait_for};
+
+#[test]
+fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
+    let lab = lab("discovery", "disc")?;
+    let node1 = lab.node("node1");
+    let (gw1, gw2, tor) = (lab.node("gw1"), lab.node("gw2"), lab.node("tor"));
+    let pods = "10.244.1.0/24";
+
+    // Unnumbered: neither end knows an address of the other, both families go over the session.
+    wait_for("the session without addresses", CONVERGED, || {
+        causeway::established(node1, "tor")
+    })?;
+    for (family, own, theirs) in [
+        (Family::Ipv4, pods, "198.51.100.0/24"),
+        (Family::Ipv6, "fd00:10:244:1::/64", "2001:db8:100::/48"),
+    ] {
+        wait_for(own, CONVERGED, || frr::used_paths(tor, family, own, 1))?;
+        let routes = wait_for(theirs, CONVERGED, || {
+            let routes = kernel::routes(node1, family, theirs)?;
+            ensure!(!routes.is_empty(), "node1 has no route to {theirs}");
+            Ok(routes)
+        })?;
+        let gateway = &routes[0].next_hops[0];
+        ensure!(gateway.starts_with("fe80:"), "{theirs} goes by {gateway}");
+    }
+    wait_for("FRR to use the way in", CONVERGED, || {
+        let routes = kernel::routes(tor, Family::Ipv4, pods)?;
+        ensure!(!routes.is_empty(), "tor has no route to {pods}");
+        Ok(())
+    })?;
+
+    // The gateways of both families, one session with each.
+    for name in ["gateway:172.16.1.1", "gateway6:fd00:172:16:1::1"] {
+        wait_for(name, CONVERGED, || causeway::established(node1, name))?;
+    }
+    wait_for("gw1 to know the pods by both sessions", CONVERGED, || {
+        frr::used_paths(gw1, Family::Ipv4, pods, 2)
+    })?;
+
+    // The default route moves, and the session with it. What gw1 announced does not hold it.
+    node1.exec_ok(&["ip", "route", "replace", "default", "via", "172.16.2.1"])?;
+    wait_for("the session with gw2", CONVERGED, || {
+        causeway::established(node1, "gateway:172.16.2.1")
+    })?;
+    ensure!(
+        gone(node1, "gateway:172.16.1.1")?,
+        "the old session is kept"
+    );
+    wait_for("gw2 to know the pods", CONVERGED, || {
+        frr::used_paths(gw2, Family::Ipv4, pods, 1)
+    })?;
+
+    // Two gateways at once: the session there is stays as it is.
+    let before = causeway::established(node1, "gateway:172.16.2.1")?;
+    node1.exec_ok(&[
+        "ip",
+        "route",
+        "replace",
+        "default",
+        "nexthop",
+        "via",
+        "172.16.1.1",
+        "nexthop",
+        "via",
+        "172.16.2.1",
+    ])?;
+    wait_for("the session with gw1 again", CONVERGED, || {
+        causeway::established(node1, "gateway:172.16.1.1")
+    })?;
+    let after = causeway::established(node1, "gateway:172.16.2.1")?;
+    assert_eq!(before["state-since"], after["state-since"]);
+
+    // Without a default route there is no peer, and the status says why.
+    node1.exec_ok(&["ip", "-4", "route", "delete", "default", "metric", "0"])?;
+    wait_for("no gateway to be left", CONVERGED, || {
+        ensure!(gone(node1, "gateway:172.16.1.1")?, "gw1 is still a peer");
+        ensure!(gone(node1, "gateway:172.16.2.1")?, "gw2 is still a peer");
+        let said = causeway::ask(node1, "status")?.to_string();
+        ensure!(said.contains("no IPv4 default route"), "{said}");
+        Ok(())
+    })?;
+    causeway::established(node1, "tor")?;
+    lab.down()
+}
+
+fn gone(node: &Node, name: &str) -> Result<bool> {
+    let peers = causeway::items(node, "bgp peers")?;
+    Ok(peers.iter().all(|peer| peer["name"] != name))
+}
