@@ -4,8 +4,9 @@
 use std::path::Path;
 
 const FOLDER: &str = "proto/causeway/v1alpha1";
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "status.proto",
+    "bfd.proto",
     "bgp.proto",
     "resources.proto",
     "cni.proto",

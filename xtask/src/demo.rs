@@ -87,6 +87,8 @@ fn build() -> Result<()> {
             "causeway",
             "-p",
             "causeway-cni",
+            "-p",
+            "bgp-bfdd",
         ])
         .env("CARGO_TARGET_DIR", crate::root()?.join("target"))
         .current_dir(crate::root()?)

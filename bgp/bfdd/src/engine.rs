@@ -404,7 +404,9 @@ impl Engine {
         }
     }
 
-    fn want(&mut self, id: ClientId, key: SessionKey, profile: Profile, now: Instant) {
+    fn want(&mut self, id: ClientId, key: SessionKey, mut profile: Profile, now: Instant) {
+        // This process returns echo packets and sends none: to send them takes link addresses.
+        profile.echo.transmit = None;
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };

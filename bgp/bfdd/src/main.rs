@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `causeway-bfdd`: runs BFD sessions for `causewayd`, and outlives it.
 
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -44,7 +45,8 @@ fn run(args: Args) -> anyhow::Result<()> {
         .with_context(|| format!("--log {}: use error, warn, info, debug or trace", args.log))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(Lines::start())
         .init();
     // Before any thread is there, so that all inherit it.
     let mut ends = SigSet::empty();
@@ -73,4 +75,37 @@ fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!(%signal, "ending: neighbours are told AdminDown");
     server.end()?;
     Ok(())
+}
+
+/// Lines that may wait to be written.
+const LINES: usize = 1024;
+
+/// Writes lines by a thread of their own: the sessions' thread must not wait for whoever reads
+/// them. When too many wait they are dropped.
+#[derive(Clone)]
+struct Lines(mpsc::SyncSender<Vec<u8>>);
+
+impl Lines {
+    fn start() -> impl Fn() -> Lines {
+        let (sender, lines) = mpsc::sync_channel::<Vec<u8>>(LINES);
+        std::thread::spawn(move || {
+            while let Ok(line) = lines.recv() {
+                // Nobody reads them: sessions go on all the same.
+                let _ = io::stderr().write_all(&line);
+            }
+        });
+        move || Lines(sender.clone())
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Full: see above.
+        let _ = self.0.try_send(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -121,14 +121,14 @@ mod tests {
     #[test]
     fn sessions_that_end_are_named() {
         let (old, same) = (instance("a", 1, 90), instance("a", 1, 90));
-        assert_eq!(told(&[old.clone()], &[same]), [] as [String; 0]);
+        assert_eq!(told(std::slice::from_ref(&old), &[same]), [] as [String; 0]);
         let shorter = instance("a", 1, 9);
         assert_eq!(
             told(std::slice::from_ref(&old), &[shorter]),
             ["a tor hold time: SessionReset"]
         );
         assert_eq!(
-            told(&[old.clone()], &[instance("a", 2, 90)]),
+            told(std::slice::from_ref(&old), &[instance("a", 2, 90)]),
             ["a - local AS: SessionReset"]
         );
         assert_eq!(

@@ -50,6 +50,7 @@
 //! unicast, VPN and route targets: each gets a statement, and nothing else is disturbed.
 
 mod advertise;
+mod bfd;
 mod cluster;
 mod compile;
 mod diff;

@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bgp_core::config::{Md5Password, PeerAddress, PeerConfig, PolicyConfig, PolicyName, Timers};
+use bgp_core::config::{
+    BfdSettings, Md5Password, PeerAddress, PeerConfig, PolicyConfig, PolicyName, Timers,
+};
 use router_resources::kinds::{PeerConfigRef, PeerConfigSpec};
 use router_resources::{Kind, ObjectKey, Snapshot, Statement, parse_address};
 use router_types::Asn;
 
+use crate::bfd::BfdProfiles;
 use crate::compile::Options;
 use crate::facts::NodeFacts;
 use crate::families::{SelectedFamily, families};
@@ -50,6 +53,7 @@ pub(crate) struct PeerConfigs<'a> {
     secrets_namespace: &'a str,
     users: BTreeMap<ObjectKey, BTreeSet<String>>,
     policies: Policies,
+    bfd_profiles: BfdProfiles,
     /// The policies the peers of the instance at hand name.
     named: BTreeMap<PolicyName, PolicyConfig>,
 }
@@ -61,6 +65,7 @@ impl<'a> PeerConfigs<'a> {
             secrets_namespace: &options.secrets_namespace,
             users: BTreeMap::new(),
             policies: Policies::new(snapshot),
+            bfd_profiles: BfdProfiles::new(snapshot, &options.secrets_namespace),
             named: BTreeMap::new(),
         }
     }
@@ -127,6 +132,7 @@ impl<'a> PeerConfigs<'a> {
         }
         session::apply(spec, &mut core)?;
         let key = resolved.map(|resolved| &resolved.key);
+        core.bfd = self.bfd(spec, key, wanted.user, statements);
         let (families, selected) = families(spec, key, statements)?;
         for family in families.values() {
             for (policy, way) in [
@@ -145,6 +151,33 @@ impl<'a> PeerConfigs<'a> {
             .and_then(|core| core.with_families(families))
             .map_err(|error| error.to_string())?;
         Ok(Made { config, selected })
+    }
+
+    /// What a peer configuration wants of BFD. A profile that is missing or cannot be used is left
+    /// out: the hold timer still finds failures, only later.
+    fn bfd(
+        &mut self,
+        spec: &PeerConfigSpec,
+        key: Option<&ObjectKey>,
+        user: &str,
+        statements: &mut Statements,
+    ) -> Option<BfdSettings> {
+        let name = &spec.ours.bfd_profile_ref.as_ref()?.name;
+        match self.bfd_profiles.named(name, user) {
+            Ok(profile) => Some(BfdSettings {
+                profile,
+                hops: None,
+                strict: spec.ours.bfd_strict_mode.unwrap_or(false),
+            }),
+            Err(why) => {
+                if let Some(key) = key {
+                    let message = format!("{why}: the sessions run without BFD");
+                    let kind = condition_type::DEGRADED;
+                    statements.problem(key, kind, "MissingBFDProfile", message);
+                }
+                None
+            }
+        }
     }
 
     /// Takes a policy to the instance at hand. One that is missing or cannot be used is left out:
@@ -214,6 +247,7 @@ impl<'a> PeerConfigs<'a> {
     /// Says of each peer configuration whether it is used.
     pub(crate) fn conclude(&self, statements: &mut Statements) {
         self.policies.conclude(statements);
+        self.bfd_profiles.conclude(statements);
         let cilium = self.snapshot.peer_configs().map(|entry| entry.key());
         let ours = self
             .snapshot

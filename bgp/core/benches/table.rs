@@ -144,6 +144,7 @@ fn session(number: usize) -> Box<SessionInfo> {
         },
         local_asn: None,
         role: None,
+        long_lived: false,
     })
 }
 

@@ -12,7 +12,9 @@
 //! takes effect after what was sent before it. The number of outputs an input makes is bounded by
 //! its bytes: a message of 19 bytes or more makes at most five.
 
+mod collision;
 mod connection;
+mod handover;
 mod open;
 mod reason;
 mod session;
@@ -28,6 +30,7 @@ use router_types::{Asn, Family, LinkIndex};
 use serde::{Deserialize, Serialize};
 
 use self::connection::Connection;
+pub use self::handover::Handover;
 use self::open::OpenStyle;
 pub use self::open::{LongLived, Negotiated};
 pub use self::reason::{DownReason, FailureKind, NotificationText, StopReason, TransportFailure};
@@ -140,6 +143,15 @@ pub enum PeerInput {
         conn: ConnId,
         /// Its ends.
         addresses: SessionAddresses,
+    },
+    /// The process before has passed on a session that is up. Comes before [`PeerInput::Start`].
+    Adopt {
+        /// The connection, incoming whoever dialled it.
+        conn: ConnId,
+        /// Its ends.
+        addresses: SessionAddresses,
+        /// The session.
+        handover: Box<Handover>,
     },
     /// Bytes came.
     Bytes {
@@ -322,6 +334,11 @@ impl Peer {
             PeerInput::Connected { conn, addresses } => self.connected(conn, addresses, now),
             PeerInput::ConnectFailed { conn, failure } => self.connect_failed(conn, failure, now),
             PeerInput::Called { conn, addresses } => self.called(conn, addresses, now),
+            PeerInput::Adopt {
+                conn,
+                addresses,
+                handover,
+            } => self.adopt(conn, addresses, &handover, now),
             PeerInput::Bytes { conn, bytes } => self.bytes(conn, &bytes, now),
             PeerInput::Alive { conn } => {
                 if let Some(connection) = self.connection_mut(conn.direction)

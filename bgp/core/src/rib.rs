@@ -45,7 +45,7 @@ mod table;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use router_types::{Family, NextHop, RouteSource};
@@ -65,6 +65,7 @@ pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView
 pub use self::table::Rejection;
 use self::table::Table;
 use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
+use crate::peer::KeepRoutes;
 use crate::policy::{Policy, PolicyName};
 use crate::routes::RouteBatch;
 use crate::serial;
@@ -90,8 +91,8 @@ pub enum RibInput {
     PeerDown {
         /// The neighbour.
         peer: PeerName,
-        /// How long its routes are kept (RFC 4724); `None` drops them.
-        keep_routes: Option<Duration>,
+        /// How long its routes are kept (RFC 4724, RFC 9494); `None` drops them.
+        keep_routes: Option<KeepRoutes>,
     },
     /// Routes from a neighbour.
     Routes {
@@ -278,11 +279,13 @@ impl Rib {
 
     /// When [`RibInput::Timeout`] is due, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let stale = self
-            .neighbours
-            .iter()
-            .filter_map(|neighbour| neighbour.stale_until);
-        stale.min().map(|at| (at, "stale routes"))
+        let neighbours = self.neighbours.iter();
+        let stale = neighbours.filter_map(|neighbour| neighbour.stale_until);
+        let stale = stale.min().map(|at| (at, "stale routes"));
+        let neighbours = self.neighbours.iter();
+        let lingering = neighbours.flat_map(|neighbour| neighbour.lingers_until.values().copied());
+        let lingering = lingering.min().map(|at| (at, "long-lived stale routes"));
+        stale.into_iter().chain(lingering).min()
     }
 
     /// How many destinations wait to be told by [`Rib::poll_best`].

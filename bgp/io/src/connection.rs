@@ -11,7 +11,7 @@ use bgp_core::peer::{CloseHow, ConnId, TransportFailure};
 use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::failure::{closed, transport_failure};
 
@@ -50,6 +50,8 @@ pub(crate) enum ConnCommand {
     Routes(Bytes),
     /// Tell when nothing could be written for so long (RFC 9687 §4.3).
     SendHold(Option<Duration>),
+    /// Let go: say what was not written, and end without a word.
+    LetGo(oneshot::Sender<Vec<u8>>),
     /// Close.
     Close(CloseHow),
 }
@@ -138,6 +140,13 @@ async fn run(
                     outbox.routes.push_back(bytes);
                 }
                 Some(ConnCommand::Send(_) | ConnCommand::Routes(_)) => {}
+                Some(ConnCommand::LetGo(reply)) => {
+                    if failure.is_none() && reading {
+                        // Who asked is gone: so is the need for an answer.
+                        let _ = reply.send(outbox.into_bytes());
+                    }
+                    return;
+                }
                 Some(ConnCommand::Close(CloseHow::AfterSending)) => {
                     outbox.routes.clear();
                     part(&stream, outbox).await;
@@ -265,6 +274,16 @@ enum Kind {
 impl Outbox {
     fn is_empty(&self) -> bool {
         self.begun.is_none() && self.session.is_empty() && self.routes.is_empty()
+    }
+
+    /// What is left, in the order it would go.
+    fn into_bytes(self) -> Vec<u8> {
+        let begun = self.begun.into_iter().map(|(bytes, _)| bytes);
+        let all = begun.chain(self.session).chain(self.routes);
+        all.fold(Vec::new(), |mut left, bytes| {
+            left.extend_from_slice(&bytes);
+            left
+        })
     }
 
     /// Writes until the kernel takes no more or nothing is left. Returns how many bytes went.

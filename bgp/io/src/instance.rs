@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::bfd::Bfd;
 use crate::connection;
+use crate::handover::HandedSession;
 use crate::listener::{Call, Listeners};
 use crate::members::{Admission, Members};
 use crate::recorder::Recorder;
@@ -28,6 +29,9 @@ use crate::speaker::Options;
 
 /// How long the RIB may take before it knows that neighbours' sessions ended.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How long a neighbour may take to be sent what it is to know before its session is handed over.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Calls of strangers that are told so at the same time; more are just closed. Arbitrary.
 const REFUSALS: usize = 16;
@@ -85,6 +89,10 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Starts an instance: RIB, listeners, neighbours.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by the speaker, with what it has"
+    )]
     pub(crate) async fn start(
         config: InstanceConfig,
         routes: LocalRoutes,
@@ -92,6 +100,7 @@ impl Instance {
         events: mpsc::Sender<RouteEvent>,
         calls: mpsc::Sender<Call>,
         departures: mpsc::UnboundedSender<Departure>,
+        adopted: Vec<HandedSession>,
     ) -> io::Result<Instance> {
         let rib = rib_thread::start(config.clone(), events, options.recorder.clone())?;
         rib.input(RibInput::LocalRoutes(routes.clone())).await;
@@ -119,8 +128,13 @@ impl Instance {
             departures,
             config,
         };
+        let mut adopted: BTreeMap<PeerName, HandedSession> = adopted
+            .into_iter()
+            .map(|session| (session.record.peer.clone(), session))
+            .collect();
         for (name, peer) in instance.config.peers().clone() {
-            instance.start_peer(name, peer);
+            let session = adopted.remove(&name);
+            instance.start_peer(name, peer, session);
         }
         // Neighbours that are added later saw no restart.
         instance.local.restarted = false;
@@ -170,7 +184,7 @@ impl Instance {
             .await;
         for (name, peer) in effective.peers() {
             match self.peers.get(name) {
-                None => self.start_peer(name.clone(), peer.clone()),
+                None => self.start_peer(name.clone(), peer.clone(), None),
                 Some(inbox) => {
                     if self.effective.peers().get(name) != Some(peer) {
                         // A task ends only when it is told to.
@@ -269,7 +283,7 @@ impl Instance {
                     instance = %self.config.name(), peer = %name, "joined by its listen range"
                 );
                 self.tell_members().await;
-                self.start_peer(name.clone(), *config);
+                self.start_peer(name.clone(), *config, None);
                 if let Some(inbox) = self.peers.get(&name) {
                     let _ = inbox.send(PeerCommand::Called(call.stream, call.remote));
                 }
@@ -348,6 +362,30 @@ impl Instance {
         }
     }
 
+    /// Takes the sessions that are up from their tasks, for the next process. Those of listen
+    /// ranges end with this one.
+    pub(crate) async fn hand_over(&self) -> Vec<HandedSession> {
+        let letting_go = self.config.peers().keys().map(|name| async move {
+            // In this order: nothing comes from the tables for a session that was let go.
+            let told = self.rib.let_go(name, FLUSH).await?;
+            let told = told.into_iter().flat_map(|(_, prefixes)| prefixes);
+            let (reply, answer) = oneshot::channel();
+            // A task that has ended has no session.
+            let command = PeerCommand::HandOver(told.collect(), reply);
+            let _ = self.peers.get(name)?.send(command);
+            Some(answer)
+        });
+        let mut waiting = Vec::new();
+        for asked in letting_go {
+            waiting.extend(asked.await);
+        }
+        let mut sessions = Vec::new();
+        for answer in waiting {
+            sessions.extend(answer.await.ok().flatten());
+        }
+        sessions
+    }
+
     /// Says goodbye to every neighbour and ends. Its addresses are free when this returns; on the
     /// connections returned goodbye is still being said.
     pub(crate) async fn end(mut self, reason: &StopReason) -> Vec<Partings> {
@@ -359,7 +397,7 @@ impl Instance {
         partings
     }
 
-    fn start_peer(&mut self, name: PeerName, config: PeerConfig) {
+    fn start_peer(&mut self, name: PeerName, config: PeerConfig, adopted: Option<HandedSession>) {
         let (inbox, commands) = mpsc::unbounded_channel();
         // Spreads the timers of neighbours and nodes; nothing secret.
         let seed = RandomState::new().hash_one(&name.0);
@@ -378,6 +416,9 @@ impl Instance {
         );
         tokio::task::spawn_local(session.run(commands));
         // The task is there until it is told to end.
+        if let Some(session) = adopted {
+            let _ = inbox.send(PeerCommand::Adopt(Box::new(session)));
+        }
         let _ = inbox.send(PeerCommand::Start);
         self.peers.insert(name, inbox);
     }

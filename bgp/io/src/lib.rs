@@ -22,6 +22,7 @@
 mod bfd;
 mod connection;
 mod failure;
+pub mod handover;
 mod instance;
 mod interface;
 mod listener;
@@ -34,6 +35,7 @@ mod socket;
 mod speaker;
 mod unnumbered;
 
+pub use handover::HandedSession;
 pub use instance::{InstanceSnapshot, PeerReport};
 pub use recorder::Recorder;
 pub use rib_thread::RouteEvent;

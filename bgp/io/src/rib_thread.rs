@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{BestChange, Rib, RibInput, RibOutput, SessionInfo};
+use bgp_core::rib::{
+    BestChange, PrefixFilter, Rib, RibInput, RibOutput, RouteQuery, RouteTable, SessionInfo,
+};
 use bgp_core::routes::RouteItem;
+use ipnet::IpNet;
 use router_types::Family;
 use tokio::sync::{mpsc, oneshot};
 
@@ -70,6 +73,8 @@ pub(crate) enum RibMessage {
         epoch: u64,
         inbox: mpsc::UnboundedSender<PeerCommand>,
     },
+    /// Send nothing more to a neighbour once everything is with the kernel, and say what it was told.
+    LetGo(PeerName, oneshot::Sender<Announced>),
     /// A question about the tables.
     Ask(Question),
     /// The instance has ended.
@@ -81,10 +86,39 @@ impl fmt::Debug for RibMessage {
         match self {
             RibMessage::Input(input) => f.debug_tuple("Input").field(input).finish(),
             RibMessage::Up { peer, .. } => f.debug_tuple("Up").field(peer).finish(),
+            RibMessage::LetGo(peer, _) => f.debug_tuple("LetGo").field(peer).finish(),
             RibMessage::Ask(_) => f.write_str("Ask"),
             RibMessage::End(_) => f.write_str("End"),
         }
     }
+}
+
+/// The prefixes a neighbour was told, by family.
+pub(crate) type Announced = Vec<(Family, Vec<IpNet>)>;
+
+/// What a neighbour was told. Looks at every destination.
+pub(crate) fn announced(rib: &Rib, peer: &PeerName, now: Instant) -> Announced {
+    let of_family = |family| {
+        let mut prefixes = Vec::new();
+        let mut query = RouteQuery {
+            table: RouteTable::Advertised(peer.clone()),
+            family,
+            filter: PrefixFilter::All,
+            after: None,
+            limit: usize::MAX,
+        };
+        loop {
+            let page = rib.routes(&query, now);
+            prefixes.extend(page.routes.iter().map(|route| route.prefix));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => return (family, prefixes),
+            }
+        }
+    };
+    [Family::IPV4_UNICAST, Family::IPV6_UNICAST]
+        .map(of_family)
+        .into()
 }
 
 struct Written {
@@ -123,6 +157,15 @@ impl RibSender {
         };
         // A thread that has ended sends nothing any more.
         let _ = self.written.send(message);
+    }
+
+    /// Has nothing more sent to a neighbour, once what there is has gone, and tells what it was told.
+    /// `None` when that takes too long.
+    pub(crate) async fn let_go(&self, peer: &PeerName, limit: Duration) -> Option<Announced> {
+        let (reply, answer) = oneshot::channel();
+        let permit = self.reserve().await?;
+        permit.send(RibMessage::LetGo(peer.clone(), reply));
+        tokio::time::timeout(limit, answer).await.ok()?.ok()
     }
 
     /// Ends the thread, after everything sent before, and waits for it.
@@ -175,6 +218,7 @@ pub(crate) fn start(
                 recorder,
                 sessions: BTreeMap::new(),
                 delivered: VecDeque::new(),
+                letting_go: Vec::new(),
             };
             runtime.block_on(worker.run(inbox, acknowledged));
         })?;
@@ -189,6 +233,8 @@ struct Worker {
     sessions: BTreeMap<PeerName, Session>,
     /// Families whose end was reached; told after the best paths that came before.
     delivered: VecDeque<(PeerName, Family)>,
+    /// Neighbours to let go of, once everything they are to be told is with the kernel.
+    letting_go: Vec<(PeerName, oneshot::Sender<Announced>)>,
 }
 
 struct Session {
@@ -319,6 +365,7 @@ impl Worker {
                 );
                 self.input(RibInput::PeerUp { peer, session });
             }
+            RibMessage::LetGo(peer, reply) => self.letting_go.push((peer, reply)),
             RibMessage::Ask(question) => question(&self.rib, Instant::now()),
             RibMessage::End(_) => unreachable!("taken care of where messages are received"),
         }
@@ -364,6 +411,25 @@ impl Worker {
                     bytes: transmit.bytes,
                     updates: transmit.updates,
                 });
+            }
+        }
+        self.let_go();
+    }
+
+    /// Lets go of neighbours that have everything.
+    fn let_go(&mut self) {
+        let now = Instant::now();
+        for (peer, reply) in std::mem::take(&mut self.letting_go) {
+            let idle = self
+                .sessions
+                .get(&peer)
+                .is_none_or(|session| session.in_flight == 0);
+            if idle {
+                self.sessions.remove(&peer);
+                // Who asked waits no longer: the session ends with this process.
+                let _ = reply.send(announced(&self.rib, &peer, now));
+            } else if !reply.is_closed() {
+                self.letting_go.push((peer, reply));
             }
         }
     }

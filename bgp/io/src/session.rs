@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The task of a neighbour: drives its [`Peer`] with connections, time and the RIB.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
+use bgp_core::deliveries::SELECTION_DEFERRAL;
 use bgp_core::fsm::State;
 use bgp_core::peer::{
     ConnId, Direction, KeepRoutes, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot,
     StopReason,
 };
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{RibInput, SessionInfo};
+use bgp_core::rib::{Rib, RibInput, SessionInfo};
+use bgp_wire::NlriEntry;
 use bytes::Bytes;
+use ipnet::IpNet;
 use router_types::{Family, LinkIndex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -22,9 +26,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::bfd::{Bfd, Verdict};
 use crate::connection::{ConnCommand, ConnEvent, Connection, WriteEvent};
 use crate::failure::transport_failure;
+use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
-use crate::rib_thread::{RibMessage, RibSender};
+use crate::rib_thread::{RibMessage, RibSender, announced};
 use crate::socket;
 
 /// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
@@ -76,6 +81,13 @@ pub(crate) enum PeerCommand {
     },
     /// How are you?
     Snapshot(oneshot::Sender<PeerSnapshot>),
+    /// Go on with a session of the process before. Comes before [`PeerCommand::Start`].
+    Adopt(Box<HandedSession>),
+    /// Pass the session that is up on, with what the neighbour was told, and stop; without one
+    /// answer none.
+    HandOver(Vec<IpNet>, oneshot::Sender<Option<HandedSession>>),
+    /// Withdraw what the process before has announced and this one does not.
+    Sweep(Vec<IpNet>),
     /// Tell the neighbour and the RIB, and end. Returns the connections on which goodbye is still
     /// being said, each for some seconds at most.
     End(StopReason, oneshot::Sender<Partings>),
@@ -198,6 +210,11 @@ impl Session {
                         }
                         return;
                     }
+                    Some(PeerCommand::Sweep(told)) => self.sweep(told).await,
+                    Some(PeerCommand::HandOver(told, reply)) => {
+                        // Who asked is gone: the connection ends with this task.
+                        let _ = reply.send(self.hand_over(&told).await);
+                    }
                     Some(command) => self.command(command),
                     None => return,
                 },
@@ -258,7 +275,10 @@ impl Session {
                     self.exceeded(family, limit);
                 }
             }
-            PeerCommand::End(..) => unreachable!("taken care of where commands are received"),
+            PeerCommand::Adopt(session) => self.adopt(*session),
+            PeerCommand::Sweep(_) | PeerCommand::HandOver(..) | PeerCommand::End(..) => {
+                unreachable!("taken care of where commands are received")
+            }
         }
     }
 
@@ -332,6 +352,126 @@ impl Session {
                 tracing::debug!(peer = %self.name, %error, "a call ended before it was taken");
             }
         }
+    }
+
+    fn adopt(&mut self, session: HandedSession) {
+        let HandedSession { stream, record } = session;
+        let prepared = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream))
+            .and_then(|stream| Ok((stream.local_addr()?, stream.peer_addr()?, stream)));
+        let (local, remote, stream) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                tracing::warn!(peer = %self.name, %error, "a session was handed over dead");
+                return;
+            }
+        };
+        self.calls += 1;
+        let conn = ConnId {
+            direction: Direction::Incoming,
+            serial: self.calls,
+        };
+        self.connect(conn, stream);
+        if let Some(connection) = self.connections.get(&conn) {
+            // Before anything else: it may begin in the middle of a message.
+            connection.tell(ConnCommand::Send(record.unsent));
+        }
+        self.handle(PeerInput::Adopt {
+            conn,
+            addresses: session_addresses(local, remote),
+            handover: Box::new(record.session),
+        });
+        let told: Vec<IpNet> = record
+            .announced
+            .iter()
+            .filter_map(|prefix| prefix.parse().ok())
+            .collect();
+        let inbox = self.inbox.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(SELECTION_DEFERRAL).await;
+            // A task that has ended has no session.
+            let _ = inbox.send(PeerCommand::Sweep(told));
+        });
+        tracing::info!(peer = %self.name, "went on with the session of the process before");
+    }
+
+    /// Withdraws what the neighbour was told by the process before and is not told by this one. The
+    /// thread of the tables does it, between what it sends.
+    async fn sweep(&mut self, told: Vec<IpNet>) {
+        if self.epoch != 1 || self.established.is_none() {
+            return; // the neighbour forgot it with the session
+        }
+        let Some(negotiated) = self.peer.negotiated() else {
+            return;
+        };
+        let context = negotiated.context.clone();
+        let (name, inbox, epoch) = (self.name.clone(), self.inbox.clone(), self.epoch);
+        let question = move |rib: &Rib, now: Instant| {
+            let told_now: BTreeSet<IpNet> = announced(rib, &name, now)
+                .into_iter()
+                .flat_map(|(_, prefixes)| prefixes)
+                .collect();
+            let gone: Vec<NlriEntry> = told
+                .into_iter()
+                .filter(|prefix| !told_now.contains(prefix))
+                .map(|prefix| NlriEntry {
+                    path_id: None,
+                    prefix,
+                })
+                .collect();
+            let mut bytes = Vec::new();
+            let mut updates = 0;
+            for family in &context.families {
+                let entries = gone.iter().copied();
+                updates += bgp_wire::withdraw(&mut bytes, family, context.max_len(), entries);
+            }
+            if updates > 0 {
+                tracing::info!(peer = %name, prefixes = gone.len(), "withdrew what was announced before");
+                // A task that has ended has no session to send to.
+                let _ = inbox.send(PeerCommand::Transmit {
+                    epoch,
+                    bytes: bytes.into(),
+                    updates: u32::try_from(updates).unwrap_or(u32::MAX),
+                });
+            }
+        };
+        self.rib.ask(question).await;
+    }
+
+    /// Lets go of the session that is up, with everything that was received or is to be written.
+    async fn hand_over(&mut self, told: &[IpNet]) -> Option<HandedSession> {
+        let established = self.established?;
+        let connection = self.connections.get(&established)?;
+        let stream = connection.stream().as_fd().try_clone_to_owned().ok()?;
+        let (reply, mut unsent) = oneshot::channel();
+        connection.tell(ConnCommand::LetGo(reply));
+        // Its task reads on until it hears of this, however full the way to here is.
+        let unsent = loop {
+            tokio::select! {
+                unsent = &mut unsent => break unsent.ok()?,
+                event = self.events.recv() => self.event(event?),
+            }
+        };
+        while let Ok(event) = self.events.try_recv() {
+            self.event(event);
+        }
+        let (conn, session) = self.peer.hand_over(Instant::now())?;
+        while let Some(output) = self.peer.poll_output() {
+            self.output(output);
+        }
+        self.connections.remove(&conn);
+        self.established = None;
+        Some(HandedSession {
+            stream: stream.into(),
+            record: HandoverRecord {
+                instance: self.instance.clone(),
+                peer: self.name.clone(),
+                session,
+                announced: told.iter().map(ToString::to_string).collect(),
+                unsent,
+            },
+        })
     }
 
     fn dialled(&mut self, conn: ConnId, result: std::io::Result<TcpStream>) {
@@ -530,7 +670,7 @@ impl Session {
                     .map_or(Duration::ZERO, KeepRoutes::longest);
                 self.tell_rib(RibInput::PeerDown {
                     peer: self.name.clone(),
-                    keep_routes: keep_routes.map(|keep| keep.restart_time),
+                    keep_routes,
                 });
             }
             PeerOutput::Routes(changes) => {

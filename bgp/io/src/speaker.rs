@@ -13,6 +13,7 @@ use router_types::{Family, LinkIndex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use crate::handover::HandedSession;
 use crate::instance::{Instance, InstanceSnapshot};
 use crate::listener::Call;
 use crate::recorder::Recorder;
@@ -29,11 +30,14 @@ const CALLS: usize = 64;
 const RETRY: Duration = Duration::from_secs(5);
 
 /// How a speaker starts.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// Whether this is a restart over which forwarding went on: said in OPEN where graceful restart
     /// is configured (RFC 4724 §3, R and F bits).
     pub restarted: bool,
+    /// Sessions of the process before; each goes to the neighbour of its name, when its instance
+    /// starts.
+    pub adopted: Vec<HandedSession>,
     /// Where inputs are recorded.
     pub recorder: Recorder,
     /// Where BFD sessions are asked for; `None` runs BGP without, whatever is configured.
@@ -60,6 +64,7 @@ enum Command {
     LinkDown(LinkIndex, String),
     Ask(InstanceName, Question),
     Stop(StopReason, oneshot::Sender<()>),
+    HandOver(oneshot::Sender<Vec<HandedSession>>),
 }
 
 /// The handle on the speaker. Cheap to clone.
@@ -155,6 +160,14 @@ impl Speaker {
         answer.await.ok()
     }
 
+    /// Ends like [`Speaker::stop`] with [`StopReason::PlannedRestart`], but for sessions that are up:
+    /// they are returned for the next process, and their neighbours hear nothing.
+    pub async fn hand_over(&self) -> Vec<HandedSession> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::HandOver(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
     /// Ends all sessions, telling neighbours why ([`StopReason::PlannedRestart`] tells nothing), and
     /// the threads.
     pub async fn stop(&self, reason: StopReason) {
@@ -194,6 +207,16 @@ impl Worker {
                         self.stop(&reason).await;
                         // Nobody waits any more: it has stopped all the same.
                         let _ = done.send(());
+                        return;
+                    }
+                    Some(Command::HandOver(reply)) => {
+                        let mut sessions = Vec::new();
+                        for instance in self.instances.values() {
+                            sessions.extend(instance.hand_over().await);
+                        }
+                        self.stop(&StopReason::PlannedRestart).await;
+                        // Nobody waits any more: the connections end here.
+                        let _ = reply.send(sessions);
                         return;
                     }
                     Some(command) => self.command(command).await,
@@ -264,7 +287,9 @@ impl Worker {
                     });
                 }
             }
-            Command::Stop(..) => unreachable!("taken care of where commands are received"),
+            Command::HandOver(_) | Command::Stop(..) => {
+                unreachable!("taken care of where commands are received")
+            }
         }
     }
 
@@ -306,6 +331,10 @@ impl Worker {
             match self.instances.get_mut(&name) {
                 Some(instance) => instance.apply(config, routes).await,
                 None => {
+                    let (adopted, others) = std::mem::take(&mut self.options.adopted)
+                        .into_iter()
+                        .partition(|session| session.record.instance == name);
+                    self.options.adopted = others;
                     let started = Instance::start(
                         config,
                         routes,
@@ -313,6 +342,7 @@ impl Worker {
                         self.events.clone(),
                         self.calls.clone(),
                         self.departures.clone(),
+                        adopted,
                     )
                     .await;
                     match started {

@@ -132,6 +132,7 @@ impl Image {
             Self::Causeway => &[
                 ("causewayd", "/usr/local/bin/causewayd"),
                 ("causeway", "/usr/local/bin/causeway"),
+                ("causeway-bfdd", "/usr/local/bin/causeway-bfdd"),
                 ("causeway-cni", "/opt/cni/bin/causeway-cni"),
             ],
             Self::Frr | Self::Bird2 | Self::Bird3 | Self::GoBgp | Self::Etcd | Self::Linux => &[],

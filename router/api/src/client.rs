@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::v1alpha1::bfd_client::BfdClient;
 use crate::v1alpha1::bgp_client::BgpClient;
 use crate::v1alpha1::cni_client::CniClient;
 use crate::v1alpha1::config_client::ConfigClient;
@@ -104,6 +105,11 @@ impl Connection {
     /// The `Status` service.
     pub fn status(&self) -> StatusClient<Channel> {
         StatusClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_OCTETS)
+    }
+
+    /// The `Bfd` service.
+    pub fn bfd(&self) -> BfdClient<Channel> {
+        BfdClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_OCTETS)
     }
 
     /// The `Bgp` service.

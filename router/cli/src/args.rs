@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The grammar of the command line: a noun, then a verb. Any unique beginning of a word will do.
 
+mod bfd;
 mod bgp;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bfd::BfdCommand;
 pub use bgp::{
     BgpCommand, DecodeArgs, NeighborArgs, PeerArgs, PolicyCommand, PolicyTestArgs, RefreshArgs,
     ResetArgs, RoutesArgs,
@@ -107,6 +109,16 @@ pub enum Command {
   causeway bgp routes advertised peer tor-a"
     )]
     Bgp(BgpCommand),
+    /// Sessions that find failures of the paths to peers
+    #[command(
+        subcommand,
+        infer_subcommands = true,
+        before_help = "Examples:
+  causeway bfd sessions
+  causeway bfd session 10.0.0.1
+  causeway bfd sessions -o json"
+    )]
+    Bfd(BfdCommand),
     /// What was written for this node, and what came of it
     #[command(
         visible_alias = "resource",

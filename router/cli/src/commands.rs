@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Commands that ask the daemon: `fetch` gets the answer, a pure `view` makes of it what is shown.
 
+pub mod bfd;
 pub mod bgp_actions;
 pub mod bgp_neighbor;
 pub mod bgp_peers;
@@ -42,6 +43,7 @@ pub(crate) async fn fetch(
         Command::Bgp(BgpCommand::Policy(PolicyCommand::Test(args))) => {
             return bgp_policy::fetch(connection, args).await;
         }
+        Command::Bfd(verb) => bfd::fetch(connection, verb).await?,
         Command::Resources(args) => resources::fetch(connection, args, now_unix_ns).await?,
         Command::Pods(args) => pods::fetch(connection, args).await?,
         Command::Fib(args) => fib::fetch(connection, args).await?,

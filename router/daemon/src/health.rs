@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How every part of the daemon does, gathered from what each says about itself.
 
+use bgp_bfd::wire::State;
+use bgp_bfdd::client::Connection;
+use bgp_bfdd::protocol::SessionReport;
 use router_api::v1alpha1::{self as api, Health};
 
 use crate::grpc::bgp_peers;
@@ -72,6 +75,7 @@ pub async fn look(parts: &Parts) -> Report {
     let mut report = Report::default();
     resources(parts, &mut report);
     bgp(parts, &mut report).await;
+    bfd(parts, &mut report).await;
     routes(parts, &mut report).await;
     pods(parts, &mut report).await;
     datapath(parts, &mut report);
@@ -120,6 +124,65 @@ fn resources(parts: &Parts, report: &mut Report) {
         format!("{in_force} objects in {} files", files.len()),
         "causeway resources",
         &[("objects", in_force as u64), ("files", files.len() as u64)],
+    );
+}
+
+/// Shown where there are sessions, or should be.
+async fn bfd(parts: &Parts, report: &mut Report) {
+    let wanted = parts.speaker.snapshot().await.iter().any(|instance| {
+        let mut peers = instance.config.peers().values();
+        peers.any(|peer| peer.bfd.is_some())
+    });
+    if !wanted {
+        return;
+    }
+    let next = || "causeway bfd sessions".to_owned();
+    let connection = parts.bfd.connection().borrow().clone();
+    let (sessions, warnings) = match connection {
+        Connection::Connected { warnings, .. } => match parts.bfd.report().await {
+            Ok(sessions) => (sessions.sessions, warnings),
+            Err(error) => (Vec::new(), vec![error.to_string()]),
+        },
+        Connection::Missing(why) => {
+            let message = format!("causeway-bfdd is not there, so no failures are found: {why}");
+            let fix = "systemctl status causeway-bfdd".to_owned();
+            report.issue(
+                Health::Error,
+                ("bfd", ""),
+                "causeway-bfdd".into(),
+                message,
+                fix,
+            );
+            (Vec::new(), Vec::new())
+        }
+    };
+    for warning in warnings {
+        report.issue(
+            Health::Warning,
+            ("bfd", ""),
+            "causeway-bfdd".into(),
+            warning,
+            next(),
+        );
+    }
+    let up = |session: &&SessionReport| session.status.state == State::Up;
+    for session in sessions.iter().filter(|session| !up(session)) {
+        let message = match &session.failure {
+            Some(failure) => failure.clone(),
+            None => format!("{}: {}", session.status.state, session.status.diagnostic),
+        };
+        let object = format!("peer {}", session.key.peer);
+        report.issue(Health::Warning, ("bfd", ""), object, message, next());
+    }
+    let (up, all) = (
+        sessions.iter().filter(up).count() as u64,
+        sessions.len() as u64,
+    );
+    report.component(
+        "bfd",
+        format!("{up} of {all} sessions up"),
+        "causeway bfd sessions",
+        &[("up", up), ("configured", all)],
     );
 }
 

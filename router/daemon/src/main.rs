@@ -12,6 +12,7 @@
 mod bfd;
 mod gateways;
 mod grpc;
+mod handover;
 mod health;
 mod intent;
 mod learned;
@@ -52,6 +53,11 @@ struct Args {
     /// and routes are in it, passwords are not.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+
+    /// Takes the BGP sessions over from the daemon that runs, which then ends: a restart or an
+    /// upgrade that neighbours do not notice.
+    #[arg(long)]
+    take_over: bool,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -93,7 +99,13 @@ fn main() -> ExitCode {
     for warning in &effective.warnings {
         tracing::warn!("{warning}");
     }
-    match run::run(args.config, args.set, args.record, effective) {
+    match run::run(
+        args.config,
+        args.set,
+        args.record,
+        args.take_over,
+        effective,
+    ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

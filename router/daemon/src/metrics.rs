@@ -21,6 +21,8 @@ use crate::health;
 use crate::intent::lock;
 use crate::run::Parts;
 
+mod bfd;
+
 /// Serves `/metrics`, `/livez`, `/readyz` and `/healthz` where the settings say, if anywhere.
 ///
 /// # Errors
@@ -73,6 +75,7 @@ async fn metrics(State(parts): State<Parts>) -> Response {
 
 async fn render(parts: &Parts) -> prometheus::Result<String> {
     let registry = Registry::new();
+    bfd::bfd(parts, &registry).await?;
     bgp(parts, &registry).await?;
     routes(parts, &registry).await?;
     pods(parts, &registry).await?;

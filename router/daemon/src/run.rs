@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::intent::{self, Intent, State};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
-use crate::{bfd, grpc, metrics, privileges, readiness};
+use crate::{bfd, grpc, handover, metrics, privileges, readiness};
 
 /// Batches of best paths that may wait for the routes.
 const ROUTE_EVENTS: usize = 16;
@@ -59,6 +59,7 @@ pub fn run(
     config: Option<PathBuf>,
     flags: Vec<(String, String)>,
     record: Option<PathBuf>,
+    take_over: bool,
     effective: Effective,
 ) -> anyhow::Result<()> {
     let recorder = match record {
@@ -72,19 +73,25 @@ pub fn run(
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(config, flags, recorder, effective))
+    runtime.block_on(serve(config, flags, recorder, take_over, effective))
 }
 
 async fn serve(
     config: Option<PathBuf>,
     flags: Vec<(String, String)>,
     recorder: Recorder,
+    take_over: bool,
     effective: Effective,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
     let settings = Arc::new(effective.settings.clone());
     tracing::info!(node = %settings.node_name, version = env!("CARGO_PKG_VERSION"), "starting");
 
+    let adopted = if take_over {
+        handover::take_over(&settings.socket)?
+    } else {
+        Vec::new()
+    };
     let folder = StateFolder::take(&settings.state_directory.join("pods"), PREDECESSOR_LIMIT)?;
     let datapath = open_datapath(&settings);
     let restarted = match &datapath {
@@ -107,6 +114,7 @@ async fn serve(
     let (speaker, sessions) = Speaker::start(
         bgp_io::Options {
             restarted,
+            adopted,
             recorder,
             bfd: Some(bfd.clone()),
         },
@@ -229,14 +237,29 @@ async fn serve(
     readiness::ready("serving");
     tracing::info!(took = ?started.elapsed(), "ready");
 
-    until_told_to_end(config, flags).await?;
+    let heir = handover::Heir::expect(&settings.socket)
+        .inspect_err(|error| tracing::warn!(%error, "sessions cannot be handed over"))
+        .ok();
+    let asked = async {
+        match &heir {
+            Some(heir) => heir.asked().await,
+            None => std::future::pending().await,
+        }
+    };
+    let heir = tokio::select! {
+        told = until_told_to_end(config, flags) => told.map(|()| None)?,
+        heir = asked => Some(heir),
+    };
     readiness::stopping();
     tracing::info!("ending");
     // Sessions first: what they say to neighbours is still true then. Routes, pods and programs
     // stay for the next run.
     // BFD sessions go on, for the next run.
     bfd.detach();
-    speaker.stop(StopReason::PlannedRestart).await;
+    match heir {
+        Some(heir) => handover::pass_on(heir, speaker.hand_over().await).await,
+        None => speaker.stop(StopReason::PlannedRestart).await,
+    }
     api.abort();
     metrics.abort();
     if sessions.join().is_err() {

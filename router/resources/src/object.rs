@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 
 use crate::condition::Timestamp;
 use crate::kinds::{
-    AdvertisementSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec, NodeConfigSpec,
-    PeerConfigSpec, PolicySpec, Secret,
+    AdvertisementSpec, BfdProfileSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec,
+    NodeConfigSpec, PeerConfigSpec, PolicySpec, Secret,
 };
 use crate::selector::Labels;
 
@@ -33,6 +33,8 @@ pub enum Kind {
     CausewayPeerConfig,
     /// `BGPPolicy` of `causeway.io`.
     Policy,
+    /// `BFDProfile` of `causeway.io`.
+    BfdProfile,
     /// `Node` of Kubernetes.
     Node,
     /// `Secret` of Kubernetes.
@@ -41,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::ClusterConfig,
         Kind::PeerConfig,
         Kind::Advertisement,
@@ -50,6 +52,7 @@ impl Kind {
         Kind::CausewayClusterConfig,
         Kind::CausewayPeerConfig,
         Kind::Policy,
+        Kind::BfdProfile,
         Kind::Node,
         Kind::Secret,
     ];
@@ -72,6 +75,7 @@ impl Kind {
             Kind::CausewayClusterConfig => "BGPClusterConfig",
             Kind::CausewayPeerConfig => "BGPPeerConfig",
             Kind::Policy => "BGPPolicy",
+            Kind::BfdProfile => "BFDProfile",
             Kind::Node => "Node",
             Kind::Secret => "Secret",
         }
@@ -85,7 +89,10 @@ impl Kind {
             | Kind::Advertisement
             | Kind::NodeConfigOverride
             | Kind::NodeConfig => "cilium.io",
-            Kind::CausewayClusterConfig | Kind::CausewayPeerConfig | Kind::Policy => "causeway.io",
+            Kind::CausewayClusterConfig
+            | Kind::CausewayPeerConfig
+            | Kind::Policy
+            | Kind::BfdProfile => "causeway.io",
             Kind::Node | Kind::Secret => "",
         }
     }
@@ -98,9 +105,10 @@ impl Kind {
             | Kind::Advertisement
             | Kind::NodeConfigOverride
             | Kind::NodeConfig => &["cilium.io/v2", "cilium.io/v2alpha1"],
-            Kind::CausewayClusterConfig | Kind::CausewayPeerConfig | Kind::Policy => {
-                &["causeway.io/v1alpha1"]
-            }
+            Kind::CausewayClusterConfig
+            | Kind::CausewayPeerConfig
+            | Kind::Policy
+            | Kind::BfdProfile => &["causeway.io/v1alpha1"],
             Kind::Node | Kind::Secret => &["v1"],
         }
     }
@@ -116,6 +124,7 @@ impl Kind {
             Kind::CausewayClusterConfig => "bgpclusterconfigs",
             Kind::CausewayPeerConfig => "bgppeerconfigs",
             Kind::Policy => "bgppolicies",
+            Kind::BfdProfile => "bfdprofiles",
             Kind::Node => "nodes",
             Kind::Secret => "secrets",
         }
@@ -132,6 +141,7 @@ impl Kind {
             Kind::CausewayClusterConfig => "cwbgpcluster",
             Kind::CausewayPeerConfig => "cwbgppeer",
             Kind::Policy => "cwbgppolicy",
+            Kind::BfdProfile => "cwbfd",
             Kind::Node => "no",
             Kind::Secret => "secret",
         }
@@ -216,6 +226,7 @@ pub enum Body {
     CausewayClusterConfig(ClusterConfigSpec),
     CausewayPeerConfig(PeerConfigSpec),
     Policy(PolicySpec),
+    BfdProfile(BfdProfileSpec),
     Node(Node),
     Secret(Secret),
 }
@@ -243,6 +254,7 @@ impl Object {
             Body::CausewayClusterConfig(_) => Kind::CausewayClusterConfig,
             Body::CausewayPeerConfig(_) => Kind::CausewayPeerConfig,
             Body::Policy(_) => Kind::Policy,
+            Body::BfdProfile(_) => Kind::BfdProfile,
             Body::Node(_) => Kind::Node,
             Body::Secret(_) => Kind::Secret,
         }
@@ -274,6 +286,7 @@ impl Object {
             Body::PeerConfig(spec) | Body::CausewayPeerConfig(spec) => json!({ "spec": spec }),
             Body::Advertisement(spec) => json!({ "spec": spec }),
             Body::Policy(spec) => json!({ "spec": spec }),
+            Body::BfdProfile(spec) => json!({ "spec": spec }),
             Body::NodeConfigOverride(spec) => json!({ "spec": spec }),
             Body::NodeConfig(spec) => json!({ "spec": spec }),
             Body::Node(node) => json!(node),

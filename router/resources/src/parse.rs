@@ -304,6 +304,7 @@ impl FileReader<'_> {
             Body::ClusterConfig(_)
             | Body::CausewayClusterConfig(_)
             | Body::Advertisement(_)
+            | Body::BfdProfile(_)
             | Body::Node(_)
             | Body::Secret(_) => {}
         }
@@ -395,6 +396,7 @@ fn to_object(
         Kind::CausewayClusterConfig => Body::CausewayClusterConfig(spec(&mut json)?),
         Kind::CausewayPeerConfig => Body::CausewayPeerConfig(spec(&mut json)?),
         Kind::Policy => Body::Policy(spec(&mut json)?),
+        Kind::BfdProfile => Body::BfdProfile(spec(&mut json)?),
         Kind::Node => Body::Node(serde_json::from_value(json)?),
         Kind::Secret => Body::Secret(serde_json::from_value(json)?),
     };

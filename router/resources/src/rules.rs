@@ -43,6 +43,8 @@ pub(crate) fn check(object: &Object) -> Vec<Finding> {
         Body::NodeConfigOverride(body) => rules.node_config_override(body, &spec),
         Body::NodeConfig(body) => rules.node_config(body, &spec),
         Body::Policy(body) => rules.bgp_policy(body, &spec),
+        // Its schema says it all.
+        Body::BfdProfile(_) => {}
         Body::Node(body) => rules.node(body),
         Body::Secret(body) => rules.secret(body),
     }

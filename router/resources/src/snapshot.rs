@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::kinds::{
-    AdvertisementSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec, PeerConfigSpec, PolicySpec,
-    Secret,
+    AdvertisementSpec, BfdProfileSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec,
+    PeerConfigSpec, PolicySpec, Secret,
 };
 use crate::object::{Body, Kind, Metadata, Object, ObjectKey};
 
@@ -113,6 +113,8 @@ accessors! {
     causeway_peer_configs, causeway_peer_config => CausewayPeerConfig: PeerConfigSpec;
     /// The `BGPPolicy` objects of `causeway.io`.
     policies, policy => Policy: PolicySpec;
+    /// The `BFDProfile` objects of `causeway.io`.
+    bfd_profiles, bfd_profile => BfdProfile: BfdProfileSpec;
     /// The `CiliumBGPAdvertisement` objects.
     advertisements, advertisement => Advertisement: AdvertisementSpec;
     /// The `CiliumBGPNodeConfigOverride` objects.

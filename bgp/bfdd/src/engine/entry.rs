@@ -69,6 +69,7 @@ impl Entry {
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Transmit(bytes) => self.send(bytes.as_slice(), now, &mut random),
+                // No profile in force asks for it.
                 Output::TransmitEcho => {}
                 Output::State {
                     from,

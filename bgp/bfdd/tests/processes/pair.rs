@@ -127,6 +127,7 @@ impl Side {
     pub(crate) fn start(&mut self) {
         let mut command = self.command(env!("CARGO_BIN_EXE_causeway-bfdd"));
         command.arg("--socket").arg(&self.socket);
+        command.args(["--log", "warn"]);
         self.process = Some(command.spawn().unwrap());
         let deadline = Instant::now() + LIMIT;
         while std::os::unix::net::UnixStream::connect(&self.socket).is_err() {

@@ -19,7 +19,7 @@ pub(super) struct Connection {
     pub(super) conn: ConnId,
     pub(super) addresses: SessionAddresses,
     /// What was offered on it.
-    pub(super) offered: Open,
+    pub(super) offered: Box<Open>,
     /// Bytes received of a message that is not complete; at most one message.
     pub(super) unread: Vec<u8>,
     pub(super) phase: Phase,
@@ -37,6 +37,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) negotiated: Box<Negotiated>,
+    /// The neighbour's OPEN.
+    pub(super) theirs: Box<Open>,
     pub(super) hold_at: Option<Instant>,
     pub(super) keepalive_at: Option<Instant>,
     /// The neighbour has confirmed, and the session waits until then for the other connection,

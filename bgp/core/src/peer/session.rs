@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What happens on a connection: messages, timers, collisions and the end.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use bgp_wire::{ErrorKind, MessageKind, Notification, Open, RefreshKind, RouteRefresh, frame};
@@ -24,12 +23,8 @@ use crate::routes::RouteBatch;
 /// and no sign of its restart. Arbitrary: twice the default connect retry time.
 const LATE_CALL: Duration = Duration::from_secs(10);
 
-/// How long a connection that loses a collision waits for the one that wins. Arbitrary: an OPEN
-/// that is under way comes within a round trip.
-const HOLD_BACK: Duration = Duration::from_secs(5);
-
 impl Direction {
-    fn other(self) -> Direction {
+    pub(super) fn other(self) -> Direction {
         match self {
             Direction::Outgoing => Direction::Incoming,
             Direction::Incoming => Direction::Outgoing,
@@ -108,22 +103,6 @@ impl Peer {
         }
         if let Outgoing::Idle { .. } = self.outgoing {
             self.outgoing = Outgoing::Active { retry_at: None };
-        }
-        self.send_open(conn, addresses, now);
-        self.note(Event::TcpConnectionConfirmed, now);
-    }
-
-    /// Takes a call while a session is up: OPEN will tell which of the two stays.
-    fn take_second(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
-        if let Some(incoming) = &self.incoming
-            && incoming.state() == State::Established
-        {
-            // Both are the neighbour's: there is nothing to compare.
-            self.refuse_call(conn, ErrorKind::CONNECTION_COLLISION);
-            return;
-        }
-        if self.incoming.is_some() {
-            self.drop_connection(Direction::Incoming, None, &DownReason::Collision);
         }
         self.send_open(conn, addresses, now);
         self.note(Event::TcpConnectionConfirmed, now);
@@ -259,41 +238,16 @@ impl Peer {
         if self.resolve_collision(direction, &theirs, now) == Some(direction) {
             return;
         }
-        self.confirm(direction, negotiated, now);
+        self.confirm(direction, negotiated, theirs, now);
     }
 
-    /// RFC 4271 §6.8. Of two connections that know their neighbour's identifier one goes; which
-    /// one is returned: identifiers and AS numbers decide, so that both ends agree without a word.
-    /// A session that is up stays, unless `CollisionDetectEstablishedState` is configured.
-    fn resolve_collision(
+    fn confirm(
         &mut self,
-        newer: Direction,
-        theirs: &Open,
+        direction: Direction,
+        negotiated: Negotiated,
+        theirs: Open,
         now: Instant,
-    ) -> Option<Direction> {
-        let loser = match self.connection(newer.other()).map(Connection::state)? {
-            State::Established if !self.config.collision_when_established => newer,
-            State::Established | State::OpenConfirm => self.loser(theirs.router_id, theirs.asn),
-            // Its OPEN is still to come; it is looked at then.
-            State::OpenSent | State::Idle | State::Active | State::Connect => return None,
-        };
-        let notification = Notification::new(ErrorKind::CONNECTION_COLLISION);
-        self.vacate(loser, Some(notification), &DownReason::Collision);
-        self.note(Event::OpenCollisionDump, now);
-        Some(loser)
-    }
-
-    /// Which of two connections goes (RFC 4271 §6.8; RFC 6286 §2.3: the AS number decides between
-    /// equal identifiers): the one dialled by the end with the lower identifier.
-    fn loser(&self, their_id: Ipv4Addr, their_asn: Asn) -> Direction {
-        if (self.local.router_id, self.session_asn()) < (their_id, their_asn) {
-            Direction::Outgoing
-        } else {
-            Direction::Incoming
-        }
-    }
-
-    fn confirm(&mut self, direction: Direction, negotiated: Negotiated, now: Instant) {
+    ) {
         debug_assert_eq!(react(State::OpenSent, Event::BgpOpen), Reaction::Confirm);
         let first_keepalive = negotiated
             .keepalive
@@ -303,6 +257,7 @@ impl Peer {
         };
         connection.phase = Phase::OpenConfirm(Agreed {
             negotiated: Box::new(negotiated),
+            theirs: Box::new(theirs),
             hold_at: None,
             keepalive_at: first_keepalive,
             held_back_until: None,
@@ -315,46 +270,7 @@ impl Peer {
         self.note(Event::BgpOpen, now);
     }
 
-    /// The neighbour has confirmed: the session is up, or waits for the other connection.
-    ///
-    /// Where both ends dial, one of them may be through with a connection while the other has not
-    /// compared yet, and will keep the other one. If the first were up at once, it would close what
-    /// its neighbour keeps, and none would be left. So the connection that loses the comparison is
-    /// not up before the other one has failed, or has been silent for [`HOLD_BACK`].
-    fn confirmed(&mut self, direction: Direction, now: Instant) {
-        let other_may_win = self
-            .connection(direction.other())
-            .is_some_and(|other| other.state() == State::OpenSent)
-            && self
-                .connection(direction)
-                .and_then(Connection::negotiated)
-                .is_some_and(|up| self.loser(up.peer_router_id, up.peer_asn) == direction);
-        if !other_may_win {
-            self.establish(direction, now);
-            return;
-        }
-        if let Some(connection) = self.connection_mut(direction) {
-            connection.heard(now);
-            if let Some(agreed) = connection.agreed_mut() {
-                agreed.held_back_until.get_or_insert(now + HOLD_BACK);
-            }
-        }
-    }
-
-    /// Lets a connection be up that was held back, when it is time or the other one has failed.
-    pub(super) fn release(&mut self, now: Instant) {
-        for direction in [Direction::Outgoing, Direction::Incoming] {
-            let held_back = self
-                .connection(direction)
-                .and_then(Connection::held_back_until);
-            let alone = self.connection(direction.other()).is_none();
-            if held_back.is_some_and(|until| alone || until <= now) {
-                self.establish(direction, now);
-            }
-        }
-    }
-
-    fn establish(&mut self, direction: Direction, now: Instant) {
+    pub(super) fn establish(&mut self, direction: Direction, now: Instant) {
         self.vacate(
             direction.other(),
             Some(Notification::new(ErrorKind::CONNECTION_COLLISION)),
@@ -430,16 +346,6 @@ impl Peer {
             DownReason::NotificationReceived(text),
             now,
         );
-    }
-
-    /// A neighbour that sends routes is up, and has settled for this connection.
-    fn settle(&mut self, direction: Direction, now: Instant) {
-        if self
-            .connection(direction)
-            .is_some_and(|connection| connection.held_back_until().is_some())
-        {
-            self.establish(direction, now);
-        }
     }
 
     fn update_received(&mut self, direction: Direction, body: &[u8], now: Instant) {
@@ -636,7 +542,7 @@ impl Peer {
     }
 
     /// Drops a connection, or the attempt at one; the neighbour's other one goes on.
-    fn vacate(
+    pub(super) fn vacate(
         &mut self,
         direction: Direction,
         notification: Option<Notification>,
@@ -703,14 +609,14 @@ impl Peer {
     }
 
     /// The AS number to be in OPEN.
-    fn session_asn(&self) -> Asn {
+    pub(super) fn session_asn(&self) -> Asn {
         match self.config.local_as {
             Some(local_as) if !self.real_as => local_as.asn,
             Some(_) | None => self.local.asn,
         }
     }
 
-    fn send_open(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
+    pub(super) fn send_open(&mut self, conn: ConnId, addresses: SessionAddresses, now: Instant) {
         let offered = open::offer(&self.config, &self.local, self.session_asn(), self.style);
         let mut bytes = Vec::new();
         offered.encode(&mut bytes);
@@ -721,7 +627,7 @@ impl Peer {
         let connection = Connection {
             conn,
             addresses,
-            offered,
+            offered: Box::new(offered),
             unread: Vec::new(),
             phase,
         };
@@ -732,7 +638,7 @@ impl Peer {
         self.send(conn, MessageKind::Open, bytes);
     }
 
-    fn send(&mut self, conn: ConnId, kind: MessageKind, bytes: Vec<u8>) {
+    pub(super) fn send(&mut self, conn: ConnId, kind: MessageKind, bytes: Vec<u8>) {
         self.record.counters.sent.count(kind, 1, bytes.len() as u64);
         self.outputs.push_back(PeerOutput::Send { conn, bytes });
     }
@@ -747,7 +653,7 @@ impl Peer {
         });
     }
 
-    fn refuse_call(&mut self, conn: ConnId, kind: ErrorKind) {
+    pub(super) fn refuse_call(&mut self, conn: ConnId, kind: ErrorKind) {
         self.record.counters.calls_refused += 1;
         let mut bytes = Vec::new();
         Notification::new(kind).encode(&mut bytes);

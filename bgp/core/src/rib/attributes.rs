@@ -42,6 +42,15 @@ pub(super) struct Hot {
     pub(super) graceful_shutdown: bool,
     /// ONLY_TO_CUSTOMER is there (RFC 9234 §5).
     pub(super) only_to_customer: bool,
+    /// LLGR_STALE (RFC 9494 §4.6).
+    pub(super) long_lived_stale: bool,
+    /// NO_LLGR (RFC 9494 §4.6).
+    pub(super) no_long_lived: bool,
+    /// Equal for equal AS paths.
+    pub(super) path_print: u32,
+    /// Octets a second of the link the route is for, in units of 2^16, at least 1; 0 where it does
+    /// not say (draft-ietf-idr-link-bandwidth).
+    pub(super) bandwidth: u32,
 }
 
 #[derive(Debug)]
@@ -251,16 +260,24 @@ impl Hot {
             no_export: false,
             graceful_shutdown: false,
             only_to_customer: false,
+            long_lived_stale: false,
+            no_long_lived: false,
+            path_print: 0,
+            bandwidth: 0,
         };
         for attribute in RawAttributes::new(bytes).flatten() {
             let value = attribute.value;
             let number = || value.first_chunk().map(|four| u32::from_be_bytes(*four));
             match attribute.code {
                 AttributeCode::ORIGIN => hot.origin = value.first().copied().unwrap_or(2),
-                AttributeCode::AS_PATH => hot.read_path(value, local_asn),
+                AttributeCode::AS_PATH => {
+                    hot.path_print = fingerprint(value) as u32;
+                    hot.read_path(value, local_asn);
+                }
                 AttributeCode::MULTI_EXIT_DISC => hot.med = number().unwrap_or(0),
                 AttributeCode::LOCAL_PREF => hot.local_pref = number().unwrap_or(100),
                 AttributeCode::COMMUNITIES => hot.read_communities(value),
+                AttributeCode::EXTENDED_COMMUNITIES => hot.read_extended(value),
                 AttributeCode::ORIGINATOR_ID => {
                     hot.originator = number().map(Ipv4Addr::from_bits);
                 }
@@ -305,12 +322,26 @@ impl Hot {
         self.own_as = own_as.min(u8::MAX.into()) as u8;
     }
 
+    fn read_extended(&mut self, value: &[u8]) {
+        for community in value.as_chunks::<8>().0 {
+            // Link bandwidth, transitive or not: an AS of two octets and a number of IEEE 754.
+            if let [0x00 | 0x40, 0x04, _, _, number @ ..] = *community {
+                let octets = f32::from_be_bytes(number);
+                if octets.is_finite() && octets > 0.0 {
+                    self.bandwidth = (octets / 65_536.0).clamp(1.0, 4e9) as u32;
+                }
+            }
+        }
+    }
+
     fn read_communities(&mut self, value: &[u8]) {
         for community in value.as_chunks::<4>().0 {
             match u32::from_be_bytes(*community) {
                 0xffff_ff01 | 0xffff_ff03 => self.no_export = true,
                 0xffff_ff02 => self.no_advertise = true,
                 0xffff_0000 => self.graceful_shutdown = true,
+                0xffff_0006 => self.long_lived_stale = true,
+                0xffff_0007 => self.no_long_lived = true,
                 _ => {}
             }
         }

@@ -8,8 +8,8 @@
 //! result is one best route whatever the order of arrival.
 //!
 //! Routes that are equal up to and including the metric to the next hop may be used together.
-//! Their AS paths need the same length, not the same content: two ToRs in different ASes must both
-//! carry traffic ("as-path multipath-relax").
+//! With "as-path multipath-relax" their AS paths need the same length, not the same content: two
+//! ToRs in different ASes must both carry traffic.
 
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
@@ -44,10 +44,14 @@ pub enum Verdict {
     Multipath,
     /// As good as the best one, beyond the path limit.
     BeyondPathLimit,
+    /// As good as the best one, by another AS path.
+    OtherAsPath,
     /// A route of the node itself has the prefix.
     LocalRoute,
     /// There is no way to the next hop (RFC 4271 §9.1.2.1).
     NextHopUnreachable,
+    /// It is kept for a neighbour that is long gone (RFC 9494 §4.3).
+    LongLivedStale,
     /// Another one has a higher local preference.
     LocalPreference,
     /// Another one has a shorter AS path.
@@ -71,8 +75,10 @@ impl fmt::Display for Verdict {
             Verdict::Best => "best",
             Verdict::Multipath => "used beside the best",
             Verdict::BeyondPathLimit => "as good as the best, beyond the path limit",
+            Verdict::OtherAsPath => "as good as the best, by another AS path",
             Verdict::LocalRoute => "the node itself has this prefix",
             Verdict::NextHopUnreachable => "no way to the next hop",
+            Verdict::LongLivedStale => "kept for a neighbour that is long gone",
             Verdict::LocalPreference => "lower local preference",
             Verdict::AsPathLength => "longer AS path",
             Verdict::Origin => "worse origin",
@@ -87,9 +93,8 @@ impl fmt::Display for Verdict {
 /// is no way to the next hop of any.
 pub(super) fn best(candidates: impl Iterator<Item = (usize, Candidate)> + Clone) -> Option<usize> {
     let reachable = candidates.filter(|(_, candidate)| candidate.metric.is_some());
-    let rank = |c: &Candidate| (Reverse(c.hot.local_pref), c.hot.path_len, c.hot.origin);
-    let least = reachable.clone().map(|(_, c)| rank(&c)).min()?;
-    let left = reachable.filter(move |(_, c)| rank(c) == least);
+    let least = reachable.clone().map(|(_, c)| c.rank()).min()?;
+    let left = reachable.filter(move |(_, c)| c.rank() == least);
     let beaten_by_med = |candidate: &Candidate| {
         let hot = &candidate.hot;
         hot.med > 0
@@ -103,12 +108,27 @@ pub(super) fn best(candidates: impl Iterator<Item = (usize, Candidate)> + Clone)
     Some(at)
 }
 
+/// Which AS paths may be used together with that of the best route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AsPaths {
+    /// Those of the same length.
+    SameLength,
+    /// The same only.
+    Equal,
+}
+
 impl Candidate {
+    /// What is compared before MED, the least first.
+    fn rank(&self) -> (bool, Reverse<u32>, u16, u8) {
+        let hot = &self.hot;
+        let preference = Reverse(hot.local_pref);
+        (hot.long_lived_stale, preference, hot.path_len, hot.origin)
+    }
+
     /// Whether this one, the best of some routes, stays so beside one more. `false` where it does
     /// not, and where MED makes the answer depend on the others.
     pub(super) fn beats_whatever_else(&self, added: &Candidate) -> bool {
-        let rank = |c: &Candidate| (Reverse(c.hot.local_pref), c.hot.path_len, c.hot.origin);
-        match rank(self).cmp(&rank(added)) {
+        match self.rank().cmp(&added.rank()) {
             Ordering::Less => return true,
             Ordering::Greater => return false,
             Ordering::Equal => {}
@@ -136,13 +156,20 @@ impl Candidate {
 
 /// Judges all routes for a prefix. Returns a verdict for each, and the indexes of those in use,
 /// the best one first.
-pub(super) fn select(candidates: &[Candidate], max_paths: u16) -> (Vec<Verdict>, Vec<usize>) {
+pub(super) fn select(
+    candidates: &[Candidate],
+    max_paths: u16,
+    relaxed: AsPaths,
+) -> (Vec<Verdict>, Vec<usize>) {
     let mut verdicts = vec![Verdict::Multipath; candidates.len()];
     let mut left: Vec<usize> = (0..candidates.len()).collect();
     drop_losers(&mut left, &mut verdicts, Verdict::NextHopUnreachable, |i| {
         candidates[i].metric.is_some()
     });
     let c = |i: usize| &candidates[i];
+    keep_least(&mut left, &mut verdicts, Verdict::LongLivedStale, |i| {
+        c(i).hot.long_lived_stale
+    });
     keep_least(&mut left, &mut verdicts, Verdict::LocalPreference, |i| {
         Reverse(c(i).hot.local_pref)
     });
@@ -172,6 +199,11 @@ pub(super) fn select(candidates: &[Candidate], max_paths: u16) -> (Vec<Verdict>,
     left.sort_by_key(|&i| c(i).last_resort());
     if let Some(&best) = left.first() {
         verdicts[best] = Verdict::Best;
+    }
+    if let (AsPaths::Equal, Some(&best)) = (relaxed, left.first()) {
+        drop_losers(&mut left, &mut verdicts, Verdict::OtherAsPath, |i| {
+            c(i).hot.path_print == c(best).hot.path_print
+        });
     }
     for &beyond in left.iter().skip(max_paths.max(1).into()) {
         verdicts[beyond] = Verdict::BeyondPathLimit;

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::best::{self, Candidate, Verdict};
+use super::best::{self, AsPaths, Candidate, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
 use super::{BestRoute, NextHop, Rib, RouteSource, Sources};
@@ -152,7 +152,12 @@ impl Rib {
             accepted.len(),
             "every accepted route has attributes and neighbour"
         );
-        let (verdicts, used) = best::select(&candidates, self.config.max_paths);
+        let as_paths = if self.config.as_path_relax {
+            AsPaths::SameLength
+        } else {
+            AsPaths::Equal
+        };
+        let (verdicts, used) = best::select(&candidates, self.config.max_paths, as_paths);
         let mut all: Vec<Verdict> = paths
             .iter()
             .map(|path| path.rejected.map_or(Verdict::Best, Verdict::Rejected))
@@ -168,6 +173,28 @@ impl Rib {
         self.sources().candidate(path)
     }
 
+    /// The share of each route in use: by link bandwidth where all of them say it, else equal.
+    fn weights(&self, used: &[Path]) -> Vec<u16> {
+        /// The greatest weight the kernel takes.
+        const GREATEST: u64 = 256;
+        let of = |path: &Path| {
+            self.attributes
+                .hot(path.attributes)
+                .map_or(0, |hot| hot.bandwidth)
+        };
+        let bandwidths: Vec<u64> = used.iter().map(|path| of(path).into()).collect();
+        let most = bandwidths.iter().copied().max().unwrap_or(0);
+        let known = self.config.weigh_by_link_bandwidth && !bandwidths.contains(&0);
+        if !known || bandwidths.iter().all(|bandwidth| *bandwidth == most) {
+            return vec![1; used.len()];
+        }
+        let share = |bandwidth: u64| ((bandwidth * GREATEST + most / 2) / most).max(1);
+        bandwidths
+            .into_iter()
+            .map(|bandwidth| share(bandwidth) as u16)
+            .collect()
+    }
+
     /// What the kernel's side is to know of a destination.
     pub(super) fn best_route(&self, slot: usize, id: DestId) -> Option<BestRoute> {
         if self.tables[slot].local.contains(id) {
@@ -179,9 +206,14 @@ impl Rib {
             .neighbours
             .get(first.peer)
             .is_some_and(|neighbour| neighbour.is_external());
+        let weights = self.weights(&used);
         let mut next_hops: Vec<NextHop> = used
             .iter()
-            .map(|path| self.next_hops.forwarding(path.next_hop))
+            .zip(weights)
+            .map(|(path, weight)| NextHop {
+                weight,
+                ..self.next_hops.forwarding(path.next_hop)
+            })
             .collect();
         next_hops.sort();
         next_hops.dedup();

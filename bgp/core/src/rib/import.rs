@@ -180,7 +180,7 @@ impl Rib {
     }
 
     /// Puts a route in the table. It brings references to its attributes and next hop along.
-    fn place(&mut self, slot: usize, id: DestId, path: Path) {
+    pub(super) fn place(&mut self, slot: usize, id: DestId, path: Path) {
         let known = self.tables[slot].find(id, path.peer, path.path_id);
         // Said again, it is as old as it was.
         if known.is_some_and(|old| {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bgp_wire::{FamilyContext, PathNextHop, Role};
 use router_types::{Asn, Family};
@@ -71,6 +71,9 @@ pub struct SessionInfo {
     /// The role this end has (RFC 9234 §4.1).
     #[serde(with = "serial::role_option", default)]
     pub role: Option<Role>,
+    /// Whether the neighbour knows long-lived stale routes (RFC 9494 §4.3).
+    #[serde(default)]
+    pub long_lived: bool,
 }
 
 impl From<&Negotiated> for SessionInfo {
@@ -105,6 +108,7 @@ impl From<&Negotiated> for SessionInfo {
             addresses: negotiated.addresses.clone(),
             local_asn: Some(negotiated.local_asn),
             role: negotiated.role,
+            long_lived: !negotiated.long_lived.is_empty(),
         }
     }
 }
@@ -138,6 +142,10 @@ pub(super) struct Neighbour {
     pub(super) rejected: BTreeMap<Family, u64>,
     pub(super) stale: BTreeMap<Family, u64>,
     pub(super) stale_until: Option<Instant>,
+    /// How long its routes are kept beyond that (RFC 9494), by family.
+    pub(super) long_lived: BTreeMap<Family, Duration>,
+    /// Until when those that are kept beyond that are.
+    pub(super) lingers_until: BTreeMap<Family, Instant>,
     /// Families over their limit in this session.
     pub(super) over_limit: BTreeSet<Family>,
 }
@@ -154,6 +162,8 @@ impl Neighbour {
             rejected: BTreeMap::new(),
             stale: BTreeMap::new(),
             stale_until: None,
+            long_lived: BTreeMap::new(),
+            lingers_until: BTreeMap::new(),
             over_limit: BTreeSet::new(),
         }
     }

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp_wire::Community;
 use router_types::Family;
 
 use super::import::Which;
 use super::intake::{Intake, PolicyUse};
 use super::neighbour::{Neighbour, SessionInfo};
-use super::{PeerId, Rib};
+use super::table::Path;
+use super::{PeerId, Rib, slot_of};
 use crate::config::{InstanceConfig, PeerName, Transit};
+use crate::peer::KeepRoutes;
 use crate::policy::{Policy, PolicyName};
 
 /// How long stale routes outlive the session's return without End-of-RIB. RFC 4724 §4.2 asks for
@@ -160,6 +163,7 @@ impl Rib {
         };
         let stale = neighbour.stale.values().any(|&count| count > 0);
         neighbour.stale_until = stale.then(|| now + STALE_LIMIT);
+        neighbour.lingers_until.clear();
         neighbour.over_limit.clear();
         neighbour.up = true;
         neighbour.session = Some(session);
@@ -169,7 +173,7 @@ impl Rib {
         self.join(id);
     }
 
-    pub(super) fn peer_down(&mut self, peer: &PeerName, keep: Option<Duration>, now: Instant) {
+    pub(super) fn peer_down(&mut self, peer: &PeerName, keep: Option<KeepRoutes>, now: Instant) {
         let Some(id) = self.neighbours.id(peer) else {
             return;
         };
@@ -181,12 +185,15 @@ impl Rib {
         neighbour.up = false;
         let Some(keep) = keep else {
             neighbour.stale_until = None;
+            neighbour.lingers_until.clear();
             self.purge(id, None, Which::All);
             return;
         };
-        neighbour.stale_until = Some(now + keep);
+        neighbour.stale_until = Some(now + keep.restart_time);
+        neighbour.long_lived = keep.long_lived;
         // What was stale before this session and not renewed in it is gone for good
         // (RFC 4724 §4.2).
+        neighbour.lingers_until.clear();
         self.purge(id, None, Which::Stale);
         let session = self.neighbours.get(id).and_then(|n| n.session.clone());
         let families = session.map_or_else(Vec::new, |session| session.families);
@@ -208,20 +215,70 @@ impl Rib {
         }
     }
 
-    /// Drops the routes of neighbours that did not come back, or did not renew them, in time.
+    /// Drops the routes of neighbours that did not come back, or did not renew them, in time; those
+    /// of families with long-lived graceful restart become the last choice first.
     pub(super) fn drop_overdue(&mut self, now: Instant) {
         let is_overdue = |neighbour: &Neighbour| neighbour.stale_until.is_some_and(|at| at <= now);
-        let overdue: Vec<PeerId> = self
+        let overdue: Vec<(PeerId, bool)> = self
             .neighbours
             .iter_mut()
             .filter(|(_, neighbour)| is_overdue(neighbour))
             .map(|(id, neighbour)| {
                 neighbour.stale_until = None;
-                id
+                (id, neighbour.up)
             })
             .collect();
-        for id in overdue {
-            self.purge(id, None, Which::Stale);
+        let families: Vec<Family> = self.tables.iter().map(|table| table.family).collect();
+        for (id, up) in overdue {
+            for &family in &families {
+                let neighbour = self.neighbours.get(id);
+                let time = neighbour.and_then(|neighbour| neighbour.long_lived.get(&family));
+                match time.copied() {
+                    Some(time) if !up && !time.is_zero() => self.linger(id, family, now + time),
+                    Some(_) | None => self.purge(id, Some(family), Which::Stale),
+                }
+            }
+        }
+        let mut ended = Vec::new();
+        for (id, neighbour) in self.neighbours.iter_mut() {
+            neighbour.lingers_until.retain(|family, at| {
+                let is_over = *at <= now;
+                ended.extend(is_over.then_some((id, *family)));
+                !is_over
+            });
+        }
+        for (id, family) in ended {
+            self.purge(id, Some(family), Which::Stale);
+        }
+    }
+
+    /// Makes stale routes the last choice (RFC 9494 §4.3): those with NO_LLGR go, the others are
+    /// marked with LLGR_STALE.
+    fn linger(&mut self, peer: PeerId, family: Family, until: Instant) {
+        let Some(slot) = slot_of(family) else { return };
+        let wanted = |path: &Path| path.peer == peer && path.stale && path.rejected.is_none();
+        for id in self.tables[slot].having(wanted) {
+            for mut path in self.tables[slot].sorted(id).into_iter().filter(wanted) {
+                let Some(mut attributes) = self.attributes.attributes(path.attributes) else {
+                    continue;
+                };
+                if attributes.communities.contains(&Community::NO_LLGR) {
+                    self.withdraw(slot, id, peer, path.path_id);
+                    continue;
+                }
+                if let Err(at) = attributes.communities.binary_search(&Community::LLGR_STALE) {
+                    attributes.communities.insert(at, Community::LLGR_STALE);
+                }
+                let mut bytes = Vec::new();
+                attributes.encode(true, &mut bytes);
+                path.attributes = self.attributes.intern(&bytes);
+                self.attributes.hold(path.attributes, 1);
+                self.next_hops.hold_again(path.next_hop);
+                self.place(slot, id, path);
+            }
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(peer) {
+            neighbour.lingers_until.insert(family, until);
         }
     }
 }

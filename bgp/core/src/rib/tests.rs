@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use bgp_wire::{AsPath, Origin, PathAttributes};
 use router_types::Asn;
@@ -67,6 +68,7 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
         },
         local_asn: None,
         role: None,
+        long_lived: false,
     })
 }
 
@@ -413,7 +415,10 @@ fn an_unreachable_next_hop_takes_its_routes_out_of_use_and_back() {
 fn routes_of_a_restarting_neighbour_are_kept_then_renewed_or_dropped() {
     let now = Instant::now();
     let mut rib = Rib::new(all(&["a"]), now);
-    let keep = Some(Duration::from_secs(120));
+    let keep = Some(KeepRoutes {
+        restart_time: Duration::from_secs(120),
+        long_lived: BTreeMap::new(),
+    });
     up(&mut rib, "a", 10, 65002, now);
     announce(
         &mut rib,
@@ -426,7 +431,7 @@ fn routes_of_a_restarting_neighbour_are_kept_then_renewed_or_dropped() {
     rib.handle(
         RibInput::PeerDown {
             peer: "a".into(),
-            keep_routes: keep,
+            keep_routes: keep.clone(),
         },
         now,
     );
@@ -449,7 +454,7 @@ fn routes_of_a_restarting_neighbour_are_kept_then_renewed_or_dropped() {
     rib.handle(
         RibInput::PeerDown {
             peer: "a".into(),
-            keep_routes: keep,
+            keep_routes: keep.clone(),
         },
         now,
     );
@@ -458,6 +463,53 @@ fn routes_of_a_restarting_neighbour_are_kept_then_renewed_or_dropped() {
     rib.handle(RibInput::Timeout, at);
     assert_eq!(rib.stats().routes, 0);
     assert_eq!(rib.stats().attribute_sets, 0);
+}
+
+#[test]
+fn long_lived_stale_routes_are_the_last_choice_until_they_go() {
+    let now = Instant::now();
+    let mut rib = Rib::new(all(&["a", "b"]), now);
+    up(&mut rib, "a", 10, 65002, now);
+    up(&mut rib, "b", 11, 65003, now);
+    let leaves = PathAttributes {
+        origin: Some(Origin::Igp),
+        as_path: Some(AsPath::from_sequence([Asn(65002)])),
+        communities: vec![bgp_wire::Community::NO_LLGR],
+        ..PathAttributes::default()
+    };
+    announce(&mut rib, "a", &["10.8.0.0/16"], &[65002], "10.0.0.10", now);
+    announce_with(&mut rib, "a", &["10.9.0.0/16"], &leaves, "10.0.0.10", now);
+    announce(
+        &mut rib,
+        "b",
+        &["10.8.0.0/16"],
+        &[65003, 7, 8],
+        "10.0.0.11",
+        now,
+    );
+    let down = RibInput::PeerDown {
+        peer: "a".into(),
+        keep_routes: Some(KeepRoutes {
+            restart_time: Duration::from_secs(60),
+            long_lived: [(Family::IPV4_UNICAST, Duration::from_secs(3600))].into(),
+        }),
+    };
+    rib.handle(down, now);
+    let best = |rib: &Rib| {
+        let best = rib.best(&"10.8.0.0/16".parse().unwrap());
+        best.map(|best| best.peers[0].0.clone())
+    };
+    assert_eq!(best(&rib).as_deref(), Some("a"));
+    let (at, _) = rib.poll_timeout().unwrap();
+    rib.handle(RibInput::Timeout, at);
+    assert_eq!(best(&rib).as_deref(), Some("b"));
+    assert_eq!(rib.best(&"10.9.0.0/16".parse().unwrap()), None, "NO_LLGR");
+    withdraw(&mut rib, "b", "10.8.0.0/16", at);
+    assert_eq!(best(&rib).as_deref(), Some("a"), "better than none");
+    let (end, _) = rib.poll_timeout().unwrap();
+    assert_eq!(end, at + Duration::from_secs(3600));
+    rib.handle(RibInput::Timeout, end);
+    assert_eq!((best(&rib), rib.stats().attribute_sets), (None, 0));
 }
 
 #[test]

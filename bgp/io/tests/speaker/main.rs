@@ -3,6 +3,7 @@
 //!
 //! One binary, so that it links once; one file for each theme.
 
+mod handover;
 mod hostile;
 mod listening;
 mod load;

@@ -2,6 +2,7 @@
 //! Speakers under test, on loopback addresses of their own and ports the system chooses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ use bgp_core::config::{
 use bgp_core::fsm::State;
 use bgp_core::peer::{PeerSnapshot, StopReason};
 use bgp_core::rib::{FamilyCounts, PrefixFilter, RouteQuery, RouteTable, RouteView};
+use bgp_io::handover;
 use bgp_io::{InstanceSnapshot, Options, PeerReport, Reset, RouteEvent, Speaker};
 use router_types::{Asn, Family};
 use tokio::sync::mpsc;
@@ -86,6 +88,32 @@ impl Node {
         node
     }
 
+    /// A process after this one, which goes on with the sessions that are up.
+    pub(crate) async fn succeeded(mut self) -> Node {
+        let sessions = self.speaker.hand_over().await;
+        let thread = self.thread.take().expect("stopped once");
+        let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+        ended.unwrap().expect("no panic");
+        let (mut from, mut to) = UnixStream::pair().unwrap();
+        let sent = tokio::task::spawn_blocking(move || handover::send(&mut from, &sessions));
+        let adopted = tokio::task::spawn_blocking(move || handover::receive(&mut to)).await;
+        sent.await.unwrap().expect("sent");
+        let adopted = adopted.unwrap().expect("received");
+        assert!(!adopted.is_empty(), "nothing was handed over");
+        let (sender, mut receiver) = mpsc::channel(16);
+        let options = Options {
+            adopted,
+            ..Options::default()
+        };
+        let (speaker, thread) = Speaker::start(options, sender).expect("a thread");
+        tokio::spawn(async move { while receiver.recv().await.is_some() {} });
+        self.speaker = speaker;
+        self.thread = Some(thread);
+        self.listen_port = self.port;
+        self.apply().await;
+        self
+    }
+
     /// Where it takes calls.
     pub(crate) fn socket(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.port)
@@ -116,6 +144,12 @@ impl Node {
         self.peers.retain(|(other, _)| other.0 != name);
         self.peers.push((name.into(), config));
         self.apply().await;
+    }
+
+    /// Changes a neighbour without telling the speaker.
+    pub(crate) fn replace(&mut self, name: &str, config: PeerConfig) {
+        self.peers.retain(|(other, _)| other.0 != name);
+        self.peers.push((name.into(), config));
     }
 
     /// The configuration of a neighbour.

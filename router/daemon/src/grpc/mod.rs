@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The API on the daemon's socket: each service turns what the subsystems say into messages.
 
+mod bfd;
 mod bgp;
 mod bgp_routes;
 mod cni;
@@ -32,6 +33,7 @@ pub async fn serve(parts: Parts) -> anyhow::Result<JoinHandle<()>> {
     let path = parts.effective.settings.socket.clone();
     let listener = router_api::Listener::bind(&path, Access::default())?;
     let router = Server::builder()
+        .add_service(api::bfd_server::BfdServer::new(bfd::Service(parts.clone())))
         .add_service(api::bgp_server::BgpServer::new(bgp::Service(parts.clone())))
         .add_service(api::cni_server::CniServer::new(cni::Service(parts.clone())))
         .add_service(api::pods_server::PodsServer::new(cni::Service(

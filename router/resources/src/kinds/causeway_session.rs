@@ -69,6 +69,14 @@ pub struct CausewaySession {
     /// Whether an external peer on the link is given up when the link goes down. Absent: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_failover: Option<bool>,
+    /// The BFDProfile by which failures of the path to the peer are found. Absent: by the hold
+    /// timer alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd_profile_ref: Option<ObjectRef>,
+    /// Whether the session waits for BFD to be up. Absent: false, so that a peer without BFD costs
+    /// fast detection and not the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd_strict_mode: Option<bool>,
     /// Whether a second connection may take the place of an established one (RFC 4271 §6.8).
     /// Absent: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]

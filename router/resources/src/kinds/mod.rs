@@ -7,6 +7,7 @@
 //! between fields) is in `rules.rs` and, in the CEL language, beside the struct.
 
 mod advertisement;
+mod bfd_profile;
 mod bgp_policy;
 mod causeway_instance;
 mod causeway_session;
@@ -20,6 +21,7 @@ pub use advertisement::{
     Advertisement, AdvertisementSpec, AdvertisementType, Attributes, Communities, InterfaceOptions,
     ServiceAddressType, ServiceOptions, WellKnownCommunity,
 };
+pub use bfd_profile::{BfdAuthType, BfdAuthentication, BfdEcho, BfdProfileSpec};
 pub use bgp_policy::{
     AsnRange, ExtendedChange, LargeChange, PolicyAction, PolicyCommunities, PolicyCommunityMatch,
     PolicyCommunityPatterns, PolicyDefault, PolicyFamily, PolicyMatch, PolicyMed, PolicyNextHop,

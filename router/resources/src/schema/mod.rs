@@ -18,9 +18,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value as Json, json};
 
 use crate::kinds::{
-    AdvertisementSpec, CausewayFamily, CausewayGracefulRestart, CausewayInstance, CausewayPeer,
-    CausewaySession, ClusterConfigSpec, Node as KubernetesNode, NodeConfigOverrideSpec,
-    NodeConfigSpec, NodeConfigStatus, PeerConfigSpec, PolicySpec, Secret,
+    AdvertisementSpec, BfdProfileSpec, CausewayFamily, CausewayGracefulRestart, CausewayInstance,
+    CausewayPeer, CausewaySession, ClusterConfigSpec, Node as KubernetesNode,
+    NodeConfigOverrideSpec, NodeConfigSpec, NodeConfigStatus, PeerConfigSpec, PolicySpec, Secret,
 };
 use crate::object::{Kind, Metadata};
 
@@ -71,6 +71,7 @@ pub(crate) fn spec_of(kind: Kind, api_version: &str) -> Option<Json> {
         Kind::PeerConfig | Kind::CausewayPeerConfig => structural::<PeerConfigSpec>(),
         Kind::Advertisement => structural::<AdvertisementSpec>(),
         Kind::Policy => structural::<PolicySpec>(),
+        Kind::BfdProfile => structural::<BfdProfileSpec>(),
         Kind::NodeConfigOverride => structural::<NodeConfigOverrideSpec>(),
         Kind::NodeConfig => structural::<NodeConfigSpec>(),
         Kind::Node | Kind::Secret => return None,
@@ -102,7 +103,8 @@ pub(crate) fn status_of(kind: Kind) -> Option<Json> {
         | Kind::CausewayClusterConfig
         | Kind::PeerConfig
         | Kind::CausewayPeerConfig
-        | Kind::Policy => Some(structural::<ConditionsStatus>()),
+        | Kind::Policy
+        | Kind::BfdProfile => Some(structural::<ConditionsStatus>()),
         Kind::NodeConfig => Some(structural::<NodeConfigStatus>()),
         Kind::Advertisement | Kind::NodeConfigOverride | Kind::Node | Kind::Secret => None,
     }

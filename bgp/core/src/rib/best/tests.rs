@@ -29,6 +29,10 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                     no_export: false,
                     graceful_shutdown: false,
                     only_to_customer: false,
+                    long_lived_stale: false,
+                    no_long_lived: false,
+                    path_print: 0,
+                    bandwidth: 0,
                 },
                 external,
                 metric,
@@ -76,7 +80,7 @@ proptest! {
         let wanted = reference(&candidates);
         let turn = if candidates.is_empty() { 0 } else { turn % candidates.len() };
         candidates.rotate_left(turn);
-        let (verdicts, used) = select(&candidates, 4);
+        let (verdicts, used) = select(&candidates, 4, AsPaths::SameLength);
         prop_assert_eq!(used.first().map(|&i| candidates[i].peer), wanted);
         prop_assert!(used.len() <= 4);
         // The best of the others stays best beside the last one, if it says so.

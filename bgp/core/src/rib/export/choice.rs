@@ -277,8 +277,8 @@ impl<'g> Choice<'g> {
             return Passage::Closed;
         };
         let goes = match self.key.target {
-            _ if hot.no_advertise => false,
-            Target::External => !hot.no_export && self.key.edit.lets_go(hot),
+            _ if hot.no_advertise || !self.key.edit.lets_go(hot) => false,
+            Target::External => !hot.no_export,
             Target::Internal { client } => {
                 source.is_external() || source.config.route_reflector_client || client
             }

@@ -25,6 +25,8 @@ pub(in crate::rib) struct Edit {
     pub(in crate::rib) graceful_shutdown: bool,
     /// The role this end has towards an external neighbour (RFC 9234).
     pub(in crate::rib) role: Option<Role>,
+    /// Whether the neighbour knows long-lived stale routes (RFC 9494 §4.3).
+    pub(in crate::rib) long_lived: bool,
 }
 
 /// The range for private use of numbers of two octets, and of four (RFC 6996 §5).
@@ -52,6 +54,7 @@ impl Edit {
             },
             graceful_shutdown: graceful_shutdown || peer.graceful_shutdown,
             role: session.role.filter(|_| external),
+            long_lived: session.long_lived,
         }
     }
 
@@ -64,13 +67,14 @@ impl Edit {
             && self.role.is_none()
     }
 
-    /// Whether a route goes at all, by ONLY_TO_CUSTOMER (RFC 9234 §5).
+    /// Whether a route goes at all, by ONLY_TO_CUSTOMER (RFC 9234 §5) and LLGR_STALE (RFC 9494
+    /// §4.3).
     pub(super) fn lets_go(&self, hot: &Hot) -> bool {
         let keeps = matches!(
             self.role,
             Some(Role::Customer | Role::Peer | Role::RouteServerClient)
         );
-        !(keeps && hot.only_to_customer)
+        !(keeps && hot.only_to_customer) && (self.long_lived || !hot.long_lived_stale)
     }
 
     /// What must not reach the neighbour is taken out before a policy sees what it may change.

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//! BFD beside BGP: against FRR on a link with both families, against BIRD 2 with keyed MD5, and
+//! against BIRD 3 two hops away with meticulous SHA1.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use harness::{CONVERGED, Lab, Node, Signal, bird, causeway, frr, lab, wait_for};
+use serde_json::Value;
+
+/// BGP peers with the addresses BFD knows them by.
+const PEERS: [(&str, &str); 4] = [
+    ("frr-v4", "10.5.1.2"),
+    ("frr-v6", "fd00:10:5:1::2"),
+    ("bird2", "10.5.2.2"),
+    ("bird3", "10.5.0.13"),
+];
+
+#[test]
+fn sessions_with_frr_and_bird_are_watched() -> Result<()> {
+    let lab = lab("bfd", "bfd")?;
+    let (node, router) = (lab.node("node1"), lab.node("frr"));
+    all_up(&lab)?;
+
+    // What was negotiated, and how.
+    for (name, peer) in PEERS {
+        let found = wait_for(&format!("{name} to be negotiated"), CONVERGED, || {
+            let found = session(node, peer)?;
+            ensure!(found["transmitIntervalUs"] == 100_000, "{found:#}");
+            ensure!(found["detectionTimeUs"] == 300_000, "{found:#}");
+            ensure!(found["polling"] == false, "{found:#}");
+            Ok(found)
+        })?;
+        let hops = if name == "bird3" {
+            "multi-hop"
+        } else {
+            "single-hop"
+        };
+        assert_eq!(found["hops"], hops, "{found:#}");
+    }
+    let ours = frr_session(router, "10.5.1.1")?;
+    assert_eq!(ours["remote-receive-interval"], 100, "{ours:#}");
+    assert_eq!(ours["remote-echo-receive-interval"], 50, "{ours:#}");
+    for bird in ["bird2", "bird3"] {
+        let table = bird::run(lab.node(bird), "show bfd sessions")?;
+        ensure!(table.contains("Up"), "{bird}: {table}");
+    }
+
+    // FRR's echo packets come back to it: of IPv4 by the kernel, of IPv6 by us.
+    frr::configure(
+        router,
+        &[
+            "bfd",
+            "profile fast",
+            "echo transmit-interval 60",
+            "echo-mode",
+        ],
+    )?;
+    for peer in ["10.5.1.1", "fd00:10:5:1::1"] {
+        wait_for(&format!("echo packets of {peer}"), CONVERGED, || {
+            let all = frr::show(router, "bfd peers counters")?;
+            let all = all.as_array().context("no list")?;
+            let found = all.iter().find(|session| session["peer"] == peer);
+            let back = found.and_then(|found| found["echo-packet-input"].as_u64());
+            ensure!(back.is_some_and(|back| back > 20), "{all:#?}");
+            Ok(())
+        })?;
+    }
+    frr::configure(router, &["bfd", "profile fast", "no echo-mode"])?;
+
+    // Either end asks for other intervals, and nobody flaps.
+    frr::configure(
+        router,
+        &[
+            "bfd",
+            "profile fast",
+            "transmit-interval 250",
+            "receive-interval 200",
+        ],
+    )?;
+    wait_for("FRR's new intervals", CONVERGED, || {
+        let found = session(node, "10.5.1.2")?;
+        ensure!(found["transmitIntervalUs"] == 200_000, "{found:#}");
+        ensure!(found["detectionTimeUs"] == 750_000, "{found:#}");
+        Ok(())
+    })?;
+    let file = lab
+        .files()
+        .context("a lab of a test has files")?
+        .join("resources.d/bfd.yaml");
+    let text = fs::read_to_string(&file)?;
+    let slower = text.replacen(
+        "transmitIntervalMilliseconds: 100",
+        "transmitIntervalMilliseconds: 400",
+        1,
+    );
+    fs::write(&file, slower)?;
+    wait_for("our new interval at FRR", CONVERGED, || {
+        let ours = frr_session(router, "10.5.1.1")?;
+        ensure!(ours["remote-transmit-interval"] == 400, "{ours:#}");
+        let found = session(node, "10.5.1.2")?;
+        ensure!(found["transmitIntervalUs"] == 400_000, "{found:#}");
+        Ok(())
+    })?;
+    no_flaps(&lab)?;
+
+    // The daemon is killed: BFD does not notice.
+    let numbers = discriminators(node)?;
+    node.kill(Signal::SIGKILL)?;
+    wait_for("FRR to lose BGP", CONVERGED, || {
+        ensure!(frr::established(router, "10.5.1.1").is_err(), "established");
+        Ok(())
+    })?;
+    let ours = frr_session(router, "10.5.1.1")?;
+    assert_eq!(ours["status"], "up", "{ours:#}");
+    node.start()?;
+    all_up(&lab)?;
+    assert_eq!(discriminators(node)?, numbers, "the same sessions");
+    no_flaps(&lab)?;
+
+    // FRR's BFD falls silent while its BGP is well: the hold time of 90 s is not waited for.
+    let bfdd = router.exec_ok(&["cat", "/run/frr/bfdd.pid"])?;
+    router.exec_ok(&["kill", "-STOP", bfdd.trim()])?;
+    wait_for("Cease / BFD Down at FRR", CONVERGED, || {
+        let neighbor = frr::show(router, "bgp neighbors 10.5.1.1")?;
+        let text = &neighbor["10.5.1.1"]["lastErrorCodeSubcode"];
+        ensure!(text == "060A", "{neighbor:#}");
+        Ok(())
+    })?;
+    let peer = causeway::peer(node, "frr-v4")?;
+    let sent = &peer["last-notification-sent"];
+    ensure!(sent["code"] == 6 && sent["subcode"] == 10, "{peer:#}");
+    let found = session(node, "10.5.1.2")?;
+    assert_eq!(found["lastDown"], "control detection time expired");
+    // Without strict mode BGP does without BFD meanwhile.
+    wait_for("BGP without BFD", CONVERGED, || {
+        causeway::established(node, "frr-v4")
+    })?;
+    assert_eq!(session(node, "10.5.1.2")?["state"], "down");
+    router.exec_ok(&["kill", "-CONT", bfdd.trim()])?;
+    all_up(&lab)?;
+
+    // An operator's word at the other end is no failure (RFC 5882 §4.3).
+    let before = established_count(node, "frr-v4")?;
+    frr::configure(router, &["bfd", "profile fast", "shutdown"])?;
+    wait_for("AdminDown of FRR", CONVERGED, || {
+        let found = session(node, "10.5.1.2")?;
+        ensure!(found["remoteState"] == "admin_down", "{found:#}");
+        ensure!(found["state"] == "down", "{found:#}");
+        Ok(())
+    })?;
+    frr::configure(router, &["bfd", "profile fast", "no shutdown"])?;
+    all_up(&lab)?;
+    assert_eq!(established_count(node, "frr-v4")?, before, "BGP stayed");
+
+    // In strict mode BGP waits for BFD.
+    bird::run(lab.node("bird2"), "disable bfd1")?;
+    wait_for("bird2 to be waited for", CONVERGED, || {
+        let found = session(node, "10.5.2.2")?;
+        ensure!(found["state"] == "down", "{found:#}");
+        Ok(())
+    })?;
+    bird::run(lab.node("bird2"), "enable bfd1")?;
+    all_up(&lab)?;
+    lab.down()
+}
+
+/// Waits until BGP and BFD are up with everybody.
+fn all_up(lab: &Lab) -> Result<()> {
+    let node = lab.node("node1");
+    for (name, peer) in PEERS {
+        wait_for(&format!("BFD with {name}"), CONVERGED, || {
+            let found = session(node, peer)?;
+            ensure!(found["state"] == "up", "{found:#}");
+            Ok(())
+        })?;
+        wait_for(name, CONVERGED, || causeway::established(node, name))?;
+    }
+    wait_for("node1 to be healthy", CONVERGED, || causeway::healthy(node))
+}
+
+fn session(node: &Node, peer: &str) -> Result<Value> {
+    let mut found = causeway::items(node, &format!("bfd session {peer}"))?;
+    ensure!(found.len() == 1, "{peer}: {found:#?}");
+    found.pop().context("there is one")
+}
+
+fn frr_session(router: &Node, peer: &str) -> Result<Value> {
+    let all = frr::show(router, "bfd peers")?;
+    let found = all.as_array().into_iter().flatten();
+    found
+        .cloned()
+        .find(|session| session["peer"] == peer)
+        .with_context(|| format!("no session with {peer}: {all:#}"))
+}
+
+fn no_flaps(lab: &Lab) -> Result<()> {
+    let sessions = causeway::items(lab.node("node1"), "bfd sessions")?;
+    for session in &sessions {
+        ensure!(session["downCount"] == 0, "{session:#}");
+    }
+    Ok(())
+}
+
+fn discriminators(node: &Node) -> Result<Vec<u64>> {
+    let sessions = causeway::items(node, "bfd sessions")?;
+    let numbers = sessions.iter().map(|s| s["localDiscriminator"].as_u64());
+    numbers.collect::<Option<_>>().context("no number")
+}
+
+fn established_count(node: &Node, name: &str) -> Result<u64> {
+    causeway::peer(node, name)?["established-count"]
+        .as_u64()
+        .context("no count")
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A hundred upgrades of the daemon under changing routes, seen from FRR, BIRD 2 and BIRD 3: there
+//! is nothing to see. `causewayd --take-over` gets the TCP sessions of the daemon that runs.
+
+use anyhow::{Context, Result, ensure};
+use harness::{CONVERGED, Lab, bird, causeway, frr, lab, wait_for};
+use serde_json::Value;
+
+const UPGRADES: u32 = 100;
+
+/// The sessions FRR and BIRD have; GoBGP's is up as well, and is not asked.
+const SESSIONS: [&str; 5] = ["frr-v4", "frr-v6", "bird2", "bird3", "gobgp"];
+
+#[test]
+fn a_hundred_upgrades_are_no_event_for_neighbours() -> Result<()> {
+    let lab = lab("peers", "handover")?;
+    let (node1, frr) = (lab.node("node1"), lab.node("frr"));
+    for session in SESSIONS {
+        wait_for(session, CONVERGED, || {
+            causeway::established(node1, session).map(drop)
+        })?;
+    }
+    let before = what_neighbours_saw(&lab)?;
+    let started = std::time::Instant::now();
+    let mut daemons = Vec::new();
+    for round in 0..UPGRADES {
+        let (new, old) = (network(round), network(round.wrapping_sub(1)));
+        let new = format!("network {new}");
+        let old = format!("no network {old}");
+        let mut lines = vec!["router bgp 65011", "address-family ipv4 unicast", &new];
+        if round > 0 {
+            lines.push(&old);
+        }
+        frr::configure(frr, &lines)?;
+        let daemon = node1.spawn(&["causewayd", "--take-over"])?;
+        wait_for(
+            "the next daemon with the sessions and FRR's route",
+            CONVERGED,
+            || {
+                for session in SESSIONS {
+                    let peer = causeway::established(node1, session)?;
+                    // Of this daemon's own life: it got no OPEN.
+                    let opens = &peer["received"]["open"];
+                    ensure!(*opens == 0, "{session}: {opens} OPENs");
+                }
+                received(node1, &network(round))
+            },
+        )?;
+        daemons.push(daemon);
+    }
+    println!("{UPGRADES} upgrades in {:?}", started.elapsed());
+    assert_eq!(before, what_neighbours_saw(&lab)?);
+    lab.down()
+}
+
+fn network(round: u32) -> String {
+    format!("10.11.{}.0/24", 100 + round % 100)
+}
+
+fn received(node: &harness::Node, prefix: &str) -> Result<()> {
+    let argv = [
+        "causeway", "bgp", "routes", "received", "peer", "frr-v4", "-o", "json",
+    ];
+    let answer = node.exec_json(&argv)?;
+    ensure!(answer.to_string().contains(prefix), "no {prefix}");
+    Ok(())
+}
+
+/// What would differ if a session had ended: counters of FRR, and since when BIRD's are up.
+fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
+    let mut seen = Vec::new();
+    for peer in ["10.1.1.1", "fd00:10:1:1::1"] {
+        let answer = frr::show(lab.node("frr"), &format!("bgp neighbors {peer}"))?;
+        let peer = &answer[peer];
+        let messages = &peer["messageStats"];
+        let count = |name: &str| -> Result<Value> {
+            let found = messages
+                .get(name)
+                .with_context(|| format!("no {name}: {messages}"))?;
+            Ok(found.clone())
+        };
+        seen.push(format!(
+            "{} {} {} {} {}",
+            peer["bgpState"],
+            peer["connectionsEstablished"],
+            count("opensRecv")?,
+            count("notificationsRecv")?,
+            count("notificationsSent")?,
+        ));
+    }
+    for (node, protocol) in [("bird2", "node1"), ("bird3", "node1")] {
+        let text = bird::run(lab.node(node), &format!("show protocols {protocol}"))?;
+        let line = text.lines().find(|line| line.contains("Established"));
+        seen.push(line.with_context(|| format!("{node}: {text}"))?.to_owned());
+    }
+    Ok(seen)
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A `BGPPolicy` in both directions against FRR: what it makes of FRR's routes, what FRR is sent,
+//! and that a change of it needs no new session.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use harness::{CONVERGED, Family, Lab, causeway, frr, lab, wait_for};
+use serde_json::Value;
+
+const SESSION: &str = "frr-v4";
+const PODS: &str = "10.244.1.0/24";
+
+/// What FRR announces, each by a route map of its own.
+const ANNOUNCED: &[&str] = &[
+    "route-map far permit 10",
+    "set as-path prepend 65020 65020",
+    "exit",
+    "route-map tagged permit 10",
+    "set community 65011:7 65011:666",
+    "set large-community 65011:1:2",
+    "set metric 50",
+    "exit",
+    "route-map unwanted permit 10",
+    "set community 65011:999",
+    "exit",
+    "router bgp 65011",
+    "address-family ipv4 unicast",
+    "network 10.11.1.0/24 route-map far",
+    "network 10.11.2.0/24 route-map tagged",
+    "network 10.11.3.0/24 route-map unwanted",
+    "network 10.11.4.0/25",
+];
+
+const POLICIES: &str = r#"apiVersion: causeway.io/v1alpha1
+kind: BGPPolicy
+metadata: { name: from-frr }
+spec:
+  statements:
+    - name: unwanted
+      match:
+        communities: { any: { standard: ["65011:900-999"] } }
+      action: Reject
+    - name: far
+      match:
+        asPaths: ["^65011 65020_"]
+        asPathLength: { min: 3 }
+        nextHops: [10.1.1.0/24]
+      set:
+        localPreference: 50
+        origin: incomplete
+      action: Continue
+    - name: tagged
+      match:
+        communities:
+          all: { standard: ["65011:7"], large: ["65011:1:*"] }
+        med: { min: 50, max: 50 }
+      set:
+        localPreference: 300
+        med: { add: 5 }
+        communities:
+          standard: { remove: ["65011:666"], add: ["65001:1", no-export] }
+      action: Continue
+    - name: ours
+      match:
+        prefixes: [{ prefix: 10.11.0.0/16, minLength: 24, maxLength: 24 }]
+        originASNs: [65011, 65020]
+        neighborASNs: [65011]
+        sources: [EBGP]
+        peers: [frr-v4]
+      action: Accept
+---
+apiVersion: causeway.io/v1alpha1
+kind: BGPPolicy
+metadata: { name: to-frr }
+spec:
+  statements:
+    - name: pods
+      match:
+        sources: [PodCIDR]
+        peerASNs: [65000-65100]
+      set:
+        asPathPrepend: { count: 2 }
+        med: { value: 77 }
+        communities:
+          standard: { replace: ["65001:5"] }
+          large: { add: ["65001:2:2"] }
+        nextHop: { address: 10.1.1.99 }
+      action: Accept
+"#;
+
+#[test]
+fn a_policy_decides_what_is_taken_and_what_is_sent() -> Result<()> {
+    let lab = lab("peers", "policy")?;
+    let (node, other) = (lab.node("node1"), lab.node("frr"));
+    wait_for(SESSION, CONVERGED, || causeway::established(node, SESSION))?;
+    frr::configure(other, ANNOUNCED)?;
+    wait_for("FRR's routes as they are", CONVERGED, || {
+        let routes = received(&lab)?;
+        ensure!(routes.len() == 5, "{routes:#?}");
+        Ok(())
+    })?;
+
+    use_policies(&lab)?;
+    wait_for("the import policy to be met", CONVERGED, || {
+        let routes = received(&lab)?;
+        let taken: Vec<&str> = routes.iter().filter_map(|r| r["prefix"].as_str()).collect();
+        ensure!(
+            taken == ["10.11.0.0/24", "10.11.1.0/24", "10.11.2.0/24"],
+            "{taken:?}"
+        );
+        Ok(())
+    })?;
+    let routes = received(&lab)?;
+    let [plain, far, tagged] = [0, 1, 2].map(|at| &routes[at]["attributes"]);
+    assert_eq!(plain["local-preference"], Value::Null, "{plain:#}");
+    assert_eq!(far["local-preference"], 50, "{far:#}");
+    assert_eq!(far["origin"], "incomplete", "{far:#}");
+    assert_eq!(tagged["local-preference"], 300, "{tagged:#}");
+    assert_eq!(tagged["med"], 55, "{tagged:#}");
+    assert_eq!(
+        tagged["communities"],
+        serde_json::json!(["65001:1", "65011:7", "no-export"]),
+        "{tagged:#}"
+    );
+    the_tool_says_the_same(&lab)?;
+
+    wait_for("the export policy at FRR", CONVERGED, || {
+        let paths = frr::paths(other, Family::Ipv4, PODS)?;
+        let path = paths.first().context("no path")?;
+        ensure!(path.as_path == [65001, 65001, 65001], "{path:?}");
+        ensure!(path.next_hops == ["10.1.1.99"], "{path:?}");
+        ensure!(path.communities == ["65001:5"], "{path:?}");
+        ensure!(
+            path.large_communities == ["65001:1:100", "65001:2:2"],
+            "{path:?}"
+        );
+        let shown = frr::show(other, &format!("bgp ipv4 unicast {PODS}"))?;
+        ensure!(shown["paths"][0]["metric"] == 77, "{shown:#}");
+        Ok(())
+    })?;
+
+    // Without its only statement the policy sends nothing; the session does not notice.
+    let changed = POLICIES.replace("sources: [PodCIDR]", "sources: [Service]");
+    fs::write(files(&lab)?.join("policies.yaml"), changed)?;
+    wait_for("FRR to lose the pods", CONVERGED, || {
+        let paths = frr::paths(other, Family::Ipv4, PODS)?;
+        ensure!(paths.is_empty(), "{paths:?}");
+        Ok(())
+    })?;
+    let peer = causeway::peer(node, SESSION)?;
+    assert_eq!(peer["established-count"], 1, "{peer:#}");
+    lab.down()
+}
+
+/// The folder of the lab's resources.
+fn files(lab: &Lab) -> Result<std::path::PathBuf> {
+    let files = lab.files().context("the lab has a copy of its files")?;
+    Ok(files.join("resources.d"))
+}
+
+/// Writes the policies and names them for the session, both ways.
+fn use_policies(lab: &Lab) -> Result<()> {
+    let folder = files(lab)?;
+    fs::write(folder.join("policies.yaml"), POLICIES)?;
+    let mut changed = 0;
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path)?;
+        let named = "import: { policyRef: { name: from-frr } }\n      \
+                     export: { policyRef: { name: to-frr } }";
+        if let Some((before, after)) = text.split_once("name: frr-v4\nspec:") {
+            let after = after.replacen("import: { mode: All }", named, 1);
+            fs::write(&path, format!("{before}name: frr-v4\nspec:{after}"))?;
+            changed += 1;
+        }
+    }
+    ensure!(
+        changed == 1,
+        "{changed} files have the peer's configuration"
+    );
+    Ok(())
+}
+
+/// FRR's routes, by prefix.
+fn received(lab: &Lab) -> Result<Vec<Value>> {
+    let command = format!("bgp routes received ipv4 unicast peer {SESSION}");
+    let mut routes = causeway::items(lab.node("node1"), &command)?;
+    routes.sort_by_key(|route| route["prefix"].as_str().map(str::to_owned));
+    Ok(routes)
+}
+
+/// `causeway bgp policy test` with the daemon's policy and routes like FRR's.
+fn the_tool_says_the_same(lab: &Lab) -> Result<()> {
+    let common = "bgp policy test from-frr --next-hop 10.1.1.2 --peer frr-v4";
+    for (route, verdict, by) in [
+        ("--route 10.11.0.0/24 --as-path 65011", "Accept", "ours"),
+        (
+            "--route 10.11.1.0/24 --as-path 65011,65020,65020",
+            "Accept",
+            "ours",
+        ),
+        (
+            "--route 10.11.3.0/24 --as-path 65011 --communities 65011:999",
+            "Reject",
+            "unwanted",
+        ),
+    ] {
+        let answer = causeway::ask(lab.node("node1"), &format!("{common} {route}"))?;
+        assert_eq!(answer["verdict"], verdict, "{answer:#}");
+        assert_eq!(answer["decidedBy"], by, "{answer:#}");
+    }
+    let too_long = format!("{common} --route 10.11.4.0/25 --as-path 65011");
+    let answer = causeway::ask(lab.node("node1"), &too_long)?;
+    assert_eq!(answer["verdict"], "Reject", "{answer:#}");
+    assert_eq!(answer["decidedBy"], Value::Null, "{answer:#}");
+    Ok(())
+}
