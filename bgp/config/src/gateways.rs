@@ -119,7 +119,7 @@ mod tests {
             is_learned_by_bgp: true,
             ..route(20, &[("10.0.0.1", "eth0")])
         };
-        assert_eq!(chosen(&[learned.clone()]), [""; 0]);
+        assert_eq!(chosen(std::slice::from_ref(&learned)), [""; 0]);
         let routes = [learned, route(100, &[("10.0.1.1", "eth1")])];
         assert_eq!(chosen(&routes), ["10.0.1.1%eth1"]);
     }

@@ -2,7 +2,9 @@
 //! Peers that are written nowhere: at the gateways of the default routes, which move, and alone on an
 //! interface without addresses.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use harness::{CONVERGED, Family, Node, causeway, frr, kernel, lab, wait_for};
 
 #[test]
@@ -75,6 +77,26 @@ fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
     })?;
     let after = causeway::established(node1, "gateway:172.16.2.1")?;
     assert_eq!(before["state-since"], after["state-since"]);
+
+    // A cordoned node asks to be left (RFC 8326) as its configuration says, by a live change.
+    let files = lab.files().context("the lab has a copy of its files")?;
+    let node =
+        "apiVersion: v1\nkind: Node\nmetadata: { name: node1 }\nspec: { unschedulable: true }\n";
+    fs::write(files.join("resources.d/node.yaml"), node)?;
+    wait_for(
+        "the pods to be announced for the last choice",
+        CONVERGED,
+        || {
+            let paths = frr::used_paths(tor, Family::Ipv4, pods, 1)?;
+            ensure!(
+                paths[0].communities == ["gracefulShutdown"],
+                "tor has {paths:?}"
+            );
+            Ok(())
+        },
+    )?;
+    let still = causeway::established(node1, "gateway:172.16.2.1")?;
+    assert_eq!(before["state-since"], still["state-since"]);
 
     // Without a default route there is no peer, and the status says why.
     node1.exec_ok(&["ip", "-4", "route", "delete", "default", "metric", "0"])?;
