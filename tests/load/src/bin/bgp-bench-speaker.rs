@@ -8,10 +8,12 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use bgp_core::config::{
     ConnectMode, FamilyConfig, ImportMode, ImportPolicy, InstanceConfig, Listen, LocalRoutes,
-    PeerAddress, PeerConfig, Timers, Transit,
+    NextHopMode, PeerAddress, PeerConfig, PolicyConfig, PolicyName, Timers, Transit,
 };
+use bgp_core::policy::{Action, AnyCommunity, Change, Statement, Verdict};
 use bgp_io::{Options, Speaker};
-use bgp_load::subject::SpeakerFile;
+use bgp_load::subject::{SpeakerFile, SpeakerPeer};
+use bgp_wire::Community;
 use router_types::{Afi, Asn, Family, Safi};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -31,34 +33,17 @@ async fn main() -> Result<()> {
         InstanceConfig::new("bench".into(), Asn(file.asn), Ipv4Addr::new(10, 99, 255, 1))?;
     instance.transit = Transit::Allowed;
     instance.install_routes = false;
+    instance.install_routes = false;
     instance.listen = Some(Listen {
         port: 179,
         addresses: vec![file.address],
     });
-    for (number, (address, asn, (afi, safi))) in file.peers.iter().enumerate() {
-        let family = Family {
-            afi: Afi(*afi),
-            safi: Safi(*safi),
-        };
-        let mut families = BTreeMap::new();
-        let import = ImportPolicy {
-            mode: ImportMode::All,
-            ..ImportPolicy::default()
-        };
-        families.insert(
-            family,
-            FamilyConfig {
-                import,
-                ..FamilyConfig::default()
-            },
-        );
-        let mut peer =
-            PeerConfig::new(PeerAddress::new(*address, None)?).with_families(families)?;
-        peer.asn = Some(Asn(*asn));
-        peer.local_address = Some(file.address);
-        peer.connect = ConnectMode::Passive;
-        peer.timers = Timers::new(1, 90, 30)?;
-        instance.add_peer(format!("p{number}").as_str().into(), peer)?;
+    for (number, peer) in file.peers.iter().enumerate() {
+        let policy = peer.adds.map(|community| marking(number, community));
+        let policy = policy.transpose()?;
+        let config = neighbour(&file, peer, policy.as_ref())?;
+        instance.add_peer(format!("p{number}").as_str().into(), config)?;
+        instance.policies.extend(policy);
     }
     let (events, mut taken) = mpsc::channel(64);
     let (speaker, thread) = Speaker::start(Options::default(), events)?;
@@ -69,7 +54,7 @@ async fn main() -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
-            // Best paths for the kernel, which has no part in this.
+            // What else the owner of a speaker is told; best paths are not among it.
             event = taken.recv() => if event.is_none() { break },
             _ = terminated.recv() => {
                 #[cfg(feature = "count-allocations")]
@@ -81,4 +66,46 @@ async fn main() -> Result<()> {
     let ended = thread.join();
     ensure!(ended.is_ok(), "the speaker's thread panicked");
     Ok(())
+}
+
+fn neighbour(
+    file: &SpeakerFile,
+    peer: &SpeakerPeer,
+    policy: Option<&PolicyConfig>,
+) -> Result<PeerConfig> {
+    let family = Family {
+        afi: Afi(peer.family.0),
+        safi: Safi(peer.family.1),
+    };
+    let settings = FamilyConfig {
+        import: ImportPolicy {
+            mode: ImportMode::All,
+            ..ImportPolicy::default()
+        },
+        export_policy: policy.map(|policy| policy.name().clone()),
+        next_hop_mode: NextHopMode::ToSelf,
+        ..FamilyConfig::default()
+    };
+    let address = PeerAddress::new(peer.address, None)?;
+    let families = BTreeMap::from([(family, settings)]);
+    let mut config = PeerConfig::new(address).with_families(families)?;
+    config.asn = Some(Asn(peer.asn));
+    config.local_address = Some(file.address);
+    config.connect = ConnectMode::Passive;
+    config.timers = Timers::new(1, 90, 30)?;
+    Ok(config)
+}
+
+/// A policy that adds a community to everything.
+fn marking(number: usize, community: u32) -> Result<PolicyConfig> {
+    let statement = Statement {
+        name: "mark".to_owned(),
+        conditions: Vec::new(),
+        changes: vec![Change::AddCommunities(vec![AnyCommunity::Standard(
+            Community(community),
+        )])],
+        action: Action::Final(Verdict::Accept),
+    };
+    let name = PolicyName(format!("p{number}"));
+    Ok(PolicyConfig::new(name, vec![statement], Verdict::Reject)?)
 }

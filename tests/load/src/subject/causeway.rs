@@ -6,12 +6,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{SPEAKER_ASN, Setup, community};
 use crate::table::Family;
-use crate::world::World;
+use crate::world::{SPEAKER_V4, SPEAKER_V6, World};
 
 /// What the program `bgp-bench-speaker` reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,22 +20,36 @@ pub struct SpeakerFile {
     pub asn: u32,
     /// Where it listens, on port 179.
     pub address: IpAddr,
-    /// Address, AS, and AFI and SAFI of every peer.
-    pub peers: Vec<(IpAddr, u32, (u16, u8))>,
+    /// All peers.
+    pub peers: Vec<SpeakerPeer>,
+}
+
+/// A peer in [`SpeakerFile`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SpeakerPeer {
+    /// Where it calls from.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: u32,
+    /// AFI and SAFI.
+    pub family: (u16, u8),
+    /// The community that is added to what it is told.
+    pub adds: Option<u32>,
 }
 
 pub(super) fn speaker(world: &World, setup: &Setup, program: &Path) -> Result<Vec<String>> {
-    ensure!(
-        setup.neighbours.iter().all(|n| n.adds.is_none()),
-        "the program without the daemon has no export policies"
-    );
     let file = SpeakerFile {
         asn: SPEAKER_ASN,
         address: setup.address,
         peers: setup
             .neighbours
             .iter()
-            .map(|neighbour| (neighbour.address, neighbour.asn, neighbour.family.numbers()))
+            .map(|neighbour| SpeakerPeer {
+                address: neighbour.address,
+                asn: neighbour.asn,
+                family: neighbour.family.numbers(),
+                adds: neighbour.adds,
+            })
             .collect(),
     };
     let path = world.dir().join("speaker.json");
@@ -54,7 +68,7 @@ pub(super) fn daemon(world: &World, setup: &Setup, program: &Path) -> Result<Vec
     }
     fs::create_dir_all(&resources)?;
     let settings = dir.join("causeway.yaml");
-    let text = settings_yaml(&dir, setup);
+    let text = settings_yaml(&dir);
     fs::write(&settings, text).with_context(|| format!("cannot write {}", settings.display()))?;
     fs::write(resources.join("bench.yaml"), resources_yaml(setup)?)?;
     Ok(vec![
@@ -64,12 +78,11 @@ pub(super) fn daemon(world: &World, setup: &Setup, program: &Path) -> Result<Vec
     ])
 }
 
-fn settings_yaml(dir: &Path, setup: &Setup) -> String {
+fn settings_yaml(dir: &Path) -> String {
     let dir = dir.display();
     format!(
-        "nodeName: bench\nnodeAddresses: [\"{}\"]\nresourcesDirectory: {dir}/resources.d\n\
-         stateDirectory: {dir}/state\napiSocket: {dir}/causeway.sock\nmetricsAddress: \"off\"\n",
-        setup.address
+        "nodeName: bench\nnodeAddresses: [\"{SPEAKER_V4}\", \"{SPEAKER_V6}\"]\nresourcesDirectory: {dir}/resources.d\n\
+         stateDirectory: {dir}/state\nsocket: {dir}/causeway.sock\nmetricsAddress: \"off\"\n"
     )
 }
 
@@ -97,8 +110,8 @@ fn resources_yaml(setup: &Setup) -> Result<String> {
             write!(
                 more,
                 "---\napiVersion: causeway.io/v1alpha1\nkind: BGPPolicy\nmetadata: {{ name: {config} }}\n\
-                 spec:\n  statements:\n    - name: mark\n      set:\n        communities: {{ add: \
-                 [\"{high}:{low}\"] }}\n      action: Accept\n{}",
+                 spec:\n  statements:\n    - name: mark\n      set:\n        communities: {{ standard: {{ add: \
+                 [\"{high}:{low}\"] }} }}\n      action: Accept\n{}",
                 peer_config(&config, family, Some(&config))
             )?;
         }
@@ -107,7 +120,7 @@ fn resources_yaml(setup: &Setup) -> Result<String> {
         "apiVersion: v1\nkind: Node\nmetadata:\n  name: bench\nspec: {{}}\n---\n\
          apiVersion: causeway.io/v1alpha1\nkind: BGPClusterConfig\nmetadata: {{ name: bench }}\n\
          spec:\n  bgpInstances:\n    - name: bench\n      localASN: {SPEAKER_ASN}\n      \
-         routerID: 10.99.255.1\n      localPort: 179\n      transit: true\n      \
+         localPort: 179\n      transit: true\n      \
          installRoutes: false\n      peers:\n{peers}{more}"
     ))
 }
@@ -125,14 +138,14 @@ fn peer_config(name: &str, family: Family, export: Option<&str>) -> String {
     let (afi, safi) = match family {
         Family::Ipv4 => ("ipv4", "unicast"),
         Family::Ipv6 => ("ipv6", "unicast"),
-        Family::Vpnv4 => ("ipv4", "mpls-vpn"),
+        Family::Vpnv4 => ("ipv4", "mpls_vpn"),
     };
-    let export = export.map_or_else(String::new, |policy| {
-        format!("      exportPolicies: [{policy}]\n")
+    let policy = export.map_or_else(String::new, |policy| {
+        format!(", policyRef: {{ name: {policy} }}")
     });
     format!(
         "---\napiVersion: causeway.io/v1alpha1\nkind: BGPPeerConfig\nmetadata: {{ name: {name} }}\n\
          spec:\n  passive: true\n  families:\n    - afi: {afi}\n      safi: {safi}\n      \
-         import: {{ mode: All }}\n{export}"
+         import: {{ mode: All }}\n      export: {{ nextHop: Self{policy} }}\n"
     )
 }

@@ -17,7 +17,7 @@ use crate::process::Process;
 use crate::table::Family;
 use crate::world::World;
 
-pub use causeway::SpeakerFile;
+pub use causeway::{SpeakerFile, SpeakerPeer};
 
 /// The AS of every speaker that is measured.
 pub const SPEAKER_ASN: u32 = 64999;
@@ -117,7 +117,7 @@ impl Subject {
             Subject::GoBgp => (gobgp::PROGRAM.to_owned(), "--version"),
             Subject::OpenBgpd => (openbgpd::PROGRAM.to_owned(), "-V"),
         };
-        let mut command = if self.is_in_root() {
+        let mut command = if self.is_rival() {
             let mut command = Command::new("chroot");
             command.arg(world.root()).arg(program);
             command
@@ -147,10 +147,11 @@ impl Subject {
             Subject::GoBgp => gobgp::prepare(world, setup)?,
             Subject::OpenBgpd => openbgpd::prepare(world, setup)?,
         };
-        Process::start(world, &argv, self.is_in_root())
+        Process::start(world, &argv, self.is_rival())
     }
 
-    fn is_in_root(&self) -> bool {
+    /// Whether it is somebody else's.
+    pub fn is_rival(&self) -> bool {
         match self {
             Subject::Causewayd(_) | Subject::Speaker(_) => false,
             Subject::Bird2 | Subject::Bird3 | Subject::Frr | Subject::GoBgp | Subject::OpenBgpd => {
