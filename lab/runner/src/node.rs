@@ -345,7 +345,9 @@ impl Node {
         }
         let what = format!("the main process of {}", self.name);
         let runs = wait_for(&what, PROCESS_LIMIT, || {
-            let is_recorded = self.path(&main.pid_file).exists();
+            // The shell makes the file before it writes into it.
+            let recorded = fs::read_to_string(self.path(&main.pid_file));
+            let is_recorded = recorded.is_ok_and(|text| text.ends_with('\n'));
             ensure!(
                 is_recorded,
                 "no {}; log: {}",
