@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, Subcommand};
 use lab_runner::preflight::is_root;
 
 use crate::setup;
@@ -38,6 +38,78 @@ pub(crate) struct Arguments {
     /// Write the table to this file, such as docs/bench/bgp.md.
     #[arg(long)]
     write: Option<PathBuf>,
+}
+
+/// `cargo xtask profile`.
+#[derive(Args)]
+pub(crate) struct ProfileArguments {
+    #[command(subcommand)]
+    what: Profiled,
+}
+
+#[derive(Subcommand)]
+enum Profiled {
+    /// Where the BGP speaker's time goes in a scenario of the bench, by thread, and what it
+    /// allocates.
+    Bgp {
+        /// Scenarios by name.
+        #[arg(default_value = "one")]
+        scenarios: Vec<String>,
+        /// A rival instead of ours: bird2, bird3, frr, gobgp or openbgpd.
+        #[arg(long)]
+        rival: Option<String>,
+        /// A hundredth of the prefixes.
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+/// Frame pointers, so that stacks cost little to record.
+const FRAME_POINTERS: &str = "-C force-frame-pointers=yes";
+
+pub(crate) fn profile(arguments: &ProfileArguments) -> Result<ExitCode> {
+    let Profiled::Bgp {
+        scenarios,
+        rival,
+        quick,
+    } = &arguments.what;
+    ensure!(
+        is_root(),
+        "this makes network namespaces and needs root: sudo -E env PATH=\"$PATH\" cargo xtask \
+         profile bgp"
+    );
+    setup::prepare(&setup::Arguments::default())?;
+    setup::install("perf", "linux-perf")?;
+    let root = crate::root()?;
+    let target = root.join("target/profile");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "-p", "bgp-load", "--bins"])
+        .args(["--features", "count-allocations"])
+        .env("RUSTFLAGS", FRAME_POINTERS)
+        .env("CARGO_TARGET_DIR", &target)
+        .current_dir(&root)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the build failed");
+    let release = target.join("release");
+    let mut command = Command::new(release.join("bgp-bench"));
+    command.args(scenarios).args(["--profile", "--runs", "1"]);
+    match rival {
+        Some(rival) => command.args(["--rivals", rival]),
+        None => command
+            .args(["--rivals", "none", "--speaker"])
+            .arg(release.join("bgp-bench-speaker")),
+    };
+    if *quick {
+        command.arg("--quick");
+    }
+    let status = command.status().context("cannot run bgp-bench")?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {

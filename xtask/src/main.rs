@@ -37,6 +37,8 @@ enum Task {
     Test(suite::Arguments),
     /// Measure speed, beside the rival and in one run.
     Bench(bench::Arguments),
+    /// Show where time and allocations go.
+    Profile(bgp_bench::ProfileArguments),
     /// Write deploy/crds from the types that read the resources.
     Crds,
 }
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => suite::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Profile(arguments) => bgp_bench::profile(&arguments),
         Task::Crds => crds::run(),
     };
     match result {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_core::config::{ExportAttributes, LocalRoutes, PeerName};
+use bgp_core::policy::RouteOrigin;
 use ipnet::IpNet;
 use router_resources::kinds::{
     Advertisement, AdvertisementSpec, AdvertisementType, Attributes, InterfaceOptions,
@@ -59,7 +60,10 @@ impl<'a> Advertisements<'a> {
                 .or_default()
                 .insert(format!("{user} ({family})"));
             for advertisement in &entry.spec.advertisements {
-                let attributes = export_attributes(advertisement.attributes.as_ref());
+                let attributes = ExportAttributes {
+                    source: source(advertisement.advertisement_type),
+                    ..export_attributes(advertisement.attributes.as_ref())
+                };
                 for prefix in self.prefixes(&entry, advertisement, statements) {
                     if is_of_family(&prefix, family) {
                         routes.add(prefix, peer.clone(), attributes.clone());
@@ -198,6 +202,17 @@ fn export_attributes(attributes: Option<&Attributes>) -> ExportAttributes {
         local_pref: attributes
             .local_preference
             .and_then(|value| u32::try_from(value).ok()),
+        ..ExportAttributes::default()
+    }
+}
+
+/// What policies call the routes of an advertisement.
+fn source(kind: AdvertisementType) -> RouteOrigin {
+    match kind {
+        AdvertisementType::PodCidr => RouteOrigin::PodCidr,
+        AdvertisementType::CiliumPodIpPool => RouteOrigin::PodIpPool,
+        AdvertisementType::Service => RouteOrigin::Service,
+        AdvertisementType::Interface => RouteOrigin::Interface,
     }
 }
 

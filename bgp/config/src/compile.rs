@@ -7,9 +7,9 @@ use router_resources::{Kind, ObjectKey, Snapshot, Statement};
 
 use crate::advertise::Advertisements;
 use crate::cluster;
+use crate::expand::expand;
 use crate::facts::NodeFacts;
 use crate::peer::PeerConfigs;
-use crate::policy::Policies;
 use crate::statements::{Statements, condition_type};
 
 /// What node settings say about BGP.
@@ -79,9 +79,8 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts, options: &Options) -> Com
     let mut compiled = Compiled::default();
     let mut peer_configs = PeerConfigs::new(snapshot, options);
     let mut advertisements = Advertisements::new(snapshot, facts);
-    let policies = Policies::new(snapshot);
     if let Some(chosen) = cluster::choose(snapshot, facts, &mut statements) {
-        cluster::expand(
+        expand(
             &chosen,
             snapshot,
             facts,
@@ -93,7 +92,6 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts, options: &Options) -> Com
     }
     peer_configs.conclude(&mut statements);
     advertisements.conclude(&mut statements);
-    policies.conclude(&mut statements);
     conclude_overrides(
         snapshot,
         facts,
@@ -117,7 +115,7 @@ fn conclude_overrides(
             let message = format!("for node {}; this node is {}", entry.name(), facts.name);
             Statement::is_false(condition_type::IN_USE, "OtherNode", message)
         } else if !is_configured {
-            let message = "no CiliumBGPClusterConfig selects this node";
+            let message = "no cluster configuration selects this node";
             Statement::is_false(condition_type::IN_USE, "NoClusterConfig", message)
         } else {
             Statement::is_true(condition_type::IN_USE, "ThisNode", "applied to this node")

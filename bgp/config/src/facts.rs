@@ -2,7 +2,7 @@
 //! What the compiler has to know about the node.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use router_resources::{Labels, Snapshot};
@@ -51,6 +51,15 @@ impl InterfaceFacts {
     }
 }
 
+/// A gateway of the node's default route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DefaultGateway {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface it is on.
+    pub interface: String,
+}
+
 /// The node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -64,6 +73,12 @@ pub struct NodeFacts {
     pub pod_cidrs: Vec<IpNet>,
     /// Its network devices by name.
     pub interfaces: BTreeMap<String, InterfaceFacts>,
+    /// The gateways of its default routes of the lowest metric, by family, that no BGP speaker
+    /// wrote; in order, each once.
+    pub default_gateways: Vec<DefaultGateway>,
+    /// The router heard on a link by IPv6 neighbour discovery: its link-local address, by the name
+    /// of the interface.
+    pub link_routers: BTreeMap<String, Ipv6Addr>,
 }
 
 impl NodeFacts {
@@ -106,6 +121,8 @@ impl NodeFacts {
             addresses,
             pod_cidrs,
             interfaces,
+            default_gateways: Vec::new(),
+            link_routers: BTreeMap::new(),
         }
     }
 

@@ -12,7 +12,7 @@
 //!
 //! # Selection
 //!
-//! A `CiliumBGPClusterConfig` is for a node when its `nodeSelector` is absent or matches the
+//! A `CiliumBGPClusterConfig` or a `BGPClusterConfig` of `causeway.io` is for a node when its `nodeSelector` is absent or matches the
 //! node's labels. Of several, the oldest (`creationTimestamp`, then name) is used and the others
 //! are `cilium.io/ConflictingClusterConfig`. The `CiliumBGPNodeConfigOverride` named like the node
 //! changes router id, port, AS number and source addresses, by instance and peer names.
@@ -31,6 +31,13 @@
 //! - A family without a selector advertises nothing, as upstream; a statement says so.
 //! - Nothing but the default route is imported unless a `BGPPeerConfig` says otherwise.
 //!
+//! # Discovery
+//!
+//! A peer with `autoDiscovery` of mode `DefaultGateway` becomes one session with each gateway of the
+//! node's default route of the family, called by the peer's name and the address. Default routes
+//! learned by BGP do not count: a speaker must not choose whom it speaks with by what it was told.
+//! One with `interface`, or mode `Unnumbered`, becomes one with the router heard on the link.
+//!
 //! # Router identifiers
 //!
 //! The override's `routerID`; else the first IPv4 address of the settings, of the Node object or of
@@ -39,22 +46,27 @@
 //!
 //! # Not provided yet
 //!
-//! `autoDiscovery`, `bmpServers`, `Service` and `CiliumPodIPPool` advertisements, and families
-//! other than IPv4 and IPv6 unicast: each gets a statement, and nothing else is disturbed.
+//! `bmpServers`, `vrf`, `Service` and `CiliumPodIPPool` advertisements, and families other than
+//! unicast, VPN and route targets: each gets a statement, and nothing else is disturbed.
 
 mod advertise;
 mod cluster;
 mod compile;
 mod diff;
+mod discovery;
+mod expand;
 mod facts;
+mod families;
+mod instance;
 mod peer;
 mod policy;
+mod session;
 mod statements;
 pub mod status;
 
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use diff::{Difference, diff};
-pub use facts::{InterfaceFacts, NodeFacts, OperState, derived_router_id};
+pub use facts::{DefaultGateway, InterfaceFacts, NodeFacts, OperState, derived_router_id};
 pub use policy::{Policies, policy_config};
 pub use statements::condition_type;
 pub use status::{SessionStatus, node_config_status};

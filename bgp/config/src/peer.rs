@@ -4,16 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bgp_core::config::{
-    ConnectMode, FamilyConfig, GracefulRestart, ImportMode, ImportPolicy, Md5Password, PeerAddress,
-    PeerConfig, PrefixLimit, PrefixRange, Timers,
-};
-use router_resources::kinds::{self, Afi, BgpPeer, Import, PeerConfigRef, PeerConfigSpec, Safi};
-use router_resources::{Kind, LabelSelector, ObjectKey, Snapshot, Statement, parse_address};
-use router_types::{Asn, Family};
+use bgp_core::config::{Md5Password, PeerAddress, PeerConfig, PolicyConfig, PolicyName, Timers};
+use router_resources::kinds::{PeerConfigRef, PeerConfigSpec};
+use router_resources::{Kind, ObjectKey, Snapshot, Statement, parse_address};
+use router_types::Asn;
 
 use crate::compile::Options;
 use crate::facts::NodeFacts;
+use crate::families::{SelectedFamily, families};
+use crate::policy::Policies;
+use crate::session;
 use crate::statements::{Statements, condition_type};
 
 /// A peer configuration by reference.
@@ -22,14 +22,36 @@ pub(crate) struct Resolved<'a> {
     spec: &'a PeerConfigSpec,
 }
 
-/// A family of a session and the selector of its advertisements.
-type SelectedFamily = (Family, Option<LabelSelector>);
+/// A session to make: where the peer is, and what the cluster configuration and the override say
+/// of it.
+pub(crate) struct Wanted<'w> {
+    /// `instance/peer`, for messages.
+    pub(crate) user: &'w str,
+    /// Where the peer is; `None` for the template of a range.
+    pub(crate) address: Option<PeerAddress>,
+    /// Whether its addresses are of IPv4.
+    pub(crate) is_ipv4: bool,
+    /// Its AS number as written; 0 for any.
+    pub(crate) asn: i64,
+    /// The override's source address.
+    pub(crate) local_address: Option<&'w str>,
+}
 
-/// The peer configurations, and who uses them.
+/// A session as the speaker takes it.
+pub(crate) struct Made {
+    pub(crate) config: PeerConfig,
+    /// Which advertisements each family selects.
+    pub(crate) selected: Vec<SelectedFamily>,
+}
+
+/// The peer configurations and policies, and who uses them.
 pub(crate) struct PeerConfigs<'a> {
     snapshot: &'a Snapshot,
     secrets_namespace: &'a str,
     users: BTreeMap<ObjectKey, BTreeSet<String>>,
+    policies: Policies,
+    /// The policies the peers of the instance at hand name.
+    named: BTreeMap<PolicyName, PolicyConfig>,
 }
 
 impl<'a> PeerConfigs<'a> {
@@ -38,7 +60,14 @@ impl<'a> PeerConfigs<'a> {
             snapshot,
             secrets_namespace: &options.secrets_namespace,
             users: BTreeMap::new(),
+            policies: Policies::new(snapshot),
+            named: BTreeMap::new(),
         }
+    }
+
+    /// The policies named since this was asked last: those of one instance.
+    pub(crate) fn take_named(&mut self) -> Vec<PolicyConfig> {
+        std::mem::take(&mut self.named).into_values().collect()
     }
 
     /// Finds the object a reference names: of the kind it says, else of Cilium's kind, else of
@@ -64,62 +93,80 @@ impl<'a> PeerConfigs<'a> {
         })
     }
 
-    /// Makes the speaker's configuration of a peer, and says which advertisements each family
-    /// selects. `user` is `instance/peer`.
+    /// Makes the speaker's configuration of a session.
     pub(crate) fn make(
         &mut self,
         resolved: Option<&Resolved<'a>>,
-        peer: &BgpPeer,
-        local_address: Option<&str>,
-        user: &str,
+        wanted: &Wanted<'_>,
         facts: &NodeFacts,
         statements: &mut Statements,
-    ) -> Result<(PeerConfig, Vec<SelectedFamily>), String> {
+    ) -> Result<Made, String> {
         if let Some(resolved) = resolved {
-            self.users
-                .entry(resolved.key.clone())
-                .or_default()
-                .insert(user.to_owned());
+            let users = self.users.entry(resolved.key.clone()).or_default();
+            users.insert(wanted.user.to_owned());
         }
         let defaults = PeerConfigSpec::default();
         let spec = resolved.map_or(&defaults, |resolved| resolved.spec);
-        let text = peer
-            .peer_address
-            .as_deref()
-            .ok_or("it has no peerAddress")?;
-        let (ip, zone) =
-            parse_address(text).ok_or_else(|| format!("'{text}' is not an IP address"))?;
-        let address = PeerAddress::new(ip, zone.map(str::to_owned)).map_err(|e| e.to_string())?;
-        let mut core = PeerConfig::new(address);
-        core.asn = match u32::try_from(peer.peer_asn) {
+        let mut core = match &wanted.address {
+            Some(address) => PeerConfig::new(address.clone()),
+            None => PeerConfig::template(),
+        };
+        core.asn = match u32::try_from(wanted.asn) {
             Ok(0) => None,
             Ok(asn) => Some(Asn(asn)),
-            Err(_) => return Err(format!("peerASN {} is not an AS number", peer.peer_asn)),
+            Err(_) => return Err(format!("peerASN {} is not an AS number", wanted.asn)),
         };
         core.timers = timers(spec)?;
-        if let Some(graceful) = spec.graceful_restart.as_ref().filter(|g| g.enabled) {
-            let seconds = u16::try_from(graceful.restart_time_seconds).unwrap_or(u16::MAX);
-            core.graceful_restart = Some(GracefulRestart::new(seconds).map_err(|e| e.to_string())?);
-        }
         if let Some(transport) = &spec.transport {
             core.port = u16::try_from(transport.peer_port)
                 .map_err(|_| format!("peerPort {} is not a port", transport.peer_port))?;
         }
-        if spec.passive == Some(true) {
-            core.connect = ConnectMode::Passive;
-        }
-        core.local_address = source_address(spec, local_address, ip, facts)?;
+        core.local_address = source_address(spec, wanted, facts)?;
         if let (Some(resolved), Some(secret)) = (resolved, &spec.auth_secret_ref) {
             core.password = Some(self.password(&resolved.key, secret, statements)?);
         }
-        let (families, selected) = families(spec, resolved.map(|r| &r.key), statements)?;
+        session::apply(spec, &mut core)?;
+        let key = resolved.map(|resolved| &resolved.key);
+        let (families, selected) = families(spec, key, statements)?;
+        for family in families.values() {
+            for (policy, way) in [
+                (&family.import_policy, "import"),
+                (&family.export_policy, "export"),
+            ] {
+                if let (Some(name), Some(key)) = (policy, key) {
+                    self.note_policy(name, key, wanted.user, way, statements);
+                }
+            }
+        }
         let ttl = u8::try_from(spec.ebgp_multihop)
             .map_err(|_| format!("ebgpMultihop {} is not a TTL", spec.ebgp_multihop))?;
-        let core = core
+        let config = core
             .with_ttl(ttl)
             .and_then(|core| core.with_families(families))
             .map_err(|error| error.to_string())?;
-        Ok((core, selected))
+        Ok(Made { config, selected })
+    }
+
+    /// Takes a policy to the instance at hand. One that is missing or cannot be used is left out:
+    /// the speaker then rejects everything where it is named, and the session stays.
+    fn note_policy(
+        &mut self,
+        name: &PolicyName,
+        key: &ObjectKey,
+        user: &str,
+        way: &str,
+        statements: &mut Statements,
+    ) {
+        match self.policies.named(&name.0, &format!("{user} ({way})")) {
+            Ok(policy) => {
+                self.named.insert(name.clone(), policy.clone());
+            }
+            Err(why) => {
+                let message = format!("{why}: {way} of the peers rejects everything");
+                let kind = condition_type::DEGRADED;
+                statements.problem(key, kind, "MissingPolicy", message);
+            }
+        }
     }
 
     fn password(
@@ -166,6 +213,7 @@ impl<'a> PeerConfigs<'a> {
 
     /// Says of each peer configuration whether it is used.
     pub(crate) fn conclude(&self, statements: &mut Statements) {
+        self.policies.conclude(statements);
         let cilium = self.snapshot.peer_configs().map(|entry| entry.key());
         let ours = self
             .snapshot
@@ -213,14 +261,16 @@ fn timers(spec: &PeerConfigSpec) -> Result<Timers, String> {
 /// `sourceInterface`, else none.
 fn source_address(
     spec: &PeerConfigSpec,
-    local_address: Option<&str>,
-    peer: IpAddr,
+    wanted: &Wanted<'_>,
     facts: &NodeFacts,
 ) -> Result<Option<IpAddr>, String> {
-    if let Some(text) = local_address {
+    let family = if wanted.is_ipv4 { "IPv4" } else { "IPv6" };
+    if let Some(text) = wanted.local_address {
         let (local, _) =
             parse_address(text).ok_or_else(|| format!("localAddress '{text}' is no IP address"))?;
-        if local.is_ipv4() != peer.is_ipv4() {
+        if local.is_ipv4() != wanted.is_ipv4 {
+            let peer = wanted.address.as_ref().map(ToString::to_string);
+            let peer = peer.unwrap_or_else(|| family.to_owned());
             return Err(format!(
                 "localAddress {local} is not of the family of {peer}"
             ));
@@ -241,9 +291,8 @@ fn source_address(
     };
     let usable: Vec<IpAddr> = interface
         .usable_addresses()
-        .filter(|a| a.is_ipv4() == peer.is_ipv4())
+        .filter(|a| a.is_ipv4() == wanted.is_ipv4)
         .collect();
-    let family = if peer.is_ipv4() { "IPv4" } else { "IPv6" };
     match usable.as_slice() {
         [only] => Ok(Some(*only)),
         [] => Err(format!(
@@ -259,102 +308,4 @@ fn source_address(
             ))
         }
     }
-}
-
-/// The families this speaker carries; statements for the others and for absent selectors.
-fn families(
-    spec: &PeerConfigSpec,
-    key: Option<&ObjectKey>,
-    statements: &mut Statements,
-) -> Result<(BTreeMap<Family, FamilyConfig>, Vec<SelectedFamily>), String> {
-    let defaults;
-    let written = match &spec.families {
-        Some(families) => families,
-        None => {
-            if let Some(key) = key {
-                let message = "families is not set: IPv6 and IPv4 unicast run and advertise \
-                               nothing; write them with an advertisements selector";
-                statements.problem(key, condition_type::NOT_ADVERTISED, "NoFamilies", message);
-            }
-            defaults = [Afi::Ipv6, Afi::Ipv4].map(|afi| kinds::Family {
-                afi,
-                safi: Safi::Unicast,
-                advertisements: None,
-                import: None,
-            });
-            defaults.as_slice()
-        }
-    };
-    let mut families = BTreeMap::new();
-    let mut selected = Vec::new();
-    for entry in written {
-        let family = match (entry.afi, entry.safi) {
-            (Afi::Ipv4, Safi::Unicast) => Family::IPV4_UNICAST,
-            (Afi::Ipv6, Safi::Unicast) => Family::IPV6_UNICAST,
-            (afi, safi) => {
-                let name = format!("{}/{}", afi.as_str(), safi.as_str());
-                if let Some(key) = key {
-                    let message = format!("family {name} is not provided yet and is left out");
-                    statements.problem(key, condition_type::NOT_PROVIDED, "Family", message);
-                }
-                continue;
-            }
-        };
-        if let (None, Some(key), true) = (&entry.advertisements, key, spec.families.is_some()) {
-            let message = format!(
-                "family {family} has no advertisements selector, which selects nothing; \
-                 'advertisements: {{}}' selects all"
-            );
-            statements.problem(key, condition_type::NOT_ADVERTISED, "NoSelector", message);
-        }
-        let import = import_policy(entry.import.as_ref())?;
-        let limit = entry
-            .import
-            .as_ref()
-            .and_then(|import| import.max_routes)
-            .and_then(|max| u32::try_from(max).ok())
-            .map(PrefixLimit::new)
-            .transpose()
-            .map_err(|error| error.to_string())?;
-        families.insert(
-            family,
-            FamilyConfig {
-                import,
-                limit,
-                ..FamilyConfig::default()
-            },
-        );
-        selected.push((family, entry.advertisements.clone()));
-    }
-    if families.is_empty() {
-        return Err("none of its families is provided".into());
-    }
-    Ok((families, selected))
-}
-
-fn import_policy(import: Option<&Import>) -> Result<ImportPolicy, String> {
-    let Some(import) = import else {
-        return Ok(ImportPolicy::default());
-    };
-    let mode = match import.mode {
-        kinds::ImportMode::DefaultRoute => ImportMode::DefaultRoute,
-        kinds::ImportMode::All => ImportMode::All,
-        kinds::ImportMode::None => ImportMode::None,
-        kinds::ImportMode::Prefixes => {
-            let entries = import.prefixes.iter().flatten();
-            let ranges: Result<Vec<PrefixRange>, String> = entries
-                .map(|entry| {
-                    let prefix = entry
-                        .prefix
-                        .parse()
-                        .map_err(|_| format!("import prefix '{}' is not a prefix", entry.prefix))?;
-                    let length = |value: Option<i32>| value.and_then(|v| u8::try_from(v).ok());
-                    PrefixRange::new(prefix, length(entry.min_length), length(entry.max_length))
-                        .map_err(|error| error.to_string())
-                })
-                .collect();
-            ImportMode::Prefixes(ranges?)
-        }
-    };
-    Ok(ImportPolicy { mode })
 }

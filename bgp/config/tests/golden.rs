@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bgp_config::{Compiled, InterfaceFacts, NodeFacts, OperState, Options, compile};
-use bgp_core::config::PeerConfig;
+use bgp_config::{
+    Compiled, DefaultGateway, InterfaceFacts, NodeFacts, OperState, Options, compile,
+};
+use bgp_core::config::{FamilyConfig, InstanceConfig, PeerConfig};
 use router_resources::{Snapshot, check};
 use serde_json::{Value, json};
 
@@ -86,13 +88,34 @@ fn facts(folder: &Path, snapshot: &Snapshot) -> NodeFacts {
         .map(|t| t.parse().unwrap())
         .collect();
     let name = json["name"].as_str().unwrap();
-    NodeFacts::gather(
+    let mut facts = NodeFacts::gather(
         name,
         &addresses(&json["addresses"]),
         &pod_cidrs,
         snapshot,
         interfaces,
-    )
+    );
+    for gateway in texts(&json["defaultGateways"]) {
+        let (address, interface) = gateway.split_once('%').unwrap();
+        facts.default_gateways.push(DefaultGateway {
+            address: address.parse().unwrap(),
+            interface: interface.to_owned(),
+        });
+    }
+    for (interface, router) in json["linkRouters"].as_object().into_iter().flatten() {
+        let router = router.as_str().unwrap().parse().unwrap();
+        facts.link_routers.insert(interface.clone(), router);
+    }
+    facts
+}
+
+/// The fields that are not what they are without being written.
+fn unlike(value: &Value, default: &Value, shown: &[&str]) -> Value {
+    let fields = value.as_object().unwrap().iter();
+    let unlike = fields.filter(|(name, value)| {
+        default[name.as_str()] != **value && !shown.contains(&name.as_str())
+    });
+    Value::Object(unlike.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 
 fn render(compiled: &Compiled) -> Value {
@@ -117,7 +140,14 @@ fn render(compiled: &Compiled) -> Value {
                     (route.prefix().to_string(), Value::Object(told.collect()))
                 })
                 .collect();
+            let default = InstanceConfig::new(
+                config.name().clone(),
+                config.local_asn(),
+                config.router_id(),
+            );
+            let shown = ["listen", "peers"];
             json!({
+                "settings": unlike(&json!(config), &json!(default.unwrap()), &shown),
                 "name": config.name().to_string(),
                 "localAsn": config.local_asn().0,
                 "routerId": config.router_id().to_string(),
@@ -156,9 +186,29 @@ fn render_peer(peer: &PeerConfig) -> Value {
     let families: serde_json::Map<String, Value> = peer
         .families()
         .iter()
-        .map(|(family, config)| (family.to_string(), json!(format!("{:?}", config.import))))
+        .map(|(family, config)| {
+            let import = format!("{:?}", config.import);
+            let settings = unlike(&json!(config), &json!(FamilyConfig::default()), &["import"]);
+            let shown = match settings.as_object() {
+                Some(none) if none.is_empty() => json!(import),
+                _ => json!({ "import": import, "settings": settings }),
+            };
+            (family.to_string(), shown)
+        })
         .collect();
+    let shown = [
+        "families",
+        "timers",
+        "graceful_restart",
+        "connect",
+        "password",
+        "port",
+        "asn",
+        "ttl",
+        "local_address",
+    ];
     json!({
+        "settings": unlike(&json!(peer), &json!(PeerConfig::new(peer.address.clone())), &shown),
         "address": peer.address.to_string(),
         "port": peer.port,
         "asn": peer.asn.map(|asn| asn.0),

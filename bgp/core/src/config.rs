@@ -7,6 +7,7 @@
 
 mod address;
 mod as_number;
+mod bfd;
 mod change;
 mod error;
 mod family;
@@ -25,9 +26,11 @@ use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
 
 pub use crate::policy::{PolicyConfig, PolicyName};
+pub use bgp_wire::Role;
 
 pub use address::{Md5Password, PeerAddress};
 pub use as_number::{LocalAs, PrivateAs};
+pub use bfd::BfdSettings;
 pub use change::{Change, Effect};
 pub use error::ConfigError;
 pub use family::{AddPathConfig, BeyondLimit, FamilyConfig, NextHopMode, PrefixLimit};
@@ -143,6 +146,9 @@ pub struct PeerConfig {
     /// Whether all routes sent to it carry GRACEFUL_SHUTDOWN, and all of it are the last choice
     /// (RFC 8326): before maintenance of this session.
     pub graceful_shutdown: bool,
+    /// Failure detection by BFD. Default none.
+    #[serde(default)]
+    pub bfd: Option<BfdSettings>,
     /// How often the own AS may be in a path from this neighbour. Default 0: such paths are loops.
     pub allow_own_as: u8,
     /// The families of the session.
@@ -198,6 +204,7 @@ impl PeerConfig {
             enforce_first_as: true,
             route_reflector_client: false,
             graceful_shutdown: false,
+            bfd: None,
             allow_own_as: 0,
             families,
         }

@@ -19,6 +19,7 @@
 //! (5065), add-path (7911), enhanced refresh (7313), long-lived stale routes (9494), roles (9234),
 //! aggregation of routes, dynamic neighbours, BFD.
 
+pub mod aggregate;
 pub mod config;
 pub mod deliveries;
 pub mod fsm;

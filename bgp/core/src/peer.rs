@@ -522,7 +522,9 @@ impl Peer {
         );
         let was_idle = matches!(self.outgoing, Outgoing::Idle { restart_at: None }) && !limited;
         let event = match reason {
-            StopReason::PrefixLimit { .. } | StopReason::SendHoldTimer => Event::AutomaticStop,
+            StopReason::PrefixLimit { .. }
+            | StopReason::SendHoldTimer
+            | StopReason::BfdDown { .. } => Event::AutomaticStop,
             StopReason::Shutdown { .. }
             | StopReason::Deconfigured
             | StopReason::ConfigurationChange
@@ -536,7 +538,10 @@ impl Peer {
             StopReason::PrefixLimit { restart_s, .. } => {
                 (*restart_s > 0).then(|| Duration::from_secs((*restart_s).into()))
             }
-            StopReason::SendHoldTimer | StopReason::LinkDown { .. } => Some(self.next_pause()),
+            StopReason::BfdDown { waits: true, .. } => None,
+            StopReason::SendHoldTimer
+            | StopReason::LinkDown { .. }
+            | StopReason::BfdDown { waits: false, .. } => Some(self.next_pause()),
             StopReason::Shutdown { .. }
             | StopReason::Deconfigured
             | StopReason::PlannedRestart

@@ -260,6 +260,28 @@ impl Policy {
         }
     }
 
+    /// [`Judgement::apply`] for a decision that was made before. `local_asn` is the AS this speaker
+    /// has towards the neighbour.
+    pub fn apply(
+        &self,
+        decision: Decision,
+        attributes: PathAttributes,
+        local_asn: Asn,
+    ) -> (PathAttributes, Option<NextHopChange>) {
+        let statements = self.config.statements();
+        match decision {
+            Decision::Reject(_) => (attributes, None),
+            Decision::Accept(applied) => {
+                let changes = applied.iter().filter_map(|at| statements.get(at));
+                apply::apply(
+                    changes.flat_map(|statement| &statement.changes),
+                    attributes,
+                    local_asn,
+                )
+            }
+        }
+    }
+
     /// The decision when exactly these statements match.
     fn conclude(&self, matched: StatementSet) -> Decision {
         let last = matched.and(self.accepting.or(self.rejecting)).first();
@@ -312,17 +334,6 @@ impl<'p> Judgement<'p> {
         decision: Decision,
         attributes: PathAttributes,
     ) -> (PathAttributes, Option<NextHopChange>) {
-        let statements = self.policy.config.statements();
-        match decision {
-            Decision::Reject(_) => (attributes, None),
-            Decision::Accept(applied) => {
-                let changes = applied.iter().filter_map(|at| statements.get(at));
-                apply::apply(
-                    changes.flat_map(|statement| &statement.changes),
-                    attributes,
-                    self.local_asn,
-                )
-            }
-        }
+        self.policy.apply(decision, attributes, self.local_asn)
     }
 }

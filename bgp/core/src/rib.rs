@@ -493,7 +493,7 @@ impl Rib {
         };
         let looks_at_asn = |outlet: &Outlet| match &outlet.policy {
             PolicyUse::Policy(policy) => policy.depends_on_peer_asn(),
-            PolicyUse::None | PolicyUse::Deny => false,
+            PolicyUse::None | PolicyUse::Deny | PolicyUse::Missing => false,
         };
         let key = GroupKey {
             target,

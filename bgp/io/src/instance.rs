@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bgp_bfdd::client::Client;
 use bgp_core::config::{Effect, InstanceConfig, LocalRoutes, PeerConfig, PeerName};
 use bgp_core::peer::{LocalSpeaker, PeerSnapshot, StopReason};
 use bgp_core::rib::{FamilyCounts, RibInput, RibStats};
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::bfd::Bfd;
 use crate::connection;
 use crate::handover::HandedSession;
 use crate::listener::{Call, Listeners};
@@ -23,6 +25,7 @@ use crate::members::{Admission, Members};
 use crate::recorder::Recorder;
 use crate::rib_thread::{self, RibSender, RouteEvent};
 use crate::session::{Departure, Partings, PeerCommand, Session};
+use crate::speaker::Options;
 
 /// How long the RIB may take before it knows that neighbours' sessions ended.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -76,6 +79,7 @@ pub(crate) struct Instance {
     local: LocalSpeaker,
     rib: RibSender,
     recorder: Recorder,
+    bfd: Option<Client>,
     peers: BTreeMap<PeerName, mpsc::UnboundedSender<PeerCommand>>,
     listeners: Listeners,
     strangers: u64,
@@ -85,21 +89,16 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Starts an instance: RIB, listeners, neighbours.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "called once, by the speaker, with what it has"
-    )]
     pub(crate) async fn start(
         config: InstanceConfig,
         routes: LocalRoutes,
-        restarted: bool,
+        options: &Options,
         events: mpsc::Sender<RouteEvent>,
         calls: mpsc::Sender<Call>,
         departures: mpsc::UnboundedSender<Departure>,
-        recorder: Recorder,
         adopted: Vec<HandedSession>,
     ) -> io::Result<Instance> {
-        let rib = rib_thread::start(config.clone(), events, recorder.clone())?;
+        let rib = rib_thread::start(config.clone(), events, options.recorder.clone())?;
         rib.input(RibInput::LocalRoutes(routes.clone())).await;
         let mut listeners = Listeners::new(config.name().clone(), calls);
         // Before the first neighbour is dialled: two ends that start together call each other.
@@ -108,11 +107,12 @@ impl Instance {
             local: LocalSpeaker {
                 asn: config.local_asn(),
                 router_id: config.router_id(),
-                restarted,
-                forwarding_preserved: restarted,
+                restarted: options.restarted,
+                forwarding_preserved: options.restarted,
             },
             rib,
-            recorder,
+            recorder: options.recorder.clone(),
+            bfd: options.bfd.clone(),
             peers: BTreeMap::new(),
             listeners,
             strangers: 0,
@@ -407,6 +407,7 @@ impl Instance {
             self.rib.clone(),
             inbox.clone(),
             self.recorder.clone(),
+            Bfd::new(self.bfd.clone()),
             departures,
         );
         tokio::task::spawn_local(session.run(commands));

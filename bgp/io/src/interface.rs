@@ -65,3 +65,25 @@ pub(crate) fn session_addresses(local: SocketAddr, remote: SocketAddr) -> Sessio
     }
     addresses
 }
+
+/// The device on whose network an address is; `None` for one behind routers.
+pub(crate) fn device_towards(peer: IpAddr) -> Option<String> {
+    let width = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
+    getifaddrs().ok()?.find_map(|entry| {
+        let (address, mask) = (entry.address?, entry.netmask?);
+        let is_on_it = match peer {
+            IpAddr::V4(peer) => {
+                let (own, mask) = (address.as_sockaddr_in()?.ip(), mask.as_sockaddr_in()?.ip());
+                let bits = u32::from(mask);
+                width(&mask.octets()) < 32 && u32::from(own) & bits == u32::from(peer) & bits
+            }
+            IpAddr::V6(peer) => {
+                let own = address.as_sockaddr_in6()?.ip();
+                let mask = mask.as_sockaddr_in6()?.ip();
+                let bits = u128::from(mask);
+                width(&mask.octets()) < 128 && u128::from(own) & bits == u128::from(peer) & bits
+            }
+        };
+        is_on_it.then_some(entry.interface_name)
+    })
+}

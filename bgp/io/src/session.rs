@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::bfd::{Bfd, Verdict};
 use crate::connection::{ConnCommand, ConnEvent, Connection, WriteEvent};
 use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
@@ -103,6 +104,9 @@ pub(crate) struct Session {
     /// Where the RIB sends what this neighbour is to be sent.
     inbox: mpsc::UnboundedSender<PeerCommand>,
     recorder: Recorder,
+    bfd: Bfd,
+    /// Whether the session is to start once BFD permits.
+    held: bool,
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
     dials: BTreeMap<ConnId, AbortHandle>,
@@ -139,6 +143,7 @@ impl Session {
         rib: RibSender,
         inbox: mpsc::UnboundedSender<PeerCommand>,
         recorder: Recorder,
+        bfd: Bfd,
         departures: Option<mpsc::UnboundedSender<Departure>>,
     ) -> Session {
         let (events_of_connections, events) = mpsc::channel(INBOX);
@@ -156,6 +161,8 @@ impl Session {
             instance,
             name,
             recorder,
+            bfd,
+            held: false,
             for_rib: VecDeque::new(),
             rib,
             inbox,
@@ -211,6 +218,7 @@ impl Session {
                     Some(command) => self.command(command),
                     None => return,
                 },
+                () = self.bfd.changed() => self.heed_bfd(),
                 permit = rib.reserve(), if !may_read => match permit {
                     Some(permit) => {
                         if let Some(message) = self.for_rib.pop_front() {
@@ -238,7 +246,7 @@ impl Session {
 
     fn command(&mut self, command: PeerCommand) {
         match command {
-            PeerCommand::Start => self.handle(PeerInput::Start),
+            PeerCommand::Start => self.start(),
             PeerCommand::Stop(reason) => self.handle(PeerInput::Stop(reason)),
             PeerCommand::Configure(config) => self.configure(config),
             PeerCommand::Called(stream, remote) => self.called(stream, remote),
@@ -270,6 +278,41 @@ impl Session {
             PeerCommand::Adopt(session) => self.adopt(*session),
             PeerCommand::Sweep(_) | PeerCommand::HandOver(..) | PeerCommand::End(..) => {
                 unreachable!("taken care of where commands are received")
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        self.bfd.configure(self.peer.config(), self.peer.ttl());
+        self.held = !self.bfd.permits_start();
+        if self.held {
+            self.handle(PeerInput::Stop(self.bfd.waiting()));
+        } else {
+            self.handle(PeerInput::Start);
+        }
+    }
+
+    /// Something is new about the BFD session.
+    fn heed_bfd(&mut self) {
+        match self.bfd.verdict() {
+            Verdict::Fine => {}
+            Verdict::MayStart => {
+                if std::mem::take(&mut self.held) {
+                    self.handle(PeerInput::Start);
+                }
+            }
+            Verdict::Ends(reason) => {
+                self.held = matches!(reason, StopReason::BfdDown { waits: true, .. });
+                if self.established.is_some() || self.held {
+                    self.handle(PeerInput::Stop(reason));
+                } else if reason.is_final() {
+                    // RFC 5882 §4.3.2.2: forwarding did not survive the neighbour's restart, so
+                    // its routes are not kept any longer.
+                    self.tell_rib(RibInput::PeerDown {
+                        peer: self.name.clone(),
+                        keep_routes: None,
+                    });
+                }
             }
         }
     }
@@ -497,6 +540,11 @@ impl Session {
     /// Has the connections be as the configuration says by now.
     fn configure(&mut self, config: Box<PeerConfig>) {
         self.handle(PeerInput::Configure(config));
+        self.bfd.configure(self.peer.config(), self.peer.ttl());
+        if self.held && self.bfd.permits_start() {
+            self.held = false;
+            self.handle(PeerInput::Start);
+        }
         let (config, ttl) = (self.peer.config(), self.peer.ttl());
         for connection in self.connections.values() {
             if let Err(error) = socket::renew(connection.stream(), config, ttl) {
@@ -601,6 +649,8 @@ impl Session {
             }
             PeerOutput::Up { conn, negotiated } => {
                 self.established = Some(conn);
+                // The device is known by now, if it was not before.
+                self.bfd.configure(self.peer.config(), self.peer.ttl());
                 self.tell_send_hold();
                 self.epoch += 1;
                 self.for_rib.push_back(RibMessage::Up {

@@ -40,6 +40,8 @@ pub struct Options {
     pub adopted: Vec<HandedSession>,
     /// Where inputs are recorded.
     pub recorder: Recorder,
+    /// Where BFD sessions are asked for; `None` runs BGP without, whatever is configured.
+    pub bfd: Option<bgp_bfdd::client::Client>,
 }
 
 /// What is done with a session on an operator's word.
@@ -336,11 +338,10 @@ impl Worker {
                     let started = Instance::start(
                         config,
                         routes,
-                        self.options.restarted,
+                        &self.options,
                         self.events.clone(),
                         self.calls.clone(),
                         self.departures.clone(),
-                        self.options.recorder.clone(),
                         adopted,
                     )
                     .await;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! AS_PATH (RFC 4271 §5.1.2, RFC 5065 §3) and its two widths of AS numbers (RFC 6793 §4).
 
+mod parse;
+
 use alloc::vec::Vec;
 use core::fmt;
 
 use router_types::Asn;
 
 use crate::cursor::Cursor;
+
+pub use parse::AsPathParseError;
 
 /// Most AS numbers in one segment: the count has one octet.
 const MAX_SEGMENT: usize = 255;

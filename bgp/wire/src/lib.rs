@@ -41,7 +41,7 @@ mod path;
 mod refresh;
 pub mod update;
 
-pub use as_path::{AsPath, AsPathError, Segment, SegmentKind};
+pub use as_path::{AsPath, AsPathError, AsPathParseError, Segment, SegmentKind};
 pub use attribute::{
     AttributeClass, AttributeCode, AttributeFlags, Overrun, RawAttribute, RawAttributes,
 };

@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "frr",
     "bird3",
     "gobgpd",
+    "openbgpd",
     "etcd-server",
     "etcd-client",
     "iproute2",
@@ -151,6 +152,7 @@ fn build(target: &Path, mirror: &str) -> Result<()> {
         "usr/sbin/bird",
         "opt/bird2/usr/sbin/bird",
         "usr/bin/gobgpd",
+        "usr/sbin/bgpd",
     ] {
         ensure!(
             target.join(program).exists(),

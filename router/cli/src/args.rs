@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use bgp::{BgpCommand, DecodeArgs, NeighborArgs, PeerArgs, RefreshArgs, ResetArgs, RoutesArgs};
+pub use bgp::{
+    BgpCommand, DecodeArgs, NeighborArgs, PeerArgs, PolicyCommand, PolicyTestArgs, RefreshArgs,
+    ResetArgs, RoutesArgs,
+};
 
 use crate::exit::EXIT_CODES;
 use crate::output::{ColorChoice, Format};

@@ -4,6 +4,7 @@
 pub mod bgp_actions;
 pub mod bgp_neighbor;
 pub mod bgp_peers;
+pub mod bgp_policy;
 pub mod bgp_routes;
 pub mod config;
 pub mod config_diff;
@@ -16,7 +17,7 @@ pub mod version;
 
 use router_api::Connection;
 
-use crate::args::{BgpCommand, Command, ConfigCommand};
+use crate::args::{BgpCommand, Command, ConfigCommand, PolicyCommand};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::run::Outcome;
@@ -38,6 +39,9 @@ pub(crate) async fn fetch(
         }
         Command::Bgp(BgpCommand::Refresh(args)) => bgp_actions::refresh(connection, args).await?,
         Command::Bgp(BgpCommand::Reset(args)) => bgp_actions::reset(connection, args).await?,
+        Command::Bgp(BgpCommand::Policy(PolicyCommand::Test(args))) => {
+            return bgp_policy::fetch(connection, args).await;
+        }
         Command::Resources(args) => resources::fetch(connection, args, now_unix_ns).await?,
         Command::Pods(args) => pods::fetch(connection, args).await?,
         Command::Fib(args) => fib::fetch(connection, args).await?,

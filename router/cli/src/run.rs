@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::args::{BgpCommand, Cli, Command, ConfigCommand, Global, StatusArgs};
+use crate::args::{BgpCommand, Cli, Command, ConfigCommand, Global, PolicyCommand, StatusArgs};
 use crate::commands;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -55,6 +55,9 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Explain { code } => printer.show((offline::explain(code.as_deref())?, Exit::Ok)),
         Command::Bgp(BgpCommand::Decode(args)) => printer.show(offline::decode(&args.input)?),
+        Command::Bgp(BgpCommand::Policy(PolicyCommand::Test(args))) if !args.file.is_empty() => {
+            printer.show(commands::bgp_policy::test_files(args)?)
+        }
         Command::Config(ConfigCommand::Check { paths }) => {
             printer.show(offline::check(paths, &printer.look)?)
         }

@@ -9,6 +9,7 @@
     reason = "a program: `pub` says which items other modules use"
 )]
 
+mod bfd;
 mod grpc;
 mod handover;
 mod health;

@@ -26,6 +26,9 @@ pub const KEPT: &[(Capability, &str)] = &[
     ),
 ];
 
+/// What `causeway-bfdd` uses where the daemon starts it; with its own unit the daemon lacks them.
+const FOR_BFD: [Capability; 2] = [Capability::CAP_SYS_NICE, Capability::CAP_IPC_LOCK];
+
 /// Keeps [`KEPT`] (what of it the process has) and drops all other capabilities.
 ///
 /// Call it before any thread is started: capabilities belong to threads.
@@ -48,6 +51,7 @@ pub fn drop_unused() -> anyhow::Result<()> {
     let kept: CapsHashSet = KEPT
         .iter()
         .map(|(c, _)| *c)
+        .chain(FOR_BFD)
         .filter(|c| permitted.contains(c))
         .collect();
     for (capability, purpose) in KEPT {

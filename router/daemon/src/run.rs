@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::intent::{self, Intent, State};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
-use crate::{grpc, handover, metrics, privileges, readiness};
+use crate::{bfd, grpc, handover, metrics, privileges, readiness};
 
 /// Batches of best paths that may wait for the routes.
 const ROUTE_EVENTS: usize = 16;
@@ -39,6 +39,8 @@ pub struct Parts {
     pub state: Arc<Mutex<State>>,
     /// BGP.
     pub speaker: Speaker,
+    /// BFD, which runs in a process of its own.
+    pub bfd: bgp_bfdd::client::Client,
     /// Which neighbours have sent all their routes.
     pub delivered: Arc<Delivered>,
     /// RIB and kernel.
@@ -108,11 +110,13 @@ async fn serve(
     };
 
     let (events, route_events) = mpsc::channel(ROUTE_EVENTS);
+    let bfd = bfd::start(&settings.socket);
     let (speaker, sessions) = Speaker::start(
         bgp_io::Options {
             restarted,
             adopted,
             recorder,
+            bfd: Some(bfd.clone()),
         },
         events,
     )
@@ -193,6 +197,7 @@ async fn serve(
         started,
         state: intent.state(),
         speaker: speaker.clone(),
+        bfd: bfd.clone(),
         delivered: Arc::clone(&delivered),
         routes: routes.clone(),
         pods,
@@ -244,6 +249,8 @@ async fn serve(
     tracing::info!("ending");
     // Sessions first: what they say to neighbours is still true then. Routes, pods and programs
     // stay for the next run.
+    // BFD sessions go on, for the next run.
+    bfd.detach();
     match heir {
         Some(heir) => handover::pass_on(heir, speaker.hand_over().await).await,
         None => speaker.stop(StopReason::PlannedRestart).await,

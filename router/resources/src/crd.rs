@@ -245,8 +245,18 @@ mod tests {
     #[test]
     fn ours_is_not_in_the_upstream_kind() {
         let text = definition(Kind::PeerConfig).to_string();
-        assert!(!text.contains("\"passive\"") && !text.contains("\"import\""));
-        let text = definition(Kind::CausewayPeerConfig).to_string();
-        assert!(text.contains("\"passive\"") && text.contains("\"import\""));
+        let ours = ["passive", "import", "export", "addPath", "notification"];
+        for field in ours.map(|field| format!("\"{field}\"")) {
+            assert!(!text.contains(&field), "{field}");
+            let own = definition(Kind::CausewayPeerConfig).to_string();
+            assert!(own.contains(&field), "{field}");
+        }
+        let text = definition(Kind::ClusterConfig).to_string();
+        for field in ["transit", "installRoutes", "listenRanges", "shutdown"] {
+            let field = format!("\"{field}\"");
+            assert!(!text.contains(&field), "{field}");
+            let own = definition(Kind::CausewayClusterConfig).to_string();
+            assert!(own.contains(&field), "{field}");
+        }
     }
 }

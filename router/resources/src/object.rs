@@ -27,6 +27,8 @@ pub enum Kind {
     NodeConfigOverride,
     /// `CiliumBGPNodeConfig`.
     NodeConfig,
+    /// `BGPClusterConfig` of `causeway.io`.
+    CausewayClusterConfig,
     /// `BGPPeerConfig` of `causeway.io`.
     CausewayPeerConfig,
     /// `BGPPolicy` of `causeway.io`.
@@ -39,12 +41,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::ClusterConfig,
         Kind::PeerConfig,
         Kind::Advertisement,
         Kind::NodeConfigOverride,
         Kind::NodeConfig,
+        Kind::CausewayClusterConfig,
         Kind::CausewayPeerConfig,
         Kind::Policy,
         Kind::Node,
@@ -66,6 +69,7 @@ impl Kind {
             Kind::Advertisement => "CiliumBGPAdvertisement",
             Kind::NodeConfigOverride => "CiliumBGPNodeConfigOverride",
             Kind::NodeConfig => "CiliumBGPNodeConfig",
+            Kind::CausewayClusterConfig => "BGPClusterConfig",
             Kind::CausewayPeerConfig => "BGPPeerConfig",
             Kind::Policy => "BGPPolicy",
             Kind::Node => "Node",
@@ -81,7 +85,7 @@ impl Kind {
             | Kind::Advertisement
             | Kind::NodeConfigOverride
             | Kind::NodeConfig => "cilium.io",
-            Kind::CausewayPeerConfig | Kind::Policy => "causeway.io",
+            Kind::CausewayClusterConfig | Kind::CausewayPeerConfig | Kind::Policy => "causeway.io",
             Kind::Node | Kind::Secret => "",
         }
     }
@@ -94,7 +98,9 @@ impl Kind {
             | Kind::Advertisement
             | Kind::NodeConfigOverride
             | Kind::NodeConfig => &["cilium.io/v2", "cilium.io/v2alpha1"],
-            Kind::CausewayPeerConfig | Kind::Policy => &["causeway.io/v1alpha1"],
+            Kind::CausewayClusterConfig | Kind::CausewayPeerConfig | Kind::Policy => {
+                &["causeway.io/v1alpha1"]
+            }
             Kind::Node | Kind::Secret => &["v1"],
         }
     }
@@ -107,6 +113,7 @@ impl Kind {
             Kind::Advertisement => "ciliumbgpadvertisements",
             Kind::NodeConfigOverride => "ciliumbgpnodeconfigoverrides",
             Kind::NodeConfig => "ciliumbgpnodeconfigs",
+            Kind::CausewayClusterConfig => "bgpclusterconfigs",
             Kind::CausewayPeerConfig => "bgppeerconfigs",
             Kind::Policy => "bgppolicies",
             Kind::Node => "nodes",
@@ -122,6 +129,7 @@ impl Kind {
             Kind::Advertisement => "cbgpadvert",
             Kind::NodeConfigOverride => "cbgpnodeoverride",
             Kind::NodeConfig => "cbgpnode",
+            Kind::CausewayClusterConfig => "cwbgpcluster",
             Kind::CausewayPeerConfig => "cwbgppeer",
             Kind::Policy => "cwbgppolicy",
             Kind::Node => "no",
@@ -205,6 +213,7 @@ pub enum Body {
     Advertisement(AdvertisementSpec),
     NodeConfigOverride(NodeConfigOverrideSpec),
     NodeConfig(NodeConfigSpec),
+    CausewayClusterConfig(ClusterConfigSpec),
     CausewayPeerConfig(PeerConfigSpec),
     Policy(PolicySpec),
     Node(Node),
@@ -231,6 +240,7 @@ impl Object {
             Body::Advertisement(_) => Kind::Advertisement,
             Body::NodeConfigOverride(_) => Kind::NodeConfigOverride,
             Body::NodeConfig(_) => Kind::NodeConfig,
+            Body::CausewayClusterConfig(_) => Kind::CausewayClusterConfig,
             Body::CausewayPeerConfig(_) => Kind::CausewayPeerConfig,
             Body::Policy(_) => Kind::Policy,
             Body::Node(_) => Kind::Node,
@@ -258,7 +268,9 @@ impl Object {
     /// there and the values are not; nor are its annotations, in which kubectl keeps a copy.
     pub fn to_redacted_json(&self) -> Json {
         let mut json = match &self.body {
-            Body::ClusterConfig(spec) => json!({ "spec": spec }),
+            Body::ClusterConfig(spec) | Body::CausewayClusterConfig(spec) => {
+                json!({ "spec": spec })
+            }
             Body::PeerConfig(spec) | Body::CausewayPeerConfig(spec) => json!({ "spec": spec }),
             Body::Advertisement(spec) => json!({ "spec": spec }),
             Body::Policy(spec) => json!({ "spec": spec }),

@@ -301,7 +301,11 @@ impl FileReader<'_> {
                     self.push(context, path, Severity::Warning, Code::Ignored, why, None);
                 }
             }
-            Body::ClusterConfig(_) | Body::Advertisement(_) | Body::Node(_) | Body::Secret(_) => {}
+            Body::ClusterConfig(_)
+            | Body::CausewayClusterConfig(_)
+            | Body::Advertisement(_)
+            | Body::Node(_)
+            | Body::Secret(_) => {}
         }
         for (path, why) in ignored {
             self.push(
@@ -388,6 +392,7 @@ fn to_object(
         Kind::Advertisement => Body::Advertisement(spec(&mut json)?),
         Kind::NodeConfigOverride => Body::NodeConfigOverride(spec(&mut json)?),
         Kind::NodeConfig => Body::NodeConfig(spec(&mut json)?),
+        Kind::CausewayClusterConfig => Body::CausewayClusterConfig(spec(&mut json)?),
         Kind::CausewayPeerConfig => Body::CausewayPeerConfig(spec(&mut json)?),
         Kind::Policy => Body::Policy(spec(&mut json)?),
         Kind::Node => Body::Node(serde_json::from_value(json)?),

@@ -4,6 +4,7 @@
 //! Where the upstream resource has a CEL rule, the same rule is here and in the schema beside the
 //! struct. The others keep the subsystems' configurations valid by construction.
 
+mod causeway;
 mod policy;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -30,7 +31,9 @@ pub(crate) fn check(object: &Object) -> Vec<Finding> {
     rules.metadata(object);
     let spec = Path::root("spec");
     match &object.body {
-        Body::ClusterConfig(body) => rules.cluster_config(body, &spec),
+        Body::ClusterConfig(body) | Body::CausewayClusterConfig(body) => {
+            rules.cluster_config(body, &spec)
+        }
         Body::PeerConfig(body) | Body::CausewayPeerConfig(body) => rules.peer_config(body, &spec),
         Body::Advertisement(body) => {
             for (index, advertisement) in body.advertisements.iter().enumerate() {
@@ -189,8 +192,10 @@ impl Rules {
         self.selector(spec.node_selector.as_ref(), path.join("nodeSelector"));
         for (index, instance) in spec.bgp_instances.iter().enumerate() {
             let path = path.join("bgpInstances").join(index);
+            self.causeway_instance(instance, &path);
             for (index, peer) in instance.peers.iter().enumerate() {
                 let path = path.join("peers").join(index);
+                self.causeway_peer(peer, &path);
                 self.address(peer.peer_address.as_ref(), path.join("peerAddress"));
                 self.auto_discovery(peer.auto_discovery.as_ref(), path.join("autoDiscovery"));
                 if let Some(reference) = &peer.peer_config_ref {
@@ -241,9 +246,7 @@ impl Rules {
         for (index, family) in families.iter().enumerate() {
             let path = path.join("families").join(index);
             self.selector(family.advertisements.as_ref(), path.join("advertisements"));
-            if let Some(import) = &family.import {
-                self.import(import, family.afi, &path.join("import"));
-            }
+            self.causeway_family(spec, family, &path);
             let is_same =
                 |other: &crate::kinds::Family| (other.afi, other.safi) == (family.afi, family.safi);
             if let Some(first) = families[..index].iter().position(is_same) {
@@ -255,10 +258,10 @@ impl Rules {
     fn import(&mut self, import: &Import, afi: Afi, path: &Path) {
         let prefixes = import.prefixes.as_deref();
         match import.mode {
-            ImportMode::Prefixes if prefixes.is_none_or(<[_]>::is_empty) => {
+            Some(ImportMode::Prefixes) if prefixes.is_none_or(<[_]>::is_empty) => {
                 self.broken(path.clone(), "prefixes is required with mode Prefixes");
             }
-            ImportMode::DefaultRoute | ImportMode::All | ImportMode::None
+            None | Some(ImportMode::DefaultRoute | ImportMode::All | ImportMode::None)
                 if import.prefixes.is_some() =>
             {
                 self.broken(

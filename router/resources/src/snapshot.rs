@@ -107,6 +107,8 @@ accessors! {
     cluster_configs, cluster_config => ClusterConfig: ClusterConfigSpec;
     /// The `CiliumBGPPeerConfig` objects.
     peer_configs, peer_config => PeerConfig: PeerConfigSpec;
+    /// The `BGPClusterConfig` objects of `causeway.io`.
+    causeway_cluster_configs, causeway_cluster_config => CausewayClusterConfig: ClusterConfigSpec;
     /// The `BGPPeerConfig` objects of `causeway.io`.
     causeway_peer_configs, causeway_peer_config => CausewayPeerConfig: PeerConfigSpec;
     /// The `BGPPolicy` objects of `causeway.io`.

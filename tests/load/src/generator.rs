@@ -13,6 +13,13 @@ use crate::peer::Peer;
 /// Octets read at once.
 const BUFFER: usize = 1 << 18;
 
+/// Calls at a time: BIRD's socket takes eight that it has not looked at, and what is beyond waits
+/// for TCP's retransmissions.
+const CALLS: usize = 8;
+
+/// How often peers look at the clock.
+const TICK: Duration = Duration::from_millis(10);
+
 /// The peers of one run.
 pub struct Generator {
     /// All of them.
@@ -37,9 +44,15 @@ impl Generator {
     /// When the kernel refuses to wait.
     pub fn step(&mut self, longest: Duration) -> Result<()> {
         let now = Instant::now();
-        if now - self.last_tick >= Duration::from_millis(50) {
+        if now - self.last_tick >= TICK {
             self.last_tick = now;
-            self.peers.iter_mut().for_each(|peer| peer.tick(now));
+            let calling = self.peers.iter().filter(|peer| peer.is_calling());
+            let mut free = CALLS.saturating_sub(calling.count());
+            for peer in &mut self.peers {
+                let was_calling = peer.is_calling();
+                peer.tick(now, free > 0);
+                free -= usize::from(peer.is_calling() && !was_calling);
+            }
         }
         let mut places = Vec::with_capacity(self.peers.len());
         let mut waits: Vec<PollFd<'_>> = Vec::with_capacity(self.peers.len());
@@ -52,7 +65,7 @@ impl Generator {
                 places.push(place);
             }
         }
-        let limit = TimeSpec::from_duration(longest.min(Duration::from_millis(50)));
+        let limit = TimeSpec::from_duration(longest.min(TICK));
         ppoll(&mut waits, Some(limit), None).context("cannot wait for the peers")?;
         let ready: Vec<(usize, PollFlags)> = places
             .into_iter()
@@ -100,7 +113,10 @@ impl Generator {
     /// # Errors
     /// When one does not come up.
     pub fn establish(&mut self, limit: Duration) -> Result<()> {
-        let all = |own: &Generator| own.peers.iter().all(Peer::is_established);
+        let all = |own: &Generator| {
+            let peers = &own.peers;
+            peers.iter().all(Peer::is_established) || peers.iter().any(|peer| peer.is_refused)
+        };
         self.until("sessions", limit, all, |own| {
             let down: Vec<&Peer> = own.peers.iter().filter(|p| !p.is_established()).collect();
             let first = down.first();
@@ -113,7 +129,10 @@ impl Generator {
                 why.unwrap_or_else(|| "no answer".to_owned())
             )
         })?;
-        Ok(())
+        match self.peers.iter().find(|peer| peer.is_refused) {
+            Some(peer) => bail!("the speaker does not carry {:?}", peer.family()),
+            None => Ok(()),
+        }
     }
 
     /// Goes on for a time.

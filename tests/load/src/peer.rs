@@ -68,6 +68,8 @@ pub struct Peer {
     pub expiries: u32,
     /// Why the last session ended.
     pub last_loss: Option<String>,
+    /// Whether the speaker does not carry the family: calling again is of no use.
+    pub is_refused: bool,
 }
 
 impl Peer {
@@ -89,7 +91,21 @@ impl Peer {
             losses: 0,
             expiries: 0,
             last_loss: None,
+            is_refused: false,
         }
+    }
+
+    /// Whether it has called and the session is not up yet.
+    pub fn is_calling(&self) -> bool {
+        matches!(
+            self.state,
+            State::Connecting | State::OpenSent | State::OpenConfirm
+        )
+    }
+
+    /// The family it offers.
+    pub fn family(&self) -> Family {
+        self.family
     }
 
     /// Whether the session is up.
@@ -121,10 +137,10 @@ impl Peer {
         Some((socket.as_fd(), self.is_reading, writes))
     }
 
-    /// Does what is due by the clock.
-    pub fn tick(&mut self, now: Instant) {
+    /// Does what is due by the clock; calls only if it may.
+    pub fn tick(&mut self, now: Instant, may_call: bool) {
         match self.state {
-            State::Idle(due) if due <= now => match self.call() {
+            State::Idle(due) if due <= now && may_call => match self.call() {
                 Ok(socket) => {
                     self.socket = Some(socket);
                     self.state = State::Connecting;
@@ -268,6 +284,10 @@ impl Peer {
                 let &[_, _, _, high, low, ..] = body else {
                     return Err("an OPEN that is too short".to_owned());
                 };
+                if !offers(body, self.family) {
+                    self.is_refused = true;
+                    return Err("its OPEN lacks the family".to_owned());
+                }
                 let theirs = u16::from_be_bytes([high, low]);
                 let hold_s = theirs.min(self.identity.hold_s);
                 self.negotiated_hold = Duration::from_secs(hold_s.into());
@@ -286,4 +306,28 @@ impl Peer {
         }
         Ok(())
     }
+}
+
+/// Whether an OPEN has the multiprotocol capability for a family (RFC 4760 §8). Of parameters and
+/// capabilities only what lies as usual is understood.
+fn offers(open: &[u8], family: Family) -> bool {
+    let (afi, safi) = family.numbers();
+    let [high, low] = afi.to_be_bytes();
+    let mut parameters = open.get(10..).unwrap_or_default();
+    while let [kind, length, rest @ ..] = parameters {
+        let Some((mut value, rest)) = rest.split_at_checked(usize::from(*length)) else {
+            return false;
+        };
+        parameters = rest;
+        while let (2, [code, length, rest @ ..]) = (*kind, value) {
+            let Some((capability, rest)) = rest.split_at_checked(usize::from(*length)) else {
+                return false;
+            };
+            if *code == 1 && capability == [high, low, 0, safi] {
+                return true;
+            }
+            value = rest;
+        }
+    }
+    false
 }

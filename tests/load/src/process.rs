@@ -157,12 +157,13 @@ impl Process {
         }
     }
 
-    /// Ends it and its children.
+    /// Ends it and its children; returns all that it wrote.
     ///
     /// # Errors
     /// When it cannot be ended.
-    pub fn stop(mut self) -> Result<()> {
-        self.end()
+    pub fn stop(mut self) -> Result<String> {
+        self.end()?;
+        Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
     }
 
     fn end(&mut self) -> Result<()> {

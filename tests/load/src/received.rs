@@ -37,6 +37,17 @@ impl Index {
         mix(key) as usize & self.mask
     }
 
+    /// The places of prefixes. All slots are looked at once before any is compared, so that the
+    /// waits for memory overlap.
+    fn find_all(&self, keys: &[Key], places: &mut Vec<Option<u32>>) {
+        let touched = keys.iter().fold(0, |sum: u64, key| {
+            sum.wrapping_add(self.slots[self.slot(*key)].0)
+        });
+        std::hint::black_box(touched);
+        places.clear();
+        places.extend(keys.iter().map(|key| Some(self.find(*key)? as u32)));
+    }
+
     /// The place, if the table has the prefix.
     pub fn find(&self, key: Key) -> Option<usize> {
         let mut slot = self.slot(key);
@@ -86,6 +97,9 @@ pub struct Received {
     pub misled: u64,
     /// Where latencies are measured.
     pub stamps: Option<Stamps>,
+    /// Those of the message that is read, kept for their room.
+    keys: Vec<Key>,
+    places: Vec<Option<u32>>,
 }
 
 impl Received {
@@ -104,6 +118,8 @@ impl Received {
             strangers: 0,
             misled: 0,
             stamps: None,
+            keys: Vec::new(),
+            places: Vec::new(),
         }
     }
 
@@ -225,6 +241,8 @@ impl Received {
         mut act: impl FnMut(&mut Self, Option<usize>),
     ) -> Result<(), Malformed> {
         let index = self.index.clone();
+        let mut keys = std::mem::take(&mut self.keys);
+        keys.clear();
         let mut nlri = Bytes(nlri);
         while !nlri.0.is_empty() {
             let mut length = nlri.number(1)?;
@@ -251,8 +269,14 @@ impl Received {
                 // No table has one.
                 Family::Ipv6 => u64::MAX,
             };
-            act(self, index.find(key));
+            keys.push(key);
         }
+        let mut places = std::mem::take(&mut self.places);
+        index.find_all(&keys, &mut places);
+        for place in &places {
+            act(self, place.map(|place| place as usize));
+        }
+        (self.keys, self.places) = (keys, places);
         Ok(())
     }
 }

@@ -38,9 +38,11 @@ pub fn medians(runs: &[Result<Measured, String>]) -> Option<Measured> {
         churn_cpu: time(|m| m.churn_cpu)?,
         peak_kib: number(|m| m.peak_kib)?,
         settled_kib: number(|m| m.settled_kib)?,
+        generator_cpu: time(|m| m.generator_cpu)?,
         updates: number(|m| m.updates)?,
         missed: good.iter().map(|m| m.missed).max()?,
         latencies_ns,
+        profile: None,
     })
 }
 
@@ -52,13 +54,13 @@ pub fn scenario(scenario: &Scenario, rows: &[Row]) -> String {
     text += if has_churn {
         " churn CPU s | p50 ms | p99 ms | p99.9 ms | most ms | missed |\n"
     } else {
-        " UPDATEs | missed |\n"
+        " generator CPU s | UPDATEs | missed |\n"
     };
     text += "|---|--:|--:|--:|--:|--:|--:|";
     text += if has_churn {
         "--:|--:|--:|--:|--:|--:|\n"
     } else {
-        "--:|--:|\n"
+        "--:|--:|--:|\n"
     };
     let ours = rows.first().and_then(|row| medians(&row.runs));
     let mut failures = Vec::new();
@@ -67,7 +69,7 @@ pub fn scenario(scenario: &Scenario, rows: &[Row]) -> String {
             failures.push(format!("- {}: {why}", row.name));
         }
         let Some(m) = medians(&row.runs) else {
-            let columns = if has_churn { 12 } else { 8 };
+            let columns = if has_churn { 12 } else { 9 };
             let _ = writeln!(
                 text,
                 "| {} | failed |{}",
@@ -112,7 +114,13 @@ pub fn scenario(scenario: &Scenario, rows: &[Row]) -> String {
                 m.missed
             );
         } else {
-            let _ = writeln!(text, " {} | {} |", m.updates, m.missed);
+            let _ = writeln!(
+                text,
+                " {:.2} | {} | {} |",
+                m.generator_cpu.as_secs_f64(),
+                m.updates,
+                m.missed
+            );
         }
     }
     failures.dedup();

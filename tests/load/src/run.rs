@@ -4,12 +4,14 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::generator::Generator;
 use crate::message::{self, Origin};
 use crate::peer::{Identity, Peer};
 use crate::process::Process;
+use crate::profile::Recording;
 use crate::random::Random;
 use crate::received::{Index, Received, Stamps};
 use crate::scenario::{CHURN_PER_SECOND, Scenario, Share};
@@ -49,6 +51,11 @@ pub struct Measured {
     pub latencies_ns: Vec<u64>,
     /// Sessions that ended, and hold times in which nothing came.
     pub missed: u32,
+    /// CPU time of the generator while the table was under way: when it is near `wall`, the
+    /// generator was what limited it.
+    pub generator_cpu: Duration,
+    /// Where time went, if perf recorded it.
+    pub profile: Option<String>,
     /// UPDATEs that the first receiver read for the table.
     pub updates: u64,
 }
@@ -60,6 +67,15 @@ impl Measured {
         let place = (last as f64 * percent / 100.0).round() as usize;
         Some(Duration::from_nanos(self.latencies_ns[place]))
     }
+}
+
+/// What a run is besides its scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// How long one step may take.
+    pub limit: Duration,
+    /// Whether perf records the speaker.
+    pub profile: bool,
 }
 
 /// The peers of a run by what they do.
@@ -78,7 +94,7 @@ pub fn run(
     subject: &Subject,
     scenario: &Scenario,
     table: &Table,
-    limit: Duration,
+    options: Options,
 ) -> Result<Measured> {
     let index = Rc::new(Index::new(table));
     let (setup, peers) = cast(scenario, table, &index);
@@ -94,15 +110,39 @@ pub fn run(
         senders,
         receivers,
     };
-    let result = play(&mut cast, &mut process, scenario, table, output, limit);
+    let recording = if options.profile {
+        let pid = process.pids()[0];
+        Some(Recording::start(pid, world.dir())?)
+    } else {
+        None
+    };
+    let mut result = play(
+        &mut cast,
+        &mut process,
+        scenario,
+        table,
+        output,
+        options.limit,
+    );
+    if let (Ok(measured), Some(recording)) = (&mut result, recording) {
+        measured.profile = Some(recording.finish()?);
+    }
     // Why it ended says more than that it did not answer.
     process.check()?;
-    let result = result.with_context(|| match process.log_tail() {
+    let mut result = result.with_context(|| match process.log_tail() {
         log if log.is_empty() => format!("{} failed", subject.name()),
         log => format!("{} failed; its log: {log}", subject.name()),
     });
     drop(cast);
-    process.stop()?;
+    let log = process.stop()?;
+    // A speaker built to count its allocations says so last.
+    if let Ok(measured) = &mut result
+        && let Some(profile) = &mut measured.profile
+        && let Some(place) = log.find("allocations: ")
+    {
+        *profile += "\n";
+        *profile += &log[place..];
+    }
     result
 }
 
@@ -188,7 +228,7 @@ fn play(
         peer.is_reading = false;
     }
     let mut measured = Measured::default();
-    let before = process.cpu()?;
+    let (before, own_before) = (process.cpu()?, own_cpu()?);
     for (peer, bytes) in cast.generator.peers[cast.senders.clone()]
         .iter_mut()
         .zip(output)
@@ -196,6 +236,7 @@ fn play(
         peer.send(bytes);
     }
     measured.wall = until_count(cast, table.prefixes.len(), limit)?;
+    measured.generator_cpu = own_cpu()?.saturating_sub(own_before);
     rest(cast, process)?;
     measured.cpu = process.cpu()?.saturating_sub(before);
     let memory = process.memory()?;
@@ -232,10 +273,14 @@ fn until_count(cast: &mut Cast, count: usize, limit: Duration) -> Result<Duratio
             .collect()
     };
     let what = format!("{count} prefixes at every receiver");
-    cast.generator.until(
+    let busy = cast.senders.start..cast.receivers.end;
+    let is_lost =
+        |generator: &Generator| generator.peers[busy.clone()].iter().any(|p| p.losses > 0);
+    let holds = |generator: &Generator| counts(generator).iter().all(|found| *found == count);
+    let took = cast.generator.until(
         &what,
         limit,
-        |generator| counts(generator).iter().all(|found| *found == count),
+        |generator| holds(generator) || is_lost(generator),
         |generator| {
             let losses: Vec<&str> = generator
                 .peers
@@ -245,7 +290,13 @@ fn until_count(cast: &mut Cast, count: usize, limit: Duration) -> Result<Duratio
             let last = losses.last().unwrap_or(&"no session was lost");
             format!("{:?} ({last})", counts(generator))
         },
-    )
+    )?;
+    let peers = cast.generator.peers[busy.clone()].iter();
+    if let Some(peer) = peers.clone().find(|peer| peer.losses > 0) {
+        let why = peer.last_loss.as_deref().unwrap_or("unknown");
+        bail!("a session was lost: {}: {why}", peer.identity.address);
+    }
+    Ok(took)
 }
 
 /// Until the speaker does nothing worth counting.
@@ -370,4 +421,10 @@ fn stamps(cast: &mut Cast, act: impl FnOnce(&mut Option<Stamps>)) -> Result<()> 
     let received = cast.generator.peers[cast.receivers.start].received.as_mut();
     act(&mut received.context("a receiver has a table")?.stamps);
     Ok(())
+}
+
+/// CPU time of this process.
+fn own_cpu() -> Result<Duration> {
+    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
+    Ok(Duration::from(time))
 }

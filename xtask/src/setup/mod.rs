@@ -65,12 +65,23 @@ pub(crate) fn prepare(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Installs what only some tasks need.
+pub(crate) fn install(program: &str, package: &str) -> Result<()> {
+    if find_program(program).is_some() {
+        return Ok(());
+    }
+    missing_packages(vec![package])
+}
+
 fn packages() -> Result<()> {
     let programs = PROGRAMS
         .iter()
         .filter(|(program, _)| find_program(program).is_none());
     let files = FILES.iter().filter(|(file, _)| fs::metadata(file).is_err());
-    let mut missing: Vec<&str> = programs.chain(files).map(|(_, package)| *package).collect();
+    missing_packages(programs.chain(files).map(|(_, package)| *package).collect())
+}
+
+fn missing_packages(mut missing: Vec<&str>) -> Result<()> {
     missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {

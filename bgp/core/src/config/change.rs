@@ -110,7 +110,11 @@ impl InstanceConfig {
         instance(
             "policies",
             self.policies != next.policies,
-            Effect::RouteRefresh,
+            if self.import_policies_differ(next) {
+                Effect::RouteRefresh
+            } else {
+                Effect::Live
+            },
         );
         instance(
             "aggregates",
@@ -148,6 +152,26 @@ impl InstanceConfig {
             });
         }
         changes
+    }
+
+    /// Whether a policy that a neighbour has for what comes in is not the same any more. The
+    /// routes of its neighbours have to come again to meet it.
+    fn import_policies_differ(&self, next: &InstanceConfig) -> bool {
+        let peers = next.peers.values();
+        let templates = next.ranges.values().map(|range| range.template());
+        let mut families = peers
+            .chain(templates)
+            .flat_map(|peer| peer.families().values());
+        families.any(|family| {
+            let Some(name) = &family.import_policy else {
+                return false;
+            };
+            let of = |config: &InstanceConfig| {
+                let mut policies = config.policies.iter();
+                policies.find(|policy| policy.name() == name).cloned()
+            };
+            of(self) != of(next)
+        })
     }
 
     fn range_changes_to(&self, next: &InstanceConfig) -> Vec<Change> {
@@ -226,6 +250,7 @@ impl PeerConfig {
                 !password_set && self.password != next.password,
                 Effect::Live,
             ),
+            ("BFD", self.bfd != next.bfd, Effect::Live),
             ("TTL", self.ttl != next.ttl, Effect::Live),
             (
                 "TTL security",

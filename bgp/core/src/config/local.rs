@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Routes of the node itself, and what each neighbour is told about them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -8,6 +9,7 @@ use router_types::Family;
 use serde::{Deserialize, Serialize};
 
 use super::PeerName;
+use crate::policy::RouteOrigin;
 use crate::serial;
 
 /// Attributes added to a local route for one neighbour.
@@ -19,6 +21,9 @@ pub struct ExportAttributes {
     pub large_communities: BTreeSet<(u32, u32, u32)>,
     /// Local preference, sent to internal neighbours only (RFC 4271 §5.1.5). `None` sends 100.
     pub local_pref: Option<u32>,
+    /// Where the route comes from, for policies.
+    #[serde(default)]
+    pub source: RouteOrigin,
 }
 
 /// A prefix this node originates, with this end of each session as next hop.
@@ -56,8 +61,8 @@ impl LocalRoute {
 pub struct LocalRoutes(Vec<LocalRoute>);
 
 impl LocalRoutes {
-    /// Tells a neighbour about a prefix. Said twice, communities are united and the higher local
-    /// preference counts.
+    /// Tells a neighbour about a prefix. Said twice, communities are united, the higher local
+    /// preference counts, and the source is the first in the order of [`RouteOrigin`].
     pub fn add(&mut self, prefix: IpNet, peer: PeerName, attributes: ExportAttributes) {
         let prefix = prefix.trunc();
         let at = match self.0.binary_search_by_key(&prefix, LocalRoute::prefix) {
@@ -67,10 +72,18 @@ impl LocalRoutes {
                 at
             }
         };
-        let known = self.0[at].peers.entry(peer).or_default();
-        known.communities.extend(attributes.communities);
-        known.large_communities.extend(attributes.large_communities);
-        known.local_pref = known.local_pref.max(attributes.local_pref);
+        match self.0[at].peers.entry(peer) {
+            Entry::Vacant(place) => {
+                place.insert(attributes);
+            }
+            Entry::Occupied(mut place) => {
+                let known = place.get_mut();
+                known.communities.extend(attributes.communities);
+                known.large_communities.extend(attributes.large_communities);
+                known.local_pref = known.local_pref.max(attributes.local_pref);
+                known.source = known.source.min(attributes.source);
+            }
+        }
     }
 
     /// The same, with each neighbour of a listen range told what the range is told.

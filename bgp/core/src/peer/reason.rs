@@ -72,6 +72,17 @@ pub enum StopReason {
         /// The device.
         interface: String,
     },
+    /// BFD found the path to the neighbour broken (RFC 5882 §4.3).
+    BfdDown {
+        /// What BFD says, in words.
+        text: String,
+        /// Whether the neighbour's BFD shares the fate of its control plane (C bit clear): it may
+        /// only be restarting, and its routes are then kept as graceful restart has it (RFC 5882
+        /// §4.3.2).
+        may_be_restart: bool,
+        /// Whether the session waits for BFD, rather than for a pause.
+        waits: bool,
+    },
     /// This speaker restarts and will be back. Where graceful restart was agreed the connection is
     /// closed without a word, so that the neighbour keeps the routes (RFC 4724 §4); elsewhere the
     /// neighbour is told.
@@ -94,6 +105,7 @@ impl StopReason {
             | StopReason::LinkDown { .. }
             | StopReason::PlannedRestart
             | StopReason::Other { .. } => true,
+            StopReason::BfdDown { may_be_restart, .. } => !may_be_restart,
             StopReason::ConfigurationChange | StopReason::Reset | StopReason::SendHoldTimer => {
                 false
             }
@@ -115,6 +127,7 @@ impl StopReason {
                 Notification::maximum_prefixes(*family, *limit)
             }
             StopReason::SendHoldTimer => Notification::new(ErrorKind::SEND_HOLD_TIMER_EXPIRED),
+            StopReason::BfdDown { .. } => Notification::new(ErrorKind::BFD_DOWN),
             // It may stay away: a restart is what the caller hopes for.
             StopReason::PlannedRestart => Notification::with_communication(
                 ErrorKind::ADMINISTRATIVE_SHUTDOWN,
@@ -395,6 +408,7 @@ impl fmt::Display for StopReason {
                 f.write_str("the peer read nothing for the send hold time (RFC 9687)")
             }
             StopReason::LinkDown { interface } => write!(f, "the link {interface} is down"),
+            StopReason::BfdDown { text, .. } => write!(f, "BFD: {text}"),
             StopReason::PlannedRestart => f.write_str("the speaker restarts"),
             StopReason::Other { text } => f.write_str(text),
         }

@@ -169,6 +169,11 @@ impl fmt::Display for CommunityPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CommunityPattern::Standard(high, low) => {
+                let one = Community::new(high.min() as u16, low.min() as u16);
+                let is_one = high.min() == high.max() && low.min() == low.max();
+                if let (true, Some(name)) = (is_one, one.name()) {
+                    return f.write_str(name);
+                }
                 write!(f, "{}:{}", Narrow(*high), Narrow(*low))
             }
             CommunityPattern::Large([a, b, c]) => write!(f, "{a}:{b}:{c}"),
@@ -325,9 +330,10 @@ mod tests {
         }
         let named = pattern(CommunityKind::Standard, "no-export");
         assert!(named.matches(Community::NO_EXPORT));
-        assert_eq!(named.to_string(), "65535:65281");
+        assert_eq!(named.to_string(), "no-export");
         let named = pattern(CommunityKind::Standard, "graceful-shutdown");
-        assert_eq!(named, pattern(CommunityKind::Standard, "planned-shut"));
+        assert_eq!(named, pattern(CommunityKind::Standard, "65535:0"));
+        assert_eq!(named.to_string(), "planned-shut");
     }
 
     #[test]

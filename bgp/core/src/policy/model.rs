@@ -122,6 +122,7 @@ impl fmt::Display for NumberRange {
 )]
 pub enum RouteOrigin {
     /// A pod prefix of this node.
+    #[default]
     PodCidr,
     /// A prefix this node holds of a pool of pod addresses.
     PodIpPool,
@@ -132,7 +133,6 @@ pub enum RouteOrigin {
     /// An aggregate this node makes of other routes.
     Aggregate,
     /// A neighbour in another AS.
-    #[default]
     External,
     /// A neighbour in this AS.
     Internal,

@@ -42,9 +42,11 @@ pub(super) enum PolicyUse {
     /// None is configured, and none is needed.
     #[default]
     None,
-    /// Nothing passes: none is configured where one is needed (RFC 8212), or the one named is not
-    /// there.
+    /// None is configured where one is needed (RFC 8212 §3): nothing learned passes. The node's own
+    /// routes do, since who is told of them is configured for each neighbour.
     Deny,
+    /// The one named is not there: nothing passes.
+    Missing,
     /// This one.
     Policy(Arc<Policy>),
 }
@@ -101,7 +103,8 @@ impl Intake {
 
     /// Whether anything comes in at all.
     pub(super) fn is_closed(&self) -> bool {
-        self.prefixes.mode == ImportMode::None || matches!(self.policy, PolicyUse::Deny)
+        self.prefixes.mode == ImportMode::None
+            || matches!(self.policy, PolicyUse::Deny | PolicyUse::Missing)
     }
 
     /// Judges attributes. `decoded` is asked only where bytes do not say enough.
@@ -126,7 +129,7 @@ impl Intake {
         let policy = match &self.policy {
             PolicyUse::Policy(policy) => Some(policy),
             PolicyUse::None => None,
-            PolicyUse::Deny => return Judged::Rejected(Rejection::Policy),
+            PolicyUse::Deny | PolicyUse::Missing => return Judged::Rejected(Rejection::Policy),
         };
         let plain = policy.is_none() && self.prepend.is_none() && !leaves && !marks_otc;
         if plain && hot.cluster_len == 0 {
@@ -222,9 +225,9 @@ impl PolicyUse {
         required: bool,
     ) -> PolicyUse {
         match name {
-            Some(name) => policies
-                .get(name)
-                .map_or(PolicyUse::Deny, |policy| PolicyUse::Policy(policy.clone())),
+            Some(name) => policies.get(name).map_or(PolicyUse::Missing, |policy| {
+                PolicyUse::Policy(policy.clone())
+            }),
             None if required => PolicyUse::Deny,
             None => PolicyUse::None,
         }
@@ -235,9 +238,13 @@ impl PartialEq for PolicyUse {
     /// The same one, not an equal one: policies that did not change stay what they are.
     fn eq(&self, other: &PolicyUse) -> bool {
         match (self, other) {
-            (PolicyUse::None, PolicyUse::None) | (PolicyUse::Deny, PolicyUse::Deny) => true,
+            (PolicyUse::None, PolicyUse::None)
+            | (PolicyUse::Deny, PolicyUse::Deny)
+            | (PolicyUse::Missing, PolicyUse::Missing) => true,
             (PolicyUse::Policy(a), PolicyUse::Policy(b)) => Arc::ptr_eq(a, b),
-            (PolicyUse::None | PolicyUse::Deny | PolicyUse::Policy(_), _) => false,
+            (PolicyUse::None | PolicyUse::Deny | PolicyUse::Missing | PolicyUse::Policy(_), _) => {
+                false
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Neighbours that come, go and are expected back, and what configuration changes about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::intake::{Intake, PolicyUse};
 use super::neighbour::{Neighbour, SessionInfo};
 use super::{PeerId, Rib};
 use crate::config::{InstanceConfig, PeerName, Transit};
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyName};
 
 /// How long stale routes outlive the session's return without End-of-RIB. RFC 4724 §4.2 asks for
 /// an upper bound and leaves it open; 300 s is what large fabrics use for it.
@@ -34,7 +34,7 @@ impl Rib {
             self.flush_exports();
             self.neighbours.remove(&name);
         }
-        self.compile_policies(&config);
+        let renewed = self.compile_policies(&config);
         let same_for_all = self.config.ebgp_requires_policy == config.ebgp_requires_policy
             && self.config.graceful_shutdown == config.graceful_shutdown
             && self.config.cluster_id == config.cluster_id;
@@ -45,13 +45,18 @@ impl Rib {
             let Some(neighbour) = self.neighbours.get_mut(id) else {
                 continue;
             };
+            let exports_differ = peer
+                .families()
+                .values()
+                .filter_map(|family| family.export_policy.as_ref())
+                .any(|name| renewed.contains(name));
             let differs = neighbour.config != *peer;
             neighbour.config = peer.clone();
             if differs {
                 neighbour.over_limit.clear();
             }
             let intakes_differ = self.renew_intakes(id);
-            if (differs || !same_for_all || intakes_differ)
+            if (differs || !same_for_all || intakes_differ || exports_differ)
                 && self
                     .neighbours
                     .get(id)
@@ -77,8 +82,9 @@ impl Rib {
             .set_views(&self.locals, self.neighbours.ids(), &self.tables);
     }
 
-    /// Compiles what has changed, so that what has not stays the same to whoever uses it.
-    fn compile_policies(&mut self, config: &InstanceConfig) {
+    /// Compiles what has changed, so that what has not stays the same to whoever uses it. Returns
+    /// the names of policies that came, changed or went.
+    fn compile_policies(&mut self, config: &InstanceConfig) -> BTreeSet<PolicyName> {
         let mut next = BTreeMap::new();
         for policy in &config.policies {
             let name = policy.name();
@@ -96,7 +102,13 @@ impl Rib {
                 },
             }
         }
-        self.policies = next;
+        let before = std::mem::replace(&mut self.policies, next);
+        let is_renewed = |name: &&PolicyName| match (before.get(*name), self.policies.get(*name)) {
+            (Some(old), Some(new)) => !Arc::ptr_eq(old, new),
+            (_, _) => true,
+        };
+        let names = before.keys().chain(self.policies.keys());
+        names.filter(is_renewed).cloned().collect()
     }
 
     /// Works out how routes come in from a neighbour. Returns whether it differs in policy.

@@ -13,6 +13,7 @@ use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
 mod model;
+mod policy;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
@@ -710,6 +711,7 @@ fn internal_neighbours_get_local_preference_and_external_ones_the_own_as() {
             communities: [0xffff_ff01, 7].into(),
             large_communities: [(65001, 1, 2)].into(),
             local_pref: Some(300),
+            ..ExportAttributes::default()
         };
         routes.add("10.1.0.0/24".parse().unwrap(), "a".into(), told);
         rib.handle(RibInput::LocalRoutes(routes), now);

@@ -15,6 +15,7 @@ async fn a_recorded_session_replays_to_its_outputs() {
         adopted: Vec::new(),
         restarted: false,
         recorder: Recorder::to_file(&file).unwrap(),
+        bfd: None,
     };
     let mut left = Node::start_with(address(), 65001, options).await;
     let mut right = Node::start(65002).await;

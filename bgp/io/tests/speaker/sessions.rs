@@ -59,6 +59,7 @@ async fn routes_carry_communities_and_internal_ones_their_preference() {
             communities: [Community::new(65001, 7).0, Community::NO_EXPORT.0].into(),
             large_communities: [(65001, 1, 2)].into(),
             local_pref: Some(300),
+            ..ExportAttributes::default()
         };
         routes.add("10.1.0.0/24".parse().unwrap(), "peer".into(), attributes);
         left.locals = routes;

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `causeway bgp`.
 
+mod policy;
+
 use clap::{Args, Subcommand};
+
+pub use policy::{PolicyCommand, PolicyTestArgs};
 
 /// The verbs of `bgp`.
 #[derive(Debug, Subcommand)]
@@ -39,6 +43,9 @@ pub enum BgpCommand {
     #[command(before_help = "Examples:
   causeway bgp reset tor-a --yes")]
     Reset(ResetArgs),
+    /// Try a route on a routing policy
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Read BGP messages from hexadecimal digits, a file or standard input; needs no daemon
     #[command(before_help = "Examples:
   causeway bgp decode ffffffffffffffffffffffffffffffff001304

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `CiliumBGPClusterConfig`: which nodes run which BGP instances with which peers.
+//! `CiliumBGPClusterConfig`: which nodes run which BGP instances with which peers; and what
+//! `BGPClusterConfig` of `causeway.io` has in common with it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::causeway_instance::{CausewayInstance, CausewayPeer};
 use crate::pattern;
 use crate::selector::LabelSelector;
 
@@ -44,6 +46,9 @@ pub struct BgpInstance {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub bmp_servers: Vec<BmpServer>,
+    /// What only `BGPClusterConfig` of `causeway.io` has.
+    #[serde(flatten)]
+    pub ours: CausewayInstance,
 }
 
 /// One neighbour.
@@ -67,6 +72,9 @@ pub struct BgpPeer {
     /// The peer configuration to use. Absent: the defaults, which advertise nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_config_ref: Option<PeerConfigRef>,
+    /// What only `BGPClusterConfig` of `causeway.io` has.
+    #[serde(flatten)]
+    pub ours: CausewayPeer,
 }
 
 /// How a peer is found.

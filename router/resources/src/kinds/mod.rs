@@ -8,6 +8,8 @@
 
 mod advertisement;
 mod bgp_policy;
+mod causeway_instance;
+mod causeway_session;
 mod cluster_config;
 mod kubernetes;
 mod node_config;
@@ -24,6 +26,14 @@ pub use bgp_policy::{
     PolicyNextHopMode, PolicyNumbers, PolicyOrigin, PolicyPrefix, PolicyPrepend, PolicySet,
     PolicySource, PolicySpec, PolicyStatement, StandardChange,
 };
+pub use causeway_instance::{
+    AggregateRoute, CausewayInstance, CausewayPeer, ListenRange, Shutdown,
+};
+pub use causeway_session::{
+    AddPath, Capabilities, CausewayFamily, CausewayGracefulRestart, CausewaySession, Export,
+    ExportNextHop, Import, ImportMode, ImportPrefix, LocalAs, ObjectRef, OnMaxRoutes, PrivateAs,
+    RoleName, SessionRole, TtlSecurity,
+};
 pub use cluster_config::{
     AddressFamily, AutoDiscovery, AutoDiscoveryMode, BgpInstance, BgpPeer, BmpServer,
     ClusterConfigSpec, DefaultGateway, MonitoringPolicy, PeerConfigRef, Unnumbered,
@@ -34,7 +44,4 @@ pub use node_config::{
     NodePeerStatus, NodePeerTimers, PeeringState, RouteCount,
 };
 pub use node_config_override::{NodeConfigOverrideSpec, OverrideInstance, OverridePeer};
-pub use peer_config::{
-    Afi, Family, GracefulRestart, Import, ImportMode, ImportPrefix, PeerConfigSpec, Safi, Timers,
-    Transport,
-};
+pub use peer_config::{Afi, Family, GracefulRestart, PeerConfigSpec, Safi, Timers, Transport};

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `CiliumBGPPeerConfig`, and `BGPPeerConfig` of `causeway.io`, which adds what a node may learn.
+//! `CiliumBGPPeerConfig`, and what `BGPPeerConfig` of `causeway.io` has in common with it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::pattern;
+use super::causeway_session::{CausewayFamily, CausewayGracefulRestart, CausewaySession};
 use crate::selector::LabelSelector;
 
 /// What the sessions with a class of peers are like.
-///
-/// `passive` and `families[].import` exist in `BGPPeerConfig` of `causeway.io` only; everything
-/// else is common to both kinds.
+// The fields under `ours` exist in `BGPPeerConfig` of `causeway.io` only, beside the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerConfigSpec {
@@ -35,9 +33,9 @@ pub struct PeerConfigSpec {
     /// The address families of the session. Absent: IPv6 and IPv4 unicast, advertising nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub families: Option<Vec<Family>>,
-    /// Wait for the peer to connect instead of connecting.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub passive: Option<bool>,
+    /// What only `BGPPeerConfig` of `causeway.io` has.
+    #[serde(flatten)]
+    pub ours: CausewaySession,
 }
 
 impl Default for PeerConfigSpec {
@@ -50,7 +48,7 @@ impl Default for PeerConfigSpec {
             graceful_restart: None,
             ebgp_multihop: default_multihop(),
             families: None,
-            passive: None,
+            ours: CausewaySession::default(),
         }
     }
 }
@@ -125,6 +123,9 @@ pub struct GracefulRestart {
     #[serde(default = "default_restart_time")]
     #[schemars(range(min = 1, max = 4095))]
     pub restart_time_seconds: i32,
+    /// What only `BGPPeerConfig` of `causeway.io` has.
+    #[serde(flatten)]
+    pub ours: CausewayGracefulRestart,
 }
 
 /// One address family of a session.
@@ -139,9 +140,9 @@ pub struct Family {
     /// selector selects all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertisements: Option<LabelSelector>,
-    /// What is accepted from the peer. Absent: the default route and nothing else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub import: Option<Import>,
+    /// What only `BGPPeerConfig` of `causeway.io` has.
+    #[serde(flatten)]
+    pub ours: CausewayFamily,
 }
 
 /// An address family as the manifests name it.
@@ -216,58 +217,6 @@ impl Safi {
             Safi::KeyValue => "key_value",
         }
     }
-}
-
-/// What is accepted from a peer in one family.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "self.mode == 'Prefixes' ? has(self.prefixes) && size(self.prefixes) > 0 : !has(self.prefixes)",
-    "message": "prefixes is required with mode Prefixes and not allowed with others"
-}]))]
-pub struct Import {
-    /// Which routes are accepted.
-    #[serde(default)]
-    pub mode: ImportMode,
-    /// The accepted prefixes of mode `Prefixes`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub prefixes: Option<Vec<ImportPrefix>>,
-    /// The most routes this peer may have accepted at once. Absent: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
-    pub max_routes: Option<i64>,
-}
-
-/// Which routes are accepted from a peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ImportMode {
-    /// `0.0.0.0/0` or `::/0`, as the family is, and nothing else.
-    #[default]
-    DefaultRoute,
-    /// What the list says.
-    Prefixes,
-    /// Everything.
-    All,
-    /// Nothing.
-    None,
-}
-
-/// One accepted prefix and the lengths under it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ImportPrefix {
-    /// The covering prefix, host bits zero.
-    #[schemars(regex(pattern = pattern::cidr()))]
-    pub prefix: String,
-    /// The shortest accepted length. Absent: the prefix's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 128))]
-    pub min_length: Option<i32>,
-    /// The longest accepted length. Absent: the prefix's own, or `minLength` where that is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 128))]
-    pub max_length: Option<i32>,
 }
 
 fn default_multihop() -> i32 {

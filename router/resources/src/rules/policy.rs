@@ -127,7 +127,7 @@ impl Rules {
         }
     }
 
-    fn asn_range(&mut self, range: &AsnRange, path: Path) {
+    pub(super) fn asn_range(&mut self, range: &AsnRange, path: Path) {
         if let Some((min, max)) = range.bounds()
             && min > max
         {

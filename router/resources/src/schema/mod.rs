@@ -18,7 +18,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value as Json, json};
 
 use crate::kinds::{
-    AdvertisementSpec, ClusterConfigSpec, Node as KubernetesNode, NodeConfigOverrideSpec,
+    AdvertisementSpec, CausewayFamily, CausewayGracefulRestart, CausewayInstance, CausewayPeer,
+    CausewaySession, ClusterConfigSpec, Node as KubernetesNode, NodeConfigOverrideSpec,
     NodeConfigSpec, NodeConfigStatus, PeerConfigSpec, PolicySpec, Secret,
 };
 use crate::object::{Kind, Metadata};
@@ -66,7 +67,7 @@ pub(crate) fn of_kind(kind: Kind, api_version: &str) -> &'static Json {
 /// The part of a kind's schema under `spec`, for the kinds that have CRDs.
 pub(crate) fn spec_of(kind: Kind, api_version: &str) -> Option<Json> {
     let mut spec = match kind {
-        Kind::ClusterConfig => structural::<ClusterConfigSpec>(),
+        Kind::ClusterConfig | Kind::CausewayClusterConfig => structural::<ClusterConfigSpec>(),
         Kind::PeerConfig | Kind::CausewayPeerConfig => structural::<PeerConfigSpec>(),
         Kind::Advertisement => structural::<AdvertisementSpec>(),
         Kind::Policy => structural::<PolicySpec>(),
@@ -74,9 +75,17 @@ pub(crate) fn spec_of(kind: Kind, api_version: &str) -> Option<Json> {
         Kind::NodeConfig => structural::<NodeConfigSpec>(),
         Kind::Node | Kind::Secret => return None,
     };
-    if kind == Kind::PeerConfig {
-        remove(&mut spec, &["passive"]);
-        remove(&mut spec, &["families", "*", "import"]);
+    match kind {
+        Kind::PeerConfig => {
+            remove_ours::<CausewaySession>(&mut spec, &[]);
+            remove_ours::<CausewayGracefulRestart>(&mut spec, &["gracefulRestart"]);
+            remove_ours::<CausewayFamily>(&mut spec, &["families", "*"]);
+        }
+        Kind::ClusterConfig => {
+            remove_ours::<CausewayInstance>(&mut spec, &["bgpInstances", "*"]);
+            remove_ours::<CausewayPeer>(&mut spec, &["bgpInstances", "*", "peers", "*"]);
+        }
+        _ => {}
     }
     if matches!(kind, Kind::PeerConfig | Kind::CausewayPeerConfig)
         && api_version != "cilium.io/v2alpha1"
@@ -89,9 +98,11 @@ pub(crate) fn spec_of(kind: Kind, api_version: &str) -> Option<Json> {
 /// The part of a kind's schema under `status`.
 pub(crate) fn status_of(kind: Kind) -> Option<Json> {
     match kind {
-        Kind::ClusterConfig | Kind::PeerConfig | Kind::CausewayPeerConfig | Kind::Policy => {
-            Some(structural::<ConditionsStatus>())
-        }
+        Kind::ClusterConfig
+        | Kind::CausewayClusterConfig
+        | Kind::PeerConfig
+        | Kind::CausewayPeerConfig
+        | Kind::Policy => Some(structural::<ConditionsStatus>()),
         Kind::NodeConfig => Some(structural::<NodeConfigStatus>()),
         Kind::Advertisement | Kind::NodeConfigOverride | Kind::Node | Kind::Secret => None,
     }
@@ -141,6 +152,15 @@ fn build(kind: Kind, api_version: &str) -> Json {
         object["required"] = json!(["metadata"]);
     }
     object
+}
+
+/// Removes what a struct of our own fields has from the schema it is flattened into: upstream's
+/// kinds do not have them.
+fn remove_ours<T: JsonSchema>(schema: &mut Json, at: &[&str]) {
+    let ours = structural::<T>();
+    for name in ours["properties"].as_object().into_iter().flatten() {
+        remove(schema, &[at, &[name.0.as_str()]].concat());
+    }
 }
 
 /// Removes a property; `*` steps into the items of a list.

@@ -13,7 +13,12 @@ use bgp_core::config::{
 use bgp_io::{Options, Speaker};
 use bgp_load::subject::SpeakerFile;
 use router_types::{Afi, Asn, Family, Safi};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+#[cfg(feature = "count-allocations")]
+#[global_allocator]
+static ALLOCATOR: bgp_load::counting::Counting = bgp_load::counting::Counting::new();
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -61,8 +66,18 @@ async fn main() -> Result<()> {
         .apply(vec![(instance, LocalRoutes::default())])
         .await;
     ensure!(problems.is_empty(), "{}", problems.join("; "));
-    // Best paths for the kernel, which has no part in this.
-    while taken.recv().await.is_some() {}
+    let mut terminated = signal(SignalKind::terminate())?;
+    loop {
+        tokio::select! {
+            // Best paths for the kernel, which has no part in this.
+            event = taken.recv() => if event.is_none() { break },
+            _ = terminated.recv() => {
+                #[cfg(feature = "count-allocations")]
+                eprint!("{}", ALLOCATOR.report());
+                return Ok(());
+            }
+        }
+    }
     let ended = thread.join();
     ensure!(ended.is_ok(), "the speaker's thread panicked");
     Ok(())

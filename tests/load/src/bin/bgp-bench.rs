@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bgp_load::report::{self, Row};
-use bgp_load::run::run;
+use bgp_load::run::{Options, run};
 use bgp_load::scenario::{SCENARIOS, Scenario};
 use bgp_load::subject::Subject;
 use bgp_load::table::Table;
@@ -43,6 +43,9 @@ struct Arguments {
     /// Seconds that a speaker may take for one step of a scenario.
     #[arg(long, default_value_t = 120)]
     limit: u64,
+    /// Records every speaker with perf and prints where its time went.
+    #[arg(long)]
+    profile: bool,
     /// Writes the table to this file too.
     #[arg(long)]
     write: Option<PathBuf>,
@@ -91,8 +94,20 @@ fn measure(arguments: &Arguments) -> Result<()> {
                     continue;
                 }
                 let start = Instant::now();
-                let limit = Duration::from_secs(arguments.limit);
-                let result = run(&world, subject, scenario, table, limit);
+                let options = Options {
+                    limit: Duration::from_secs(arguments.limit),
+                    profile: arguments.profile,
+                };
+                let result = run(&world, subject, scenario, table, options);
+                if let Ok(measured) = &result
+                    && let Some(profile) = &measured.profile
+                {
+                    println!(
+                        "## {}: {}\n\n```\n{profile}```\n",
+                        scenario.name,
+                        subject.name()
+                    );
+                }
                 let said = match &result {
                     Ok(m) => format!(
                         "wall {:.2} s, CPU {:.2} s, {} MiB",

@@ -220,15 +220,13 @@ impl<'g> Choice<'g> {
                 (decode(bytes), Some((best, reflected)))
             }
         };
-        // A policy sees the route as it is, and changes what of it may go out.
-        let seen = attributes.clone();
+        // The policy saw the route as it is, and changes what of it may go out.
         if source.is_some() {
             self.key.edit.strip(&mut attributes, self.key.target);
         }
         let mut change = None;
         if let (Some(decision), PolicyUse::Policy(policy)) = (run.decision, &self.outlet.policy) {
-            let judgement = self.judge(policy, &seen, source.map(|(best, _)| best));
-            (attributes, change) = judgement.apply(decision, attributes);
+            (attributes, change) = policy.apply(decision, attributes, self.from.local_asn);
         }
         let reflected = source.and_then(|(_, reflected)| reflected);
         let (target, own) = (self.key.target, self.from.local_asn);
@@ -250,9 +248,10 @@ impl<'g> Choice<'g> {
     fn local_run(&self, told: &'g ExportAttributes, id: DestId) -> Option<Run<'g>> {
         let decision = match &self.outlet.policy {
             PolicyUse::None | PolicyUse::Deny => None,
+            PolicyUse::Missing => return None,
             PolicyUse::Policy(policy) => {
                 let attributes = local::attributes(told, self.key);
-                let judgement = self.judge(policy, &attributes, None);
+                let judgement = self.judge(policy, &attributes, Source::Local(told));
                 Some(self.decide(&judgement, id)?)
             }
         };
@@ -286,10 +285,12 @@ impl<'g> Choice<'g> {
         };
         match &self.outlet.policy {
             _ if !goes => Passage::Closed,
-            PolicyUse::Deny => Passage::Closed,
+            PolicyUse::Deny | PolicyUse::Missing => Passage::Closed,
             PolicyUse::None => Passage::Open,
             PolicyUse::Policy(policy) => match self.from.attributes.attributes(best.attributes) {
-                Some(attributes) => Passage::ByPolicy(self.judge(policy, &attributes, Some(best))),
+                Some(attributes) => {
+                    Passage::ByPolicy(self.judge(policy, &attributes, Source::Learned(best)))
+                }
                 None => Passage::Closed,
             },
         }
@@ -299,8 +300,12 @@ impl<'g> Choice<'g> {
         &self,
         policy: &'p Policy,
         attributes: &PathAttributes,
-        best: Option<BestKey>,
+        source: Source<'_>,
     ) -> Judgement<'p> {
+        let (best, own) = match source {
+            Source::Learned(best) => (Some(best), RouteOrigin::default()),
+            Source::Local(told) => (None, told.source),
+        };
         let source = best.and_then(|best| self.from.neighbours.get(best.peer));
         let hop = best.and_then(|best| self.from.next_hops.address(best.next_hop));
         let context = RouteContext {
@@ -309,7 +314,7 @@ impl<'g> Choice<'g> {
             source: match source {
                 Some(source) if source.is_external() => RouteOrigin::External,
                 Some(_) => RouteOrigin::Internal,
-                None => RouteOrigin::PodCidr,
+                None => own,
             },
             learned_from: source.map(|source| &source.name),
             peer_asn: self.key.peer_asn.unwrap_or(self.key.edit.session_asn),

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Two processes against each other in two network namespaces. Needs root.
+
+mod load;
+mod pair;
+mod sessions;
