@@ -89,10 +89,6 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Starts an instance: RIB, listeners, neighbours.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "called once, by the speaker, with what it has"
-    )]
     pub(crate) async fn start(
         config: InstanceConfig,
         routes: LocalRoutes,
