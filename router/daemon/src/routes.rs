@@ -62,6 +62,9 @@ enum Command {
     Ask(Question),
 }
 
+/// Hears of a link that is down or gone, by index and name.
+pub type LinkDown = dyn Fn(LinkIndex, &str) + Send;
+
 /// Who is told of what happens to routes.
 pub struct Listeners {
     /// Tracked next hops that changed.
@@ -71,7 +74,7 @@ pub struct Listeners {
     /// Links, addresses or default routes changed.
     pub interfaces_changed: Box<dyn Fn() + Send>,
     /// A link is down or gone. Told again with every change of it while it is.
-    pub link_down: Box<dyn Fn(LinkIndex, &str) + Send>,
+    pub link_down: Box<LinkDown>,
 }
 
 /// The handle on the thread. It ends with the last clone; routes stay as they are.

@@ -188,10 +188,10 @@ fn session(node: &Node, peer: &str) -> Result<Value> {
 
 fn frr_session(router: &Node, peer: &str) -> Result<Value> {
     let all = frr::show(router, "bfd peers")?;
-    let found = all.as_array().into_iter().flatten();
+    let mut found = all.as_array().into_iter().flatten();
     found
-        .cloned()
         .find(|session| session["peer"] == peer)
+        .cloned()
         .with_context(|| format!("no session with {peer}: {all:#}"))
 }
 

@@ -304,7 +304,7 @@ impl Own {
         let peers = all.into_iter().flat_map(|instance| instance.peers);
         peers
             .filter(|report| report.session.name.0 == peer)
-            .last()
+            .next_back()
             .with_context(|| format!("no neighbour {peer}"))
     }
 
