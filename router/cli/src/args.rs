@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn unique_beginnings_and_watch_without_a_value_are_understood() {
-        let cli = Cli::parse_from(["causeway", "b", "peers", "-w"]);
+        let cli = Cli::parse_from(["causeway", "bg", "peers", "-w"]);
         assert!(matches!(cli.command, Command::Bgp(BgpCommand::Peers(_))));
         assert_eq!(cli.global.watch, Some(Duration::from_secs(2)));
     }
