@@ -301,10 +301,9 @@ impl Own {
 
     fn report(&self, peer: &str) -> Result<PeerReport> {
         let all = self.runtime.block_on(self.speaker.snapshot());
-        let peers = all.into_iter().flat_map(|instance| instance.peers);
+        let mut peers = all.into_iter().flat_map(|instance| instance.peers);
         peers
-            .filter(|report| report.session.name.0 == peer)
-            .next_back()
+            .rfind(|report| report.session.name.0 == peer)
             .with_context(|| format!("no neighbour {peer}"))
     }
 
