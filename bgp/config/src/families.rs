@@ -49,9 +49,6 @@ pub(crate) fn families(
         let family = match (entry.afi, entry.safi) {
             (Afi::Ipv4, Safi::Unicast) => Family::IPV4_UNICAST,
             (Afi::Ipv6, Safi::Unicast) => Family::IPV6_UNICAST,
-            (Afi::Ipv4, Safi::MplsVpn) => Family::VPNV4,
-            (Afi::Ipv6, Safi::MplsVpn) => Family::VPNV6,
-            (Afi::Ipv4, Safi::RouteTargetConstraints) => Family::ROUTE_TARGET,
             (afi, safi) => {
                 let name = format!("{}/{}", afi.as_str(), safi.as_str());
                 if let Some(key) = key {
@@ -69,6 +66,15 @@ pub(crate) fn families(
                  'advertisements: {{}}' selects all"
             );
             statements.problem(key, condition_type::NOT_ADVERTISED, "NoSelector", message);
+        }
+        let limits_export = entry
+            .ours
+            .export
+            .as_ref()
+            .is_some_and(|e| e.max_routes.is_some());
+        if let (Some(key), true) = (key, limits_export) {
+            let message = format!("family {family}: export.maxRoutes is not provided yet");
+            statements.problem(key, condition_type::NOT_PROVIDED, "ExportLimit", message);
         }
         families.insert(family, family_config(entry)?);
         selected.push((family, entry.advertisements.clone()));
