@@ -10,7 +10,7 @@ use bgp_bfd::wire;
 /// The input is a list of packets, each after an octet of length and one of milliseconds to wait;
 /// its first octet chooses the authentication. Nothing panics, own packets are well-formed, timers
 /// lie ahead once served, and one input has few outputs.
-pub fn any_packets(data: &[u8]) {
+pub(crate) fn any_packets(data: &[u8]) {
     let Some((&choice, mut rest)) = data.split_first() else {
         return;
     };
