@@ -43,16 +43,16 @@ fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
         .with_context(|| format!("--log {}: use error, warn, info, debug or trace", args.log))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(Lines::start())
-        .init();
     // Before any thread is there, so that all inherit it.
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGTERM);
     ends.add(Signal::SIGINT);
     ends.thread_block().context("blocking signals")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(Lines::start())
+        .init();
     let server = Server::start(Options {
         socket: args.socket.clone(),
         linger: Duration::from_secs(args.linger),
