@@ -80,7 +80,6 @@ fn neighbour(
     let settings = FamilyConfig {
         import: ImportPolicy {
             mode: ImportMode::All,
-            ..ImportPolicy::default()
         },
         export_policy: policy.map(|policy| policy.name().clone()),
         next_hop_mode: NextHopMode::ToSelf,
