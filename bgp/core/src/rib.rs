@@ -116,6 +116,17 @@ pub enum RibInput {
 /// What the caller has to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RibOutput {
+    /// A neighbour has sent nearly as many routes as it may, or more where that only warns.
+    LimitNear {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        family: Family,
+        /// How many are taken.
+        routes: u64,
+        /// The limit.
+        limit: u32,
+    },
     /// A neighbour sent more routes than it may: end its session.
     LimitExceeded {
         /// The neighbour.

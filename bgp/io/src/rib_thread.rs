@@ -382,6 +382,14 @@ impl Worker {
     fn outputs(&mut self) {
         while let Some(output) = self.rib.poll_output() {
             match output {
+                RibOutput::LimitNear {
+                    peer,
+                    family,
+                    routes,
+                    limit,
+                } => {
+                    tracing::warn!(%peer, %family, routes, limit, "maxRoutes is near or passed");
+                }
                 RibOutput::LimitExceeded {
                     peer,
                     family,

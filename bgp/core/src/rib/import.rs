@@ -12,7 +12,7 @@ use super::keys::DestId;
 use super::next_hop::HopId;
 use super::table::{Path, Rejection};
 use super::{PeerId, Rib, RibOutput, slot_of};
-use crate::config::PeerName;
+use crate::config::{BeyondLimit, PeerName, PrefixLimit};
 use crate::policy::Decision;
 use crate::routes::{NextHopAddress, RouteBatch, RouteItem};
 
@@ -145,14 +145,15 @@ impl Rib {
         self.scratch = ids;
     }
 
-    /// Whether one more route stays within the limit; says so once when it does not.
+    /// Whether one more route stays within the limit. Says once that the limit is near, and once
+    /// that it is passed.
     fn has_room(
         &mut self,
         peer: PeerId,
         slot: usize,
         id: DestId,
         path_id: u32,
-        limit: Option<u32>,
+        limit: Option<PrefixLimit>,
     ) -> bool {
         let Some(limit) = limit else {
             return true;
@@ -161,22 +162,53 @@ impl Rib {
         let Some(neighbour) = self.neighbours.get_mut(peer) else {
             return false;
         };
-        let accepted = neighbour.accepted.get(&family).copied().unwrap_or(0);
-        if accepted < limit.into() {
+        let routes = neighbour.accepted.get(&family).copied().unwrap_or(0) + 1;
+        if routes < limit.warn_at().into() {
             return true;
         }
         let known = self.tables[slot]
             .find(id, peer, path_id)
             .is_some_and(|path| path.rejected.is_none());
-        if !known && neighbour.over_limit.insert(family) {
-            let peer = neighbour.name.clone();
-            self.outputs.push_back(RibOutput::LimitExceeded {
-                peer,
-                family,
-                limit,
-            });
+        if known {
+            return true;
         }
-        known
+        let peer = || neighbour.name.clone();
+        let most = limit.limit();
+        if routes <= most.into() {
+            if neighbour.near_limit.insert(family) {
+                self.outputs.push_back(RibOutput::LimitNear {
+                    peer: peer(),
+                    family,
+                    routes,
+                    limit: most,
+                });
+            }
+            return true;
+        }
+        let is_first = neighbour.over_limit.insert(family);
+        match limit.beyond {
+            BeyondLimit::WarnOnly => {
+                if is_first {
+                    self.outputs.push_back(RibOutput::LimitNear {
+                        peer: peer(),
+                        family,
+                        routes,
+                        limit: most,
+                    });
+                }
+                true
+            }
+            BeyondLimit::Restart { .. } => {
+                if is_first {
+                    self.outputs.push_back(RibOutput::LimitExceeded {
+                        peer: peer(),
+                        family,
+                        limit: most,
+                    });
+                }
+                false
+            }
+        }
     }
 
     /// Puts a route in the table. It brings references to its attributes and next hop along.

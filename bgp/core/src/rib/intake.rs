@@ -11,7 +11,7 @@ use router_types::{Asn, Family};
 
 use super::attributes::Hot;
 use super::table::Rejection;
-use crate::config::{BeyondLimit, FamilyConfig, ImportMode, ImportPolicy, PeerConfig, PeerName};
+use crate::config::{FamilyConfig, ImportMode, ImportPolicy, PeerConfig, PeerName, PrefixLimit};
 use crate::policy::{
     Decision, Judgement, NextHopChange, Policy, PolicyName, RouteContext, RouteOrigin, well_known,
 };
@@ -33,7 +33,7 @@ pub(super) struct Intake {
     /// Whether everything the neighbour sends is the last choice (RFC 8326).
     pub(super) graceful_shutdown: bool,
     /// How many routes are taken.
-    pub(super) limit: Option<u32>,
+    pub(super) limit: Option<PrefixLimit>,
 }
 
 /// A policy as a direction of a session uses it.
@@ -86,9 +86,6 @@ impl Intake {
         policy: PolicyUse,
     ) -> Intake {
         let local_as = peer.local_as.filter(|local_as| local_as.prepend_received);
-        let limit = family
-            .limit
-            .filter(|limit| matches!(limit.beyond, BeyondLimit::Restart { .. }));
         Intake {
             name: name.clone(),
             prefixes: family.import.clone(),
@@ -97,7 +94,7 @@ impl Intake {
             enforce_first_as: peer.enforce_first_as,
             prepend: local_as.map(|local_as| local_as.asn),
             graceful_shutdown: peer.graceful_shutdown,
-            limit: limit.map(|limit| limit.limit()),
+            limit: family.limit,
         }
     }
 

@@ -148,6 +148,8 @@ pub(super) struct Neighbour {
     pub(super) lingers_until: BTreeMap<Family, Instant>,
     /// Families over their limit in this session.
     pub(super) over_limit: BTreeSet<Family>,
+    /// Families whose limit was said to be near in this session.
+    pub(super) near_limit: BTreeSet<Family>,
 }
 
 impl Neighbour {
@@ -165,6 +167,7 @@ impl Neighbour {
             long_lived: BTreeMap::new(),
             lingers_until: BTreeMap::new(),
             over_limit: BTreeSet::new(),
+            near_limit: BTreeSet::new(),
         }
     }
 

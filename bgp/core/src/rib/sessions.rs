@@ -57,6 +57,7 @@ impl Rib {
             neighbour.config = peer.clone();
             if differs {
                 neighbour.over_limit.clear();
+                neighbour.near_limit.clear();
             }
             let intakes_differ = self.renew_intakes(id);
             if (differs || !same_for_all || intakes_differ || exports_differ)
@@ -164,6 +165,7 @@ impl Rib {
         let stale = neighbour.stale.values().any(|&count| count > 0);
         neighbour.stale_until = stale.then(|| now + STALE_LIMIT);
         neighbour.lingers_until.clear();
+        neighbour.near_limit.clear();
         neighbour.over_limit.clear();
         neighbour.up = true;
         neighbour.session = Some(session);

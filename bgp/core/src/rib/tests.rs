@@ -13,6 +13,7 @@ use crate::config::{
 use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
+mod limits;
 mod model;
 mod policy;
 
@@ -333,27 +334,6 @@ fn paths_with_the_own_as_are_loops_unless_allowed() {
         0,
         "what is rejected is not kept"
     );
-}
-
-#[test]
-fn one_route_too_many_is_reported_once() {
-    let now = Instant::now();
-    let mut rib = Rib::new(config(&[("a", ImportMode::All, Some(1))]), now);
-    up(&mut rib, "a", 10, 65002, now);
-    announce(
-        &mut rib,
-        "a",
-        &["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8"],
-        &[65002],
-        "10.0.0.10",
-        now,
-    );
-    assert!(matches!(
-        rib.poll_output(),
-        Some(RibOutput::LimitExceeded { limit: 1, .. })
-    ));
-    assert_eq!(rib.poll_output(), None);
-    assert_eq!(rib.counts(&"a".into())[&Family::IPV4_UNICAST].accepted, 1);
 }
 
 #[test]

@@ -117,6 +117,15 @@ impl<'g> Choice<'g> {
         self.outlet.paths.is_some()
     }
 
+    /// Whether anything is announced for a destination.
+    pub(super) fn announces(&mut self, id: DestId) -> bool {
+        if self.sends_several() {
+            !self.runs(id).is_empty()
+        } else {
+            self.run(id).is_some()
+        }
+    }
+
     /// What is announced for a destination; `None` for nothing.
     #[inline]
     pub(super) fn run(&mut self, id: DestId) -> Option<Run<'g>> {

@@ -122,7 +122,7 @@ impl Group {
         let announced = from.tables.iter().map(|table| {
             let mut announced = Bits::default();
             if let Some(mut choice) = Choice::new(&key, &view, table, from) {
-                announced.extend(table.ids().filter(|id| choice.run(*id).is_some()));
+                announced.extend(table.ids().filter(|id| choice.announces(*id)));
             }
             announced
         });

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How many routes a neighbour may send.
+
+use super::*;
+use crate::config::PrefixLimit;
+
+#[test]
+fn a_limit_is_said_to_be_near_and_one_that_only_warns_takes_all() {
+    let now = Instant::now();
+    let mut config = config(&[("a", ImportMode::All, Some(4))]);
+    let peer = config.peers()[&PeerName::from("a")].clone();
+    let mut families = peer.families().clone();
+    for family in families.values_mut() {
+        let mut limit = PrefixLimit::new(4).unwrap().with_warning(50).unwrap();
+        limit.beyond = crate::config::BeyondLimit::WarnOnly;
+        family.limit = Some(limit);
+    }
+    let mut next = InstanceConfig::new("i".into(), Asn(65001), config.router_id()).unwrap();
+    next.add_peer("a".into(), peer.with_families(families).unwrap())
+        .unwrap();
+    config = next;
+    let mut rib = Rib::new(config, now);
+    up(&mut rib, "a", 10, 65002, now);
+    for n in 0..8 {
+        for _ in 0..2 {
+            announce(
+                &mut rib,
+                "a",
+                &[&format!("10.{n}.0.0/16")],
+                &[65002],
+                "10.0.0.10",
+                now,
+            );
+        }
+    }
+    let said: Vec<u64> = std::iter::from_fn(|| rib.poll_output())
+        .map(|output| match output {
+            RibOutput::LimitNear { routes, .. } => routes,
+            RibOutput::LimitExceeded { .. } => panic!("it only warns"),
+        })
+        .collect();
+    assert_eq!((said, rib.stats().routes), (vec![2, 5], 8));
+}
+
+#[test]
+fn one_route_too_many_is_reported_once() {
+    let now = Instant::now();
+    let mut rib = Rib::new(config(&[("a", ImportMode::All, Some(1))]), now);
+    up(&mut rib, "a", 10, 65002, now);
+    announce(
+        &mut rib,
+        "a",
+        &["10.0.0.0/8", "11.0.0.0/8", "12.0.0.0/8"],
+        &[65002],
+        "10.0.0.10",
+        now,
+    );
+    assert!(matches!(
+        rib.poll_output(),
+        Some(RibOutput::LimitNear { routes: 1, .. })
+    ));
+    assert!(matches!(
+        rib.poll_output(),
+        Some(RibOutput::LimitExceeded { limit: 1, .. })
+    ));
+    assert_eq!(rib.poll_output(), None);
+    assert_eq!(rib.counts(&"a".into())[&Family::IPV4_UNICAST].accepted, 1);
+}
