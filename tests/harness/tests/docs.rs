@@ -253,11 +253,24 @@ fn commands_of(text: &str) -> Vec<Vec<String>> {
         .iter()
         .filter_map(|line| line.strip_prefix("causeway "))
         .map(|rest| {
-            rest.split_whitespace()
-                .take_while(|word| !ends.contains(word))
+            words_of(rest)
+                .into_iter()
+                .take_while(|word| !ends.contains(&word.as_str()))
                 .filter(|word| !word.starts_with(['<', '…']))
-                .map(str::to_owned)
                 .collect()
         })
         .collect()
+}
+
+/// The words of a command line: what stands in quotes is one, without them.
+fn words_of(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (number, part) in line.split(['\'', '"']).enumerate() {
+        if number % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
 }

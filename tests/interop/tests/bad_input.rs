@@ -226,8 +226,9 @@ fn the_service_manager_is_told_and_nothing_is_kept_that_is_not_needed() -> Resul
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = u64::from_str_radix(effective.context("CapEff")?.trim(), 16)?;
-    // NET_BIND_SERVICE, NET_ADMIN, NET_RAW, SYS_ADMIN, PERFMON, BPF by their numbers.
-    let documented = [10, 12, 13, 21, 38, 39]
+    // NET_BIND_SERVICE, NET_ADMIN, NET_RAW, SYS_ADMIN, PERFMON, BPF by their numbers, and IPC_LOCK
+    // and SYS_NICE for causeway-bfdd, which the daemon starts here.
+    let documented = [10, 12, 13, 14, 21, 23, 38, 39]
         .iter()
         .map(|bit| 1_u64 << bit)
         .sum::<u64>();
