@@ -325,6 +325,13 @@ impl Rib {
         self.next_hops.addresses()
     }
 
+    /// A number that differs when [`Rib::next_hops`] does. Whoever tracks them has to look then,
+    /// also where no best route changed: one that leads to a next hop last known to be away is not
+    /// used before it is tracked again.
+    pub fn next_hops_version(&self) -> u64 {
+        self.next_hops.version()
+    }
+
     /// Counts of a neighbour by family.
     pub fn counts(&self, peer: &PeerName) -> BTreeMap<Family, FamilyCounts> {
         let Some(id) = self.neighbours.id(peer) else {

@@ -55,6 +55,11 @@ pub enum RouteEvent {
         /// The family.
         family: Family,
     },
+    /// Routes lead to other next hops than before: [`Rib::next_hops`] has them.
+    NextHops {
+        /// The instance.
+        instance: InstanceName,
+    },
     /// An instance ended: nothing of it counts any more.
     InstanceGone(InstanceName),
 }
@@ -218,6 +223,7 @@ pub(crate) fn start(
                 recorder,
                 sessions: BTreeMap::new(),
                 delivered: VecDeque::new(),
+                told_hops: 0,
                 letting_go: Vec::new(),
             };
             runtime.block_on(worker.run(inbox, acknowledged));
@@ -233,6 +239,8 @@ struct Worker {
     sessions: BTreeMap<PeerName, Session>,
     /// Families whose end was reached; told after the best paths that came before.
     delivered: VecDeque<(PeerName, Family)>,
+    /// The version of the next hops that was told.
+    told_hops: u64,
     /// Neighbours to let go of, once everything they are to be told is with the kernel.
     letting_go: Vec<(PeerName, oneshot::Sender<Announced>)>,
 }
@@ -257,7 +265,9 @@ impl Worker {
                 self.input(RibInput::Timeout);
                 continue;
             }
-            let has_events = self.rib.pressure() > 0 || !self.delivered.is_empty();
+            let has_events = self.rib.pressure() > 0
+                || !self.delivered.is_empty()
+                || self.told_hops != self.rib.next_hops_version();
             tokio::select! {
                 biased;
                 Some(written) = acknowledged.recv() => {
@@ -305,6 +315,12 @@ impl Worker {
 
     /// What is told next: best paths first, so that an end of routes is the end of them.
     fn next_event(&mut self) -> RouteEvent {
+        let hops = self.rib.next_hops_version();
+        if self.told_hops != hops {
+            self.told_hops = hops;
+            let instance = self.instance.clone();
+            return RouteEvent::NextHops { instance };
+        }
         let rib = &mut self.rib;
         let changes: Vec<BestChange> = std::iter::from_fn(|| rib.poll_best())
             .take(BEST_BATCH)

@@ -34,20 +34,23 @@ pub async fn carry(
     let mut held = Some(Vec::new());
     let mut release = std::pin::pin!(release);
     let mut origins: BTreeMap<InstanceName, OriginId> = BTreeMap::new();
-    let mut next_origin = crate::routes::LOCAL.0 + 1;
+    let mut next_origin = crate::routes::LOCAL.0;
+    let mut new_origin = || {
+        next_origin += 1;
+        OriginId(next_origin)
+    };
     let mut tick = tokio::time::interval(TRACK);
     let mut tracked = BTreeSet::new();
     let mut dirty = false;
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(RouteEvent::Best { instance, changes }) => {
+                Some(RouteEvent::NextHops { instance }) => {
                     dirty = true;
-                    let origin = *origins.entry(instance).or_insert_with(|| {
-                        let origin = OriginId(next_origin);
-                        next_origin += 1;
-                        origin
-                    });
+                    origins.entry(instance).or_insert_with(&mut new_origin);
+                }
+                Some(RouteEvent::Best { instance, changes }) => {
+                    let origin = *origins.entry(instance).or_insert_with(&mut new_origin);
                     let learned = changes.into_iter().map(|change| match change.best {
                         Some(best) => Learned {
                             prefix: change.prefix,

@@ -48,6 +48,8 @@ pub(super) struct NextHops {
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
     known: BTreeMap<IpAddr, Option<u32>>,
+    /// Counts next hops that come and go.
+    version: u64,
 }
 
 impl NextHops {
@@ -87,6 +89,7 @@ impl NextHops {
             }
         };
         self.ids.insert(key, slot);
+        self.version += 1;
         HopId(slot)
     }
 
@@ -109,6 +112,7 @@ impl NextHops {
         entry.refs = entry.refs.saturating_sub(refs);
         if entry.refs == 0 {
             self.ids.remove(&entry.key);
+            self.version += 1;
             *slot = None;
             self.free.push(id.0);
         }
@@ -162,6 +166,11 @@ impl NextHops {
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.ids.keys().map(|key| key.address.address)
+    }
+
+    /// Differs when other next hops are there.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn len(&self) -> usize {
