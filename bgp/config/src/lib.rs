@@ -47,7 +47,7 @@
 //! # Not provided yet
 //!
 //! `bmpServers`, `vrf`, `Service` and `CiliumPodIPPool` advertisements, and families other than
-//! unicast, VPN and route targets: each gets a statement, and nothing else is disturbed.
+//! unicast, aggregates, limits of routes sent: each gets a statement, and nothing else is disturbed.
 
 mod advertise;
 mod bfd;

@@ -160,8 +160,8 @@ impl PeerConfig {
     /// The port BGP listens on.
     pub const PORT: u16 = 179;
 
-    /// The families a session may have. VPN routes (RFC 4364, RFC 4659) and route target
-    /// constraints (RFC 4684) are stored, selected and passed on, not used.
+    /// The families a session may have. There are tables for unicast only: a session with VPN
+    /// routes (RFC 4364, RFC 4659) or route target constraints (RFC 4684) must not be configured yet.
     pub const CARRIED: [Family; 5] = [
         Family::IPV4_UNICAST,
         Family::IPV6_UNICAST,

@@ -26,7 +26,7 @@
 //! a mebibyte, after which only prefixes are remembered for it.
 //!
 //! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
-//! routes of a neighbour that restarts); RFC 2918; RFC 7911 (receiving).
+//! routes of a neighbour that restarts); RFC 2918; RFC 7911; RFC 9494 §4.3.
 
 mod attributes;
 mod best;
