@@ -17,7 +17,7 @@ mod range;
 mod session;
 mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -160,8 +160,8 @@ impl PeerConfig {
     /// The port BGP listens on.
     pub const PORT: u16 = 179;
 
-    /// The families a session may have. There are tables for unicast only: a session with VPN
-    /// routes (RFC 4364, RFC 4659) or route target constraints (RFC 4684) must not be configured yet.
+    /// The families a session may have: unicast, routes of VPNs (RFC 4364, RFC 4659) and route target
+    /// membership (RFC 4684).
     pub const CARRIED: [Family; 5] = [
         Family::IPV4_UNICAST,
         Family::IPV6_UNICAST,
@@ -335,6 +335,10 @@ pub struct InstanceConfig {
     /// node.
     #[serde(default)]
     pub graceful_shutdown: bool,
+    /// The route targets of the VPN routes this speaker asks its neighbours for, each as an extended
+    /// community (RFC 4684); `None` asks for all. Counts where that family is exchanged.
+    #[serde(default)]
+    pub route_targets: Option<BTreeSet<[u8; 8]>>,
     /// Prefixes announced while something more specific is known.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
@@ -378,6 +382,7 @@ impl InstanceConfig {
             ebgp_requires_policy: false,
             cluster_id: None,
             graceful_shutdown: false,
+            route_targets: None,
             aggregates: Vec::new(),
             policies: Vec::new(),
             keep_rejected: false,

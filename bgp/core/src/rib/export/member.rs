@@ -8,6 +8,7 @@ use router_types::Family;
 use super::Transmit;
 use crate::rib::bits::Bits;
 use crate::rib::keys::DestId;
+use crate::rib::targets::is_vpn;
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -20,6 +21,8 @@ pub(super) struct Member {
     pub(super) gone: BTreeSet<(usize, DestId, u32)>,
     /// End-of-RIB markers due once it is not behind.
     end_of_rib: BTreeSet<Family>,
+    /// Whether it has yet to say which VPN routes it wants.
+    pub(super) waits: bool,
 }
 
 impl Member {
@@ -31,6 +34,7 @@ impl Member {
             behind: Vec::new(),
             gone: BTreeSet::new(),
             end_of_rib,
+            waits: false,
         }
     }
 
@@ -92,10 +96,12 @@ impl Member {
 
     /// Queues the End-of-RIB markers that are due.
     pub(super) fn finish(&mut self) {
-        if self.end_of_rib.is_empty() {
+        let waits = self.waits;
+        let is_due = |family: &Family| !(waits && is_vpn(*family));
+        if !self.end_of_rib.iter().any(is_due) {
             return;
         }
-        let due = std::mem::take(&mut self.end_of_rib);
+        let due: Vec<Family> = self.end_of_rib.extract_if(.., is_due).collect();
         let updates = due.len() as u32;
         let mut bytes = Vec::new();
         due.into_iter()
