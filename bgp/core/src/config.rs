@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bgp_wire::ExtendedCommunity;
 use ipnet::IpNet;
 use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
@@ -410,6 +411,18 @@ impl InstanceConfig {
             });
         }
         self.peers.insert(name, peer);
+        Ok(())
+    }
+
+    /// Asks for VPN routes with a route target, written `rt:65000:100`, and no longer for all.
+    ///
+    /// # Errors
+    /// A text that is no route target.
+    pub fn ask_for(&mut self, text: &str) -> Result<(), ConfigError> {
+        let target: Option<ExtendedCommunity> = text.parse().ok();
+        let target = target.filter(|target| target.is_route_target());
+        let target = target.ok_or_else(|| ConfigError::RouteTarget(text.to_owned()))?;
+        self.route_targets.get_or_insert_default().insert(target.0);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use crate::routes::{NextHopAddress, RouteChange};
 mod limits;
 mod model;
 mod policy;
+mod vpn;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
