@@ -39,6 +39,7 @@ mod keys;
 mod neighbour;
 mod next_hop;
 mod query;
+mod rejection;
 mod sessions;
 mod table;
 
@@ -52,7 +53,7 @@ use router_types::{Family, NextHop, RouteSource};
 use serde::{Deserialize, Serialize};
 
 use self::attributes::Interner;
-pub use self::best::Verdict;
+pub use self::best::{Step, Verdict};
 pub use self::export::Transmit;
 use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
 use self::intake::PolicyUse;
@@ -62,7 +63,7 @@ pub use self::neighbour::{FamilyCounts, SessionFamily, SessionInfo};
 pub use self::next_hop::NextHopState;
 use self::next_hop::NextHops;
 pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView};
-pub use self::table::Rejection;
+pub use self::rejection::Rejection;
 use self::table::Table;
 use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
 use crate::peer::KeepRoutes;

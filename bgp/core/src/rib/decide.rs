@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::best::{self, AsPaths, Candidate, Verdict};
+use super::best::{self, AsPaths, Candidate, Standing, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
 use super::{BestRoute, NextHop, Rib, RouteSource, Sources};
@@ -138,8 +138,8 @@ impl Rib {
         used.into_iter().map(|at| paths[at]).collect()
     }
 
-    /// A verdict for each route, and those in use.
-    pub(super) fn judge(&self, paths: &[Path]) -> (Vec<Verdict>, Vec<usize>) {
+    /// How each route stands, and those in use.
+    pub(super) fn judge(&self, paths: &[Path]) -> (Vec<Standing>, Vec<usize>) {
         let accepted: Vec<usize> = (0..paths.len())
             .filter(|&at| paths[at].rejected.is_none())
             .collect();
@@ -157,13 +157,17 @@ impl Rib {
         } else {
             AsPaths::Equal
         };
-        let (verdicts, used) = best::select(&candidates, self.config.max_paths, as_paths);
-        let mut all: Vec<Verdict> = paths
-            .iter()
-            .map(|path| path.rejected.map_or(Verdict::Best, Verdict::Rejected))
-            .collect();
-        for (&at, verdict) in accepted.iter().zip(verdicts) {
-            all[at] = verdict;
+        let (standings, used) = best::select(&candidates, self.config.max_paths, as_paths);
+        let rejected = |path: &Path| Standing {
+            verdict: path
+                .rejected
+                .map_or(Verdict::Best, |why| Verdict::Rejected(why.into())),
+            lost: None,
+        };
+        let mut all: Vec<Standing> = paths.iter().map(rejected).collect();
+        for (&at, standing) in accepted.iter().zip(standings) {
+            let lost = standing.lost.map(|(to, step)| (accepted[to], step));
+            all[at] = Standing { lost, ..standing };
         }
         (all, used.into_iter().map(|at| accepted[at]).collect())
     }

@@ -10,7 +10,8 @@ use super::attributes::{AttrId, decode};
 use super::intake::{Intake, Judged, Source};
 use super::keys::DestId;
 use super::next_hop::HopId;
-use super::table::{Path, Rejection};
+use super::rejection::Rejection;
+use super::table::Path;
 use super::{PeerId, Rib, RibOutput, slot_of};
 use crate::config::{BeyondLimit, PeerName, PrefixLimit};
 use crate::policy::Decision;
@@ -73,7 +74,7 @@ impl Rib {
         let unwanted = if own_hop {
             Some(Rejection::OwnNextHop)
         } else {
-            intake.is_closed().then_some(Rejection::Policy)
+            intake.closed()
         };
         let mut ids = std::mem::take(&mut self.scratch);
         self.tables[slot].keys.resolve(nlri, &mut ids);
@@ -113,7 +114,7 @@ impl Rib {
             }
             let mut path = Path {
                 path_id,
-                rejected,
+                rejected: rejected.map(Into::into),
                 ..template
             };
             if let Some((attributes, hop)) = outcome {
@@ -338,13 +339,14 @@ impl Rib {
                         .attributes
                         .hot(path.attributes)
                         .map_or(0, |hot| hot.own_as);
-                    path.rejected = if intake.is_closed() {
-                        Some(Rejection::Policy)
+                    let rejected = if let Some(why) = intake.closed() {
+                        Some(why)
                     } else if own_as > intake.allow_own_as {
                         Some(Rejection::OwnAs)
                     } else {
                         intake.refuses(|| keys.prefix(id))
                     };
+                    path.rejected = rejected.map(Into::into);
                     if path.rejected.is_none() {
                         continue;
                     }
@@ -389,7 +391,7 @@ impl Arrival<'_> {
             });
         came.unwrap_or_else(|| {
             let stored = self.store(rib, self.bytes, self.next_hop);
-            let outcome = (None, Some(stored), Some(Rejection::Policy));
+            let outcome = (None, Some(stored), Some(Rejection::Import));
             self.outcomes.push(outcome);
             stored
         })
@@ -437,7 +439,12 @@ impl Arrival<'_> {
             }
             (None, Some(Judged::Rejected(why))) => (Some(self.store_as_it_came(rib)), Some(*why)),
             (None, Some(Judged::Policy(..))) => {
-                (Some(self.store_as_it_came(rib)), Some(Rejection::Policy))
+                let by = match decision {
+                    Some(Decision::Reject(by)) => by,
+                    Some(Decision::Accept(_)) | None => None,
+                };
+                let stored = self.store_as_it_came(rib);
+                (Some(stored), Some(Rejection::Policy(by)))
             }
             (None, _) => (Some(self.store_as_it_came(rib)), None),
         };

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use router_types::{Asn, Family};
 
 use super::attributes::Hot;
-use super::table::Rejection;
+use super::rejection::Rejection;
 use crate::config::{FamilyConfig, ImportMode, ImportPolicy, PeerConfig, PeerName, PrefixLimit};
 use crate::policy::{
     Decision, Judgement, NextHopChange, Policy, PolicyName, RouteContext, RouteOrigin, well_known,
@@ -98,10 +98,14 @@ impl Intake {
         }
     }
 
-    /// Whether anything comes in at all.
-    pub(super) fn is_closed(&self) -> bool {
-        self.prefixes.mode == ImportMode::None
-            || matches!(self.policy, PolicyUse::Deny | PolicyUse::Missing)
+    /// Why nothing comes in at all, where it does not.
+    pub(super) fn closed(&self) -> Option<Rejection> {
+        match self.policy {
+            _ if self.prefixes.mode == ImportMode::None => Some(Rejection::Import),
+            PolicyUse::Deny => Some(Rejection::NoPolicy),
+            PolicyUse::Missing => Some(Rejection::PolicyMissing),
+            PolicyUse::None | PolicyUse::Policy(_) => None,
+        }
     }
 
     /// Judges attributes. `decoded` is asked only where bytes do not say enough.
@@ -126,7 +130,8 @@ impl Intake {
         let policy = match &self.policy {
             PolicyUse::Policy(policy) => Some(policy),
             PolicyUse::None => None,
-            PolicyUse::Deny | PolicyUse::Missing => return Judged::Rejected(Rejection::Policy),
+            PolicyUse::Deny => return Judged::Rejected(Rejection::NoPolicy),
+            PolicyUse::Missing => return Judged::Rejected(Rejection::PolicyMissing),
         };
         let plain = policy.is_none() && self.prepend.is_none() && !leaves && !marks_otc;
         if plain && hot.cluster_len == 0 {
@@ -209,7 +214,7 @@ impl Intake {
             ImportMode::None => false,
             ImportMode::DefaultRoute | ImportMode::Prefixes(_) => self.prefixes.accepts(&prefix()),
         };
-        (!takes).then_some(Rejection::Policy)
+        (!takes).then_some(Rejection::Import)
     }
 }
 

@@ -9,6 +9,7 @@ use bgp_wire::{Origin, PathAttributes};
 use ipnet::IpNet;
 use router_types::Family;
 
+use super::best::Standing;
 use super::keys::DestId;
 use super::table::Path;
 use super::{BestChange, PeerId, Rib, Verdict, slot_of};
@@ -235,8 +236,8 @@ impl Rib {
             page.routes.push(local_route(entry.prefix));
         }
         let paths = table.sorted(entry.id);
-        let (verdicts, _) = self.judge(&paths);
-        for (path, verdict) in paths.iter().zip(verdicts) {
+        let (standings, _) = self.judge(&paths);
+        for (path, Standing { verdict, .. }) in paths.iter().zip(standings) {
             if path.rejected.is_none() && peer.is_none_or(|peer| peer == path.peer) {
                 let verdict = if local { Verdict::LocalRoute } else { verdict };
                 page.routes
@@ -250,7 +251,7 @@ impl Rib {
             if let Some(why) = path.rejected
                 && Some(path.peer) == peer
             {
-                let view = self.view(entry.prefix, &path, Verdict::Rejected(why), now);
+                let view = self.view(entry.prefix, &path, Verdict::Rejected(why.into()), now);
                 page.routes.push(view);
             }
         }
