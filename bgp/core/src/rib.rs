@@ -32,6 +32,7 @@ mod attributes;
 mod best;
 mod bits;
 mod decide;
+mod explain;
 mod export;
 mod import;
 mod intake;
@@ -54,8 +55,11 @@ use serde::{Deserialize, Serialize};
 
 use self::attributes::Interner;
 pub use self::best::{Step, Verdict};
-pub use self::export::Transmit;
+pub use self::explain::{
+    Advert, AdvertExplanation, Comparison, Explanation, PathExplanation, PolicyStatement, Silence,
+};
 use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
+pub use self::export::{Transmit, Withheld};
 use self::intake::PolicyUse;
 use self::keys::DestId;
 use self::neighbour::Neighbours;

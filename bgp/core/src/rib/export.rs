@@ -15,12 +15,14 @@
 
 mod choice;
 mod edit;
+mod explain;
 mod group;
 mod local;
 mod member;
 mod paths;
 mod rewrite;
 mod segments;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,9 +33,11 @@ use bytes::Bytes;
 use router_types::{Asn, Family};
 
 pub(super) use self::edit::Edit;
+pub(super) use self::explain::Outgoing;
 use self::group::{Group, View};
 pub(super) use self::group::{GroupKey, Outlet, Target};
 use self::member::Member;
+pub use self::withheld::Withheld;
 use super::PeerId;
 use super::attributes::Interner;
 use super::keys::DestId;

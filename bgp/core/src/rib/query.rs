@@ -280,7 +280,13 @@ impl Rib {
         }
     }
 
-    fn view(&self, prefix: IpNet, path: &Path, verdict: Verdict, now: Instant) -> RouteView {
+    pub(super) fn view(
+        &self,
+        prefix: IpNet,
+        path: &Path,
+        verdict: Verdict,
+        now: Instant,
+    ) -> RouteView {
         let since = self.began + Duration::from_secs(path.since_s.into());
         RouteView {
             prefix,
@@ -297,7 +303,7 @@ impl Rib {
     }
 }
 
-fn local_route(prefix: IpNet) -> RouteView {
+pub(super) fn local_route(prefix: IpNet) -> RouteView {
     RouteView {
         prefix,
         peer: None,

@@ -308,6 +308,11 @@ impl Table {
         dirty
     }
 
+    /// Whether what is announced of a destination has to be looked at.
+    pub(super) fn is_dirty(&self, id: DestId) -> bool {
+        self.is_dirty.contains(id)
+    }
+
     pub(super) fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::group::{GroupKey, Outlet, View};
 use super::rewrite::{Reflected, pass_on};
-use super::{PeerId, Sources, Target, local};
+use super::{PeerId, Sources, Target, Withheld, local};
 use crate::config::{ExportAttributes, NextHopMode};
 use crate::policy::{Decision, Judgement, NextHopChange, Policy, RouteContext, RouteOrigin};
 use crate::rib::attributes::{AttrId, decode};
@@ -59,8 +59,17 @@ pub(super) struct Choice<'g> {
 #[derive(Clone, Copy)]
 enum Passage<'g> {
     Open,
-    Closed,
+    Closed(Withheld),
     ByPolicy(Judgement<'g>),
+}
+
+/// How far down the routes for a destination are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Depth {
+    /// To the last one that is announced.
+    Announced,
+    /// To the last one.
+    All,
 }
 
 impl<'v> Run<'v> {
@@ -129,15 +138,21 @@ impl<'g> Choice<'g> {
     /// What is announced for a destination; `None` for nothing.
     #[inline]
     pub(super) fn run(&mut self, id: DestId) -> Option<Run<'g>> {
+        self.try_run(id).ok()
+    }
+
+    /// What is announced for a destination, or why nothing is.
+    #[inline]
+    pub(super) fn try_run(&mut self, id: DestId) -> Result<Run<'g>, Withheld> {
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {
             return self.local_run(told, id);
         }
         if !self.from.transit {
-            return None;
+            return Err(Withheld::NoTransit);
         }
-        let best = self.from.best(self.table, id)?;
+        let best = self.from.best(self.table, id).ok_or(Withheld::NoRoute)?;
         let passage = match self.last {
             Some((last, passage)) if last == best => passage,
             Some(_) | None => {
@@ -146,12 +161,21 @@ impl<'g> Choice<'g> {
                 passage
             }
         };
+        self.through(passage, best, id)
+    }
+
+    fn through(
+        &self,
+        passage: Passage<'g>,
+        best: BestKey,
+        id: DestId,
+    ) -> Result<Run<'g>, Withheld> {
         let decision = match passage {
-            Passage::Closed => return None,
+            Passage::Closed(why) => return Err(why),
             Passage::Open => None,
             Passage::ByPolicy(judgement) => Some(self.decide(&judgement, id)?),
         };
-        Some(Run {
+        Ok(Run {
             source: Source::Learned(best),
             decision,
         })
@@ -160,10 +184,24 @@ impl<'g> Choice<'g> {
     /// The routes announced for a destination where several may be, the best one first, with
     /// identifiers.
     pub(super) fn runs(&mut self, id: DestId) -> Vec<(Run<'g>, u32)> {
+        let mut runs: Vec<(Run<'g>, u32)> = Vec::new();
+        for (_, path_id, run) in self.try_runs(id, Depth::Announced) {
+            runs.extend(run.ok().map(|run| (run, path_id)));
+        }
+        runs
+    }
+
+    /// What becomes of the routes for a destination where several may be announced, the best one
+    /// first, with who said them and identifiers.
+    pub(super) fn try_runs(
+        &mut self,
+        id: DestId,
+        depth: Depth,
+    ) -> Vec<(Option<PeerId>, u32, Result<Run<'g>, Withheld>)> {
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {
-            return Vec::from_iter(self.local_run(told, id).map(|run| (run, LOCAL_PATH)));
+            return vec![(None, LOCAL_PATH, self.local_run(told, id))];
         }
         if !self.from.transit {
             return Vec::new();
@@ -176,33 +214,31 @@ impl<'g> Choice<'g> {
             .enumerate()
             .map(|(at, (candidate, path))| (at, candidate, path))
             .collect();
-        let mut runs: Vec<(Run<'g>, u32)> = Vec::new();
-        while runs.len() < self.outlet.most_paths()
-            && let Some(best) = best(left.iter().map(|(at, candidate, _)| (*at, *candidate)))
-        {
+        let mut all: Vec<(Option<PeerId>, u32, Result<Run<'g>, Withheld>)> = Vec::new();
+        let mut announced: Vec<u32> = Vec::new();
+        while let Some(best) = best(left.iter().map(|(at, candidate, _)| (*at, *candidate))) {
+            let is_full = announced.len() >= self.outlet.most_paths();
+            if is_full && depth == Depth::Announced {
+                break;
+            }
             let Some(place) = left.iter().position(|(at, _, _)| *at == best) else {
                 break;
             };
             let (_, _, path) = left.remove(place);
             let key = BestKey::from(path);
-            let decision = match self.passage(key) {
-                Passage::Closed => continue,
-                Passage::Open => None,
-                Passage::ByPolicy(judgement) => match self.decide(&judgement, id) {
-                    Some(decision) => Some(decision),
-                    None => continue,
-                },
-            };
-            let run = Run {
-                source: Source::Learned(key),
-                decision,
-            };
             let path_id = identifier(path);
-            if runs.iter().all(|(_, other)| *other != path_id) {
-                runs.push((run, path_id));
+            let run = match self.through(self.passage(key), key, id) {
+                Ok(_) if is_full => Err(Withheld::PathsTaken),
+                // Two of a neighbour's identifiers came to the same one: vanishingly rare.
+                Ok(_) if announced.contains(&path_id) => Err(Withheld::PathsTaken),
+                other => other,
+            };
+            if run.is_ok() {
+                announced.push(path_id);
             }
+            all.push((Some(path.peer), path_id, run));
         }
-        runs
+        all
     }
 
     /// Appends the attributes of a run as members are sent them, and returns the next hop.
@@ -254,27 +290,29 @@ impl<'g> Choice<'g> {
         })
     }
 
-    fn local_run(&self, told: &'g ExportAttributes, id: DestId) -> Option<Run<'g>> {
+    fn local_run(&self, told: &'g ExportAttributes, id: DestId) -> Result<Run<'g>, Withheld> {
         let decision = match &self.outlet.policy {
             PolicyUse::None | PolicyUse::Deny => None,
-            PolicyUse::Missing => return None,
+            PolicyUse::Missing => return Err(Withheld::PolicyMissing),
             PolicyUse::Policy(policy) => {
                 let attributes = local::attributes(told, self.key);
                 let judgement = self.judge(policy, &attributes, Source::Local(told));
                 Some(self.decide(&judgement, id)?)
             }
         };
-        Some(Run {
+        Ok(Run {
             source: Source::Local(told),
             decision,
         })
     }
 
-    fn decide(&self, judgement: &Judgement<'_>, id: DestId) -> Option<Decision> {
+    fn decide(&self, judgement: &Judgement<'_>, id: DestId) -> Result<Decision, Withheld> {
         let settled = judgement.settled();
         let prefix = || -> IpNet { self.table.keys.prefix(id) };
-        let decision = settled.unwrap_or_else(|| judgement.decide(&prefix()));
-        decision.is_accepted().then_some(decision)
+        match settled.unwrap_or_else(|| judgement.decide(&prefix())) {
+            Decision::Reject(by) => Err(Withheld::Policy(by)),
+            decision @ Decision::Accept(_) => Ok(decision),
+        }
     }
 
     /// Whether a learned route is passed on (RFC 4271 §9.2, RFC 1997, RFC 4456 §6, RFC 9234 §5).
@@ -283,24 +321,30 @@ impl<'g> Choice<'g> {
             self.from.attributes.hot(best.attributes),
             self.from.neighbours.get(best.peer),
         ) else {
-            return Passage::Closed;
+            return Passage::Closed(Withheld::NoRoute);
         };
-        let goes = match self.key.target {
-            _ if hot.no_advertise || !self.key.edit.lets_go(hot) => false,
-            Target::External => !hot.no_export,
+        let withheld = match self.key.target {
+            _ if hot.no_advertise => Some(Withheld::NoAdvertise),
+            Target::External if hot.no_export => Some(Withheld::NoExport),
             Target::Internal { client } => {
-                source.is_external() || source.config.route_reflector_client || client
+                let reflects =
+                    source.is_external() || source.config.route_reflector_client || client;
+                (!reflects).then_some(Withheld::NotReflected)
             }
+            Target::External => None,
         };
+        if let Some(why) = withheld.or_else(|| self.key.edit.withholds(hot)) {
+            return Passage::Closed(why);
+        }
         match &self.outlet.policy {
-            _ if !goes => Passage::Closed,
-            PolicyUse::Deny | PolicyUse::Missing => Passage::Closed,
+            PolicyUse::Deny => Passage::Closed(Withheld::NoPolicy),
+            PolicyUse::Missing => Passage::Closed(Withheld::PolicyMissing),
             PolicyUse::None => Passage::Open,
             PolicyUse::Policy(policy) => match self.from.attributes.attributes(best.attributes) {
                 Some(attributes) => {
                     Passage::ByPolicy(self.judge(policy, &attributes, Source::Learned(best)))
                 }
-                None => Passage::Closed,
+                None => Passage::Closed(Withheld::NoRoute),
             },
         }
     }

@@ -379,6 +379,58 @@ impl World {
             seen.values_mut().for_each(|routes| routes.sort());
             assert_eq!(seen, self.expected(peer), "{}", PEERS[peer].0);
         }
+        self.explanations_agree();
+    }
+
+    /// What is explained is what there is: the best route is the model's, every other one lost to
+    /// one that is preferred, and neighbours are sent what the model says, now.
+    fn explanations_agree(&self) {
+        let expected: Vec<_> = (0..PEERS.len()).map(|peer| self.expected(peer)).collect();
+        for n in 0..PREFIXES {
+            let net: IpNet = prefix(n).parse().unwrap();
+            let explained = self.rib.explain(&net, None, self.now);
+            let ranked = self.ranked(n);
+            let is_local = self.locals.contains(&n);
+            let best = explained.paths.first().filter(|path| path.route.is_best());
+            match (is_local, ranked.first()) {
+                (true, _) => assert_eq!(best.unwrap().route.peer, None),
+                (false, Some(&best_peer)) => {
+                    let name = best.unwrap().route.peer.as_ref().unwrap();
+                    assert_eq!(name.0, PEERS[best_peer].0, "{explained:#?}");
+                }
+                (false, None) => assert_eq!(best, None, "{explained:#?}"),
+            }
+            for path in &explained.paths {
+                let verdict = path.route.verdict.unwrap();
+                let was_compared = matches!(
+                    verdict,
+                    Verdict::Lost(_) | Verdict::Multipath | Verdict::OtherAsPath
+                );
+                assert_eq!(path.lost.is_some(), was_compared, "{path:#?}");
+                if let Some(lost) = &path.lost {
+                    assert_ne!(lost.value, lost.other, "{path:#?}");
+                }
+            }
+            let heard = explained.paths.iter().filter_map(|p| p.route.peer.as_ref());
+            let silent = explained.silent.iter().map(|(name, _)| name);
+            let all: BTreeSet<&PeerName> = heard.chain(silent).collect();
+            assert_eq!(all.len(), PEERS.len(), "{explained:#?}");
+            for advert in &explained.adverts {
+                let peer = PEERS.iter().position(|p| p.0 == advert.peer.0).unwrap();
+                let sent = advert.routes.iter().filter_map(|r| r.outcome.as_ref().ok());
+                let mut sent: Vec<String> = sent.map(|(a, _)| describe(a)).collect();
+                sent.sort();
+                if self.up.contains(&peer) {
+                    let wanted = expected[peer].get(&net).cloned().unwrap_or_default();
+                    assert_eq!(sent, wanted, "{} {explained:#?}", advert.peer);
+                    assert!(!advert.is_pending, "{} {explained:#?}", advert.peer);
+                    assert_eq!(advert.waiting_bytes, 0);
+                } else {
+                    let why = advert.routes[0].outcome.as_ref().unwrap_err();
+                    assert_eq!(*why, Withheld::NotEstablished);
+                }
+            }
+        }
     }
 }
 
