@@ -13,6 +13,7 @@ use crate::config::{
 use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
+mod explain;
 mod limits;
 mod model;
 mod policy;
