@@ -335,6 +335,10 @@ pub struct InstanceConfig {
     /// node.
     #[serde(default)]
     pub graceful_shutdown: bool,
+    /// Whether nothing is announced at all, and what was is withdrawn: the node is drained. Sessions
+    /// stay, and so does what was learned.
+    #[serde(default)]
+    pub drained: bool,
     /// Prefixes announced while something more specific is known.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
@@ -378,6 +382,7 @@ impl InstanceConfig {
             ebgp_requires_policy: false,
             cluster_id: None,
             graceful_shutdown: false,
+            drained: false,
             aggregates: Vec::new(),
             policies: Vec::new(),
             keep_rejected: false,

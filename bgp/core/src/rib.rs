@@ -337,6 +337,12 @@ impl Rib {
         self.next_hops.version()
     }
 
+    /// Whether every neighbour that is up has been handed all there is for it.
+    pub fn is_everybody_told(&self) -> bool {
+        let changed = self.tables.iter().any(Table::has_dirty) || self.exports.has_own_work();
+        !changed && self.exports.is_all_handed_over()
+    }
+
     /// Counts of a neighbour by family.
     pub fn counts(&self, peer: &PeerName) -> BTreeMap<Family, FamilyCounts> {
         let Some(id) = self.neighbours.id(peer) else {
@@ -557,6 +563,7 @@ impl Rib {
             next_hops: &self.next_hops,
             neighbours: &self.neighbours,
             transit: self.transit,
+            drained: self.config.drained,
             local_asn: self.config.local_asn(),
             cluster_id: self.cluster_id(),
         }

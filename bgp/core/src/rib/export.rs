@@ -71,6 +71,8 @@ pub(super) struct Sources<'a> {
     pub(super) neighbours: &'a Neighbours,
     /// Whether learned routes are passed on.
     pub(super) transit: bool,
+    /// Whether nothing is announced at all.
+    pub(super) drained: bool,
     pub(super) local_asn: Asn,
     /// The number this speaker reflects routes by (RFC 4456 §7).
     pub(super) cluster_id: std::net::Ipv4Addr,
@@ -233,6 +235,12 @@ impl Exports {
     /// Whether a group has something to look at besides what the tables say.
     pub(super) fn has_own_work(&self) -> bool {
         self.groups.values().any(Group::has_own_work)
+    }
+
+    /// Whether nothing waits for any neighbour.
+    pub(super) fn is_all_handed_over(&self) -> bool {
+        let mut members = self.members.values();
+        members.all(|member| member.queue.is_empty() && !member.is_behind_at_all())
     }
 
     /// Whether anybody has a destination's number.

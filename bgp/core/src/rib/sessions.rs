@@ -41,6 +41,11 @@ impl Rib {
         let same_for_all = self.config.ebgp_requires_policy == config.ebgp_requires_policy
             && self.config.graceful_shutdown == config.graceful_shutdown
             && self.config.cluster_id == config.cluster_id;
+        if self.config.drained != config.drained {
+            // What changed before the drain is told as it was then.
+            self.flush_exports();
+            self.exports.reconsider_all();
+        }
         let before = std::mem::replace(&mut self.config, config);
         let config = self.config.clone();
         for (name, peer) in config.peers() {

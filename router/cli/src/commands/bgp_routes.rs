@@ -251,7 +251,7 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
 }
 
 /// The node's own routes have the unspecified address, as in Cilium's table.
-fn next_hop_text(route: &BgpRoute) -> &str {
+pub(super) fn next_hop_text(route: &BgpRoute) -> &str {
     match (route.next_hop.as_str(), route.peer.as_str()) {
         ("", "") if route.prefix.contains(':') => "::",
         ("", "") => "0.0.0.0",
@@ -261,7 +261,7 @@ fn next_hop_text(route: &BgpRoute) -> &str {
 }
 
 /// Attributes in the braces of `cilium bgp routes`.
-fn attributes_text(a: &PathAttributes) -> String {
+pub(super) fn attributes_text(a: &PathAttributes) -> String {
     let origin = match a.origin.as_str() {
         "igp" => "i",
         "egp" => "e",
@@ -304,12 +304,8 @@ fn attributes_text(a: &PathAttributes) -> String {
     format!("[{}]", parts.join(" "))
 }
 
-fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
+pub(super) fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
     let family = route.family.clone().unwrap_or_default();
-    let unknown = a
-        .unknown
-        .iter()
-        .map(|u| json!({"type": u.r#type, "flags": u.flags, "value": hex(&u.value)}));
     let age_ns = match route.since_unix_ns {
         0 => 0,
         since => (now_unix_ns - since).max(0),
@@ -328,7 +324,17 @@ fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
         "multipath": route.multipath,
         "stale": route.stale,
         "reason": route.reason,
-        "attributes": {
+        "attributes": attributes_json(a),
+    })
+}
+
+/// Path attributes for programs.
+pub(super) fn attributes_json(a: &PathAttributes) -> Value {
+    let unknown = a
+        .unknown
+        .iter()
+        .map(|u| json!({"type": u.r#type, "flags": u.flags, "value": hex(&u.value)}));
+    json!({
             "origin": a.origin,
             "as-path": a.as_path,
             "med": a.med,
@@ -341,7 +347,6 @@ fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
             "originator-id": a.originator_id,
             "cluster-list": a.cluster_list,
             "unknown": unknown.collect::<Vec<_>>(),
-        },
     })
 }
 

@@ -98,7 +98,7 @@ async fn send(
     let routes: Vec<api::BgpRoute> = routes
         .into_iter()
         .take(taken)
-        .map(|view| route(source, peers, view))
+        .map(|view| route(&source.instance.0, source.local_asn, peers, view))
         .collect();
     *left -= routes.len() as u64;
     if routes.is_empty() {
@@ -217,7 +217,13 @@ fn sources(
     })
 }
 
-fn route(source: &Source, peers: &[api::BgpPeer], view: RouteView) -> api::BgpRoute {
+/// A route of an instance.
+pub fn route(
+    instance: &str,
+    local_asn: u32,
+    peers: &[api::BgpPeer],
+    view: RouteView,
+) -> api::BgpRoute {
     let peer = view
         .peer
         .as_ref()
@@ -228,13 +234,13 @@ fn route(source: &Source, peers: &[api::BgpPeer], view: RouteView) -> api::BgpRo
         IpNet::V6(_) => Family::IPV6_UNICAST,
     });
     api::BgpRoute {
-        instance: source.instance.0.clone(),
-        local_asn: source.local_asn,
+        instance: instance.to_owned(),
+        local_asn,
         prefix: view.prefix.to_string(),
         next_hop: view.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
         peer_address: peers
             .iter()
-            .find(|known| known.instance == source.instance.0 && known.name == peer)
+            .find(|known| known.instance == instance && known.name == peer)
             .map(|known| known.peer_address.clone())
             .unwrap_or_default(),
         peer,
@@ -251,7 +257,8 @@ fn route(source: &Source, peers: &[api::BgpPeer], view: RouteView) -> api::BgpRo
     }
 }
 
-fn attributes(attributes: &PathAttributes) -> api::PathAttributes {
+/// Path attributes.
+pub fn attributes(attributes: &PathAttributes) -> api::PathAttributes {
     fn texts<T: ToString>(values: &[T]) -> Vec<String> {
         values.iter().map(ToString::to_string).collect()
     }

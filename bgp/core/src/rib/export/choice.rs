@@ -144,6 +144,9 @@ impl<'g> Choice<'g> {
     /// What is announced for a destination, or why nothing is.
     #[inline]
     pub(super) fn try_run(&mut self, id: DestId) -> Result<Run<'g>, Withheld> {
+        if self.from.drained {
+            return Err(Withheld::Drained);
+        }
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {
@@ -198,6 +201,9 @@ impl<'g> Choice<'g> {
         id: DestId,
         depth: Depth,
     ) -> Vec<(Option<PeerId>, u32, Result<Run<'g>, Withheld>)> {
+        if self.from.drained {
+            return vec![(None, LOCAL_PATH, Err(Withheld::Drained))];
+        }
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {

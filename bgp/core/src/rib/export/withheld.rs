@@ -12,6 +12,8 @@ pub enum Withheld {
     FamilyNotNegotiated,
     /// The session has no address of the family to be the next hop (RFC 4271 §5.1.3).
     NoNextHop,
+    /// The node is drained: it announces nothing.
+    Drained,
     /// There is no route that can be used.
     NoRoute,
     /// The route is the node's own, and no advertisement names the neighbour.
@@ -47,6 +49,7 @@ impl Withheld {
             Withheld::NotEstablished => "not-established",
             Withheld::FamilyNotNegotiated => "family-not-negotiated",
             Withheld::NoNextHop => "no-next-hop",
+            Withheld::Drained => "drained",
             Withheld::NoRoute => "no-route",
             Withheld::NotAdvertised => "not-advertised",
             Withheld::NoTransit => "no-transit",
@@ -67,7 +70,7 @@ impl Withheld {
     pub fn rule(self) -> Option<&'static str> {
         match self {
             Withheld::NotEstablished | Withheld::NoRoute | Withheld::NotAdvertised => None,
-            Withheld::NoTransit | Withheld::SplitHorizon => None,
+            Withheld::NoTransit | Withheld::SplitHorizon | Withheld::Drained => None,
             Withheld::PolicyMissing | Withheld::Policy(_) => None,
             Withheld::FamilyNotNegotiated => Some("RFC 4760 §8"),
             Withheld::NoNextHop => Some("RFC 4271 §5.1.3"),
@@ -87,6 +90,7 @@ impl fmt::Display for Withheld {
             Withheld::NotEstablished => "the session is not established",
             Withheld::FamilyNotNegotiated => "the session does not carry the family",
             Withheld::NoNextHop => "the session has no address of the family for the next hop",
+            Withheld::Drained => "the node is drained (`causeway undrain` announces again)",
             Withheld::NoRoute => "there is no route that can be used",
             Withheld::NotAdvertised => "no advertisement of the node's own prefix names the peer",
             Withheld::NoTransit => "the instance does not pass learned routes on (transit: false)",

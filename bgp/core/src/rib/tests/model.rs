@@ -32,6 +32,8 @@ enum Step {
     /// Messages taken by a neighbour.
     Read(usize, usize),
     Resend(usize),
+    /// Whether nothing is announced.
+    Drain(bool),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::collection::btree_set(0..PREFIXES, 0..3).prop_map(Step::Local),
         4 => (peer(), 1usize..4).prop_map(|(p, n)| Step::Read(p, n)),
         1 => peer().prop_map(Step::Resend),
+        1 => any::<bool>().prop_map(Step::Drain),
     ]
 }
 
@@ -84,6 +87,7 @@ struct World {
     locals: BTreeSet<usize>,
     seen: BTreeMap<usize, Seen>,
     add_path: bool,
+    drained: bool,
 }
 
 impl World {
@@ -117,6 +121,7 @@ impl World {
             locals: BTreeSet::new(),
             seen: BTreeMap::new(),
             add_path,
+            drained: false,
         }
     }
 
@@ -208,6 +213,13 @@ impl World {
                 self.locals = prefixes;
             }
             Step::Read(peer, messages) => self.read(peer, messages),
+            Step::Drain(drained) => {
+                let mut config = self.rib.config.clone();
+                config.drained = drained;
+                let configure = RibInput::Configure(Box::new(config));
+                self.rib.handle(configure, self.now);
+                self.drained = drained;
+            }
             Step::Resend(peer) => {
                 let resend = RibInput::Resend {
                     peer: PEERS[peer].0.into(),
@@ -303,7 +315,7 @@ impl World {
     fn expected(&self, to: usize) -> BTreeMap<IpNet, Vec<String>> {
         let mut all = BTreeMap::new();
         let (_, _, to_asn) = PEERS[to];
-        for n in 0..PREFIXES {
+        for n in (0..PREFIXES).filter(|_| !self.drained) {
             let mut routes = Vec::new();
             if self.locals.contains(&n) {
                 routes.push(if to_asn == 65001 {
