@@ -20,8 +20,8 @@
 //! # Driving it
 //!
 //! Hand every input to [`Rib::handle`], then take [`Rib::poll_output`], [`Rib::poll_best`] and,
-//! for each neighbour whose transport has room, [`Rib::poll_transmit`], each until there is
-//! nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
+//! for each neighbour of [`Rib::waiting`] whose transport has room, [`Rib::poll_transmit`], each
+//! until there is nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
 //! a mebibyte, after which only prefixes are remembered for it.
 //!
@@ -291,6 +291,23 @@ impl Rib {
         let id = self.neighbours.id(peer)?;
         self.flush_exports();
         self.with_exports(|exports, from| exports.poll_transmit(id, from))
+    }
+
+    /// The neighbours for whom [`Rib::poll_transmit`] has something.
+    pub fn waiting(&mut self) -> Vec<PeerName> {
+        self.flush_exports();
+        let ids = self.exports.waiting();
+        let neighbours = ids.filter_map(|id| self.neighbours.get(id));
+        neighbours.map(|neighbour| neighbour.name.clone()).collect()
+    }
+
+    /// Whether nothing is left to be done of what came before: nobody is to be sent anything, and
+    /// no best path is to be told. What a few prefixes lead to is little then.
+    pub fn is_quiet(&self) -> bool {
+        !self.exports.has_own_work()
+            && self.exports.waiting().next().is_none()
+            && !self.tables.iter().any(Table::has_dirty)
+            && self.pressure() == 0
     }
 
     /// When [`RibInput::Timeout`] is due, and why.

@@ -254,6 +254,14 @@ impl Exports {
                 .any(|member| member.is_behind(slot, id))
     }
 
+    /// The neighbours for whom there is something to send.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let members = self.members.iter();
+        members
+            .filter(|(_, member)| member.has_something(self.locals_known))
+            .map(|(id, _)| *id)
+    }
+
     /// The next bytes for a neighbour, and whether it has caught up with them.
     pub(super) fn poll_transmit(&mut self, id: PeerId, from: &Sources<'_>) -> Option<Transmit> {
         let member = self.members.get_mut(&id)?;

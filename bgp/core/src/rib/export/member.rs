@@ -45,6 +45,13 @@ impl Member {
         Some(next)
     }
 
+    /// Whether there is something to send; End-of-RIB counts once `locals_known`.
+    pub(super) fn has_something(&self, locals_known: bool) -> bool {
+        !self.queue.is_empty()
+            || self.is_behind_at_all()
+            || (locals_known && !self.end_of_rib.is_empty())
+    }
+
     pub(super) fn is_behind_at_all(&self) -> bool {
         self.behind.iter().any(|bits| !bits.is_empty())
     }
