@@ -67,14 +67,16 @@ impl Edit {
             && self.role.is_none()
     }
 
-    /// Whether a route goes at all, by ONLY_TO_CUSTOMER (RFC 9234 §5) and LLGR_STALE (RFC 9494
-    /// §4.3).
+    /// Whether a route goes at all, by ONLY_TO_CUSTOMER (RFC 9234 §5), LLGR_STALE (RFC 9494 §4.3)
+    /// and NO_PEER (RFC 3765 §2: not to a bilateral peer, which is what the role says).
     pub(super) fn lets_go(&self, hot: &Hot) -> bool {
         let keeps = matches!(
             self.role,
             Some(Role::Customer | Role::Peer | Role::RouteServerClient)
         );
-        !(keeps && hot.only_to_customer) && (self.long_lived || !hot.long_lived_stale)
+        !(keeps && hot.only_to_customer)
+            && (self.long_lived || !hot.long_lived_stale)
+            && !(hot.no_peer && self.role == Some(Role::Peer))
     }
 
     /// What must not reach the neighbour is taken out before a policy sees what it may change.
