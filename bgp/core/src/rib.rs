@@ -25,9 +25,10 @@
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
 //! a mebibyte, after which only prefixes are remembered for it.
 //!
-//! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
-//! routes of a neighbour that restarts); RFC 2918; RFC 7911; RFC 9494 §4.3.
+//! RFC 4271 §9 (decision process), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
+//! routes of a neighbour that restarts); RFC 2918; RFC 7313; RFC 7911; RFC 9494 §4.3.
 
+mod aggregation;
 mod attributes;
 mod best;
 mod bits;
@@ -50,7 +51,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use router_types::{Family, NextHop, RouteSource};
+use router_types::{Family, Forwarding, NextHop, RouteSource};
 use serde::{Deserialize, Serialize};
 
 use self::attributes::Interner;
@@ -69,6 +70,7 @@ use self::next_hop::NextHops;
 pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView};
 pub use self::rejection::Rejection;
 use self::table::Table;
+use crate::aggregate::Aggregates;
 use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
 use crate::peer::KeepRoutes;
 use crate::policy::{Policy, PolicyName};
@@ -114,6 +116,23 @@ pub enum RibInput {
         #[serde(with = "serial::family")]
         family: Family,
     },
+    /// A neighbour begins to send a family again: what it does not send until
+    /// [`RibInput::RefreshEnds`] is gone then (RFC 7313 §4).
+    RefreshBegins {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+    },
+    /// It has sent the family again.
+    RefreshEnds {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+    },
     /// The time of [`Rib::poll_timeout`] has come.
     Timeout,
 }
@@ -148,17 +167,22 @@ pub enum RibOutput {
 pub struct BestChange {
     /// The destination.
     pub prefix: IpNet,
-    /// The best learned route; `None` when there is none any more, or the prefix is the node's own.
+    /// The best route, learned or an aggregate; `None` when there is none any more, or the prefix is
+    /// the node's own.
     pub best: Option<BestRoute>,
 }
 
 /// A best route with everything used beside it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BestRoute {
-    /// Whether the best one came from an external or an internal neighbour.
+    /// Whether the best one came from an external or an internal neighbour, or is an aggregate
+    /// (local).
     pub source: RouteSource,
-    /// Where packets go: sorted, without duplicates, never empty.
+    /// Where packets go: sorted, without duplicates; empty where they are dropped.
     pub next_hops: Vec<NextHop>,
+    /// How packets are dropped in place of being sent anywhere: an aggregate's that no route within
+    /// it takes (RFC 4632 §5.1), and those to a route with BLACKHOLE (RFC 7999).
+    pub discard: Option<Forwarding>,
     /// The neighbours it was learned from, the best one first.
     pub peers: Vec<PeerName>,
     /// Whether all of them are down and expected back (RFC 4724).
@@ -207,6 +231,9 @@ pub struct Rib {
     all_paths: bool,
     policies: BTreeMap<PolicyName, Arc<Policy>>,
     locals: BTreeMap<IpNet, LocalRoute>,
+    aggregates: Aggregates,
+    /// The aggregates there are, with their attributes in canonical form.
+    aggregated: BTreeMap<IpNet, Arc<[u8]>>,
     exports: Exports,
     outputs: VecDeque<RibOutput>,
     /// Numbers of the prefixes of an UPDATE, kept for its memory.
@@ -235,11 +262,14 @@ impl Rib {
             all_paths: false,
             policies: BTreeMap::new(),
             locals: BTreeMap::new(),
+            aggregates: Aggregates::new(config.local_asn(), config.router_id()),
+            aggregated: BTreeMap::new(),
             exports: Exports::default(),
             outputs: VecDeque::new(),
             scratch: Vec::new(),
         };
         rib.configure(config);
+        rib.configure_aggregates();
         rib
     }
 
@@ -258,8 +288,11 @@ impl Rib {
                     self.with_exports(|exports, from| exports.resend(id, family, from));
                 }
             }
+            RibInput::RefreshBegins { peer, family } => self.refresh_begins(&peer, family, now),
+            RibInput::RefreshEnds { peer, family } => self.refresh_ends(&peer, family),
             RibInput::Timeout => self.drop_overdue(now),
         }
+        self.settle_aggregates();
     }
 
     /// The next output.
@@ -417,53 +450,6 @@ impl Rib {
         }
     }
 
-    fn set_local_routes(&mut self, routes: &LocalRoutes) {
-        let next: BTreeMap<IpNet, LocalRoute> = routes
-            .iter()
-            .map(|route| (route.prefix(), route.clone()))
-            .collect();
-        let before = std::mem::replace(&mut self.locals, next);
-        // What is announced of routes that are to be replaced is known from here on by the groups
-        // alone.
-        self.flush_exports();
-        for prefix in self
-            .locals
-            .keys()
-            .filter(|prefix| !before.contains_key(*prefix))
-        {
-            let Some(table) = table_of(&mut self.tables, prefix) else {
-                continue;
-            };
-            if let Some(id) = table.keys.find_or_add(prefix) {
-                table.grow();
-                table.local.insert(id);
-                if table.paths(id).0.is_some() && self.config.install_routes {
-                    table.report(id);
-                }
-            }
-        }
-        // The groups find what is gone by its number, which therefore goes last.
-        self.exports
-            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
-        for prefix in before
-            .keys()
-            .filter(|prefix| !self.locals.contains_key(*prefix))
-        {
-            let Some(table) = table_of(&mut self.tables, prefix) else {
-                continue;
-            };
-            if let Some(id) = table.keys.find(prefix) {
-                table.local.remove(id);
-                if table.paths(id).0.is_none() {
-                    table.dismiss(id);
-                } else if self.config.install_routes {
-                    table.report(id);
-                }
-            }
-        }
-        self.exports.locals_are_known();
-    }
-
     /// Works what has changed into what is announced.
     fn flush_exports(&mut self) {
         let own_work = self.exports.has_own_work();
@@ -526,6 +512,7 @@ impl Rib {
                 next_hop: config
                     .map(|config| config.next_hop_mode)
                     .unwrap_or_default(),
+                network: session.addresses.network.filter(|_| !session.internal),
                 policy: PolicyUse::of(name, &self.policies, required),
                 paths: config
                     .and_then(|config| config.add_path.send)
@@ -579,6 +566,7 @@ impl Rib {
             attributes: &self.attributes,
             next_hops: &self.next_hops,
             neighbours: &self.neighbours,
+            aggregates: &self.aggregates,
             transit: self.transit,
             drained: self.config.drained,
             local_asn: self.config.local_asn(),

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use router_types::Forwarding;
+
 use super::best::{self, AsPaths, Candidate, Standing, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
@@ -100,6 +102,9 @@ impl Rib {
     fn note(&mut self, slot: usize, id: DestId, before: Before) {
         let Before { best: was, used } = before;
         let is = self.best_path(slot, id).map(BestKey::from);
+        if was != is && !self.aggregates.is_empty() {
+            self.contribute(slot, id);
+        }
         if self.config.install_routes {
             let several = !self.tables[slot].is_alone(id);
             let differs = match used {
@@ -199,10 +204,19 @@ impl Rib {
             .collect()
     }
 
+    /// Whether packets to a route are dropped: it asks for it, and this was agreed on with the
+    /// neighbour (RFC 7999 §3.3).
+    fn discards(&self, slot: usize, path: &Path) -> bool {
+        let hot = self.attributes.hot(path.attributes);
+        let neighbour = self.neighbours.get(path.peer);
+        let intake = neighbour.and_then(|neighbour| neighbour.intake(slot));
+        hot.is_some_and(|hot| hot.blackhole) && intake.is_some_and(|intake| intake.blackhole)
+    }
+
     /// What the kernel's side is to know of a destination.
     pub(super) fn best_route(&self, slot: usize, id: DestId) -> Option<BestRoute> {
         if self.tables[slot].local.contains(id) {
-            return None;
+            return self.own_route(slot, id);
         }
         let used = self.used(slot, id);
         let first = used.first()?;
@@ -229,6 +243,10 @@ impl Rib {
                 peers.push(neighbour.name.clone());
             }
         }
+        let discard = self.discards(slot, first).then_some(Forwarding::Blackhole);
+        if discard.is_some() {
+            next_hops.clear();
+        }
         Some(BestRoute {
             source: if external {
                 RouteSource::Ebgp
@@ -236,6 +254,7 @@ impl Rib {
                 RouteSource::Ibgp
             },
             next_hops,
+            discard,
             peers,
             stale: used.iter().all(|path| path.stale),
         })

@@ -17,7 +17,7 @@ use super::best::{Standing, Step, Verdict};
 use super::export::{Outgoing, Withheld};
 use super::keys::DestId;
 use super::neighbour::Neighbour;
-use super::query::{RouteView, local_route};
+use super::query::RouteView;
 use super::rejection::Rejection;
 use super::table::Path;
 use super::{PeerId, Rib, slot_of};
@@ -35,6 +35,8 @@ pub struct Explanation {
     pub silent: Vec<(PeerName, Silence)>,
     /// The nearest destination around it with a route that can be used.
     pub covering: Option<IpNet>,
+    /// The aggregate that is announced in its place.
+    pub suppressed_by: Option<IpNet>,
     /// What each neighbour is sent.
     pub adverts: Vec<AdvertExplanation>,
 }
@@ -139,6 +141,7 @@ impl Rib {
             paths: Vec::new(),
             silent: Vec::new(),
             covering: self.covering(&prefix),
+            suppressed_by: self.aggregates.suppressing(&prefix),
             adverts: Vec::new(),
         };
         let family = family_of(&prefix);
@@ -206,7 +209,7 @@ impl Rib {
         let mut all: Vec<PathExplanation> = Vec::with_capacity(paths.len() + 1);
         if is_local {
             all.push(PathExplanation {
-                route: local_route(prefix),
+                route: self.own_view(prefix),
                 lost: None,
                 policy: None,
             });

@@ -36,6 +36,7 @@ pub(super) use self::edit::Edit;
 pub(super) use self::explain::Outgoing;
 use self::group::{Group, View};
 pub(super) use self::group::{GroupKey, Outlet, Target};
+pub(super) use self::local::contribution;
 use self::member::Member;
 pub use self::withheld::Withheld;
 use super::PeerId;
@@ -44,6 +45,7 @@ use super::keys::DestId;
 use super::neighbour::Neighbours;
 use super::next_hop::NextHops;
 use super::table::{Dirty, Table};
+use crate::aggregate::Aggregates;
 use crate::config::{LocalRoute, PeerName};
 
 /// Bytes that wait for a neighbour before it leaves the common stream. Neighbours of a group share
@@ -69,6 +71,7 @@ pub(super) struct Sources<'a> {
     pub(super) attributes: &'a Interner,
     pub(super) next_hops: &'a NextHops,
     pub(super) neighbours: &'a Neighbours,
+    pub(super) aggregates: &'a Aggregates,
     /// Whether learned routes are passed on.
     pub(super) transit: bool,
     /// Whether nothing is announced at all.
@@ -106,16 +109,17 @@ impl Exports {
         }
     }
 
-    /// Takes all local routes. Members of a group that are told different things from then on go
+    /// Takes all local routes and aggregates. Members of a group that are told different things from then on go
     /// into groups of their own, each with a copy of what they were sent; groups that come to be
     /// alike stay apart until a session comes up again.
     pub(super) fn set_views(
         &mut self,
         locals: &BTreeMap<ipnet::IpNet, LocalRoute>,
+        aggregates: &BTreeMap<ipnet::IpNet, Arc<[u8]>>,
         ids: &BTreeMap<PeerName, PeerId>,
         tables: &[Table],
     ) {
-        self.views = local::views(locals, ids);
+        self.views = local::views(locals, aggregates, ids);
         let nothing = Arc::new(View::new());
         for number in self.groups.keys().copied().collect::<Vec<u32>>() {
             let Some(group) = self.groups.get(&number) else {
@@ -213,11 +217,15 @@ impl Exports {
         }
     }
 
-    /// Sends a family again (RFC 2918).
+    /// Sends a family again (RFC 2918), between marks where those were agreed on (RFC 7313).
     pub(super) fn resend(&mut self, id: PeerId, family: Family, from: &Sources<'_>) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
+        let session = from.neighbours.get(id).and_then(|n| n.session.as_ref());
+        if session.is_some_and(|session| session.enhanced_refresh) {
+            member.begin_refresh(family);
+        }
         if let Some(group) = self.groups.get(&member.group) {
             member.fall_behind(group.all_but(id, Some(family), from));
         }

@@ -213,8 +213,18 @@ impl Rib {
     }
 
     /// Puts a route in the table. It brings references to its attributes and next hop along.
-    pub(super) fn place(&mut self, slot: usize, id: DestId, path: Path) {
+    pub(super) fn place(&mut self, slot: usize, id: DestId, mut path: Path) {
         let known = self.tables[slot].find(id, path.peer, path.path_id);
+        // Sent again, it is the same route.
+        if let Some(old) = known.filter(|old| {
+            Path {
+                since_s: path.since_s,
+                stale: path.stale,
+                ..**old
+            } == path
+        }) {
+            path.since_s = old.since_s;
+        }
         // Said again, it is as old as it was.
         if known.is_some_and(|old| {
             Path {

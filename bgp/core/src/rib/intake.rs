@@ -32,6 +32,8 @@ pub(super) struct Intake {
     pub(super) prepend: Option<Asn>,
     /// Whether everything the neighbour sends is the last choice (RFC 8326).
     pub(super) graceful_shutdown: bool,
+    /// Whether traffic to routes with BLACKHOLE is dropped (RFC 7999).
+    pub(super) blackhole: bool,
     /// How many routes are taken.
     pub(super) limit: Option<PrefixLimit>,
 }
@@ -94,6 +96,7 @@ impl Intake {
             enforce_first_as: peer.enforce_first_as,
             prepend: local_as.map(|local_as| local_as.asn),
             graceful_shutdown: peer.graceful_shutdown,
+            blackhole: family.blackhole,
             limit: family.limit,
         }
     }
@@ -133,7 +136,8 @@ impl Intake {
             PolicyUse::Deny => return Judged::Rejected(Rejection::NoPolicy),
             PolicyUse::Missing => return Judged::Rejected(Rejection::PolicyMissing),
         };
-        let plain = policy.is_none() && self.prepend.is_none() && !leaves && !marks_otc;
+        let drops = self.blackhole && hot.blackhole;
+        let plain = policy.is_none() && self.prepend.is_none() && !leaves && !marks_otc && !drops;
         if plain && hot.cluster_len == 0 {
             return Judged::Plain;
         }
@@ -196,8 +200,12 @@ impl Intake {
         Some((attributes, next_hop))
     }
 
-    /// What is done last, so that no policy raises it again (RFC 8326 §4.1).
+    /// What is done last, so that no policy raises it again (RFC 8326 §4.1), and that what traffic
+    /// is dropped for goes no further (RFC 7999 §3.2).
     fn finish(&self, attributes: &mut PathAttributes, from: &Source<'_>) {
+        if self.blackhole {
+            well_known::contain_blackhole(attributes);
+        }
         if !from.internal {
             well_known::lower_on_graceful_shutdown(attributes);
             if self.graceful_shutdown {

@@ -9,6 +9,7 @@ use bgp_wire::{Origin, PathAttributes};
 use ipnet::IpNet;
 use router_types::Family;
 
+use super::attributes::decode;
 use super::best::Standing;
 use super::keys::DestId;
 use super::table::Path;
@@ -233,7 +234,7 @@ impl Rib {
         let table = &self.tables[entry.slot];
         let local = table.local.contains(entry.id);
         if local && peer.is_none() {
-            page.routes.push(local_route(entry.prefix));
+            page.routes.push(self.own_view(entry.prefix));
         }
         let paths = table.sorted(entry.id);
         let (standings, _) = self.judge(&paths);
@@ -280,6 +281,29 @@ impl Rib {
         }
     }
 
+    /// A local route or an aggregate.
+    pub(super) fn own_view(&self, prefix: IpNet) -> RouteView {
+        let local = self.locals.contains_key(&prefix);
+        let aggregate = self.aggregate(&prefix).filter(|_| !local);
+        let attributes = aggregate.map_or_else(
+            || PathAttributes {
+                origin: Some(Origin::Igp),
+                as_path: Some(bgp_wire::AsPath::default()),
+                ..PathAttributes::default()
+            },
+            decode,
+        );
+        RouteView {
+            prefix,
+            peer: None,
+            next_hop: None,
+            attributes: Some(attributes),
+            age: None,
+            verdict: Some(Verdict::Best),
+            stale: false,
+        }
+    }
+
     pub(super) fn view(
         &self,
         prefix: IpNet,
@@ -300,21 +324,5 @@ impl Rib {
             verdict: Some(verdict),
             stale: path.stale,
         }
-    }
-}
-
-pub(super) fn local_route(prefix: IpNet) -> RouteView {
-    RouteView {
-        prefix,
-        peer: None,
-        next_hop: None,
-        attributes: Some(PathAttributes {
-            origin: Some(Origin::Igp),
-            as_path: Some(bgp_wire::AsPath::default()),
-            ..PathAttributes::default()
-        }),
-        age: None,
-        verdict: Some(Verdict::Best),
-        stale: false,
     }
 }

@@ -118,7 +118,7 @@ impl Scene<'_> {
             adverts: all
                 .adverts
                 .iter()
-                .map(|advert| self.advert(advert))
+                .map(|advert| self.advert(advert, all.suppressed_by))
                 .collect(),
         }
     }
@@ -180,7 +180,7 @@ impl Scene<'_> {
         }
     }
 
-    fn advert(&self, all: &AdvertExplanation) -> api::AdvertExplanation {
+    fn advert(&self, all: &AdvertExplanation, aggregate: Option<IpNet>) -> api::AdvertExplanation {
         let known = self.peer(&all.peer);
         api::AdvertExplanation {
             peer: all.peer.0.clone(),
@@ -188,7 +188,7 @@ impl Scene<'_> {
             adverts: all
                 .routes
                 .iter()
-                .map(|one| one_advert(one, known))
+                .map(|one| one_advert(one, known, aggregate))
                 .collect(),
             pending: all.is_pending,
             waiting_bytes: all.waiting_bytes as u64,
@@ -201,7 +201,7 @@ impl Scene<'_> {
     }
 }
 
-fn one_advert(advert: &Advert, to: Option<&api::BgpPeer>) -> api::Advert {
+fn one_advert(advert: &Advert, to: Option<&api::BgpPeer>, aggregate: Option<IpNet>) -> api::Advert {
     let from = advert.from.as_ref().map(|from| from.0.clone());
     let from = from.unwrap_or_default();
     match &advert.outcome {
@@ -220,7 +220,10 @@ fn one_advert(advert: &Advert, to: Option<&api::BgpPeer>) -> api::Advert {
                 (Withheld::Policy(_), _, Some(by)) => {
                     format!("the export policy rejects it: {}", statement_text(by))
                 }
-                _ => why.to_string(),
+                _ => match aggregate.filter(|_| *why == Withheld::Suppressed) {
+                    Some(aggregate) => format!("{aggregate} is sent in its place"),
+                    None => why.to_string(),
+                },
             },
             rule: why.rule().unwrap_or_default().to_owned(),
             policy: advert.policy.as_ref().map(statement),

@@ -31,6 +31,8 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                     graceful_shutdown: false,
                     only_to_customer: false,
                     long_lived_stale: false,
+                    no_peer: false,
+                    blackhole: false,
                     no_long_lived: false,
                     path_print: 0,
                     bandwidth: 0,

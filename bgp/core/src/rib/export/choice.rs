@@ -5,14 +5,16 @@ use bgp_wire::{PathAttributes, PathNextHop};
 use ipnet::IpNet;
 
 use super::group::{GroupKey, Outlet, View};
+use super::local::Told;
 use super::rewrite::{Reflected, pass_on};
 use super::{PeerId, Sources, Target, Withheld, local};
-use crate::config::{ExportAttributes, NextHopMode};
+use crate::config::NextHopMode;
 use crate::policy::{Decision, Judgement, NextHopChange, Policy, RouteContext, RouteOrigin};
-use crate::rib::attributes::{AttrId, decode};
+use crate::rib::attributes::{AttrId, Hot, decode};
 use crate::rib::best::{Candidate, best};
 use crate::rib::intake::PolicyUse;
 use crate::rib::keys::{DestId, SPREAD, fold};
+use crate::rib::neighbour::Neighbour;
 use crate::rib::next_hop::HopId;
 use crate::rib::table::{BestKey, Path, Table};
 
@@ -41,7 +43,7 @@ fn identifier(path: &Path) -> u32 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source<'v> {
     Learned(BestKey),
-    Local(&'v ExportAttributes),
+    Local(&'v Told),
 }
 
 /// Decides for the destinations of a table, remembering the last decision: what changes together
@@ -89,7 +91,7 @@ impl<'v> Run<'v> {
     pub(super) fn order(
         &self,
     ) -> (
-        Option<&'v ExportAttributes>,
+        Option<&'v Told>,
         Option<(PeerId, AttrId, HopId)>,
         Option<Decision>,
     ) {
@@ -147,6 +149,9 @@ impl<'g> Choice<'g> {
         if self.from.drained {
             return Err(Withheld::Drained);
         }
+        if self.is_suppressed(id) {
+            return Err(Withheld::Suppressed);
+        }
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {
@@ -203,6 +208,9 @@ impl<'g> Choice<'g> {
     ) -> Vec<(Option<PeerId>, u32, Result<Run<'g>, Withheld>)> {
         if self.from.drained {
             return vec![(None, LOCAL_PATH, Err(Withheld::Drained))];
+        }
+        if self.is_suppressed(id) {
+            return vec![(None, LOCAL_PATH, Err(Withheld::Suppressed))];
         }
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
@@ -296,7 +304,32 @@ impl<'g> Choice<'g> {
         })
     }
 
-    fn local_run(&self, told: &'g ExportAttributes, id: DestId) -> Result<Run<'g>, Withheld> {
+    /// Whether an aggregate is announced in place of a destination. Aggregates stand for no other
+    /// aggregate.
+    #[inline]
+    fn is_suppressed(&self, id: DestId) -> bool {
+        if self.from.aggregates.is_empty() {
+            return false;
+        }
+        let prefix = self.table.keys.prefix(id);
+        self.from.aggregates.is_suppressed(&prefix)
+            && !matches!(self.view.get(&prefix), Some(Told::Aggregate(_)))
+    }
+
+    fn local_run(&self, told: &'g Told, id: DestId) -> Result<Run<'g>, Withheld> {
+        if let Told::Aggregate(bytes) = told {
+            let hot = Hot::read(bytes, self.from.local_asn);
+            let external = self.key.target == Target::External;
+            // RFC 1997: an aggregate obeys the communities it has.
+            let withheld = match () {
+                () if hot.no_advertise => Some(Withheld::NoAdvertise),
+                () if external && hot.no_export => Some(Withheld::NoExport),
+                () => self.key.edit.withholds(&hot),
+            };
+            if let Some(why) = withheld {
+                return Err(why);
+            }
+        }
         let decision = match &self.outlet.policy {
             PolicyUse::None | PolicyUse::Deny => None,
             PolicyUse::Missing => return Err(Withheld::PolicyMissing),
@@ -363,7 +396,7 @@ impl<'g> Choice<'g> {
     ) -> Judgement<'p> {
         let (best, own) = match source {
             Source::Learned(best) => (Some(best), RouteOrigin::default()),
-            Source::Local(told) => (None, told.source),
+            Source::Local(told) => (None, told.origin()),
         };
         let source = best.and_then(|best| self.from.neighbours.get(best.peer));
         let hop = best.and_then(|best| self.from.next_hops.address(best.next_hop));
@@ -383,7 +416,8 @@ impl<'g> Choice<'g> {
     }
 
     /// The next hop to announce (RFC 4271 §5.1.3, RFC 4456 §10): what policy says, what is
-    /// configured, else this end to other ASes and what was received within the own one.
+    /// configured, else what was received within the own AS, and this end to others, unless the
+    /// route leads to another router on the network shared with them.
     fn next_hop(
         &self,
         best: Option<BestKey>,
@@ -406,8 +440,34 @@ impl<'g> Choice<'g> {
             (None, NextHopMode::ToSelf) => Some(own),
             (None, NextHopMode::Unchanged) => received.or(Some(own)),
             (None, NextHopMode::Auto) if internal => received.or(Some(own)),
-            (None, NextHopMode::Auto) => Some(own),
+            (None, NextHopMode::Auto) => match (best, received) {
+                (Some(best), Some(hop)) if self.is_third_party(best.peer, &hop) => Some(hop),
+                (_, _) => Some(own),
+            },
         }
+    }
+
+    /// Whether a next hop is one that members of the group reach as this speaker does (RFC 4271
+    /// §5.1.3 2 b): on the network shared with them, and either the neighbour that sent the route
+    /// or nobody there is a session with. Another neighbour would be sent itself as next hop.
+    fn is_third_party(&self, sender: PeerId, hop: &PathNextHop) -> bool {
+        let address = hop.address();
+        if !self
+            .outlet
+            .network
+            .is_some_and(|net| net.contains(&address))
+        {
+            return false;
+        }
+        let remote = |neighbour: &Neighbour| {
+            let session = neighbour.session.as_ref();
+            session.map(|session| session.addresses.remote.ip())
+        };
+        let neighbours = self.from.neighbours;
+        neighbours.get(sender).and_then(remote) == Some(address)
+            || neighbours
+                .iter()
+                .all(|other| remote(other) != Some(address))
     }
 
     fn reflected(&self, source: PeerId) -> Option<Reflected> {

@@ -67,7 +67,8 @@ impl Edit {
             && self.role.is_none()
     }
 
-    /// What keeps a route back: ONLY_TO_CUSTOMER (RFC 9234 §5), LLGR_STALE (RFC 9494 §4.3).
+    /// What keeps a route back: ONLY_TO_CUSTOMER (RFC 9234 §5), LLGR_STALE (RFC 9494 §4.3), NO_PEER
+    /// (RFC 3765 §2: not to a bilateral peer, which is what the role says).
     pub(super) fn withholds(&self, hot: &Hot) -> Option<Withheld> {
         let keeps = matches!(
             self.role,
@@ -75,6 +76,9 @@ impl Edit {
         );
         if keeps && hot.only_to_customer {
             return Some(Withheld::OnlyToCustomer);
+        }
+        if hot.no_peer && self.role == Some(Role::Peer) {
+            return Some(Withheld::NoPeer);
         }
         (hot.long_lived_stale && !self.long_lived).then_some(Withheld::LongLivedStale)
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bgp_wire::{RefreshKind, RouteRefresh};
 use router_types::Family;
 
 use super::Transmit;
@@ -20,6 +21,8 @@ pub(super) struct Member {
     pub(super) gone: BTreeSet<(usize, DestId, u32)>,
     /// End-of-RIB markers due once it is not behind.
     end_of_rib: BTreeSet<Family>,
+    /// Families that are sent again, whose end has to be marked once it is not behind.
+    refreshing: BTreeSet<Family>,
 }
 
 impl Member {
@@ -31,6 +34,7 @@ impl Member {
             behind: Vec::new(),
             gone: BTreeSet::new(),
             end_of_rib,
+            refreshing: BTreeSet::new(),
         }
     }
 
@@ -97,8 +101,19 @@ impl Member {
         self.behind[slot].insert(id);
     }
 
-    /// Queues the End-of-RIB markers that are due.
+    /// Marks that a family is sent again from here on (RFC 7313 §4). Not before its End-of-RIB, and
+    /// not again before it is done: all of it is sent once more then, under the one mark.
+    pub(super) fn begin_refresh(&mut self, family: Family) {
+        if !self.end_of_rib.contains(&family) && self.refreshing.insert(family) {
+            self.push_refresh(family, RefreshKind::Begin);
+        }
+    }
+
+    /// Queues the End-of-RIB markers and the ends of refreshes that are due.
     pub(super) fn finish(&mut self) {
+        for family in std::mem::take(&mut self.refreshing) {
+            self.push_refresh(family, RefreshKind::End);
+        }
         if self.end_of_rib.is_empty() {
             return;
         }
@@ -116,6 +131,15 @@ impl Member {
     pub(super) fn memory(&self) -> usize {
         let behind: usize = self.behind.iter().map(Bits::memory).sum();
         behind + self.queue.capacity() * size_of::<Transmit>()
+    }
+
+    fn push_refresh(&mut self, family: Family, kind: RefreshKind) {
+        let mut bytes = Vec::new();
+        RouteRefresh { family, kind }.encode(&mut bytes);
+        self.push(Transmit {
+            bytes: bytes.into(),
+            updates: 0,
+        });
     }
 
     fn resize(&mut self, slot: usize) {

@@ -26,6 +26,10 @@ pub enum Withheld {
     NoAdvertise,
     /// NO_EXPORT or NO_EXPORT_SUBCONFED (RFC 1997).
     NoExport,
+    /// NO_PEER, and the neighbour is a bilateral peer (RFC 3765 §2).
+    NoPeer,
+    /// An aggregate is sent in its place (RFC 4271 §9.2.2.2).
+    Suppressed,
     /// ONLY_TO_CUSTOMER, and the neighbour is none (RFC 9234 §5).
     OnlyToCustomer,
     /// LLGR_STALE, and the neighbour does not know it (RFC 9494 §4.3).
@@ -56,6 +60,8 @@ impl Withheld {
             Withheld::SplitHorizon => "split-horizon",
             Withheld::NoAdvertise => "no-advertise",
             Withheld::NoExport => "no-export",
+            Withheld::NoPeer => "no-peer",
+            Withheld::Suppressed => "suppressed",
             Withheld::OnlyToCustomer => "only-to-customer",
             Withheld::LongLivedStale => "long-lived-stale",
             Withheld::NotReflected => "not-reflected",
@@ -75,6 +81,8 @@ impl Withheld {
             Withheld::FamilyNotNegotiated => Some("RFC 4760 §8"),
             Withheld::NoNextHop => Some("RFC 4271 §5.1.3"),
             Withheld::NoAdvertise | Withheld::NoExport => Some("RFC 1997"),
+            Withheld::NoPeer => Some("RFC 3765 §2"),
+            Withheld::Suppressed => Some("RFC 4271 §9.2.2.2"),
             Withheld::OnlyToCustomer => Some("RFC 9234 §5"),
             Withheld::LongLivedStale => Some("RFC 9494 §4.3"),
             Withheld::NotReflected => Some("RFC 4456 §6"),
@@ -97,6 +105,8 @@ impl fmt::Display for Withheld {
             Withheld::SplitHorizon => "it is the peer's own route",
             Withheld::NoAdvertise => "the route carries NO_ADVERTISE",
             Withheld::NoExport => "the route carries NO_EXPORT, and the peer is of another AS",
+            Withheld::NoPeer => "the route carries NO_PEER, and the peer is a bilateral one",
+            Withheld::Suppressed => "an aggregate is sent in its place",
             Withheld::OnlyToCustomer => "ONLY_TO_CUSTOMER, and the peer is no customer",
             Withheld::LongLivedStale => "LLGR_STALE, and the peer does not know it",
             Withheld::NotReflected => {

@@ -19,6 +19,10 @@ const PEERS: [(&str, u8, u32); 5] = [
 
 const PREFIXES: usize = 6;
 
+/// Around the first four of them.
+const AGGREGATE: &str = "10.0.0.0/14";
+const WITHIN: std::ops::Range<usize> = 0..4;
+
 #[derive(Clone, Debug)]
 enum Step {
     Announce(usize, BTreeSet<usize>, Announced),
@@ -34,6 +38,10 @@ enum Step {
     Resend(usize),
     /// Whether nothing is announced.
     Drain(bool),
+    /// A neighbour sends again these prefixes of what it said, and no others.
+    Refresh(usize, BTreeSet<usize>),
+    /// Whether there is an aggregate, and whether it stands for what is within.
+    Aggregate(Option<bool>),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +80,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (peer(), 1usize..4).prop_map(|(p, n)| Step::Read(p, n)),
         1 => peer().prop_map(Step::Resend),
         1 => any::<bool>().prop_map(Step::Drain),
+        1 => (peer(), prop::collection::btree_set(0..PREFIXES, 0..PREFIXES))
+            .prop_map(|(p, n)| Step::Refresh(p, n)),
+        1 => any::<Option<bool>>().prop_map(Step::Aggregate),
     ]
 }
 
@@ -88,6 +99,8 @@ struct World {
     seen: BTreeMap<usize, Seen>,
     add_path: bool,
     drained: bool,
+    config: InstanceConfig,
+    aggregate: Option<bool>,
 }
 
 impl World {
@@ -110,7 +123,7 @@ impl World {
                 .add_peer(name.clone(), peer.with_families(families).unwrap())
                 .unwrap();
         }
-        let mut rib = Rib::new(config, now);
+        let mut rib = Rib::new(config.clone(), now);
         rib.handle(local(&[]), now);
         World {
             rib,
@@ -122,6 +135,8 @@ impl World {
             seen: BTreeMap::new(),
             add_path,
             drained: false,
+            config,
+            aggregate: None,
         }
     }
 
@@ -214,9 +229,8 @@ impl World {
             }
             Step::Read(peer, messages) => self.read(peer, messages),
             Step::Drain(drained) => {
-                let mut config = self.rib.config.clone();
-                config.drained = drained;
-                let configure = RibInput::Configure(Box::new(config));
+                self.config.drained = drained;
+                let configure = RibInput::Configure(Box::new(self.config.clone()));
                 self.rib.handle(configure, self.now);
                 self.drained = drained;
             }
@@ -226,6 +240,38 @@ impl World {
                     family: Family::IPV4_UNICAST,
                 };
                 self.rib.handle(resend, self.now);
+            }
+            Step::Refresh(peer, prefixes) => {
+                let (name, family) = (PEERS[peer].0, Family::IPV4_UNICAST);
+                let marked = |begins: bool| {
+                    let peer = name.into();
+                    if begins {
+                        RibInput::RefreshBegins { peer, family }
+                    } else {
+                        RibInput::RefreshEnds { peer, family }
+                    }
+                };
+                if self.up.contains(&peer) {
+                    self.rib.handle(marked(true), self.now);
+                    for n in prefixes.clone() {
+                        if let Some(said) = self.said.get(&(peer, n)).cloned() {
+                            self.take(Step::Announce(peer, [n].into(), said));
+                        }
+                    }
+                    self.rib.handle(marked(false), self.now);
+                    self.said
+                        .retain(|(other, n), _| *other != peer || prefixes.contains(n));
+                }
+            }
+            Step::Aggregate(aggregate) => {
+                self.aggregate = aggregate;
+                let one = aggregate.map(|summary_only| crate::config::Aggregate {
+                    prefix: AGGREGATE.parse().unwrap(),
+                    summary_only,
+                });
+                self.config.aggregates = Vec::from_iter(one);
+                let config = Box::new(self.config.clone());
+                self.rib.handle(RibInput::Configure(config), self.now);
             }
         }
     }
@@ -315,8 +361,15 @@ impl World {
     fn expected(&self, to: usize) -> BTreeMap<IpNet, Vec<String>> {
         let mut all = BTreeMap::new();
         let (_, _, to_asn) = PEERS[to];
+        let aggregated = self.aggregated(to_asn == 65001).filter(|_| !self.drained);
+        if let Some(text) = aggregated {
+            all.insert(AGGREGATE.parse().unwrap(), vec![text]);
+        }
         for n in (0..PREFIXES).filter(|_| !self.drained) {
             let mut routes = Vec::new();
+            if self.aggregate == Some(true) && WITHIN.contains(&n) {
+                continue;
+            }
             if self.locals.contains(&n) {
                 routes.push(if to_asn == 65001 {
                     "lp 100 path ".to_owned()
@@ -341,6 +394,25 @@ impl World {
             }
         }
         all
+    }
+
+    /// How the aggregate reads, if there is one: with NO_EXPORT where all within it have that.
+    fn aggregated(&self, internal: bool) -> Option<String> {
+        self.aggregate?;
+        let no_export: Vec<bool> = WITHIN
+            .filter_map(|n| {
+                let best = self.ranked(n).first().copied();
+                let learned = best.map(|peer| self.said[&(peer, n)].no_export);
+                self.locals.contains(&n).then_some(false).or(learned)
+            })
+            .collect();
+        let all = !no_export.contains(&false);
+        match (no_export.is_empty(), all, internal) {
+            (true, _, _) | (_, true, false) => None,
+            (_, true, true) => Some("lp 100 no-export path ".to_owned()),
+            (_, false, true) => Some("lp 100 path ".to_owned()),
+            (_, false, false) => Some("path 65001".to_owned()),
+        }
     }
 
     fn goes(&self, from: usize, to: usize, n: usize) -> bool {
@@ -488,6 +560,7 @@ proptest! {
             world.take(Step::Down(peer));
         }
         world.take(Step::Local(BTreeSet::new()));
+        prop_assert!(world.rib.best(&AGGREGATE.parse().unwrap()).is_none());
         let _ = world.rib.poll_transmit(&PEERS[0].0.into());
         let stats = world.rib.stats();
         prop_assert_eq!((stats.routes, stats.attribute_sets, stats.next_hops), (0, 0, 0));
