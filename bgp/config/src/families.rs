@@ -128,6 +128,7 @@ fn family_config(entry: &kinds::Family) -> Result<FamilyConfig, String> {
         }
         config.import_policy = import.policy_ref.as_ref().map(policy_name);
         config.limit = prefix_limit(import)?;
+        config.blackhole = import.honor_blackhole.unwrap_or(false);
     }
     if let Some(export) = &entry.ours.export {
         apply_export(export, &mut config)?;

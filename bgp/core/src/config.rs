@@ -340,6 +340,10 @@ pub struct InstanceConfig {
     /// community (RFC 4684); `None` asks for all. Counts where that family is exchanged.
     #[serde(default)]
     pub route_targets: Option<BTreeSet<[u8; 8]>>,
+    /// Whether nothing is announced at all, and what was is withdrawn: the node is drained. Sessions
+    /// stay, and so does what was learned.
+    #[serde(default)]
+    pub drained: bool,
     /// Prefixes announced while something more specific is known.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
@@ -384,6 +388,7 @@ impl InstanceConfig {
             cluster_id: None,
             graceful_shutdown: false,
             route_targets: None,
+            drained: false,
             aggregates: Vec::new(),
             policies: Vec::new(),
             keep_rejected: false,

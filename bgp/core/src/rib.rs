@@ -20,8 +20,8 @@
 //! # Driving it
 //!
 //! Hand every input to [`Rib::handle`], then take [`Rib::poll_output`], [`Rib::poll_best`] and,
-//! for each neighbour whose transport has room, [`Rib::poll_transmit`], each until there is
-//! nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
+//! for each neighbour of [`Rib::waiting`] whose transport has room, [`Rib::poll_transmit`], each
+//! until there is nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
 //! a mebibyte, after which only prefixes are remembered for it.
 //!
@@ -34,13 +34,15 @@
 //! other ASes where [`NextHopMode::Unchanged`](crate::config::NextHopMode::Unchanged) is configured
 //! (RFC 4364 §10 c). Neighbours may say which ones they want (RFC 4684).
 //!
-//! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
-//! routes of a neighbour that restarts); RFC 2918; RFC 7911; RFC 9494 §4.3; RFC 4684 §3, §6.
+//! RFC 4271 §9 (decision process), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
+//! routes of a neighbour that restarts); RFC 2918; RFC 7313; RFC 7911; RFC 9494 §4.3; RFC 4684 §3, §6.
 
+mod aggregation;
 mod attributes;
 mod best;
 mod bits;
 mod decide;
+mod explain;
 mod export;
 mod import;
 mod intake;
@@ -48,6 +50,7 @@ mod keys;
 mod neighbour;
 mod next_hop;
 mod query;
+mod rejection;
 mod sessions;
 mod table;
 mod targets;
@@ -59,13 +62,16 @@ use std::time::Instant;
 
 use bgp_wire::RouteTargetPrefix;
 use ipnet::IpNet;
-use router_types::{Family, NextHop, RouteSource};
+use router_types::{Family, Forwarding, NextHop, RouteSource};
 use serde::{Deserialize, Serialize};
 
 use self::attributes::Interner;
-pub use self::best::Verdict;
-pub use self::export::Transmit;
+pub use self::best::{Step, Verdict};
+pub use self::explain::{
+    Advert, AdvertExplanation, Comparison, Explanation, PathExplanation, PolicyStatement, Silence,
+};
 use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
+pub use self::export::{Transmit, Withheld};
 use self::intake::PolicyUse;
 use self::keys::DestId;
 use self::neighbour::Neighbours;
@@ -73,8 +79,9 @@ pub use self::neighbour::{FamilyCounts, SessionFamily, SessionInfo};
 pub use self::next_hop::NextHopState;
 use self::next_hop::NextHops;
 pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView};
-pub use self::table::Rejection;
+pub use self::rejection::Rejection;
 use self::table::Table;
+use crate::aggregate::Aggregates;
 use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerConfig, PeerName};
 use crate::peer::KeepRoutes;
 use crate::policy::{Policy, PolicyName};
@@ -120,6 +127,23 @@ pub enum RibInput {
         #[serde(with = "serial::family")]
         family: Family,
     },
+    /// A neighbour begins to send a family again: what it does not send until
+    /// [`RibInput::RefreshEnds`] is gone then (RFC 7313 §4).
+    RefreshBegins {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+    },
+    /// It has sent the family again.
+    RefreshEnds {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+    },
     /// The time of [`Rib::poll_timeout`] has come.
     Timeout,
 }
@@ -154,17 +178,22 @@ pub enum RibOutput {
 pub struct BestChange {
     /// The destination.
     pub prefix: IpNet,
-    /// The best learned route; `None` when there is none any more, or the prefix is the node's own.
+    /// The best route, learned or an aggregate; `None` when there is none any more, or the prefix is
+    /// the node's own.
     pub best: Option<BestRoute>,
 }
 
 /// A best route with everything used beside it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BestRoute {
-    /// Whether the best one came from an external or an internal neighbour.
+    /// Whether the best one came from an external or an internal neighbour, or is an aggregate
+    /// (local).
     pub source: RouteSource,
-    /// Where packets go: sorted, without duplicates, never empty.
+    /// Where packets go: sorted, without duplicates; empty where they are dropped.
     pub next_hops: Vec<NextHop>,
+    /// How packets are dropped in place of being sent anywhere: an aggregate's that no route within
+    /// it takes (RFC 4632 §5.1), and those to a route with BLACKHOLE (RFC 7999).
+    pub discard: Option<Forwarding>,
     /// The neighbours it was learned from, the best one first.
     pub peers: Vec<PeerName>,
     /// Whether all of them are down and expected back (RFC 4724).
@@ -213,6 +242,9 @@ pub struct Rib {
     all_paths: bool,
     policies: BTreeMap<PolicyName, Arc<Policy>>,
     locals: BTreeMap<IpNet, LocalRoute>,
+    aggregates: Aggregates,
+    /// The aggregates there are, with their attributes in canonical form.
+    aggregated: BTreeMap<IpNet, Arc<[u8]>>,
     exports: Exports,
     outputs: VecDeque<RibOutput>,
     /// The route targets this speaker asks for (RFC 4684).
@@ -251,6 +283,8 @@ impl Rib {
             all_paths: false,
             policies: BTreeMap::new(),
             locals: BTreeMap::new(),
+            aggregates: Aggregates::new(config.local_asn(), config.router_id()),
+            aggregated: BTreeMap::new(),
             exports: Exports::default(),
             outputs: VecDeque::new(),
             membership: BTreeSet::new(),
@@ -258,6 +292,7 @@ impl Rib {
             scratch: Vec::new(),
         };
         rib.configure(config);
+        rib.configure_aggregates();
         rib
     }
 
@@ -276,8 +311,11 @@ impl Rib {
                     self.with_exports(|exports, from| exports.resend(id, family, from));
                 }
             }
+            RibInput::RefreshBegins { peer, family } => self.refresh_begins(&peer, family, now),
+            RibInput::RefreshEnds { peer, family } => self.refresh_ends(&peer, family),
             RibInput::Timeout => self.drop_overdue(now),
         }
+        self.settle_aggregates();
     }
 
     /// The next output.
@@ -309,6 +347,23 @@ impl Rib {
         let id = self.neighbours.id(peer)?;
         self.flush_exports();
         self.with_exports(|exports, from| exports.poll_transmit(id, from))
+    }
+
+    /// The neighbours for whom [`Rib::poll_transmit`] has something.
+    pub fn waiting(&mut self) -> Vec<PeerName> {
+        self.flush_exports();
+        let ids = self.exports.waiting();
+        let neighbours = ids.filter_map(|id| self.neighbours.get(id));
+        neighbours.map(|neighbour| neighbour.name.clone()).collect()
+    }
+
+    /// Whether nothing is left to be done of what came before: nobody is to be sent anything, and
+    /// no best path is to be told. What a few prefixes lead to is little then.
+    pub fn is_quiet(&self) -> bool {
+        !self.exports.has_own_work()
+            && self.exports.waiting().next().is_none()
+            && !self.tables.iter().any(Table::has_dirty)
+            && self.pressure() == 0
     }
 
     /// When [`RibInput::Timeout`] is due, and why.
@@ -356,6 +411,12 @@ impl Rib {
     /// used before it is tracked again.
     pub fn next_hops_version(&self) -> u64 {
         self.next_hops.version()
+    }
+
+    /// Whether every neighbour that is up has been handed all there is for it.
+    pub fn is_everybody_told(&self) -> bool {
+        let changed = self.tables.iter().any(Table::has_dirty) || self.exports.has_own_work();
+        !changed && self.exports.is_all_handed_over()
     }
 
     /// Counts of a neighbour by family.
@@ -417,53 +478,6 @@ impl Rib {
         for (slot, id, before) in affected {
             self.after(slot, id, before);
         }
-    }
-
-    fn set_local_routes(&mut self, routes: &LocalRoutes) {
-        let next: BTreeMap<IpNet, LocalRoute> = routes
-            .iter()
-            .map(|route| (route.prefix(), route.clone()))
-            .collect();
-        let before = std::mem::replace(&mut self.locals, next);
-        // What is announced of routes that are to be replaced is known from here on by the groups
-        // alone.
-        self.flush_exports();
-        for prefix in self
-            .locals
-            .keys()
-            .filter(|prefix| !before.contains_key(*prefix))
-        {
-            let Some(table) = table_of(&mut self.tables, prefix) else {
-                continue;
-            };
-            if let Some(id) = table.keys.find_or_add(*prefix) {
-                table.grow();
-                table.local.insert(id);
-                if table.paths(id).0.is_some() && self.config.install_routes {
-                    table.report(id);
-                }
-            }
-        }
-        // The groups find what is gone by its number, which therefore goes last.
-        self.exports
-            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
-        for prefix in before
-            .keys()
-            .filter(|prefix| !self.locals.contains_key(*prefix))
-        {
-            let Some(table) = table_of(&mut self.tables, prefix) else {
-                continue;
-            };
-            if let Some(id) = table.keys.find(prefix) {
-                table.local.remove(id);
-                if table.paths(id).0.is_none() {
-                    table.dismiss(id);
-                } else if self.config.install_routes {
-                    table.report(id);
-                }
-            }
-        }
-        self.exports.locals_are_known();
     }
 
     /// Works what has changed into what is announced.
@@ -531,6 +545,7 @@ impl Rib {
                 next_hop: config
                     .map(|config| config.next_hop_mode)
                     .unwrap_or_default(),
+                network: session.addresses.network.filter(|_| !session.internal),
                 policy: PolicyUse::of(name, &self.policies, required),
                 paths: config
                     .and_then(|config| config.add_path.send)
@@ -584,7 +599,9 @@ impl Rib {
             attributes: &self.attributes,
             next_hops: &self.next_hops,
             neighbours: &self.neighbours,
+            aggregates: &self.aggregates,
             transit: self.transit,
+            drained: self.config.drained,
             local_asn: self.config.local_asn(),
             cluster_id: self.cluster_id(),
             router_id: self.config.router_id(),

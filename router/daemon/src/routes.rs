@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use router_netlink::{Event, Netlink, Ownership, RouteFilter, RouteTable, Watcher};
 use router_reconcile::{Reconciler, step};
 use router_rib::{NextHopChange, OriginId, Rib, Topology, TopologyChange, TrackedNextHop};
-use router_types::{Forwarding, LinkIndex, NextHop, Route, RouteKey, RouteSource, TableId};
+use router_types::{Forwarding, LinkIndex, Route, RouteKey, RouteSource, TableId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gateways;
@@ -34,10 +34,10 @@ const TURN: usize = 4096;
 pub struct Learned {
     /// The destination.
     pub prefix: IpNet,
-    /// From an external or an internal neighbour.
+    /// From an external or an internal neighbour, or this node for an aggregate.
     pub source: RouteSource,
-    /// The best paths' next hops; empty when the destination is gone.
-    pub next_hops: Vec<NextHop>,
+    /// Where its packets go; `None` when the destination is gone.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// The tables as they are, for those who ask.
@@ -303,23 +303,20 @@ impl Worker {
                         table: self.learned_table,
                         prefix: learned.prefix,
                     };
-                    // A destination has one best path: it is external or internal, never both.
-                    let other = match learned.source {
-                        RouteSource::Ebgp => RouteSource::Ibgp,
-                        _ => RouteSource::Ebgp,
-                    };
-                    self.rib.withdraw(origin, other, &key);
-                    if learned.next_hops.is_empty() {
-                        self.rib.withdraw(origin, learned.source, &key);
-                    } else {
-                        self.rib.set(
-                            origin,
-                            Route {
-                                key,
-                                source: learned.source,
-                                forwarding: Forwarding::Via(learned.next_hops),
-                            },
-                        );
+                    // A destination has one best path: it is of one source, never of two.
+                    for source in [RouteSource::Local, RouteSource::Ebgp, RouteSource::Ibgp] {
+                        if source != learned.source || learned.forwarding.is_none() {
+                            self.rib.withdraw(origin, source, &key);
+                        }
+                    }
+                    if let Some(forwarding) = learned.forwarding {
+                        let source = learned.source;
+                        let route = Route {
+                            key,
+                            source,
+                            forwarding,
+                        };
+                        self.rib.set(origin, route);
                     }
                 }
             }
@@ -449,7 +446,7 @@ fn rib_route(route: &router_netlink::KernelRoute) -> router_rib::KernelRoute {
         protocol: route.protocol.to_string(),
         next_hops: match route.forwarding() {
             Some(Forwarding::Via(hops)) => hops,
-            Some(Forwarding::Unreachable) | None => Vec::new(),
+            Some(Forwarding::Unreachable | Forwarding::Blackhole) | None => Vec::new(),
         },
         connected: route.is_connected(),
     }

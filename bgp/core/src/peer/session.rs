@@ -401,15 +401,19 @@ impl Peer {
                 let Some(negotiated) = self.negotiated() else {
                     return;
                 };
-                // RFC 2918 §4: other families are ignored. BoRR and EoRR were not offered.
-                if let Some(RouteRefresh {
-                    family,
-                    kind: RefreshKind::Request,
-                }) = refresh
-                    && negotiated.context.family(family).is_some()
-                {
-                    self.outputs.push_back(PeerOutput::Resend { family });
-                }
+                // RFC 2918 §4: other families are ignored. RFC 7313 §5: so are marks nobody offered.
+                let marks = negotiated.enhanced_refresh;
+                let Some(RouteRefresh { family, kind }) = refresh
+                    .filter(|refresh| negotiated.context.family(refresh.family).is_some())
+                    .filter(|refresh| marks || refresh.kind == RefreshKind::Request)
+                else {
+                    return;
+                };
+                self.outputs.push_back(match kind {
+                    RefreshKind::Request => PeerOutput::Resend { family },
+                    RefreshKind::Begin => PeerOutput::RefreshBegins { family },
+                    RefreshKind::End => PeerOutput::RefreshEnds { family },
+                });
             }
             Err(notification) => {
                 let reason = DownReason::NotificationSent((&notification).into());

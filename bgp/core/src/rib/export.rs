@@ -15,12 +15,14 @@
 
 mod choice;
 mod edit;
+mod explain;
 mod group;
 mod local;
 mod member;
 mod paths;
 mod rewrite;
 mod segments;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,9 +33,12 @@ use bytes::Bytes;
 use router_types::{Asn, Family};
 
 pub(super) use self::edit::Edit;
+pub(super) use self::explain::Outgoing;
 use self::group::{Group, View};
 pub(super) use self::group::{GroupKey, Outlet, Target};
+pub(super) use self::local::contribution;
 use self::member::Member;
+pub use self::withheld::Withheld;
 use super::PeerId;
 use super::attributes::Interner;
 use super::keys::DestId;
@@ -41,6 +46,7 @@ use super::neighbour::Neighbours;
 use super::next_hop::NextHops;
 use super::table::{Dirty, Table};
 use super::targets::Wanted;
+use crate::aggregate::Aggregates;
 use crate::config::{LocalRoute, PeerName};
 
 /// Bytes that wait for a neighbour before it leaves the common stream. Neighbours of a group share
@@ -66,8 +72,11 @@ pub(super) struct Sources<'a> {
     pub(super) attributes: &'a Interner,
     pub(super) next_hops: &'a NextHops,
     pub(super) neighbours: &'a Neighbours,
+    pub(super) aggregates: &'a Aggregates,
     /// Whether learned routes are passed on.
     pub(super) transit: bool,
+    /// Whether nothing is announced at all.
+    pub(super) drained: bool,
     pub(super) local_asn: Asn,
     /// The number this speaker reflects routes by (RFC 4456 §7).
     pub(super) cluster_id: std::net::Ipv4Addr,
@@ -102,16 +111,17 @@ impl Exports {
         }
     }
 
-    /// Takes all local routes. Members of a group that are told different things from then on go
+    /// Takes all local routes and aggregates. Members of a group that are told different things from then on go
     /// into groups of their own, each with a copy of what they were sent; groups that come to be
     /// alike stay apart until a session comes up again.
     pub(super) fn set_views(
         &mut self,
         locals: &BTreeMap<ipnet::IpNet, LocalRoute>,
+        aggregates: &BTreeMap<ipnet::IpNet, Arc<[u8]>>,
         ids: &BTreeMap<PeerName, PeerId>,
         tables: &[Table],
     ) {
-        self.views = local::views(locals, ids);
+        self.views = local::views(locals, aggregates, ids);
         let nothing = Arc::new(View::new());
         for number in self.groups.keys().copied().collect::<Vec<u32>>() {
             let Some(group) = self.groups.get(&number) else {
@@ -244,11 +254,15 @@ impl Exports {
         }
     }
 
-    /// Sends a family again (RFC 2918).
+    /// Sends a family again (RFC 2918), between marks where those were agreed on (RFC 7313).
     pub(super) fn resend(&mut self, id: PeerId, family: Family, from: &Sources<'_>) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
+        let session = from.neighbours.get(id).and_then(|n| n.session.as_ref());
+        if session.is_some_and(|session| session.enhanced_refresh) {
+            member.begin_refresh(family);
+        }
         if let Some(group) = self.groups.get(&member.group) {
             member.fall_behind(group.all_but(id, Some(family), from));
         }
@@ -268,6 +282,12 @@ impl Exports {
         self.groups.values().any(Group::has_own_work)
     }
 
+    /// Whether nothing waits for any neighbour.
+    pub(super) fn is_all_handed_over(&self) -> bool {
+        let mut members = self.members.values();
+        members.all(|member| member.queue.is_empty() && !member.is_behind_at_all())
+    }
+
     /// Whether anybody has a destination's number.
     pub(super) fn refers_to(&self, slot: usize, id: DestId) -> bool {
         self.groups
@@ -277,6 +297,14 @@ impl Exports {
                 .members
                 .values()
                 .any(|member| member.is_behind(slot, id))
+    }
+
+    /// The neighbours for whom there is something to send.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let members = self.members.iter();
+        members
+            .filter(|(_, member)| member.has_something(self.locals_known))
+            .map(|(id, _)| *id)
     }
 
     /// The next bytes for a neighbour, and whether it has caught up with them.

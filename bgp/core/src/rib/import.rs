@@ -10,7 +10,8 @@ use super::attributes::{AttrId, decode};
 use super::intake::{Intake, Judged, Source};
 use super::keys::DestId;
 use super::next_hop::HopId;
-use super::table::{Path, Rejection};
+use super::rejection::Rejection;
+use super::table::Path;
 use super::{PeerId, ROUTE_TARGETS, Rib, RibOutput, slot_of};
 use crate::config::{BeyondLimit, PeerName, PrefixLimit};
 use crate::policy::Decision;
@@ -78,7 +79,7 @@ impl Rib {
         let unwanted = if own_hop {
             Some(Rejection::OwnNextHop)
         } else {
-            intake.is_closed().then_some(Rejection::Policy)
+            intake.closed()
         };
         let mut ids = std::mem::take(&mut self.scratch);
         self.tables[slot].keys.resolve(nlri, &mut ids);
@@ -120,7 +121,7 @@ impl Rib {
             }
             let mut path = Path {
                 path_id,
-                rejected,
+                rejected: rejected.map(Into::into),
                 ..template
             };
             if let Some((attributes, hop)) = outcome {
@@ -224,8 +225,18 @@ impl Rib {
     }
 
     /// Puts a route in the table. It brings references to its attributes and next hop along.
-    pub(super) fn place(&mut self, slot: usize, id: DestId, path: Path) {
+    pub(super) fn place(&mut self, slot: usize, id: DestId, mut path: Path) {
         let known = self.tables[slot].find(id, path.peer, path.path_id);
+        // Sent again, it is the same route.
+        if let Some(old) = known.filter(|old| {
+            Path {
+                since_s: path.since_s,
+                stale: path.stale,
+                ..**old
+            } == path
+        }) {
+            path.since_s = old.since_s;
+        }
         // Said again, it is as old as it was.
         if known.is_some_and(|old| {
             Path {
@@ -353,13 +364,14 @@ impl Rib {
                         .attributes
                         .hot(path.attributes)
                         .map_or(0, |hot| hot.own_as);
-                    path.rejected = if intake.is_closed() {
-                        Some(Rejection::Policy)
+                    let rejected = if let Some(why) = intake.closed() {
+                        Some(why)
                     } else if own_as > intake.allow_own_as {
                         Some(Rejection::OwnAs)
                     } else {
                         intake.refuses(|| keys.prefix(id))
                     };
+                    path.rejected = rejected.map(Into::into);
                     if path.rejected.is_none() {
                         continue;
                     }
@@ -404,7 +416,7 @@ impl Arrival<'_> {
             });
         came.unwrap_or_else(|| {
             let stored = self.store(rib, self.bytes, self.next_hop);
-            let outcome = (None, Some(stored), Some(Rejection::Policy));
+            let outcome = (None, Some(stored), Some(Rejection::Import));
             self.outcomes.push(outcome);
             stored
         })
@@ -452,7 +464,12 @@ impl Arrival<'_> {
             }
             (None, Some(Judged::Rejected(why))) => (Some(self.store_as_it_came(rib)), Some(*why)),
             (None, Some(Judged::Policy(..))) => {
-                (Some(self.store_as_it_came(rib)), Some(Rejection::Policy))
+                let by = match decision {
+                    Some(Decision::Reject(by)) => by,
+                    Some(Decision::Accept(_)) | None => None,
+                };
+                let stored = self.store_as_it_came(rib);
+                (Some(stored), Some(Rejection::Policy(by)))
             }
             (None, _) => (Some(self.store_as_it_came(rib)), None),
         };

@@ -74,6 +74,9 @@ pub struct SessionInfo {
     /// Whether the neighbour knows long-lived stale routes (RFC 9494 §4.3).
     #[serde(default)]
     pub long_lived: bool,
+    /// Whether begin and end of refreshes are marked (RFC 7313).
+    #[serde(default)]
+    pub enhanced_refresh: bool,
 }
 
 impl From<&Negotiated> for SessionInfo {
@@ -109,6 +112,7 @@ impl From<&Negotiated> for SessionInfo {
             local_asn: Some(negotiated.local_asn),
             role: negotiated.role,
             long_lived: !negotiated.long_lived.is_empty(),
+            enhanced_refresh: negotiated.enhanced_refresh,
         }
     }
 }
@@ -146,6 +150,8 @@ pub(super) struct Neighbour {
     pub(super) long_lived: BTreeMap<Family, Duration>,
     /// Until when those that are kept beyond that are.
     pub(super) lingers_until: BTreeMap<Family, Instant>,
+    /// Families that are being sent again (RFC 7313 §4): what is stale was there before.
+    pub(super) refreshing: BTreeSet<Family>,
     /// Families over their limit in this session.
     pub(super) over_limit: BTreeSet<Family>,
     /// Families whose limit was said to be near in this session.
@@ -170,6 +176,7 @@ impl Neighbour {
             stale_until: None,
             long_lived: BTreeMap::new(),
             lingers_until: BTreeMap::new(),
+            refreshing: BTreeSet::new(),
             over_limit: BTreeSet::new(),
             near_limit: BTreeSet::new(),
             has_targets: false,

@@ -9,6 +9,8 @@ use bgp_wire::{Destination, Label, Origin, PathAttributes};
 use ipnet::IpNet;
 use router_types::Family;
 
+use super::attributes::decode;
+use super::best::Standing;
 use super::keys::DestId;
 use super::table::Path;
 use super::{BestChange, INSTALLED, PeerId, Rib, Verdict, slot_of};
@@ -239,11 +241,11 @@ impl Rib {
         let table = &self.tables[entry.slot];
         let local = table.local.contains(entry.id);
         if local && peer.is_none() {
-            page.routes.push(local_route(entry.prefix));
+            page.routes.push(self.own_view(entry.prefix));
         }
         let paths = table.sorted(entry.id);
-        let (verdicts, _) = self.judge(&paths);
-        for (path, verdict) in paths.iter().zip(verdicts) {
+        let (standings, _) = self.judge(&paths);
+        for (path, Standing { verdict, .. }) in paths.iter().zip(standings) {
             if path.rejected.is_none() && peer.is_none_or(|peer| peer == path.peer) {
                 let verdict = if local { Verdict::LocalRoute } else { verdict };
                 page.routes
@@ -257,7 +259,7 @@ impl Rib {
             if let Some(why) = path.rejected
                 && Some(path.peer) == peer
             {
-                let view = self.view(entry.prefix, &path, Verdict::Rejected(why), now);
+                let view = self.view(entry.prefix, &path, Verdict::Rejected(why.into()), now);
                 page.routes.push(view);
             }
         }
@@ -287,10 +289,47 @@ impl Rib {
         }
     }
 
-    fn view(&self, prefix: Destination, path: &Path, verdict: Verdict, now: Instant) -> RouteView {
-        let since = self.began + Duration::from_secs(path.since_s.into());
+    /// A local route or an aggregate.
+    pub(super) fn own_view(&self, prefix: impl Into<Destination>) -> RouteView {
+        let prefix = prefix.into();
+        let plain = match prefix {
+            Destination::Ip(prefix) => Some(prefix),
+            Destination::Vpn(_) | Destination::RouteTarget(_) => None,
+        };
+        let local = plain.is_some_and(|prefix| self.locals.contains_key(&prefix));
+        let aggregate = plain
+            .and_then(|prefix| self.aggregate(&prefix))
+            .filter(|_| !local);
+        let attributes = aggregate.map_or_else(
+            || PathAttributes {
+                origin: Some(Origin::Igp),
+                as_path: Some(bgp_wire::AsPath::default()),
+                ..PathAttributes::default()
+            },
+            decode,
+        );
         RouteView {
             prefix,
+            label: None,
+            peer: None,
+            next_hop: None,
+            attributes: Some(attributes),
+            age: None,
+            verdict: Some(Verdict::Best),
+            stale: false,
+        }
+    }
+
+    pub(super) fn view(
+        &self,
+        prefix: impl Into<Destination>,
+        path: &Path,
+        verdict: Verdict,
+        now: Instant,
+    ) -> RouteView {
+        let since = self.began + Duration::from_secs(path.since_s.into());
+        RouteView {
+            prefix: prefix.into(),
             label: self.next_hops.label(path.next_hop),
             peer: self
                 .neighbours
@@ -302,22 +341,5 @@ impl Rib {
             verdict: Some(verdict),
             stale: path.stale,
         }
-    }
-}
-
-fn local_route(prefix: Destination) -> RouteView {
-    RouteView {
-        prefix,
-        label: None,
-        peer: None,
-        next_hop: None,
-        attributes: Some(PathAttributes {
-            origin: Some(Origin::Igp),
-            as_path: Some(bgp_wire::AsPath::default()),
-            ..PathAttributes::default()
-        }),
-        age: None,
-        verdict: Some(Verdict::Best),
-        stale: false,
     }
 }

@@ -271,7 +271,7 @@ fn item(node: &str, table: RouteTable, is_vpn: bool, route: &BgpRoute, now_unix_
 }
 
 /// The node's own routes have the unspecified address, as in Cilium's table.
-fn next_hop_text(route: &BgpRoute) -> &str {
+pub(super) fn next_hop_text(route: &BgpRoute) -> &str {
     match (route.next_hop.as_str(), route.peer.as_str()) {
         ("", "") if route.prefix.contains(':') => "::",
         ("", "") => "0.0.0.0",
@@ -281,7 +281,7 @@ fn next_hop_text(route: &BgpRoute) -> &str {
 }
 
 /// Attributes in the braces of `cilium bgp routes`.
-fn attributes_text(a: &PathAttributes) -> String {
+pub(super) fn attributes_text(a: &PathAttributes) -> String {
     let origin = match a.origin.as_str() {
         "igp" => "i",
         "egp" => "e",
@@ -324,12 +324,8 @@ fn attributes_text(a: &PathAttributes) -> String {
     format!("[{}]", parts.join(" "))
 }
 
-fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
+pub(super) fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
     let family = route.family.clone().unwrap_or_default();
-    let unknown = a
-        .unknown
-        .iter()
-        .map(|u| json!({"type": u.r#type, "flags": u.flags, "value": hex(&u.value)}));
     let age_ns = match route.since_unix_ns {
         0 => 0,
         since => (now_unix_ns - since).max(0),
@@ -348,7 +344,22 @@ fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
         "multipath": route.multipath,
         "stale": route.stale,
         "reason": route.reason,
-        "attributes": {
+        "attributes": attributes_json(a),
+    });
+    if !route.route_distinguisher.is_empty() {
+        json["route-distinguisher"] = route.route_distinguisher.as_str().into();
+        json["label"] = route.label.into();
+    }
+    json
+}
+
+/// Path attributes for programs.
+pub(super) fn attributes_json(a: &PathAttributes) -> Value {
+    let unknown = a
+        .unknown
+        .iter()
+        .map(|u| json!({"type": u.r#type, "flags": u.flags, "value": hex(&u.value)}));
+    json!({
             "origin": a.origin,
             "as-path": a.as_path,
             "med": a.med,
@@ -361,13 +372,7 @@ fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
             "originator-id": a.originator_id,
             "cluster-list": a.cluster_list,
             "unknown": unknown.collect::<Vec<_>>(),
-        },
-    });
-    if !route.route_distinguisher.is_empty() {
-        json["route-distinguisher"] = route.route_distinguisher.as_str().into();
-        json["label"] = route.label.into();
-    }
-    json
+    })
 }
 
 fn table_word(table: RouteTable) -> &'static str {

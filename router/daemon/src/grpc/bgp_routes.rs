@@ -67,24 +67,14 @@ pub async fn list(
                         let bits = |view: &RouteView| view.prefix.prefix().map(|p| p.prefix_len());
                         let most = longest.iter().filter_map(bits).max();
                         longest.retain(|route| bits(route) == most);
-                    } else if !send(
-                        &sender,
-                        &node,
-                        &source,
-                        *family,
-                        &peers,
-                        page.routes,
-                        &mut left,
-                    )
-                    .await
-                    {
+                    } else if !send(&sender, &node, &source, &peers, page.routes, &mut left).await {
                         return;
                     }
                     if after.is_none() || left == 0 {
                         break;
                     }
                 }
-                if !send(&sender, &node, &source, *family, &peers, longest, &mut left).await {
+                if !send(&sender, &node, &source, &peers, longest, &mut left).await {
                     return;
                 }
             }
@@ -97,7 +87,6 @@ async fn send(
     sender: &tokio::sync::mpsc::Sender<Result<api::RouteBatch, Status>>,
     node: &str,
     source: &Source,
-    family: Family,
     peers: &[api::BgpPeer],
     routes: Vec<RouteView>,
     left: &mut u64,
@@ -106,7 +95,7 @@ async fn send(
     let routes: Vec<api::BgpRoute> = routes
         .into_iter()
         .take(taken)
-        .map(|view| route(source, family, peers, view))
+        .map(|view| route(&source.instance.0, source.local_asn, peers, view))
         .collect();
     *left -= routes.len() as u64;
     if routes.is_empty() {
@@ -226,9 +215,10 @@ fn sources(
     })
 }
 
-fn route(
-    source: &Source,
-    family: Family,
+/// A route of an instance.
+pub fn route(
+    instance: &str,
+    local_asn: u32,
     peers: &[api::BgpPeer],
     view: RouteView,
 ) -> api::BgpRoute {
@@ -237,14 +227,14 @@ fn route(
         .as_ref()
         .map(|peer| peer.0.clone())
         .unwrap_or_default();
-    let (afi, safi) = bgp::names(family);
+    let (afi, safi) = bgp::names(view.prefix.family());
     let rd = match view.prefix {
         Destination::Vpn(vpn) => vpn.rd.to_string(),
         Destination::Ip(_) | Destination::RouteTarget(_) => String::new(),
     };
     api::BgpRoute {
-        instance: source.instance.0.clone(),
-        local_asn: source.local_asn,
+        instance: instance.to_owned(),
+        local_asn,
         prefix: match view.prefix {
             Destination::Vpn(vpn) => vpn.prefix.to_string(),
             other => other.to_string(),
@@ -254,7 +244,7 @@ fn route(
         next_hop: view.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
         peer_address: peers
             .iter()
-            .find(|known| known.instance == source.instance.0 && known.name == peer)
+            .find(|known| known.instance == instance && known.name == peer)
             .map(|known| known.peer_address.clone())
             .unwrap_or_default(),
         peer,
@@ -271,7 +261,8 @@ fn route(
     }
 }
 
-fn attributes(attributes: &PathAttributes) -> api::PathAttributes {
+/// Path attributes.
+pub fn attributes(attributes: &PathAttributes) -> api::PathAttributes {
     fn texts<T: ToString>(values: &[T]) -> Vec<String> {
         values.iter().map(ToString::to_string).collect()
     }

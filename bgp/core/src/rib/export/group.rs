@@ -12,11 +12,12 @@ use router_types::{Asn, Family};
 
 use super::choice::{Choice, Run, Source};
 use super::edit::Edit;
+use super::local::Told;
 use super::member::Member;
 use super::paths::PathsOut;
 use super::segments::{Segment, Writer};
 use super::{CHUNK, Sources, address};
-use crate::config::{ExportAttributes, NextHopMode};
+use crate::config::NextHopMode;
 use crate::rib::PeerId;
 use crate::rib::attributes::decode;
 use crate::rib::bits::Bits;
@@ -27,7 +28,7 @@ use crate::rib::table::{BestKey, Dirty, Table};
 use crate::rib::targets::{Wanted, is_vpn};
 
 /// What neighbours are told about local routes, by prefix.
-pub(super) type View = BTreeMap<IpNet, ExportAttributes>;
+pub(super) type View = BTreeMap<IpNet, Told>;
 
 /// Whom a route goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +64,8 @@ pub(in crate::rib) struct Outlet {
     /// Whether the next hop is configured, and announced whatever the route.
     pub(in crate::rib) fixed_hop: bool,
     pub(in crate::rib) next_hop: NextHopMode,
+    /// The network shared with an external neighbour, whose routers are announced as they are.
+    pub(in crate::rib) network: Option<IpNet>,
     pub(in crate::rib) policy: PolicyUse,
     /// How many routes are sent for a destination, where add-path was agreed.
     pub(in crate::rib) paths: Option<NonZeroU8>,
