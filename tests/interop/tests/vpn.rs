@@ -38,6 +38,14 @@ const SIXES: [Route; 2] = [
     ),
 ];
 
+/// What GoBGP's VRF takes and has.
+const RED: [&str; 4] = [
+    "65000:11:10.11.0.0/24",
+    "65000:12:10.12.0.0/24",
+    "65000:13:10.13.0.0/24",
+    "65000:14:10.14.0.0/24",
+];
+
 #[test]
 fn routes_of_vpns_are_reflected_as_they_are_and_where_they_are_wanted() -> Result<()> {
     let lab = lab("vpn", "vpn")?;
@@ -174,33 +182,20 @@ fn gobgp_has(lab: &Lab, wanted: &[&str]) -> Result<()> {
 
 fn gobgp_has_what_it_asks_for(lab: &Lab) -> Result<()> {
     gobgp::established(lab.node("gobgp"), "10.2.4.1")?;
-    let red = [
-        "65000:11:10.11.0.0/24",
-        "65000:12:10.12.0.0/24",
-        "65000:13:10.13.0.0/24",
-        "65000:14:10.14.0.0/24",
-    ];
     wait_for("the routes of GoBGP's VRF", CONVERGED, || {
-        gobgp_has(lab, &red)
+        gobgp_has(lab, &RED)
     })?;
     // What of it is not the reflector's: it asks for all.
     ensure!(at_gobgp(lab, "rtc")?.contains(&"default".to_owned()));
     let command = "gobgp vrf add blue rd 65000:15 rt both 65000:200";
     let argv: Vec<&str> = command.split(' ').collect();
     lab.node("gobgp").exec_ok(&argv)?;
-    let mut both = red.to_vec();
+    let mut both = RED.to_vec();
     both.insert(2, "65000:12:10.12.1.0/24");
     wait_for("the routes of another VRF", CONVERGED, || {
         gobgp_has(lab, &both)
     })?;
-    lab.node("gobgp")
-        .exec_ok(&["gobgp", "vrf", "del", "blue"])?;
-    wait_for("what is not wanted any more to go", CONVERGED, || {
-        gobgp_has(lab, &red)
-    })?;
-    // Nobody else's routes went with them.
-    let others: Route = ("65000:12", "10.12.1.0/24", "10.2.2.2", 201, "65000:200");
-    at_frr(lab, "ipv4", others)
+    Ok(())
 }
 
 fn announce(lab: &Lab, what: &str) -> Result<()> {
@@ -249,6 +244,14 @@ fn what_the_reflector_asks_for_changes_live(lab: &Lab) -> Result<()> {
         ensure!(!asked.contains(&"default".to_owned()), "{asked:?}");
         Ok(())
     })?;
+    // GoBGP 3.36 crashes on this while it has a membership of no bits, which is gone now.
+    lab.node("gobgp")
+        .exec_ok(&["gobgp", "vrf", "del", "blue"])?;
+    wait_for("what is not wanted any more to go", CONVERGED, || {
+        gobgp_has(lab, &RED)
+    })?;
+    // Nobody else's routes went with it.
+    at_frr(lab, "ipv4", FOURS[2])?;
     let after = causeway::peer(node, "gobgp")?["established-count"].clone();
     ensure!(before == after, "the session was reset: {before} {after}");
     Ok(())

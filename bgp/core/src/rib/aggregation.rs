@@ -146,10 +146,11 @@ impl Rib {
             .best_path(slot, id)
             .map(BestKey::from)
             .filter(|_| self.transit);
-        let attributes = &mut self.attributes;
+        let (attributes, next_hops) = (&mut self.attributes, &mut self.next_hops);
         self.tables[slot].mark(id, || {
             if let Some(was) = was {
                 attributes.hold(was.attributes, 1);
+                next_hops.hold_again(was.next_hop);
             }
             was
         });
