@@ -363,7 +363,7 @@ impl Rib {
         counts
     }
 
-    /// Sizes. Walks the attribute sets once.
+    /// Sizes.
     pub fn stats(&self) -> RibStats {
         let rejected: u64 = self
             .neighbours
