@@ -8,7 +8,7 @@ use router_types::Forwarding;
 use super::best::{self, AsPaths, Candidate, Standing, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
-use super::{BestRoute, NextHop, Rib, RouteSource, Sources};
+use super::{BestRoute, INSTALLED, NextHop, ROUTE_TARGETS, Rib, RouteSource, Sources};
 
 /// A destination before its routes change.
 pub(super) struct Before {
@@ -55,7 +55,7 @@ impl Rib {
             // Whoever announced it has to be able to say how it looked.
             self.attributes.hold(best.attributes, 1);
         }
-        let several = self.config.install_routes && !self.tables[slot].is_alone(id);
+        let several = self.installs(slot) && !self.tables[slot].is_alone(id);
         let used = several.then(|| self.use_of(slot, id));
         Before { best, used }
     }
@@ -102,10 +102,10 @@ impl Rib {
     fn note(&mut self, slot: usize, id: DestId, before: Before) {
         let Before { best: was, used } = before;
         let is = self.best_path(slot, id).map(BestKey::from);
-        if was != is && !self.aggregates.is_empty() {
+        if slot < INSTALLED && was != is && !self.aggregates.is_empty() {
             self.contribute(slot, id);
         }
-        if self.config.install_routes {
+        if self.installs(slot) {
             let several = !self.tables[slot].is_alone(id);
             let differs = match used {
                 Some(used) => used != self.use_of(slot, id),
@@ -118,13 +118,20 @@ impl Rib {
         }
         if self.transit {
             let mut held = was;
-            if was != is || self.all_paths {
+            // Neighbours are told of memberships by other routes than the best one, too.
+            if was != is || self.all_paths || slot == ROUTE_TARGETS {
                 self.tables[slot].mark(id, || held.take());
             }
             if let Some(was) = held {
                 self.attributes.release(was.attributes);
             }
         }
+    }
+
+    /// Whether best routes of a table are told to the kernel's side.
+    #[inline]
+    fn installs(&self, slot: usize) -> bool {
+        self.config.install_routes && slot < INSTALLED
     }
 
     /// What decides whether a destination is used differently.

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_wire::{PathAttributes, PathNextHop};
+use bgp_wire::{Label, PathAttributes, PathNextHop};
 use bytes::Bytes;
 use router_types::{Asn, Family};
 
@@ -45,6 +45,7 @@ use super::keys::DestId;
 use super::neighbour::Neighbours;
 use super::next_hop::NextHops;
 use super::table::{Dirty, Table};
+use super::targets::Wanted;
 use crate::aggregate::Aggregates;
 use crate::config::{LocalRoute, PeerName};
 
@@ -79,6 +80,7 @@ pub(super) struct Sources<'a> {
     pub(super) local_asn: Asn,
     /// The number this speaker reflects routes by (RFC 4456 §7).
     pub(super) cluster_id: std::net::Ipv4Addr,
+    pub(super) router_id: std::net::Ipv4Addr,
 }
 
 /// All update groups of an instance.
@@ -154,7 +156,8 @@ impl Exports {
         &mut self,
         id: PeerId,
         key: GroupKey,
-        families: impl Iterator<Item = Family>,
+        wanted: Wanted,
+        families: Vec<Family>,
         from: &Sources<'_>,
     ) {
         self.leave(id);
@@ -162,12 +165,12 @@ impl Exports {
         let found = self
             .groups
             .iter()
-            .find(|(_, group)| group.key == key && group.view == view);
+            .find(|(_, group)| group.key == key && group.view == view && group.wanted == wanted);
         let number = match found {
             Some((&number, _)) => number,
             None => {
                 self.next_group += 1;
-                let group = Group::new(key, view, from);
+                let group = Group::new(key, view, wanted.clone(), from);
                 self.groups.insert(self.next_group, group);
                 self.next_group
             }
@@ -176,7 +179,8 @@ impl Exports {
             return;
         };
         group.members.insert(id);
-        let mut member = Member::new(number, families.collect());
+        let mut member = Member::new(number, families.into_iter().collect());
+        member.waits = wanted == Wanted::Waiting;
         member.behind = group.all_but(id, None, from);
         self.members.insert(id, member);
     }
@@ -195,7 +199,7 @@ impl Exports {
 
     /// What is announced to a neighbour that is up has to be announced differently: all of it is
     /// sent again, and what waits stays in its place.
-    pub(super) fn rejoin(&mut self, id: PeerId, key: GroupKey, from: &Sources<'_>) {
+    pub(super) fn rejoin(&mut self, id: PeerId, key: GroupKey, wanted: Wanted, from: &Sources<'_>) {
         let Some(mut old) = self.members.remove(&id) else {
             return;
         };
@@ -203,7 +207,7 @@ impl Exports {
             old.fall_behind(group.all_but(id, None, from));
         }
         self.leave_group(id, old.group);
-        self.join(id, key, std::iter::empty(), from);
+        self.join(id, key, wanted, Vec::new(), from);
         if let Some(member) = self.members.get_mut(&id) {
             old.group = member.group;
             old.fall_behind(std::mem::take(&mut member.behind));
@@ -214,6 +218,39 @@ impl Exports {
     pub(super) fn leave(&mut self, id: PeerId) {
         if let Some(member) = self.members.remove(&id) {
             self.leave_group(id, member.group);
+        }
+    }
+
+    /// Has a destination looked at again by every group.
+    pub(super) fn force(&mut self, slot: usize, id: DestId) {
+        for group in self.groups.values_mut() {
+            group.force(slot, id);
+        }
+    }
+
+    /// A neighbour wants other VPN routes than before. It goes into a group of its own, with a copy
+    /// of what it was sent, unless it is alone in its group.
+    pub(super) fn set_wanted(&mut self, id: PeerId, wanted: Wanted, from: &Sources<'_>) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        member.waits = wanted == Wanted::Waiting;
+        let number = member.group;
+        let Some(group) = self.groups.get(&number) else {
+            return;
+        };
+        if group.wanted == wanted {
+            return;
+        }
+        let number = if group.members.len() > 1 {
+            let view = group.view.clone();
+            self.split(number, view, vec![id], from.tables);
+            self.next_group
+        } else {
+            number
+        };
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.set_wanted(wanted, from);
         }
     }
 
@@ -298,7 +335,7 @@ impl Exports {
         slot: usize,
         id: DestId,
         from: &Sources<'_>,
-    ) -> Option<(PathAttributes, IpAddr)> {
+    ) -> Option<(PathAttributes, IpAddr, Option<Label>)> {
         let member = self.members.get(&peer)?;
         let group = self.groups.get(&member.group)?;
         group.announced(peer, slot, id, from)

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use bgp_wire::Nlri;
+use bgp_wire::{Label, Nlri};
 use router_types::{Family, LinkIndex};
 
 use super::attributes::{AttrId, decode};
@@ -12,7 +12,7 @@ use super::keys::DestId;
 use super::next_hop::HopId;
 use super::rejection::Rejection;
 use super::table::Path;
-use super::{PeerId, Rib, RibOutput, slot_of};
+use super::{PeerId, ROUTE_TARGETS, Rib, RibOutput, slot_of};
 use crate::config::{BeyondLimit, PeerName, PrefixLimit};
 use crate::policy::Decision;
 use crate::routes::{NextHopAddress, RouteBatch, RouteItem};
@@ -38,7 +38,12 @@ impl Rib {
                     nlri,
                 } => self.announce_all(id, attributes, next_hop, nlri, now),
                 RouteItem::Withdraw { nlri } => self.withdraw_all(id, nlri),
-                RouteItem::EndOfRib { family } => self.purge(id, Some(family), Which::Stale),
+                RouteItem::EndOfRib { family } => {
+                    self.purge(id, Some(family), Which::Stale);
+                    if family == Family::ROUTE_TARGET {
+                        self.targets_are_known(id);
+                    }
+                }
             }
         }
     }
@@ -79,6 +84,8 @@ impl Rib {
         let mut ids = std::mem::take(&mut self.scratch);
         self.tables[slot].keys.resolve(nlri, &mut ids);
         self.tables[slot].grow();
+        // None but for VPN families.
+        let labels: Vec<Label> = nlri.vpn().map(|entry| entry.label).collect();
         let mut arrival = Arrival {
             bytes,
             next_hop,
@@ -97,7 +104,7 @@ impl Rib {
             stale: false,
             rejected: None,
         };
-        for &(id, path_id) in &ids {
+        for (at, &(id, path_id)) in ids.iter().enumerate() {
             let keys = &self.tables[slot].keys;
             let refused = unwanted.or_else(|| intake.refuses(|| keys.prefix(id)));
             let (mut outcome, mut rejected) = match refused {
@@ -119,9 +126,14 @@ impl Rib {
             };
             if let Some((attributes, hop)) = outcome {
                 self.attributes.hold(attributes, 1);
-                self.next_hops.hold_again(hop);
                 path.attributes = attributes;
-                path.next_hop = hop;
+                path.next_hop = match labels.get(at) {
+                    Some(label) => self.next_hops.hold_labelled(hop, *label),
+                    None => {
+                        self.next_hops.hold_again(hop);
+                        hop
+                    }
+                };
             }
             self.place(slot, id, path);
         }
@@ -268,6 +280,9 @@ impl Rib {
 
     fn count(&mut self, slot: usize, path: &Path, by: i64) {
         let family = self.tables[slot].family;
+        if slot == ROUTE_TARGETS {
+            self.wishing.insert(path.peer);
+        }
         let Some(neighbour) = self.neighbours.get_mut(path.peer) else {
             return;
         };

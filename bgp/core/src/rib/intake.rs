@@ -11,6 +11,7 @@ use router_types::{Asn, Family};
 
 use super::attributes::Hot;
 use super::rejection::Rejection;
+use super::targets::is_vpn;
 use crate::config::{FamilyConfig, ImportMode, ImportPolicy, PeerConfig, PeerName, PrefixLimit};
 use crate::policy::{
     Decision, Judgement, NextHopChange, Policy, PolicyName, RouteContext, RouteOrigin, well_known,
@@ -191,6 +192,8 @@ impl Intake {
         let (mut attributes, change) = judgement.apply(decision, attributes.clone());
         self.finish(&mut attributes, from);
         let next_hop = match change {
+            // The label is of the next hop it came with.
+            Some(_) if is_vpn(from.family) => next_hop,
             Some(NextHopChange::Address(address)) => NextHopAddress {
                 address,
                 link_local: None,

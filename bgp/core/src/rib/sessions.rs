@@ -89,6 +89,7 @@ impl Rib {
             self.configure_aggregates();
         }
         self.exports.configure(self.config.local_asn());
+        self.renew_membership();
         if report && self.config.install_routes {
             self.report_all();
         }
@@ -195,6 +196,7 @@ impl Rib {
         neighbour.up = true;
         neighbour.session = Some(session);
         self.renew_intakes(id);
+        self.await_targets(id, now);
         // What is announced already is announced to this one by the way of its own, below.
         self.flush_exports();
         self.join(id);
@@ -211,6 +213,7 @@ impl Rib {
         };
         neighbour.up = false;
         let refreshing = std::mem::take(&mut neighbour.refreshing);
+        neighbour.targets_until = None;
         let Some(keep) = keep else {
             neighbour.stale_until = None;
             neighbour.lingers_until.clear();
@@ -305,6 +308,15 @@ impl Rib {
                 (id, neighbour.up)
             })
             .collect();
+        let had_their_time: Vec<PeerId> = self
+            .neighbours
+            .iter_mut()
+            .filter(|(_, neighbour)| neighbour.targets_until.is_some_and(|at| at <= now))
+            .map(|(id, _)| id)
+            .collect();
+        for id in had_their_time {
+            self.targets_are_known(id);
+        }
         let families: Vec<Family> = self.tables.iter().map(|table| table.family).collect();
         for (id, up) in overdue {
             for &family in &families {

@@ -18,6 +18,7 @@ mod limits;
 mod model;
 mod own;
 mod policy;
+mod vpn;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a group announces for a destination, and how it reads.
 
-use bgp_wire::{PathAttributes, PathNextHop};
+use std::collections::BTreeSet;
+
+use bgp_wire::{Label, PathAttributes, PathNextHop};
 use ipnet::IpNet;
+use router_types::Family;
 
 use super::group::{GroupKey, Outlet, View};
 use super::local::Told;
 use super::rewrite::{Reflected, pass_on};
 use super::{PeerId, Sources, Target, Withheld, local};
-use crate::config::NextHopMode;
+use crate::config::{ExportAttributes, NextHopMode};
 use crate::policy::{Decision, Judgement, NextHopChange, Policy, RouteContext, RouteOrigin};
 use crate::rib::attributes::{AttrId, Hot, decode};
 use crate::rib::best::{Candidate, best};
@@ -17,6 +20,7 @@ use crate::rib::keys::{DestId, SPREAD, fold};
 use crate::rib::neighbour::Neighbour;
 use crate::rib::next_hop::HopId;
 use crate::rib::table::{BestKey, Path, Table};
+use crate::rib::targets::{Wanted, is_vpn};
 
 /// What destinations have in common that are announced with equal attributes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,13 +48,25 @@ fn identifier(path: &Path) -> u32 {
 pub(super) enum Source<'v> {
     Learned(BestKey),
     Local(&'v Told),
+    /// A membership as clients are told of it, the one it came from as well: others may want the
+    /// same (RFC 4684 §3.2 i).
+    Reflected(BestKey),
 }
+
+/// What neighbours are told of this speaker's own memberships.
+static MEMBERSHIP: Told = Told::Own(ExportAttributes {
+    communities: BTreeSet::new(),
+    large_communities: BTreeSet::new(),
+    local_pref: None,
+    source: RouteOrigin::Internal,
+});
 
 /// Decides for the destinations of a table, remembering the last decision: what changes together
 /// mostly has equal attributes.
 pub(super) struct Choice<'g> {
     key: &'g GroupKey,
     view: &'g View,
+    wanted: &'g Wanted,
     table: &'g Table,
     outlet: &'g Outlet,
     from: &'g Sources<'g>,
@@ -79,28 +95,7 @@ impl<'v> Run<'v> {
     pub(super) fn peer(&self) -> Option<PeerId> {
         match self.source {
             Source::Learned(best) => Some(best.peer),
-            Source::Local(_) => None,
-        }
-    }
-
-    /// An order in which equal ones are neighbours.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a tuple to compare by, used in one place"
-    )]
-    pub(super) fn order(
-        &self,
-    ) -> (
-        Option<&'v Told>,
-        Option<(PeerId, AttrId, HopId)>,
-        Option<Decision>,
-    ) {
-        match self.source {
-            Source::Learned(best) => {
-                let best = (best.peer, best.attributes, best.next_hop);
-                (None, Some(best), self.decision)
-            }
-            Source::Local(told) => (Some(told), None, self.decision),
+            Source::Local(_) | Source::Reflected(_) => None,
         }
     }
 }
@@ -110,12 +105,14 @@ impl<'g> Choice<'g> {
     pub(super) fn new(
         key: &'g GroupKey,
         view: &'g View,
+        wanted: &'g Wanted,
         table: &'g Table,
         from: &'g Sources<'g>,
     ) -> Option<Choice<'g>> {
         Some(Choice {
             key,
             view,
+            wanted,
             table,
             outlet: key.outlet(table.family)?,
             from,
@@ -146,7 +143,7 @@ impl<'g> Choice<'g> {
     /// What is announced for a destination, or why nothing is.
     #[inline]
     pub(super) fn try_run(&mut self, id: DestId) -> Result<Run<'g>, Withheld> {
-        if self.from.drained {
+        if self.from.drained && !self.is_membership() {
             return Err(Withheld::Drained);
         }
         if self.is_suppressed(id) {
@@ -157,10 +154,21 @@ impl<'g> Choice<'g> {
         {
             return self.local_run(told, id);
         }
+        if self.is_membership() && self.table.local.contains(id) {
+            // What is asked for is configured; no policy keeps it back.
+            return Ok(Run {
+                source: Source::Local(&MEMBERSHIP),
+                decision: None,
+            });
+        }
         if !self.from.transit {
             return Err(Withheld::NoTransit);
         }
-        let best = self.from.best(self.table, id).ok_or(Withheld::NoRoute)?;
+        let best = if self.is_membership() {
+            self.best_membership(id).ok_or(Withheld::NoRoute)?
+        } else {
+            self.from.best(self.table, id).ok_or(Withheld::NoRoute)?
+        };
         let passage = match self.last {
             Some((last, passage)) if last == best => passage,
             Some(_) | None => {
@@ -184,9 +192,51 @@ impl<'g> Choice<'g> {
             Passage::ByPolicy(judgement) => Some(self.decide(&judgement, id)?),
         };
         Ok(Run {
-            source: Source::Learned(best),
+            source: self.source(best),
             decision,
         })
+    }
+
+    fn is_unicast(&self) -> bool {
+        !self.is_membership() && !is_vpn(self.table.family)
+    }
+
+    fn is_membership(&self) -> bool {
+        self.table.family == Family::ROUTE_TARGET
+    }
+
+    /// The route a membership is told of by: to those that are not reflected to, one that goes to
+    /// them where there is any, though another is the best (RFC 4684 §3.2 ii).
+    fn best_membership(&self, id: DestId) -> Option<BestKey> {
+        let (first, more) = self.table.paths(id);
+        let goes = |path: &&Path| {
+            let source = self.from.neighbours.get(path.peer);
+            match (self.key.target, source) {
+                (_, None) => false,
+                (Target::Internal { client: false }, Some(source)) => {
+                    source.is_external() || source.config.route_reflector_client
+                }
+                (Target::Internal { client: true } | Target::External, Some(_)) => true,
+            }
+        };
+        let paths = first.into_iter().chain(more).filter(goes);
+        let usable: Vec<(Candidate, &Path)> = paths
+            .filter(|path| path.rejected.is_none())
+            .filter_map(|path| Some((self.from.candidate(path)?, path)))
+            .collect();
+        let at = best(usable.iter().map(|(candidate, _)| *candidate).enumerate())?;
+        usable.get(at).map(|(_, path)| BestKey::from(*path))
+    }
+
+    fn source(&self, best: BestKey) -> Source<'g> {
+        let from = self.from.neighbours.get(best.peer);
+        let internal = from.is_some_and(|source| !source.is_external());
+        let to_client = self.key.target == Target::Internal { client: true };
+        if self.is_membership() && internal && to_client {
+            Source::Reflected(best)
+        } else {
+            Source::Learned(best)
+        }
     }
 
     /// The routes announced for a destination where several may be, the best one first, with
@@ -206,7 +256,7 @@ impl<'g> Choice<'g> {
         id: DestId,
         depth: Depth,
     ) -> Vec<(Option<PeerId>, u32, Result<Run<'g>, Withheld>)> {
-        if self.from.drained {
+        if self.from.drained && !self.is_membership() {
             return vec![(None, LOCAL_PATH, Err(Withheld::Drained))];
         }
         if self.is_suppressed(id) {
@@ -216,6 +266,9 @@ impl<'g> Choice<'g> {
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {
             return vec![(None, LOCAL_PATH, self.local_run(told, id))];
+        }
+        if self.is_membership() {
+            return vec![(None, LOCAL_PATH, self.try_run(id))];
         }
         if !self.from.transit {
             return Vec::new();
@@ -268,6 +321,11 @@ impl<'g> Choice<'g> {
                 let attributes = local::attributes(told, self.key);
                 (attributes, None)
             }
+            Source::Reflected(best) => {
+                let mut attributes = decode(self.from.attributes.bytes(best.attributes)?);
+                attributes.originator_id = Some(self.from.router_id);
+                (attributes, Some((best, self.reflected(best.peer))))
+            }
             Source::Learned(best) => {
                 let bytes = self.from.attributes.bytes(best.attributes)?;
                 let reflected = self.reflected(best.peer);
@@ -293,6 +351,9 @@ impl<'g> Choice<'g> {
             .edit
             .finish(&mut attributes, target, own, reflected);
         attributes.encode(four_octet_as, out);
+        if matches!(run.source, Source::Reflected(_)) {
+            return Some(self.outlet.own_hop);
+        }
         self.next_hop(source.map(|(best, _)| best), change)
     }
 
@@ -308,12 +369,58 @@ impl<'g> Choice<'g> {
     /// aggregate.
     #[inline]
     fn is_suppressed(&self, id: DestId) -> bool {
-        if self.from.aggregates.is_empty() {
+        if self.from.aggregates.is_empty() || !self.is_unicast() {
             return false;
         }
         let prefix = self.table.keys.prefix(id);
         self.from.aggregates.is_suppressed(&prefix)
             && !matches!(self.view.get(&prefix), Some(Told::Aggregate(_)))
+    }
+
+    /// An order in which runs that read alike are neighbours.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a tuple to compare by, used in one place"
+    )]
+    pub(super) fn order<'v>(
+        &self,
+        run: &Run<'v>,
+    ) -> (
+        Option<&'v Told>,
+        Option<(PeerId, AttrId, HopId)>,
+        Option<Decision>,
+    ) {
+        match run.source {
+            Source::Learned(best) | Source::Reflected(best) => {
+                let hop = self.from.next_hops.plain(best.next_hop);
+                (None, Some((best.peer, best.attributes, hop)), run.decision)
+            }
+            Source::Local(told) => (Some(told), None, run.decision),
+        }
+    }
+
+    /// Whether runs go in one message: labels stand with the destinations.
+    #[inline]
+    pub(super) fn reads_alike(&self, a: &Run<'_>, b: &Run<'_>) -> bool {
+        match (a.source, b.source) {
+            (Source::Learned(x), Source::Learned(y)) => {
+                let plain = |best: BestKey| BestKey {
+                    next_hop: self.from.next_hops.plain(best.next_hop),
+                    ..best
+                };
+                plain(x) == plain(y) && a.decision == b.decision
+            }
+            (_, _) => a == b,
+        }
+    }
+
+    /// The label a run is announced with, where its family has labels.
+    #[inline]
+    pub(super) fn label(&self, run: &Run<'_>) -> Option<Label> {
+        match run.source {
+            Source::Learned(best) => self.from.next_hops.label(best.next_hop),
+            Source::Local(_) | Source::Reflected(_) => None,
+        }
     }
 
     fn local_run(&self, told: &'g Told, id: DestId) -> Result<Run<'g>, Withheld> {
@@ -372,7 +479,10 @@ impl<'g> Choice<'g> {
             }
             Target::External => None,
         };
-        if let Some(why) = withheld.or_else(|| self.key.edit.withholds(hot)) {
+        if let Some(why) = withheld
+            .or_else(|| self.key.edit.withholds(hot))
+            .or_else(|| self.withholds_vpn(best))
+        {
             return Passage::Closed(why);
         }
         match &self.outlet.policy {
@@ -388,6 +498,28 @@ impl<'g> Choice<'g> {
         }
     }
 
+    /// What keeps a route of a VPN back: it goes with its next hop unchanged or not at all, and only
+    /// to who wants it.
+    fn withholds_vpn(&self, best: BestKey) -> Option<Withheld> {
+        if !is_vpn(self.table.family) {
+            return None;
+        }
+        let external = self.key.target == Target::External;
+        let unchanged = match self.outlet.next_hop {
+            _ if self.outlet.fixed_hop => false,
+            NextHopMode::ToSelf => false,
+            NextHopMode::Unchanged => true,
+            NextHopMode::Auto => !external,
+        };
+        let hop = self.from.next_hops.address(best.next_hop);
+        let possible = hop.is_some_and(|hop| self.outlet.takes(&hop.into()));
+        let bytes = || self.from.attributes.bytes(best.attributes).unwrap_or(&[]);
+        if !unchanged || !possible {
+            return Some(Withheld::LabelOfAnother);
+        }
+        (!self.wanted.takes(bytes())).then_some(Withheld::NotWanted)
+    }
+
     fn judge<'p>(
         &self,
         policy: &'p Policy,
@@ -395,7 +527,7 @@ impl<'g> Choice<'g> {
         source: Source<'_>,
     ) -> Judgement<'p> {
         let (best, own) = match source {
-            Source::Learned(best) => (Some(best), RouteOrigin::default()),
+            Source::Learned(best) | Source::Reflected(best) => (Some(best), RouteOrigin::default()),
             Source::Local(told) => (None, told.origin()),
         };
         let source = best.and_then(|best| self.from.neighbours.get(best.peer));
@@ -430,6 +562,8 @@ impl<'g> Choice<'g> {
             .filter(|hop| self.outlet.takes(hop));
         let internal = self.key.target != Target::External;
         match (change, self.outlet.next_hop) {
+            // The label is of the next hop it came with, whatever a policy says.
+            (_, _) if is_vpn(self.table.family) => received,
             (Some(NextHopChange::Address(address)), _) => {
                 let hop = PathNextHop::from_address(address);
                 Some(if self.outlet.takes(&hop) { hop } else { own })

@@ -87,7 +87,7 @@ impl Group {
         from: &Sources<'_>,
     ) -> Vec<(Option<PeerId>, Result<Sent, Withheld>)> {
         let table = &from.tables[slot];
-        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+        let Some(mut choice) = Choice::new(&self.key, &self.view, &self.wanted, table, from) else {
             return vec![(None, Err(Withheld::NoNextHop))];
         };
         let runs: Vec<(Option<PeerId>, Result<Run<'_>, Withheld>)> = if choice.sends_several() {

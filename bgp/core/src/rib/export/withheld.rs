@@ -42,6 +42,11 @@ pub enum Withheld {
     PolicyMissing,
     /// The export policy rejects it: by the statement at this place, from 0, or by its default.
     Policy(Option<u8>),
+    /// Its label is worth something to its next hop alone, which would be another one here (RFC 4364
+    /// §10).
+    LabelOfAnother,
+    /// The neighbour has not asked for its route targets (RFC 4684).
+    NotWanted,
     /// Better ones take all places there are for a destination (RFC 7911).
     PathsTaken,
 }
@@ -68,6 +73,8 @@ impl Withheld {
             Withheld::NoPolicy => "no-policy",
             Withheld::PolicyMissing => "policy-missing",
             Withheld::Policy(_) => "policy",
+            Withheld::LabelOfAnother => "label-of-another",
+            Withheld::NotWanted => "not-wanted",
             Withheld::PathsTaken => "paths-taken",
         }
     }
@@ -87,6 +94,8 @@ impl Withheld {
             Withheld::LongLivedStale => Some("RFC 9494 §4.3"),
             Withheld::NotReflected => Some("RFC 4456 §6"),
             Withheld::NoPolicy => Some("RFC 8212 §3"),
+            Withheld::LabelOfAnother => Some("RFC 4364 §10"),
+            Withheld::NotWanted => Some("RFC 4684 §3"),
             Withheld::PathsTaken => Some("RFC 7911"),
         }
     }
@@ -118,6 +127,10 @@ impl fmt::Display for Withheld {
                 return write!(f, "statement {} of the export policy", u32::from(*at) + 1);
             }
             Withheld::Policy(None) => "the export policy's default",
+            Withheld::LabelOfAnother => {
+                "its label is of its next hop, which the session does not leave unchanged"
+            }
+            Withheld::NotWanted => "the peer has not asked for its route targets",
             Withheld::PathsTaken => "better routes take all places the peer has for a prefix",
         })
     }
