@@ -334,24 +334,29 @@ impl Instance {
         };
         let rib = self.rib.clone();
         async move {
-            let names: Vec<PeerName> = answers.iter().map(|(name, ..)| name.clone()).collect();
             let (mut counts, stats) = rib
                 .ask(move |rib, _| {
-                    let counts: BTreeMap<_, _> = names
-                        .into_iter()
-                        .map(|name| (name.clone(), rib.counts(&name)))
-                        .collect();
-                    (counts, rib.stats())
+                    let counts = rib.all_counts().into_iter().map(|(name, counts)| {
+                        let (bytes, destinations) = rib.backlog(&name);
+                        let backlog = Backlog {
+                            bytes: bytes as u64,
+                            destinations: destinations as u64,
+                        };
+                        (name, (counts, backlog))
+                    });
+                    (counts.collect::<BTreeMap<_, _>>(), rib.stats())
                 })
                 .await
                 .unwrap_or_default();
             snapshot.rib = stats;
             for (name, range, answer) in answers {
                 let Ok(session) = answer.await else { continue };
+                let (routes, backlog) = counts.remove(&name).unwrap_or_default();
                 snapshot.peers.push(PeerReport {
                     session,
                     range,
-                    routes: counts.remove(&name).unwrap_or_default(),
+                    routes,
+                    backlog,
                 });
             }
             snapshot

@@ -36,7 +36,9 @@ fn a_limit_is_said_to_be_near_and_one_that_only_warns_takes_all() {
     let said: Vec<u64> = std::iter::from_fn(|| rib.poll_output())
         .map(|output| match output {
             RibOutput::LimitNear { routes, .. } => routes,
-            RibOutput::LimitExceeded { .. } => panic!("it only warns"),
+            RibOutput::ExportLimit { .. } | RibOutput::LimitExceeded { .. } => {
+                panic!("it only warns")
+            }
         })
         .collect();
     assert_eq!((said, rib.stats().routes), (vec![2, 5], 8));
