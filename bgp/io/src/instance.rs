@@ -66,6 +66,17 @@ pub struct PeerReport {
     pub range: Option<PeerName>,
     /// The routes, by family.
     pub routes: BTreeMap<Family, FamilyCounts>,
+    /// What waits to be sent to it.
+    pub backlog: Backlog,
+}
+
+/// What waits to be sent to a neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backlog {
+    /// Bytes of messages.
+    pub bytes: u64,
+    /// Destinations whose state is not encoded yet.
+    pub destinations: u64,
 }
 
 pub(crate) struct Instance {
