@@ -104,7 +104,8 @@ impl fmt::Debug for RibMessage {
     }
 }
 
-/// The prefixes a neighbour was told, by family.
+/// The prefixes a neighbour was told, by family. Of unicast alone: sessions with other families are
+/// not handed over.
 pub(crate) type Announced = Vec<(Family, Vec<IpNet>)>;
 
 /// What a neighbour was told. Looks at every destination.
@@ -120,7 +121,7 @@ pub(crate) fn announced(rib: &Rib, peer: &PeerName, now: Instant) -> Announced {
         };
         loop {
             let page = rib.routes(&query, now);
-            prefixes.extend(page.routes.iter().map(|route| route.prefix));
+            prefixes.extend(page.routes.iter().filter_map(|route| route.prefix.prefix()));
             match page.next {
                 Some(next) => query.after = Some(next),
                 None => return (family, prefixes),

@@ -711,6 +711,18 @@ impl Session {
                     family,
                 });
             }
+            PeerOutput::RefreshBegins { family } => {
+                self.tell_rib(RibInput::RefreshBegins {
+                    peer: self.name.clone(),
+                    family,
+                });
+            }
+            PeerOutput::RefreshEnds { family } => {
+                self.tell_rib(RibInput::RefreshEnds {
+                    peer: self.name.clone(),
+                    family,
+                });
+            }
         }
     }
 

@@ -40,6 +40,10 @@ pub(super) struct Hot {
     pub(super) no_export: bool,
     /// GRACEFUL_SHUTDOWN (RFC 8326).
     pub(super) graceful_shutdown: bool,
+    /// NO_PEER (RFC 3765).
+    pub(super) no_peer: bool,
+    /// BLACKHOLE (RFC 7999).
+    pub(super) blackhole: bool,
     /// ONLY_TO_CUSTOMER is there (RFC 9234 §5).
     pub(super) only_to_customer: bool,
     /// LLGR_STALE (RFC 9494 §4.6).
@@ -251,7 +255,7 @@ pub(super) fn decode(bytes: &[u8]) -> PathAttributes {
 
 impl Hot {
     /// Reads attributes in canonical form without decoding them. The session has checked them.
-    fn read(bytes: &[u8], local_asn: Asn) -> Hot {
+    pub(super) fn read(bytes: &[u8], local_asn: Asn) -> Hot {
         let mut hot = Hot {
             // RFC 4271 §9.1.2.2 c: without MED the lowest possible value is assumed.
             med: 0,
@@ -265,6 +269,8 @@ impl Hot {
             no_advertise: false,
             no_export: false,
             graceful_shutdown: false,
+            no_peer: false,
+            blackhole: false,
             only_to_customer: false,
             long_lived_stale: false,
             no_long_lived: false,
@@ -348,6 +354,8 @@ impl Hot {
                 0xffff_0000 => self.graceful_shutdown = true,
                 0xffff_0006 => self.long_lived_stale = true,
                 0xffff_0007 => self.no_long_lived = true,
+                0xffff_029a => self.blackhole = true,
+                0xffff_ff04 => self.no_peer = true,
                 _ => {}
             }
         }
