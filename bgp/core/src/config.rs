@@ -336,14 +336,14 @@ pub struct InstanceConfig {
     /// node.
     #[serde(default)]
     pub graceful_shutdown: bool,
-    /// The route targets of the VPN routes this speaker asks its neighbours for, each as an extended
-    /// community (RFC 4684); `None` asks for all. Counts where that family is exchanged.
-    #[serde(default)]
-    pub route_targets: Option<BTreeSet<[u8; 8]>>,
     /// Whether nothing is announced at all, and what was is withdrawn: the node is drained. Sessions
     /// stay, and so does what was learned.
     #[serde(default)]
     pub drained: bool,
+    /// The route targets of the VPN routes this speaker asks its neighbours for, each as an extended
+    /// community (RFC 4684); `None` asks for all. Counts where that family is exchanged.
+    #[serde(default)]
+    pub route_targets: Option<BTreeSet<[u8; 8]>>,
     /// Prefixes announced while something more specific is known.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
@@ -387,8 +387,8 @@ impl InstanceConfig {
             ebgp_requires_policy: false,
             cluster_id: None,
             graceful_shutdown: false,
-            route_targets: None,
             drained: false,
+            route_targets: None,
             aggregates: Vec::new(),
             policies: Vec::new(),
             keep_rejected: false,

@@ -104,7 +104,7 @@ impl Rib {
     fn note(&mut self, slot: usize, id: DestId, before: Before) {
         let Before { best: was, used } = before;
         let is = self.best_path(slot, id).map(BestKey::from);
-        if was != is && !self.aggregates.is_empty() {
+        if slot < INSTALLED && was != is && !self.aggregates.is_empty() {
             self.contribute(slot, id);
         }
         if self.installs(slot) {

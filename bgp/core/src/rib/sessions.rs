@@ -194,6 +194,8 @@ impl Rib {
         neighbour.near_limit.clear();
         neighbour.over_limit.clear();
         neighbour.up = true;
+        neighbour.up_since = Some(now);
+        neighbour.synced.clear();
         neighbour.session = Some(session);
         self.renew_intakes(id);
         self.await_targets(id, now);
@@ -212,8 +214,8 @@ impl Rib {
             return;
         };
         neighbour.up = false;
-        neighbour.targets_until = None;
         let refreshing = std::mem::take(&mut neighbour.refreshing);
+        neighbour.targets_until = None;
         let Some(keep) = keep else {
             neighbour.stale_until = None;
             neighbour.lingers_until.clear();

@@ -22,10 +22,10 @@ pub(super) struct Member {
     pub(super) gone: BTreeSet<(usize, DestId, u32)>,
     /// End-of-RIB markers due once it is not behind.
     end_of_rib: BTreeSet<Family>,
-    /// Whether it has yet to say which VPN routes it wants.
-    pub(super) waits: bool,
     /// Families that are sent again, whose end has to be marked once it is not behind.
     refreshing: BTreeSet<Family>,
+    /// Whether it has yet to say which VPN routes it wants.
+    pub(super) waits: bool,
 }
 
 impl Member {
@@ -37,8 +37,8 @@ impl Member {
             behind: Vec::new(),
             gone: BTreeSet::new(),
             end_of_rib,
-            waits: false,
             refreshing: BTreeSet::new(),
+            waits: false,
         }
     }
 
