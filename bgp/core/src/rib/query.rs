@@ -324,7 +324,7 @@ impl Rib {
     ) -> RouteView {
         let since = self.began + Duration::from_secs(path.since_s.into());
         RouteView {
-            prefix: prefix.into(),
+            prefix,
             label: self.next_hops.label(path.next_hop),
             peer: self
                 .neighbours
