@@ -397,10 +397,9 @@ impl Group {
         if choice.sends_several() {
             self.paths.state(
                 slot,
-                peer,
                 &part,
                 &self.announced[slot],
-                member,
+                (peer, member),
                 &mut choice,
                 &mut plan,
             );

@@ -91,10 +91,9 @@ impl PathsOut {
     pub(super) fn state<'g>(
         &self,
         slot: usize,
-        peer: PeerId,
         ids: &[DestId],
         announced: &Bits,
-        member: &mut Member,
+        (peer, member): (PeerId, &mut Member),
         choice: &mut Choice<'g>,
         plan: &mut Plan<'g>,
     ) {
