@@ -525,6 +525,7 @@ impl Rib {
             self.with_exports(|exports, from| exports.flush(slot, &dirty, from));
             for was in dirty.iter().filter_map(|dirty| dirty.was) {
                 self.attributes.release(was.attributes);
+                self.next_hops.release(was.next_hop);
             }
             self.bury(slot);
         }

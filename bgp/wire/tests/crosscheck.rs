@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use bgp_wire::{
-    ErrorKind, FamilyContext, NlriEntry, Notification, PathAttributes, PathNextHop, RefreshKind,
-    RouteRefresh, SegmentKind, announce, end_of_rib, frame, withdraw,
+    ErrorKind, FamilyContext, Label, NlriEntry, Notification, PathAttributes, PathNextHop,
+    RefreshKind, RouteRefresh, RouteTargetPrefix, SegmentKind, VpnEntry, VpnPrefix, announce,
+    announce_with, end_of_rib, frame, withdraw, withdraw_with,
 };
 use bgpkit_parser::models::{
     AsPathSegment, AsnLength, AttributeValue, BgpMessage, Community, NetworkPrefix, NextHopAddress,
@@ -23,7 +24,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use router_types::{Afi, Family};
+use router_types::{Afi, Asn, Family};
 
 fn bgpkit(bytes: &[u8], add_path: bool) -> Vec<BgpMessage> {
     messages(bytes)
@@ -393,6 +394,79 @@ fn tshark_has_nothing_against_our_messages() {
         .filter_map(|text| text.parse().ok())
         .collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn tshark_has_nothing_against_routes_of_vpns() {
+    let mut conversation = Vec::new();
+    frame::encode_keepalive(&mut conversation);
+    vpns(&mut conversation);
+    let Some((complaints, fields)) = tshark("vpns", &conversation) else {
+        return;
+    };
+    assert_eq!(complaints, "");
+    assert!(fields.contains("10.1.0.0"), "{fields}");
+}
+
+/// Routes of VPNs and memberships, announced and withdrawn.
+fn vpns(conversation: &mut Vec<u8>) {
+    let mut attributes = Vec::new();
+    PathAttributes {
+        origin: Some(bgp_wire::Origin::Igp),
+        as_path: Some(bgp_wire::AsPath::default()),
+        local_pref: Some(100),
+        extended_communities: vec!["rt:65000:100".parse().unwrap()],
+        ..PathAttributes::default()
+    }
+    .encode(true, &mut attributes);
+    let v4 = PathNextHop::V4([192, 0, 2, 1].into());
+    let v6 = PathNextHop::V6 {
+        global: "2001:db8::1".parse().unwrap(),
+        link_local: None,
+    };
+    let vpn = |rd: &str, prefix: &str| VpnEntry {
+        path_id: None,
+        label: Label::new(100),
+        destination: VpnPrefix {
+            rd: rd.parse().unwrap(),
+            prefix: prefix.parse().unwrap(),
+        },
+    };
+    for (family, hop, entry) in [
+        (Family::VPNV4, v4, vpn("65000:1", "10.1.0.0/16")),
+        (Family::VPNV4, v4, vpn("192.0.2.1:1", "0.0.0.0/0")),
+        (Family::VPNV6, v6, vpn("4200000001:1", "2001:db8::/32")),
+    ] {
+        let family = FamilyContext::plain(family);
+        let fill = |out: &mut Vec<u8>, _| {
+            entry.encode(false, out);
+            false
+        };
+        announce_with(
+            conversation,
+            &family,
+            frame::MAX_LEN,
+            &attributes,
+            hop,
+            fill,
+        )
+        .unwrap();
+        withdraw_with(conversation, &family, frame::MAX_LEN, |out, _| {
+            entry.encode_withdrawn(false, out);
+            false
+        });
+        end_of_rib(conversation, family.family);
+    }
+    let family = FamilyContext::plain(Family::ROUTE_TARGET);
+    let target = RouteTargetPrefix::new(Asn(65001), "rt:65000:100".parse().unwrap());
+    for target in [RouteTargetPrefix::DEFAULT, target] {
+        let fill = |out: &mut Vec<u8>, _| {
+            target.encode(out);
+            false
+        };
+        announce_with(conversation, &family, frame::MAX_LEN, &attributes, v4, fill).unwrap();
+        withdraw_with(conversation, &family, frame::MAX_LEN, fill);
+    }
 }
 
 /// The check above would notice: a broken message makes tshark complain.

@@ -4,9 +4,9 @@
 
 use bgp_wire::describe::describe;
 use bgp_wire::{
-    AsSetPolicy, Capability, FamilyContext, Message, NlriEntry, Notification, Open, PathAttributes,
-    PathNextHop, PeerKind, RawAttributes, RouteRefresh, SessionContext, Update, UpdateView,
-    announce, frame, withdraw,
+    AsSetPolicy, Capability, FamilyContext, Message, Nlri, NlriEntry, Notification, Open,
+    PathAttributes, PathNextHop, PeerKind, RawAttributes, RouteRefresh, SessionContext, Update,
+    UpdateView, announce, frame, withdraw,
 };
 use router_types::Family;
 
@@ -15,7 +15,7 @@ pub(crate) fn wire_decode_never_panics(data: &[u8]) {
     let Some((&selector, data)) = data.split_first() else {
         return;
     };
-    let context = context(selector);
+    let context = with_vpns(context(selector));
     for max_len in [frame::MAX_LEN, frame::MAX_EXTENDED_LEN] {
         let mut rest = data;
         while let Ok(Some(frame)) = frame::next(rest, max_len) {
@@ -99,6 +99,15 @@ fn context(selector: u8) -> SessionContext {
     }
 }
 
+/// The session with the families beside unicast, too.
+fn with_vpns(mut context: SessionContext) -> SessionContext {
+    let more = [Family::VPNV4, Family::VPNV6, Family::ROUTE_TARGET];
+    let like = context.families[0];
+    let more = more.map(|family| FamilyContext { family, ..like });
+    context.families.extend(more);
+    context
+}
+
 fn read_update(view: &UpdateView<'_>, context: &SessionContext) {
     let mut canonical = Vec::new();
     let update = Update::parse(view, context, &mut canonical);
@@ -110,15 +119,33 @@ fn read_update(view: &UpdateView<'_>, context: &SessionContext) {
         Some(update.withdrawn),
         Some(update.announced),
         update.mp_withdrawn,
+        update.mp_announced.map(|mp| mp.nlri),
     ];
     for nlri in lists.into_iter().flatten() {
-        assert_eq!(nlri.iter().count(), nlri.count());
+        assert_eq!(nlri.destinations().count(), nlri.count());
+        vpns_are_stable(nlri);
     }
     // Canonical bytes are whole attributes, ascending and without duplicates.
     let codes: Vec<u8> = RawAttributes::new(&canonical)
         .map(|a| a.expect("canonical is whole").code.0)
         .collect();
     assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+}
+
+/// Destinations that are more than prefixes, written anew, are the same.
+fn vpns_are_stable(nlri: Nlri<'_>) {
+    let (mut bytes, add_path) = (Vec::new(), nlri.has_path_ids());
+    nlri.vpn()
+        .for_each(|entry| entry.encode(add_path, &mut bytes));
+    for entry in nlri.route_targets() {
+        if let Some(id) = entry.path_id {
+            bytes.extend_from_slice(&id.to_be_bytes());
+        }
+        entry.target.encode(&mut bytes);
+    }
+    let again = Nlri::parse(nlri.family(), add_path, &bytes).expect("own prefixes");
+    assert!(again.vpn().eq(nlri.vpn()));
+    assert!(again.route_targets().eq(nlri.route_targets()));
 }
 
 fn open_is_stable(data: &[u8]) {

@@ -81,6 +81,9 @@ pub struct Received {
     speaker_asn: u32,
     /// The next hop that every route must have.
     next_hop: IpAddr,
+    /// Those it may have instead: a speaker without labels of its own leaves the next hop of a VPN
+    /// route as it is.
+    unchanged: Vec<IpAddr>,
     /// By place; 0 where there is no route.
     hashes: Vec<u32>,
     /// How many routes there are.
@@ -110,6 +113,7 @@ impl Received {
             family: table.family,
             speaker_asn,
             next_hop,
+            unchanged: Vec::new(),
             hashes: vec![0; table.prefixes.len()],
             count: 0,
             updates: 0,
@@ -121,6 +125,12 @@ impl Received {
             keys: Vec::new(),
             places: Vec::new(),
         }
+    }
+
+    /// Takes routes with these next hops, too.
+    pub fn or_unchanged(mut self, next_hops: Vec<IpAddr>) -> Received {
+        self.unchanged = next_hops;
+        self
     }
 
     /// The hash of the route to the prefix at a place; 0 where there is none.
@@ -176,7 +186,8 @@ impl Received {
                 _ => {}
             }
         }
-        is_misled |= next_hop != Some(self.next_hop);
+        is_misled |= next_hop != Some(self.next_hop)
+            && next_hop.is_none_or(|next_hop| !self.unchanged.contains(&next_hop));
         let hash = hash.finish();
         let announced = if self.family == Family::Ipv4 {
             announced
@@ -334,7 +345,13 @@ mod tests {
         };
         let bytes = updates(&table, 0..table.sets.len(), origin);
         let index = Rc::new(Index::new(&table));
-        let mut received = Received::new(index, &table, 65001, next_hop);
+        // As VPN routes are that come through unchanged.
+        let mut received = if family == Family::Vpnv4 {
+            let speaker = Ipv4Addr::new(10, 99, 255, 1).into();
+            Received::new(index, &table, 65001, speaker).or_unchanged(vec![next_hop])
+        } else {
+            Received::new(index, &table, 65001, next_hop)
+        };
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let length = usize::from(u16::from_be_bytes([rest[16], rest[17]]));

@@ -177,7 +177,11 @@ fn cast(scenario: &Scenario, table: &Table, index: &Rc<Index>) -> (Setup, Vec<Pe
         };
         let mut peer = Peer::new(identity, (speaker, 179).into(), family, now);
         if is_receiver {
-            peer.received = Some(Received::new(index.clone(), table, SPEAKER_ASN, speaker));
+            let received = Received::new(index.clone(), table, SPEAKER_ASN, speaker);
+            let is_vpn = table.family == Family::Vpnv4;
+            let senders = (0..scenario.senders).filter(|_| is_vpn);
+            let senders = senders.map(|sender| World::addresses(false, sender).1);
+            peer.received = Some(received.or_unchanged(senders.collect()));
         }
         peers.push(peer);
     }

@@ -107,6 +107,11 @@ impl InstanceConfig {
             self.graceful_shutdown != next.graceful_shutdown,
             Effect::Live,
         );
+        instance(
+            "route targets asked for",
+            self.route_targets != next.route_targets,
+            Effect::Live,
+        );
         instance("drain", self.drained != next.drained, Effect::Live);
         instance(
             "policies",

@@ -11,7 +11,7 @@ use router_types::{Forwarding, RouteSource};
 use super::export::contribution;
 use super::keys::DestId;
 use super::table::BestKey;
-use super::{BestRoute, FAMILIES, Rib, table_of};
+use super::{BestRoute, INSTALLED, Rib, table_of};
 use crate::config::{LocalRoute, LocalRoutes};
 
 impl Rib {
@@ -68,7 +68,7 @@ impl Rib {
 
     /// Counts every route anew.
     pub(super) fn contribute_all(&mut self) {
-        for slot in 0..FAMILIES.len() {
+        for slot in 0..INSTALLED {
             for id in self.tables[slot].ids().collect::<Vec<DestId>>() {
                 if self.contribute(slot, id) {
                     self.look_again(slot, id);
@@ -82,7 +82,7 @@ impl Rib {
     /// does not offer to carry.
     pub(super) fn contribute(&mut self, slot: usize, id: DestId) -> bool {
         let prefix = self.tables[slot].keys.prefix(id);
-        if !self.aggregates.concerns(&prefix) {
+        if slot >= INSTALLED || !self.aggregates.concerns(&prefix) {
             return false;
         }
         let attributes = match self.locals.get(&prefix) {
@@ -146,10 +146,11 @@ impl Rib {
             .best_path(slot, id)
             .map(BestKey::from)
             .filter(|_| self.transit);
-        let attributes = &mut self.attributes;
+        let (attributes, next_hops) = (&mut self.attributes, &mut self.next_hops);
         self.tables[slot].mark(id, || {
             if let Some(was) = was {
                 attributes.hold(was.attributes, 1);
+                next_hops.hold_again(was.next_hop);
             }
             was
         });

@@ -12,7 +12,7 @@ use super::{BestRoute, INSTALLED, NextHop, ROUTE_TARGETS, Rib, RouteSource, Sour
 
 /// A destination before its routes change.
 pub(super) struct Before {
-    /// Its best route, with a reference to the attributes where it may have been announced.
+    /// Its best route, with references to attributes and next hop where it may have been announced.
     best: Option<BestKey>,
     /// Those in use, where there were several routes and somebody wants to know.
     used: Option<Vec<BestKey>>,
@@ -54,6 +54,8 @@ impl Rib {
         if let (Some(best), true) = (best, self.transit) {
             // Whoever announced it has to be able to say how it looked.
             self.attributes.hold(best.attributes, 1);
+            // Nor may another next hop take its number.
+            self.next_hops.hold_again(best.next_hop);
         }
         let several = self.installs(slot) && !self.tables[slot].is_alone(id);
         let used = several.then(|| self.use_of(slot, id));
@@ -124,6 +126,7 @@ impl Rib {
             }
             if let Some(was) = held {
                 self.attributes.release(was.attributes);
+                self.next_hops.release(was.next_hop);
             }
         }
     }

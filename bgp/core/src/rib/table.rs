@@ -51,7 +51,7 @@ pub(super) struct BestKey {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dirty {
     pub(super) id: DestId,
-    /// The route that was announced, with a reference to its attributes.
+    /// The route that was announced, with references to its attributes and next hop.
     pub(super) was: Option<BestKey>,
 }
 

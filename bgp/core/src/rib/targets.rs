@@ -2,8 +2,9 @@
 //! Which routes of VPNs a neighbour wants, and which this speaker does (RFC 4684).
 //!
 //! A neighbour that agreed on the family of route target membership is sent the VPN routes that
-//! have a route target it asked for, and no other. Until it has said all it asks for (End-of-RIB,
-//! or [`PATIENCE`]) it is sent none, and no End-of-RIB of VPN families either (RFC 4684 §6).
+//! have a route target it asked for, and no other. Where graceful restart was agreed on, and with it
+//! End-of-RIB, it is sent none until it has said all it asks for, or [`PATIENCE`] is over, and no
+//! End-of-RIB of VPN families either (RFC 4684 §6).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,12 +84,14 @@ impl Rib {
         let Some(neighbour) = self.neighbours.get_mut(id) else {
             return;
         };
-        let asks = neighbour.session.as_ref().is_some_and(|session| {
-            let mut families = session.families.iter();
-            families.any(|family| family.family == Family::ROUTE_TARGET)
-        });
-        neighbour.targets_until = asks.then(|| now + PATIENCE);
-        neighbour.has_targets = asks;
+        let session = neighbour.session.as_ref();
+        let families = session.map_or(&[][..], |session| &session.families);
+        let asks = families.iter().find(|f| f.family == Family::ROUTE_TARGET);
+        neighbour.has_targets = asks.is_some();
+        // RFC 4684 §6 wants the marker whatever was agreed on; those who know it from graceful
+        // restart alone send none without.
+        let marks_end = asks.is_some_and(|family| family.graceful);
+        neighbour.targets_until = marks_end.then(|| now + PATIENCE);
     }
 
     /// The neighbour has said all it wants, or had its time.

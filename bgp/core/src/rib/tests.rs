@@ -19,6 +19,7 @@ mod model;
 mod own;
 mod policy;
 mod vpn;
+mod vpn_model;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);

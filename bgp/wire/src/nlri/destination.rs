@@ -5,6 +5,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 use ipnet::IpNet;
+use router_types::Family;
 
 use super::{Nlri, RouteTargetPrefix, VpnPrefix};
 
@@ -26,6 +27,19 @@ impl Destination {
             Destination::Ip(prefix) => Some(*prefix),
             Destination::Vpn(vpn) => Some(vpn.prefix),
             Destination::RouteTarget(_) => None,
+        }
+    }
+
+    /// The family it is of, unicast where it is a prefix.
+    pub const fn family(&self) -> Family {
+        match self {
+            Destination::Ip(IpNet::V4(_)) => Family::IPV4_UNICAST,
+            Destination::Ip(IpNet::V6(_)) => Family::IPV6_UNICAST,
+            Destination::Vpn(vpn) => match vpn.prefix {
+                IpNet::V4(_) => Family::VPNV4,
+                IpNet::V6(_) => Family::VPNV6,
+            },
+            Destination::RouteTarget(_) => Family::ROUTE_TARGET,
         }
     }
 

@@ -10,7 +10,6 @@ use bgp_core::rib::{
 };
 use ipnet::IpNet;
 use router_api::v1alpha1 as api;
-use router_types::Family;
 use tonic::Status;
 
 use super::bgp;
@@ -103,20 +102,13 @@ impl Scene<'_> {
         let concerns = |path: &&PathExplanation| {
             only.is_none() || path.route.peer.as_ref() == only || path.route.is_best()
         };
-        let family = match all.prefix {
-            IpNet::V4(_) => Family::IPV4_UNICAST,
-            IpNet::V6(_) => Family::IPV6_UNICAST,
-        };
         let paths: Vec<&PathExplanation> = all.paths.iter().filter(concerns).collect();
         api::PrefixExplanation {
             instance: self.instance.to_owned(),
             local_asn: self.local_asn,
             prefix: all.prefix.to_string(),
             summary: summary(all),
-            paths: paths
-                .into_iter()
-                .map(|path| self.path(path, family))
-                .collect(),
+            paths: paths.into_iter().map(|path| self.path(path)).collect(),
             covering_prefix: all.covering.map(|net| net.to_string()).unwrap_or_default(),
             silent: all
                 .silent
@@ -131,7 +123,7 @@ impl Scene<'_> {
         }
     }
 
-    fn path(&self, path: &PathExplanation, family: Family) -> api::PathExplanation {
+    fn path(&self, path: &PathExplanation) -> api::PathExplanation {
         let verdict = path.route.verdict;
         let (rejection, rule) = match verdict {
             Some(Verdict::Rejected(why)) => (why.name(), why.rule().unwrap_or_default()),
@@ -141,7 +133,6 @@ impl Scene<'_> {
         let mut shown = route(
             self.instance,
             self.local_asn,
-            family,
             self.peers,
             path.route.clone(),
         );

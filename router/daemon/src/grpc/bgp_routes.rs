@@ -67,24 +67,14 @@ pub async fn list(
                         let bits = |view: &RouteView| view.prefix.prefix().map(|p| p.prefix_len());
                         let most = longest.iter().filter_map(bits).max();
                         longest.retain(|route| bits(route) == most);
-                    } else if !send(
-                        &sender,
-                        &node,
-                        &source,
-                        *family,
-                        &peers,
-                        page.routes,
-                        &mut left,
-                    )
-                    .await
-                    {
+                    } else if !send(&sender, &node, &source, &peers, page.routes, &mut left).await {
                         return;
                     }
                     if after.is_none() || left == 0 {
                         break;
                     }
                 }
-                if !send(&sender, &node, &source, *family, &peers, longest, &mut left).await {
+                if !send(&sender, &node, &source, &peers, longest, &mut left).await {
                     return;
                 }
             }
@@ -97,7 +87,6 @@ async fn send(
     sender: &tokio::sync::mpsc::Sender<Result<api::RouteBatch, Status>>,
     node: &str,
     source: &Source,
-    family: Family,
     peers: &[api::BgpPeer],
     routes: Vec<RouteView>,
     left: &mut u64,
@@ -106,7 +95,7 @@ async fn send(
     let routes: Vec<api::BgpRoute> = routes
         .into_iter()
         .take(taken)
-        .map(|view| route(&source.instance.0, source.local_asn, family, peers, view))
+        .map(|view| route(&source.instance.0, source.local_asn, peers, view))
         .collect();
     *left -= routes.len() as u64;
     if routes.is_empty() {
@@ -230,7 +219,6 @@ fn sources(
 pub fn route(
     instance: &str,
     local_asn: u32,
-    family: Family,
     peers: &[api::BgpPeer],
     view: RouteView,
 ) -> api::BgpRoute {
@@ -239,7 +227,7 @@ pub fn route(
         .as_ref()
         .map(|peer| peer.0.clone())
         .unwrap_or_default();
-    let (afi, safi) = bgp::names(family);
+    let (afi, safi) = bgp::names(view.prefix.family());
     let rd = match view.prefix {
         Destination::Vpn(vpn) => vpn.rd.to_string(),
         Destination::Ip(_) | Destination::RouteTarget(_) => String::new(),

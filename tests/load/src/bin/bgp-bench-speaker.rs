@@ -82,7 +82,12 @@ fn neighbour(
             mode: ImportMode::All,
         },
         export_policy: policy.map(|policy| policy.name().clone()),
-        next_hop_mode: NextHopMode::ToSelf,
+        // It has no labels of its own to be the next hop of VPN routes with.
+        next_hop_mode: if family.safi == Safi::MPLS_VPN {
+            NextHopMode::Unchanged
+        } else {
+            NextHopMode::ToSelf
+        },
         ..FamilyConfig::default()
     };
     let address = PeerAddress::new(peer.address, None)?;

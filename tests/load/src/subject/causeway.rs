@@ -143,9 +143,13 @@ fn peer_config(name: &str, family: Family, export: Option<&str>) -> String {
     let policy = export.map_or_else(String::new, |policy| {
         format!(", policyRef: {{ name: {policy} }}")
     });
+    let next_hop = match family {
+        Family::Ipv4 | Family::Ipv6 => "Self",
+        Family::Vpnv4 => "Unchanged",
+    };
     format!(
         "---\napiVersion: causeway.io/v1alpha1\nkind: BGPPeerConfig\nmetadata: {{ name: {name} }}\n\
          spec:\n  passive: true\n  families:\n    - afi: {afi}\n      safi: {safi}\n      \
-         import: {{ mode: All }}\n      export: {{ nextHop: Self{policy} }}\n"
+         import: {{ mode: All }}\n      export: {{ nextHop: {next_hop}{policy} }}\n"
     )
 }

@@ -448,6 +448,32 @@ fn a_neighbour_with_route_target_membership_is_sent_what_it_asks_for() {
 }
 
 #[test]
+fn who_marks_no_end_is_not_waited_for() {
+    let now = Instant::now();
+    let mut rib = Rib::new(reflector(&["a", "b"]), now);
+    rib.handle(local(&[]), now);
+    up_with(&mut rib, "a", session_with(10, 65001, &VPN), now);
+    offer(
+        &mut rib,
+        "a",
+        &["65000:1 10.1.0.0/16 100"],
+        &["rt:65000:1"],
+        "10.0.0.10",
+        now,
+    );
+    let mut session = session_with(11, 65001, &CONSTRAINED);
+    session.families.iter_mut().for_each(|f| f.graceful = false);
+    up_with(&mut rib, "b", session, now);
+    let mut b = Heard::default();
+    b.listen(&mut rib, "b");
+    assert_eq!(b.ends, BTreeSet::from(CONSTRAINED));
+    assert_eq!(b.texts(), ["default via 10.0.0.1"]);
+    want(&mut rib, "b", &["rt:65000:1"], "10.0.0.11", now);
+    b.listen(&mut rib, "b");
+    assert!(b.routes.contains_key("65000:1:10.1.0.0/16"));
+}
+
+#[test]
 fn what_this_speaker_asks_for_is_configured_and_changes_live() {
     let now = Instant::now();
     let mut config = reflector(&["a"]);
