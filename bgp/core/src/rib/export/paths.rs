@@ -100,6 +100,18 @@ impl PathsOut {
         }
     }
 
+    /// All of them, by table, destination and identifier.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, DestId, u32)> {
+        let tables = self.by_table.iter().enumerate();
+        tables.flat_map(|(slot, paths)| {
+            let ids = paths.iter().flat_map(|(id, said)| {
+                let path_ids = said.iter().map(|(path_id, _)| *path_id);
+                path_ids.map(|path_id| (*id, path_id))
+            });
+            ids.map(move |(id, path_id)| (slot, id, path_id))
+        })
+    }
+
     pub(super) fn memory(&self) -> usize {
         // A B-tree node of eleven entries is two thirds full on average; most have two routes.
         let entries: usize = self.by_table.iter().map(BTreeMap::len).sum();
