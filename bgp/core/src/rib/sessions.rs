@@ -79,8 +79,15 @@ impl Rib {
         }
         let transit = config.transit == Transit::Allowed;
         let aggregates_differ = before.aggregates != config.aggregates;
-        let report =
-            before.max_paths != config.max_paths || before.install_routes != config.install_routes;
+        let use_of = |config: &InstanceConfig| {
+            (
+                config.max_paths,
+                config.install_routes,
+                config.as_path_relax,
+                config.weigh_by_link_bandwidth,
+            )
+        };
+        let report = use_of(&before) != use_of(&config);
         if reflection_differs {
             self.exports.reconsider_all();
         }
