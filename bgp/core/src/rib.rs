@@ -20,19 +20,29 @@
 //! # Driving it
 //!
 //! Hand every input to [`Rib::handle`], then take [`Rib::poll_output`], [`Rib::poll_best`] and,
-//! for each neighbour whose transport has room, [`Rib::poll_transmit`], each until there is
-//! nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
+//! for each neighbour of [`Rib::waiting`] whose transport has room, [`Rib::poll_transmit`], each
+//! until there is nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
 //! a mebibyte, after which only prefixes are remembered for it.
 //!
+//! # Routes of VPNs
+//!
+//! They are carried for others (RFC 4364, RFC 4659): best by route distinguisher and prefix, and
+//! sent on with the label they came with. A label is worth something to the router that gave it
+//! alone, and this speaker has none of its own to put in its place (RFC 4364 §10 b). Therefore such
+//! a route goes on with its next hop unchanged or not at all: within the AS that is so anyway, to
+//! other ASes where [`NextHopMode::Unchanged`](crate::config::NextHopMode::Unchanged) is configured
+//! (RFC 4364 §10 c). Neighbours may say which ones they want (RFC 4684).
+//!
 //! RFC 4271 §9 (decision process), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
-//! routes of a neighbour that restarts); RFC 2918; RFC 7313; RFC 7911; RFC 9494 §4.3.
+//! routes of a neighbour that restarts); RFC 2918; RFC 7313; RFC 7911; RFC 9494 §4.3; RFC 4684 §3, §6.
 
 mod aggregation;
 mod attributes;
 mod best;
 mod bits;
 mod decide;
+mod explain;
 mod export;
 mod import;
 mod intake;
@@ -40,22 +50,28 @@ mod keys;
 mod neighbour;
 mod next_hop;
 mod query;
+mod rejection;
 mod sessions;
 mod table;
+mod targets;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bgp_wire::RouteTargetPrefix;
 use ipnet::IpNet;
 use router_types::{Family, Forwarding, NextHop, RouteSource};
 use serde::{Deserialize, Serialize};
 
 use self::attributes::Interner;
-pub use self::best::Verdict;
-pub use self::export::Transmit;
+pub use self::best::{Step, Verdict};
+pub use self::explain::{
+    Advert, AdvertExplanation, Comparison, Explanation, PathExplanation, PolicyStatement, Silence,
+};
 use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
+pub use self::export::{Transmit, Withheld};
 use self::intake::PolicyUse;
 use self::keys::DestId;
 use self::neighbour::Neighbours;
@@ -63,10 +79,10 @@ pub use self::neighbour::{FamilyCounts, SessionFamily, SessionInfo};
 pub use self::next_hop::NextHopState;
 use self::next_hop::NextHops;
 pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView};
-pub use self::table::Rejection;
+pub use self::rejection::Rejection;
 use self::table::Table;
 use crate::aggregate::Aggregates;
-use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
+use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerConfig, PeerName};
 use crate::peer::KeepRoutes;
 use crate::policy::{Policy, PolicyName};
 use crate::routes::RouteBatch;
@@ -231,12 +247,22 @@ pub struct Rib {
     aggregated: BTreeMap<IpNet, Arc<[u8]>>,
     exports: Exports,
     outputs: VecDeque<RibOutput>,
+    /// The route targets this speaker asks for (RFC 4684).
+    membership: BTreeSet<RouteTargetPrefix>,
+    /// Neighbours whose wishes for VPN routes have changed.
+    wishing: BTreeSet<PeerId>,
     /// Numbers of the prefixes of an UPDATE, kept for its memory.
     scratch: Vec<(DestId, u32)>,
 }
 
-/// The families there are tables for.
-const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+/// The families there are tables for, those whose routes the kernel can have first.
+const FAMILIES: [Family; 5] = PeerConfig::CARRIED;
+
+/// How many of them the kernel can have.
+const INSTALLED: usize = 2;
+
+/// The place of route target membership among them.
+const ROUTE_TARGETS: usize = 4;
 
 /// The table of a family.
 fn slot_of(family: Family) -> Option<usize> {
@@ -261,6 +287,8 @@ impl Rib {
             aggregated: BTreeMap::new(),
             exports: Exports::default(),
             outputs: VecDeque::new(),
+            membership: BTreeSet::new(),
+            wishing: BTreeSet::new(),
             scratch: Vec::new(),
         };
         rib.configure(config);
@@ -297,7 +325,7 @@ impl Rib {
 
     /// The next destination whose use has changed, in its state of now.
     pub fn poll_best(&mut self) -> Option<BestChange> {
-        for slot in 0..self.tables.len() {
+        for slot in 0..INSTALLED {
             let Some(id) = self.tables[slot].next_report() else {
                 continue;
             };
@@ -321,6 +349,23 @@ impl Rib {
         self.with_exports(|exports, from| exports.poll_transmit(id, from))
     }
 
+    /// The neighbours for whom [`Rib::poll_transmit`] has something.
+    pub fn waiting(&mut self) -> Vec<PeerName> {
+        self.flush_exports();
+        let ids = self.exports.waiting();
+        let neighbours = ids.filter_map(|id| self.neighbours.get(id));
+        neighbours.map(|neighbour| neighbour.name.clone()).collect()
+    }
+
+    /// Whether nothing is left to be done of what came before: nobody is to be sent anything, and
+    /// no best path is to be told. What a few prefixes lead to is little then.
+    pub fn is_quiet(&self) -> bool {
+        !self.exports.has_own_work()
+            && self.exports.waiting().next().is_none()
+            && !self.tables.iter().any(Table::has_dirty)
+            && self.pressure() == 0
+    }
+
     /// When [`RibInput::Timeout`] is due, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let neighbours = self.neighbours.iter();
@@ -329,7 +374,10 @@ impl Rib {
         let neighbours = self.neighbours.iter();
         let lingering = neighbours.flat_map(|neighbour| neighbour.lingers_until.values().copied());
         let lingering = lingering.min().map(|at| (at, "long-lived stale routes"));
-        stale.into_iter().chain(lingering).min()
+        let neighbours = self.neighbours.iter();
+        let wishes = neighbours.filter_map(|neighbour| neighbour.targets_until);
+        let wishes = wishes.min().map(|at| (at, "route target membership"));
+        stale.into_iter().chain(lingering).chain(wishes).min()
     }
 
     /// How many destinations wait to be told by [`Rib::poll_best`].
@@ -340,7 +388,7 @@ impl Rib {
     /// Has every destination reported again by [`Rib::poll_best`], to somebody who begins to
     /// listen.
     pub fn report_all(&mut self) {
-        for table in &mut self.tables {
+        for table in &mut self.tables[..INSTALLED] {
             for id in table.ids().collect::<Vec<DestId>>() {
                 table.report(id);
             }
@@ -363,6 +411,12 @@ impl Rib {
     /// used before it is tracked again.
     pub fn next_hops_version(&self) -> u64 {
         self.next_hops.version()
+    }
+
+    /// Whether every neighbour that is up has been handed all there is for it.
+    pub fn is_everybody_told(&self) -> bool {
+        let changed = self.tables.iter().any(Table::has_dirty) || self.exports.has_own_work();
+        !changed && self.exports.is_all_handed_over()
     }
 
     /// Counts of a neighbour by family.
@@ -396,7 +450,10 @@ impl Rib {
             local_routes: self.locals.len(),
             update_groups: self.exports.groups(),
             changes_waiting: self.pressure(),
-            memory_bytes: tables + self.attributes.memory() + self.exports.memory(),
+            memory_bytes: tables
+                + self.attributes.memory()
+                + self.next_hops.memory()
+                + self.exports.memory(),
         }
     }
 
@@ -410,7 +467,8 @@ impl Rib {
         let mut affected = Vec::new();
         if !differing.is_empty() {
             for slot in 0..self.tables.len() {
-                let leads = |path: &table::Path| differing.contains(&path.next_hop);
+                let hops = &self.next_hops;
+                let leads = |path: &table::Path| differing.contains(&hops.plain(path.next_hop));
                 for id in self.tables[slot].having(leads) {
                     affected.push((slot, id, self.before(slot, id)));
                 }
@@ -424,6 +482,7 @@ impl Rib {
 
     /// Works what has changed into what is announced.
     fn flush_exports(&mut self) {
+        self.grant_wishes();
         let own_work = self.exports.has_own_work();
         for slot in 0..self.tables.len() {
             if !own_work && !self.tables[slot].has_dirty() {
@@ -446,7 +505,8 @@ impl Rib {
 
     fn join(&mut self, id: PeerId) {
         if let Some((key, families)) = self.group_key(id) {
-            self.with_exports(|exports, from| exports.join(id, key, families.into_iter(), from));
+            let wanted = self.wanted(id);
+            self.with_exports(|exports, from| exports.join(id, key, wanted, families, from));
             self.all_paths = self.exports.sends_several();
         }
     }
@@ -458,7 +518,8 @@ impl Rib {
         };
         if self.exports.key(id) != Some(&key) {
             self.flush_exports();
-            self.with_exports(|exports, from| exports.rejoin(id, key, from));
+            let wanted = self.wanted(id);
+            self.with_exports(|exports, from| exports.rejoin(id, key, wanted, from));
             self.all_paths = self.exports.sends_several();
         }
     }
@@ -540,8 +601,10 @@ impl Rib {
             neighbours: &self.neighbours,
             aggregates: &self.aggregates,
             transit: self.transit,
+            drained: self.config.drained,
             local_asn: self.config.local_asn(),
             cluster_id: self.cluster_id(),
+            router_id: self.config.router_id(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
@@ -29,7 +30,7 @@ use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
-use crate::rib_thread::{RibMessage, RibSender, announced};
+use crate::rib_thread::{Credit, RibMessage, RibSender, announced};
 use crate::socket;
 
 /// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
@@ -109,6 +110,8 @@ pub(crate) struct Session {
     held: bool,
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
+    /// What the tables have under way, of the session that is up.
+    credit: Option<Arc<Credit>>,
     dials: BTreeMap<ConnId, AbortHandle>,
     connections: BTreeMap<ConnId, Connection>,
     /// The tasks of connections, also of those that are being closed.
@@ -167,6 +170,7 @@ impl Session {
             rib,
             inbox,
             epoch: 0,
+            credit: None,
             dials: BTreeMap::new(),
             connections: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -525,8 +529,10 @@ impl Session {
     fn write_event(&mut self, event: WriteEvent) {
         match event {
             WriteEvent::Written(conn, bytes) => {
-                if self.established == Some(conn) {
-                    self.rib.written(&self.name, self.epoch, bytes);
+                if self.established == Some(conn)
+                    && let Some(credit) = &self.credit
+                {
+                    credit.written(bytes);
                 }
             }
             WriteEvent::Stuck(conn) => {
@@ -653,10 +659,13 @@ impl Session {
                 self.bfd.configure(self.peer.config(), self.peer.ttl());
                 self.tell_send_hold();
                 self.epoch += 1;
+                let credit = self.rib.credit();
+                self.credit = Some(credit.clone());
                 self.for_rib.push_back(RibMessage::Up {
                     peer: self.name.clone(),
                     session: Box::new(SessionInfo::from(&*negotiated)),
                     epoch: self.epoch,
+                    credit,
                     inbox: self.inbox.clone(),
                 });
             }
@@ -674,10 +683,18 @@ impl Session {
                 });
             }
             PeerOutput::Routes(changes) => {
-                self.tell_rib(RibInput::Routes {
-                    peer: self.name.clone(),
-                    changes,
-                });
+                // Behind nothing that waits here or there.
+                let left = if self.for_rib.is_empty() {
+                    self.rib.at_once(&self.name, changes).err()
+                } else {
+                    Some(changes)
+                };
+                if let Some(changes) = left {
+                    self.tell_rib(RibInput::Routes {
+                        peer: self.name.clone(),
+                        changes,
+                    });
+                }
             }
             PeerOutput::Resend { family } => {
                 self.tell_rib(RibInput::Resend {

@@ -223,6 +223,25 @@ async fn bgp(parts: &Parts, report: &mut Report) {
             );
         }
     }
+    if let Some(asked) = parts.drain.asked() {
+        let reason = match asked.reason.as_str() {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        let message = if asked.withdrawn {
+            format!("drained, so nothing is announced{reason}")
+        } else {
+            let wait = asked.wait_s;
+            format!("draining: GRACEFUL_SHUTDOWN is announced for {wait} s, then nothing{reason}")
+        };
+        report.issue(
+            Health::Warning,
+            ("bgp", "CW0208"),
+            "node".to_owned(),
+            message,
+            "causeway undrain".to_owned(),
+        );
+    }
     let message = match peers.len() {
         0 => "no peers configured".to_owned(),
         all => format!("{established} of {all} sessions established"),

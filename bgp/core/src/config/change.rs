@@ -107,6 +107,7 @@ impl InstanceConfig {
             self.graceful_shutdown != next.graceful_shutdown,
             Effect::Live,
         );
+        instance("drain", self.drained != next.drained, Effect::Live);
         instance(
             "policies",
             self.policies != next.policies,

@@ -110,11 +110,16 @@ fn capabilities(config: &PeerConfig, local: &LocalSpeaker, asn: Asn) -> Vec<Capa
         .collect();
     list.push(Capability::RouteRefresh);
     list.push(Capability::EnhancedRouteRefresh);
-    if families.contains_key(&Family::IPV4_UNICAST) {
-        list.push(Capability::ExtendedNextHop(vec![ExtendedNextHop {
-            family: Family::IPV4_UNICAST,
+    let extended: Vec<ExtendedNextHop> = [Family::IPV4_UNICAST, Family::VPNV4]
+        .into_iter()
+        .filter(|family| families.contains_key(family))
+        .map(|family| ExtendedNextHop {
+            family,
             next_hop: Afi::IPV6,
-        }]));
+        })
+        .collect();
+    if !extended.is_empty() {
+        list.push(Capability::ExtendedNextHop(extended));
     }
     if config.extended_messages {
         list.push(Capability::ExtendedMessages);

@@ -168,7 +168,7 @@ impl Rib {
             let Some(table) = table_of(&mut self.tables, prefix) else {
                 continue;
             };
-            if let Some(id) = table.keys.find_or_add(prefix) {
+            if let Some(id) = table.keys.find_or_add(*prefix) {
                 table.grow();
                 table.local.insert(id);
                 if table.paths(id).0.is_some() && self.config.install_routes {

@@ -15,32 +15,37 @@
 
 mod choice;
 mod edit;
+mod explain;
 mod group;
 mod local;
 mod member;
 mod paths;
 mod rewrite;
 mod segments;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_wire::{PathAttributes, PathNextHop};
+use bgp_wire::{Label, PathAttributes, PathNextHop};
 use bytes::Bytes;
 use router_types::{Asn, Family};
 
 pub(super) use self::edit::Edit;
+pub(super) use self::explain::Outgoing;
 use self::group::{Group, View};
 pub(super) use self::group::{GroupKey, Outlet, Target};
 pub(super) use self::local::contribution;
 use self::member::Member;
+pub use self::withheld::Withheld;
 use super::PeerId;
 use super::attributes::Interner;
 use super::keys::DestId;
 use super::neighbour::Neighbours;
 use super::next_hop::NextHops;
 use super::table::{Dirty, Table};
+use super::targets::Wanted;
 use crate::aggregate::Aggregates;
 use crate::config::{LocalRoute, PeerName};
 
@@ -70,9 +75,12 @@ pub(super) struct Sources<'a> {
     pub(super) aggregates: &'a Aggregates,
     /// Whether learned routes are passed on.
     pub(super) transit: bool,
+    /// Whether nothing is announced at all.
+    pub(super) drained: bool,
     pub(super) local_asn: Asn,
     /// The number this speaker reflects routes by (RFC 4456 §7).
     pub(super) cluster_id: std::net::Ipv4Addr,
+    pub(super) router_id: std::net::Ipv4Addr,
 }
 
 /// All update groups of an instance.
@@ -148,7 +156,8 @@ impl Exports {
         &mut self,
         id: PeerId,
         key: GroupKey,
-        families: impl Iterator<Item = Family>,
+        wanted: Wanted,
+        families: Vec<Family>,
         from: &Sources<'_>,
     ) {
         self.leave(id);
@@ -156,12 +165,12 @@ impl Exports {
         let found = self
             .groups
             .iter()
-            .find(|(_, group)| group.key == key && group.view == view);
+            .find(|(_, group)| group.key == key && group.view == view && group.wanted == wanted);
         let number = match found {
             Some((&number, _)) => number,
             None => {
                 self.next_group += 1;
-                let group = Group::new(key, view, from);
+                let group = Group::new(key, view, wanted.clone(), from);
                 self.groups.insert(self.next_group, group);
                 self.next_group
             }
@@ -170,7 +179,8 @@ impl Exports {
             return;
         };
         group.members.insert(id);
-        let mut member = Member::new(number, families.collect());
+        let mut member = Member::new(number, families.into_iter().collect());
+        member.waits = wanted == Wanted::Waiting;
         member.behind = group.all_but(id, None, from);
         self.members.insert(id, member);
     }
@@ -189,7 +199,7 @@ impl Exports {
 
     /// What is announced to a neighbour that is up has to be announced differently: all of it is
     /// sent again, and what waits stays in its place.
-    pub(super) fn rejoin(&mut self, id: PeerId, key: GroupKey, from: &Sources<'_>) {
+    pub(super) fn rejoin(&mut self, id: PeerId, key: GroupKey, wanted: Wanted, from: &Sources<'_>) {
         let Some(mut old) = self.members.remove(&id) else {
             return;
         };
@@ -199,7 +209,7 @@ impl Exports {
             old.gone.extend(group.paths.all());
         }
         self.leave_group(id, old.group);
-        self.join(id, key, std::iter::empty(), from);
+        self.join(id, key, wanted, Vec::new(), from);
         if let Some(member) = self.members.get_mut(&id) {
             old.group = member.group;
             old.fall_behind(std::mem::take(&mut member.behind));
@@ -210,6 +220,39 @@ impl Exports {
     pub(super) fn leave(&mut self, id: PeerId) {
         if let Some(member) = self.members.remove(&id) {
             self.leave_group(id, member.group);
+        }
+    }
+
+    /// Has a destination looked at again by every group.
+    pub(super) fn force(&mut self, slot: usize, id: DestId) {
+        for group in self.groups.values_mut() {
+            group.force(slot, id);
+        }
+    }
+
+    /// A neighbour wants other VPN routes than before. It goes into a group of its own, with a copy
+    /// of what it was sent, unless it is alone in its group.
+    pub(super) fn set_wanted(&mut self, id: PeerId, wanted: Wanted, from: &Sources<'_>) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        member.waits = wanted == Wanted::Waiting;
+        let number = member.group;
+        let Some(group) = self.groups.get(&number) else {
+            return;
+        };
+        if group.wanted == wanted {
+            return;
+        }
+        let number = if group.members.len() > 1 {
+            let view = group.view.clone();
+            self.split(number, view, vec![id], from.tables);
+            self.next_group
+        } else {
+            number
+        };
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.set_wanted(wanted, from);
         }
     }
 
@@ -241,6 +284,12 @@ impl Exports {
         self.groups.values().any(Group::has_own_work)
     }
 
+    /// Whether nothing waits for any neighbour.
+    pub(super) fn is_all_handed_over(&self) -> bool {
+        let mut members = self.members.values();
+        members.all(|member| member.queue.is_empty() && !member.is_behind_at_all())
+    }
+
     /// Whether anybody has a destination's number.
     pub(super) fn refers_to(&self, slot: usize, id: DestId) -> bool {
         self.groups
@@ -250,6 +299,14 @@ impl Exports {
                 .members
                 .values()
                 .any(|member| member.is_behind(slot, id))
+    }
+
+    /// The neighbours for whom there is something to send.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let members = self.members.iter();
+        members
+            .filter(|(_, member)| member.has_something(self.locals_known))
+            .map(|(id, _)| *id)
     }
 
     /// The next bytes for a neighbour, and whether it has caught up with them.
@@ -280,7 +337,7 @@ impl Exports {
         slot: usize,
         id: DestId,
         from: &Sources<'_>,
-    ) -> Option<(PathAttributes, IpAddr)> {
+    ) -> Option<(PathAttributes, IpAddr, Option<Label>)> {
         let member = self.members.get(&peer)?;
         let group = self.groups.get(&member.group)?;
         group.announced(peer, slot, id, from)

@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use router_types::{Asn, Family};
 
 use super::attributes::Hot;
-use super::table::Rejection;
+use super::rejection::Rejection;
+use super::targets::is_vpn;
 use crate::config::{FamilyConfig, ImportMode, ImportPolicy, PeerConfig, PeerName, PrefixLimit};
 use crate::policy::{
     Decision, Judgement, NextHopChange, Policy, PolicyName, RouteContext, RouteOrigin, well_known,
@@ -101,10 +102,14 @@ impl Intake {
         }
     }
 
-    /// Whether anything comes in at all.
-    pub(super) fn is_closed(&self) -> bool {
-        self.prefixes.mode == ImportMode::None
-            || matches!(self.policy, PolicyUse::Deny | PolicyUse::Missing)
+    /// Why nothing comes in at all, where it does not.
+    pub(super) fn closed(&self) -> Option<Rejection> {
+        match self.policy {
+            _ if self.prefixes.mode == ImportMode::None => Some(Rejection::Import),
+            PolicyUse::Deny => Some(Rejection::NoPolicy),
+            PolicyUse::Missing => Some(Rejection::PolicyMissing),
+            PolicyUse::None | PolicyUse::Policy(_) => None,
+        }
     }
 
     /// Judges attributes. `decoded` is asked only where bytes do not say enough.
@@ -129,7 +134,8 @@ impl Intake {
         let policy = match &self.policy {
             PolicyUse::Policy(policy) => Some(policy),
             PolicyUse::None => None,
-            PolicyUse::Deny | PolicyUse::Missing => return Judged::Rejected(Rejection::Policy),
+            PolicyUse::Deny => return Judged::Rejected(Rejection::NoPolicy),
+            PolicyUse::Missing => return Judged::Rejected(Rejection::PolicyMissing),
         };
         let drops = self.blackhole && hot.blackhole;
         let plain = policy.is_none() && self.prepend.is_none() && !leaves && !marks_otc && !drops;
@@ -186,6 +192,8 @@ impl Intake {
         let (mut attributes, change) = judgement.apply(decision, attributes.clone());
         self.finish(&mut attributes, from);
         let next_hop = match change {
+            // The label is of the next hop it came with.
+            Some(_) if is_vpn(from.family) => next_hop,
             Some(NextHopChange::Address(address)) => NextHopAddress {
                 address,
                 link_local: None,
@@ -217,7 +225,7 @@ impl Intake {
             ImportMode::None => false,
             ImportMode::DefaultRoute | ImportMode::Prefixes(_) => self.prefixes.accepts(&prefix()),
         };
-        (!takes).then_some(Rejection::Policy)
+        (!takes).then_some(Rejection::Import)
     }
 }
 

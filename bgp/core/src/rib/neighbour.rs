@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_wire::{FamilyContext, PathNextHop, Role};
-use router_types::{Asn, Family};
+use router_types::{Asn, Family, Safi};
 use serde::{Deserialize, Serialize};
 
 use super::PeerId;
@@ -156,6 +156,10 @@ pub(super) struct Neighbour {
     pub(super) over_limit: BTreeSet<Family>,
     /// Families whose limit was said to be near in this session.
     pub(super) near_limit: BTreeSet<Family>,
+    /// Whether it is sent the VPN routes alone that it asks for (RFC 4684).
+    pub(super) has_targets: bool,
+    /// Until when it is waited for to say what it asks for.
+    pub(super) targets_until: Option<Instant>,
 }
 
 impl Neighbour {
@@ -175,6 +179,8 @@ impl Neighbour {
             refreshing: BTreeSet::new(),
             over_limit: BTreeSet::new(),
             near_limit: BTreeSet::new(),
+            has_targets: false,
+            targets_until: None,
         }
     }
 
@@ -289,6 +295,10 @@ pub(super) fn own_next_hop(
             link_local: local,
         }
     };
+    if family.family.safi != Safi::UNICAST {
+        // Of VPN routes this end is never the next hop, and of memberships it may be either.
+        return Some(PathNextHop::from_address(addresses.local.ip()));
+    }
     let ipv4 = family.family == Family::IPV4_UNICAST;
     let own_v6 = |local: std::net::Ipv6Addr| {
         if local.is_unicast_link_local() {

@@ -41,6 +41,11 @@ impl Rib {
         let same_for_all = self.config.ebgp_requires_policy == config.ebgp_requires_policy
             && self.config.graceful_shutdown == config.graceful_shutdown
             && self.config.cluster_id == config.cluster_id;
+        if self.config.drained != config.drained {
+            // What changed before the drain is told as it was then.
+            self.flush_exports();
+            self.exports.reconsider_all();
+        }
         let before = std::mem::replace(&mut self.config, config);
         let config = self.config.clone();
         let mut reflection_differs = false;
@@ -101,6 +106,7 @@ impl Rib {
             self.configure_aggregates();
         }
         self.exports.configure(self.config.local_asn());
+        self.renew_membership();
         if report && self.config.install_routes {
             self.report_all();
         }
@@ -207,6 +213,7 @@ impl Rib {
         neighbour.up = true;
         neighbour.session = Some(session);
         self.renew_intakes(id);
+        self.await_targets(id, now);
         // What is announced already is announced to this one by the way of its own, below.
         self.flush_exports();
         self.join(id);
@@ -223,6 +230,7 @@ impl Rib {
         };
         neighbour.up = false;
         let refreshing = std::mem::take(&mut neighbour.refreshing);
+        neighbour.targets_until = None;
         let Some(keep) = keep else {
             neighbour.stale_until = None;
             neighbour.lingers_until.clear();
@@ -317,6 +325,15 @@ impl Rib {
                 (id, neighbour.up)
             })
             .collect();
+        let had_their_time: Vec<PeerId> = self
+            .neighbours
+            .iter_mut()
+            .filter(|(_, neighbour)| neighbour.targets_until.is_some_and(|at| at <= now))
+            .map(|(id, _)| id)
+            .collect();
+        for id in had_their_time {
+            self.targets_are_known(id);
+        }
         let families: Vec<Family> = self.tables.iter().map(|table| table.family).collect();
         for (id, up) in overdue {
             for &family in &families {

@@ -13,10 +13,12 @@ use crate::config::{
 use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
+mod explain;
 mod limits;
 mod model;
 mod own;
 mod policy;
+mod vpn;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);

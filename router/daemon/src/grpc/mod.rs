@@ -3,6 +3,7 @@
 
 mod bfd;
 mod bgp;
+mod bgp_explain;
 mod bgp_routes;
 mod cni;
 mod config;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
-use bgp_wire::{PathAttributes, PathNextHop};
+use bgp_wire::{Label, PathAttributes, PathNextHop};
 use ipnet::IpNet;
 use router_types::{Asn, Family};
 
@@ -25,6 +25,7 @@ use crate::rib::intake::PolicyUse;
 use crate::rib::keys::DestId;
 use crate::rib::neighbour::SessionFamily;
 use crate::rib::table::{BestKey, Dirty, Table};
+use crate::rib::targets::{Wanted, is_vpn};
 
 /// What neighbours are told about local routes, by prefix.
 pub(super) type View = BTreeMap<IpNet, Told>;
@@ -74,6 +75,8 @@ pub(in crate::rib) struct Outlet {
 pub(super) struct Group {
     pub(super) key: GroupKey,
     pub(super) view: Arc<View>,
+    /// The VPN routes that go (RFC 4684).
+    pub(super) wanted: Wanted,
     pub(super) members: BTreeSet<PeerId>,
     /// Whether everything has to be looked at again, whatever the tables say.
     pub(super) reconsider: bool,
@@ -112,6 +115,7 @@ impl Outlet {
     pub(super) fn takes(&self, hop: &PathNextHop) -> bool {
         let ipv4 = self.family.family.afi == router_types::Afi::IPV4;
         match hop {
+            _ if self.family.family == Family::ROUTE_TARGET => true,
             PathNextHop::V4(_) => ipv4,
             PathNextHop::V6 { .. } => !ipv4 || self.family.extended_next_hop,
         }
@@ -121,20 +125,21 @@ impl Outlet {
 impl Group {
     /// A group nobody is in, for which everything it announces is announced: who joins is sent it
     /// by the way of those who are behind.
-    pub(super) fn new(key: GroupKey, view: Arc<View>, from: &Sources<'_>) -> Group {
+    pub(super) fn new(key: GroupKey, view: Arc<View>, wanted: Wanted, from: &Sources<'_>) -> Group {
         let announced = from.tables.iter().map(|table| {
             let mut announced = Bits::default();
-            if let Some(mut choice) = Choice::new(&key, &view, table, from) {
+            if let Some(mut choice) = Choice::new(&key, &view, &wanted, table, from) {
                 announced.extend(table.ids().filter(|id| choice.announces(*id)));
             }
             announced
         });
         let announced: Vec<Bits> = announced.collect();
         Group {
-            paths: PathsOut::new(&key, &view, &announced, from),
+            paths: PathsOut::new(&key, &view, &wanted, &announced, from),
             announced,
             key,
             view,
+            wanted,
             members: BTreeSet::new(),
             reconsider: false,
             forced: vec![Vec::new(); from.tables.len()],
@@ -147,6 +152,7 @@ impl Group {
         Group {
             key: self.key.clone(),
             view: self.view.clone(),
+            wanted: self.wanted.clone(),
             members,
             reconsider: self.reconsider,
             announced: self.announced.clone(),
@@ -161,6 +167,45 @@ impl Group {
         for prefix in old.keys().chain(self.view.keys()).filter(differs) {
             for (slot, table) in tables.iter().enumerate() {
                 if let Some(id) = table.keys.find(prefix) {
+                    self.forced[slot].push(id);
+                }
+            }
+        }
+    }
+
+    /// Has a destination looked at again.
+    pub(super) fn force(&mut self, slot: usize, id: DestId) {
+        self.forced[slot].push(id);
+    }
+
+    /// Takes what members want from now on. Only VPN routes that go and did not, or the reverse,
+    /// are looked at.
+    pub(super) fn set_wanted(&mut self, wanted: Wanted, from: &Sources<'_>) {
+        let old = std::mem::replace(&mut self.wanted, wanted);
+        for (slot, table) in from.tables.iter().enumerate() {
+            if !is_vpn(table.family) {
+                continue;
+            }
+            let mut last = None;
+            for id in table.ids() {
+                let all = self
+                    .key
+                    .outlet(table.family)
+                    .is_some_and(|o| o.paths.is_some());
+                let Some(best) = from.best(table, id) else {
+                    continue;
+                };
+                let differs = match last {
+                    Some((attributes, differs)) if attributes == best.attributes => differs,
+                    Some(_) | None => {
+                        let bytes = from.attributes.bytes(best.attributes).unwrap_or(&[]);
+                        let differs = old.takes(bytes) != self.wanted.takes(bytes);
+                        last = Some((best.attributes, differs));
+                        differs
+                    }
+                };
+                // Where several go, others than the best one may come and go as well.
+                if differs || all {
                     self.forced[slot].push(id);
                 }
             }
@@ -196,11 +241,15 @@ impl Group {
         if forced.is_empty() && dirty.is_empty() {
             return;
         }
-        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+        let Some(mut choice) = Choice::new(&self.key, &self.view, &self.wanted, table, from) else {
             return;
         };
+        let is_membership = table.family == Family::ROUTE_TARGET;
         let unknown = forced.into_iter().map(|id| (id, None));
-        let known = dirty.iter().map(|dirty| (dirty.id, Some(dirty.was)));
+        // Of memberships the best route is not what everybody is told.
+        let known = dirty
+            .iter()
+            .map(|dirty| (dirty.id, (!is_membership).then_some(dirty.was)));
         let changes = unknown.chain(known);
         let mut announced = std::mem::take(&mut self.announced[slot]);
         // Told by and by, so that no plan for a full table has to be held.
@@ -302,7 +351,7 @@ impl Group {
         let Some(slot) = behind else { return };
         let part = member.take_behind(slot, CHUNK);
         let table = &from.tables[slot];
-        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+        let Some(mut choice) = Choice::new(&self.key, &self.view, &self.wanted, table, from) else {
             return;
         };
         let mut plan = Plan::default();
@@ -376,12 +425,12 @@ impl Group {
         slot: usize,
         id: DestId,
         from: &Sources<'_>,
-    ) -> Option<(PathAttributes, IpAddr)> {
+    ) -> Option<(PathAttributes, IpAddr, Option<Label>)> {
         let table = &from.tables[slot];
         if !self.is_announced(slot, id) {
             return None;
         }
-        let mut choice = Choice::new(&self.key, &self.view, table, from)?;
+        let mut choice = Choice::new(&self.key, &self.view, &self.wanted, table, from)?;
         let run = if choice.sends_several() {
             let mut runs = choice.runs(id).into_iter();
             runs.find(|(run, _)| run.peer() != Some(peer))
@@ -391,7 +440,7 @@ impl Group {
         };
         let mut bytes = Vec::new();
         let hop = choice.encode(&run, true, &mut bytes)?;
-        Some((decode(&bytes), address(hop)))
+        Some((decode(&bytes), address(hop), choice.label(&run)))
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -401,6 +450,11 @@ impl Group {
 
     /// Whether a destination's best route came from a member.
     fn is_own(&self, peer: PeerId, table: &Table, id: DestId, from: &Sources<'_>) -> bool {
+        if table.family == Family::ROUTE_TARGET {
+            let choice = Choice::new(&self.key, &self.view, &self.wanted, table, from);
+            let run = choice.and_then(|mut choice| choice.run(id));
+            return run.is_some_and(|run| run.peer() == Some(peer));
+        }
         let local = table.local.contains(id) && self.view.contains_key(&table.keys.prefix(id));
         !local && from.best(table, id).is_some_and(|best| best.peer == peer)
     }
@@ -421,12 +475,15 @@ impl Group {
         let mut writer = self.writer(slot, from);
         writer.withdraw(&withdraw);
         // What changed together mostly has equal attributes and is in a run already.
-        let runs = announce.chunk_by(|(a, _), (b, _)| a == b).count();
+        let runs = announce
+            .chunk_by(|(a, _), (b, _)| choice.reads_alike(a, b))
+            .count();
         if runs * 4 > announce.len() {
-            announce.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
+            announce.sort_by(|(a, _), (b, _)| choice.order(a).cmp(&choice.order(b)));
         }
         let (mut attributes, mut ids) = (Vec::new(), Vec::new());
-        for chunk in announce.chunk_by(|(a, _), (b, _)| a == b) {
+        let mut labels = Vec::new();
+        for chunk in announce.chunk_by(|(a, _), (b, _)| choice.reads_alike(a, b)) {
             let (run, _) = &chunk[0];
             attributes.clear();
             let Some(hop) = choice.encode(run, self.key.four_octet_as, &mut attributes) else {
@@ -434,8 +491,10 @@ impl Group {
             };
             ids.clear();
             ids.extend(chunk.iter().map(|(_, id)| *id));
+            labels.clear();
+            labels.extend(chunk.iter().filter_map(|(run, _)| choice.label(run)));
             let except = run.peer().filter(|peer| self.members.contains(peer));
-            writer.announce(&attributes, hop, except, &ids);
+            writer.announce(&attributes, hop, except, &ids, &labels);
         }
         writer.finish()
     }
@@ -466,6 +525,9 @@ fn is_same(choice: &Choice<'_>, was: Option<BestKey>, is: &Run<'_>) -> bool {
     let before = choice.former(was);
     let (mut old, mut new) = (Vec::new(), Vec::new());
     before.is_some_and(|before| {
+        if choice.label(&before) != choice.label(is) {
+            return false;
+        }
         let hops = (
             choice.encode(&before, true, &mut old),
             choice.encode(is, true, &mut new),

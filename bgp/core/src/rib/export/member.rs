@@ -9,6 +9,7 @@ use router_types::Family;
 use super::Transmit;
 use crate::rib::bits::Bits;
 use crate::rib::keys::DestId;
+use crate::rib::targets::is_vpn;
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -23,6 +24,8 @@ pub(super) struct Member {
     end_of_rib: BTreeSet<Family>,
     /// Families that are sent again, whose end has to be marked once it is not behind.
     refreshing: BTreeSet<Family>,
+    /// Whether it has yet to say which VPN routes it wants.
+    pub(super) waits: bool,
 }
 
 impl Member {
@@ -35,6 +38,7 @@ impl Member {
             gone: BTreeSet::new(),
             end_of_rib,
             refreshing: BTreeSet::new(),
+            waits: false,
         }
     }
 
@@ -47,6 +51,13 @@ impl Member {
         let next = self.queue.pop_front()?;
         self.queued_bytes -= next.bytes.len();
         Some(next)
+    }
+
+    /// Whether there is something to send; End-of-RIB counts once `locals_known`.
+    pub(super) fn has_something(&self, locals_known: bool) -> bool {
+        !self.queue.is_empty()
+            || self.is_behind_at_all()
+            || (locals_known && !self.end_of_rib.is_empty())
     }
 
     pub(super) fn is_behind_at_all(&self) -> bool {
@@ -107,10 +118,12 @@ impl Member {
         for family in std::mem::take(&mut self.refreshing) {
             self.push_refresh(family, RefreshKind::End);
         }
-        if self.end_of_rib.is_empty() {
+        let waits = self.waits;
+        let is_due = |family: &Family| !(waits && is_vpn(*family));
+        if !self.end_of_rib.iter().any(is_due) {
             return;
         }
-        let due = std::mem::take(&mut self.end_of_rib);
+        let due: Vec<Family> = self.end_of_rib.extract_if(.., is_due).collect();
         let updates = due.len() as u32;
         let mut bytes = Vec::new();
         due.into_iter()

@@ -10,6 +10,7 @@ use super::{PeerId, Sources};
 use crate::rib::attributes::fingerprint;
 use crate::rib::bits::Bits;
 use crate::rib::keys::DestId;
+use crate::rib::targets::Wanted;
 
 /// The routes announced, by table and destination: identifier and fingerprint of what was said.
 #[derive(Clone, Debug, Default)]
@@ -22,13 +23,14 @@ impl PathsOut {
     pub(super) fn new(
         key: &GroupKey,
         view: &View,
+        wanting: &Wanted,
         announced: &[Bits],
         from: &Sources<'_>,
     ) -> PathsOut {
         let mut by_table = Vec::new();
         for (table, announced) in from.tables.iter().zip(announced) {
             let mut paths = BTreeMap::new();
-            if let Some(mut choice) = Choice::new(key, view, table, from)
+            if let Some(mut choice) = Choice::new(key, view, wanting, table, from)
                 && choice.sends_several()
             {
                 for id in announced.iter() {
@@ -130,6 +132,9 @@ fn wanted(choice: &mut Choice<'_>, id: DestId) -> Vec<(u32, u64)> {
 fn said(choice: &Choice<'_>, run: &super::choice::Run<'_>) -> u64 {
     let mut bytes = Vec::new();
     let hop = choice.encode(run, true, &mut bytes);
+    if let Some(label) = choice.label(run) {
+        bytes.extend_from_slice(&label.octets());
+    }
     if let Some(hop) = hop {
         bytes.extend_from_slice(hop.to_string().as_bytes());
     }

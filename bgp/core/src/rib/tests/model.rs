@@ -36,6 +36,8 @@ enum Step {
     /// Messages taken by a neighbour.
     Read(usize, usize),
     Resend(usize),
+    /// Whether nothing is announced.
+    Drain(bool),
     /// A neighbour sends again these prefixes of what it said, and no others.
     Refresh(usize, BTreeSet<usize>),
     /// Whether there is an aggregate, and whether it stands for what is within.
@@ -79,6 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::collection::btree_set(0..PREFIXES, 0..3).prop_map(Step::Local),
         4 => (peer(), 1usize..4).prop_map(|(p, n)| Step::Read(p, n)),
         1 => peer().prop_map(Step::Resend),
+        1 => any::<bool>().prop_map(Step::Drain),
         1 => (peer(), prop::collection::btree_set(0..PREFIXES, 0..PREFIXES))
             .prop_map(|(p, n)| Step::Refresh(p, n)),
         1 => any::<Option<bool>>().prop_map(Step::Aggregate),
@@ -98,6 +101,7 @@ struct World {
     locals: BTreeSet<usize>,
     seen: BTreeMap<usize, Seen>,
     add_path: bool,
+    drained: bool,
     config: InstanceConfig,
     aggregate: Option<bool>,
     client: bool,
@@ -134,6 +138,7 @@ impl World {
             locals: BTreeSet::new(),
             seen: BTreeMap::new(),
             add_path,
+            drained: false,
             config,
             aggregate: None,
             client: true,
@@ -228,6 +233,12 @@ impl World {
                 self.locals = prefixes;
             }
             Step::Read(peer, messages) => self.read(peer, messages),
+            Step::Drain(drained) => {
+                self.config.drained = drained;
+                let configure = RibInput::Configure(Box::new(self.config.clone()));
+                self.rib.handle(configure, self.now);
+                self.drained = drained;
+            }
             Step::Resend(peer) => {
                 let resend = RibInput::Resend {
                     peer: PEERS[peer].0.into(),
@@ -370,10 +381,11 @@ impl World {
     fn expected(&self, to: usize) -> BTreeMap<IpNet, Vec<String>> {
         let mut all = BTreeMap::new();
         let (_, _, to_asn) = PEERS[to];
-        if let Some(text) = self.aggregated(to_asn == 65001) {
+        let aggregated = self.aggregated(to_asn == 65001).filter(|_| !self.drained);
+        if let Some(text) = aggregated {
             all.insert(AGGREGATE.parse().unwrap(), vec![text]);
         }
-        for n in 0..PREFIXES {
+        for n in (0..PREFIXES).filter(|_| !self.drained) {
             let mut routes = Vec::new();
             if self.aggregate == Some(true) && WITHIN.contains(&n) {
                 continue;
@@ -470,6 +482,58 @@ impl World {
             }
             seen.values_mut().for_each(|routes| routes.sort());
             assert_eq!(seen, self.expected(peer), "{}", PEERS[peer].0);
+        }
+        self.explanations_agree();
+    }
+
+    /// What is explained is what there is: the best route is the model's, every other one lost to
+    /// one that is preferred, and neighbours are sent what the model says, now.
+    fn explanations_agree(&self) {
+        let expected: Vec<_> = (0..PEERS.len()).map(|peer| self.expected(peer)).collect();
+        for n in 0..PREFIXES {
+            let net: IpNet = prefix(n).parse().unwrap();
+            let explained = self.rib.explain(&net, None, self.now);
+            let ranked = self.ranked(n);
+            let is_local = self.locals.contains(&n);
+            let best = explained.paths.first().filter(|path| path.route.is_best());
+            match (is_local, ranked.first()) {
+                (true, _) => assert_eq!(best.unwrap().route.peer, None),
+                (false, Some(&best_peer)) => {
+                    let name = best.unwrap().route.peer.as_ref().unwrap();
+                    assert_eq!(name.0, PEERS[best_peer].0, "{explained:#?}");
+                }
+                (false, None) => assert_eq!(best, None, "{explained:#?}"),
+            }
+            for path in &explained.paths {
+                let verdict = path.route.verdict.unwrap();
+                let was_compared = matches!(
+                    verdict,
+                    Verdict::Lost(_) | Verdict::Multipath | Verdict::OtherAsPath
+                );
+                assert_eq!(path.lost.is_some(), was_compared, "{path:#?}");
+                if let Some(lost) = &path.lost {
+                    assert_ne!(lost.value, lost.other, "{path:#?}");
+                }
+            }
+            let heard = explained.paths.iter().filter_map(|p| p.route.peer.as_ref());
+            let silent = explained.silent.iter().map(|(name, _)| name);
+            let all: BTreeSet<&PeerName> = heard.chain(silent).collect();
+            assert_eq!(all.len(), PEERS.len(), "{explained:#?}");
+            for advert in &explained.adverts {
+                let peer = PEERS.iter().position(|p| p.0 == advert.peer.0).unwrap();
+                let sent = advert.routes.iter().filter_map(|r| r.outcome.as_ref().ok());
+                let mut sent: Vec<String> = sent.map(|(a, _)| describe(a)).collect();
+                sent.sort();
+                if self.up.contains(&peer) {
+                    let wanted = expected[peer].get(&net).cloned().unwrap_or_default();
+                    assert_eq!(sent, wanted, "{} {explained:#?}", advert.peer);
+                    assert!(!advert.is_pending, "{} {explained:#?}", advert.peer);
+                    assert_eq!(advert.waiting_bytes, 0);
+                } else {
+                    let why = advert.routes[0].outcome.as_ref().unwrap_err();
+                    assert_eq!(*why, Withheld::NotEstablished);
+                }
+            }
         }
     }
 }
