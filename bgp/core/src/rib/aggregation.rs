@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bgp_wire::PathAttributes;
 use ipnet::IpNet;
-use router_types::{Forwarding, RouteSource};
+use router_types::{Forwarding, RouteSource, Safi};
 
 use super::export::contribution;
 use super::keys::DestId;
@@ -81,7 +81,12 @@ impl Rib {
     /// Learned routes count where they are passed on: else the aggregate would draw what the node
     /// does not offer to carry.
     pub(super) fn contribute(&mut self, slot: usize, id: DestId) -> bool {
-        let prefix = self.tables[slot].keys.prefix(id);
+        // The prefixes of VPNs are of other address spaces.
+        let table = &self.tables[slot];
+        if table.family.safi != Safi::UNICAST {
+            return false;
+        }
+        let prefix = table.keys.prefix(id);
         if !self.aggregates.concerns(&prefix) {
             return false;
         }
