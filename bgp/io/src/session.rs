@@ -37,6 +37,9 @@ use crate::socket;
 /// that sends faster than the RIB takes may have in memory: 1 MiB.
 const INBOX: usize = 16;
 
+/// Bytes of a neighbour after which it is the others' turn.
+const MUCH: usize = 4096;
+
 /// Connections that are being closed. Dropped, they close at once.
 pub(crate) type Partings = JoinSet<()>;
 
@@ -240,9 +243,12 @@ impl Session {
                     }
                 }
                 Some(event) = self.events.recv(), if may_read => {
+                    let much = matches!(&event, ConnEvent::Bytes(_, bytes) if bytes.len() >= MUCH);
                     self.event(event);
-                    // One read of one neighbour at a time: others have keepalives to send.
-                    tokio::task::yield_now().await;
+                    if much {
+                        // Others have keepalives to send.
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }
@@ -379,7 +385,7 @@ impl Session {
         self.connect(conn, stream);
         if let Some(connection) = self.connections.get(&conn) {
             // Before anything else: it may begin in the middle of a message.
-            connection.tell(ConnCommand::Send(record.unsent));
+            connection.send(record.unsent);
         }
         self.handle(PeerInput::Adopt {
             conn,
@@ -584,7 +590,10 @@ impl Session {
         };
         self.peer
             .count_updates_sent(u64::from(updates), bytes.len() as u64);
-        connection.tell(ConnCommand::Routes(bytes));
+        let written = connection.send_routes(bytes);
+        if let Some(credit) = &self.credit {
+            credit.written(written);
+        }
     }
 
     /// A timer has come. A neighbour whose bytes wait here or in the kernel is alive, however long
@@ -650,7 +659,7 @@ impl Session {
             }
             PeerOutput::Send { conn, bytes } => {
                 if let Some(connection) = self.connections.get(&conn) {
-                    connection.tell(ConnCommand::Send(bytes));
+                    connection.send(bytes);
                 }
             }
             PeerOutput::Up { conn, negotiated } => {
