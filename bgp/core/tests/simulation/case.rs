@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::random::Random;
 
 /// Destinations there are: even ones IPv4, odd ones IPv6.
-pub(crate) const PREFIXES: u8 = 8;
+pub(crate) const PREFIXES: u8 = 4;
 
 /// One run.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -126,18 +126,35 @@ impl Case {
             restart_s: (random.below(2) == 0).then_some(20),
             steps: Vec::new(),
         };
-        case.steps = (0..steps)
-            .map(|_| Step {
-                after_ms: match random.below(4) {
-                    0 => random.below(20),
-                    1 => random.below(1_000),
-                    2 => random.below(8_000),
-                    _ => random.below(40_000),
-                },
+        for _ in 0..steps {
+            let step = Step {
+                after_ms: after_ms(&mut random),
                 act: act(shape, hold_s, &mut random),
-            })
-            .collect();
+            };
+            // What is closed is mostly opened again: that is when routes have to come back.
+            let reopens = match step.act {
+                Act::Import { link, end, .. } if random.below(3) > 0 => Some((link, end)),
+                _ => None,
+            };
+            case.steps.push(step);
+            if let Some((link, end)) = reopens {
+                let open = true;
+                case.steps.push(Step {
+                    after_ms: after_ms(&mut random),
+                    act: Act::Import { link, end, open },
+                });
+            }
+        }
         case
+    }
+}
+
+fn after_ms(random: &mut Random) -> u64 {
+    match random.below(4) {
+        0 => random.below(20),
+        1 => random.below(1_000),
+        2 => random.below(8_000),
+        _ => random.below(40_000),
     }
 }
 
@@ -189,7 +206,7 @@ fn act(shape: Shape, hold_s: u16, random: &mut Random) -> Act {
         21 => Act::Import {
             link: pick(random),
             end: end(random),
-            open: random.below(3) > 0,
+            open: random.below(4) == 0,
         },
         22 => Act::Metric {
             speaker: pick(random),

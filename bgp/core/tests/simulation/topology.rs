@@ -74,14 +74,17 @@ impl Topology {
                 topology.link(plain, outside, false);
             }
         }
-        for number in 0..2 {
-            topology.node(STRANGER_ASN, false);
-            let first = 2 + random.below(count as u64 - 2) as usize;
-            topology.link(first, count + number, false);
-            if number == 1 {
-                topology.link(0, count + number, false);
-            }
-        }
+        // Often both at one speaker, so that MED decides (RFC 4271 §9.1.2.2 c).
+        let first = 2 + random.below(count as u64 - 2) as usize;
+        let second = match random.below(2) {
+            0 => first,
+            _ => 2 + random.below(count as u64 - 2) as usize,
+        };
+        topology.node(STRANGER_ASN, false);
+        topology.link(first, count, false);
+        topology.node(STRANGER_ASN, false);
+        topology.link(second, count + 1, false);
+        topology.link(0, count + 1, false);
         topology
     }
 
