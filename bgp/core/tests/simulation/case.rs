@@ -164,12 +164,12 @@ fn act(shape: Shape, hold_s: u16, random: &mut Random) -> Act {
     let prefix = |random: &mut Random| random.below(PREFIXES.into()) as u8;
     // About as often shorter as longer than the hold time.
     let pause = |random: &mut Random| random.below(u64::from(hold_s) * 2_000);
-    match random.below(24) {
+    match random.below(30) {
         0..=3 => Act::Locals {
             speaker: pick(random),
             prefixes: (0..random.below(4)).map(|_| prefix(random)).collect(),
         },
-        4..=8 => Act::Say {
+        4..=8 | 24..=29 => Act::Say {
             stranger: end(random),
             prefix: prefix(random),
             said: said(shape, random),
@@ -226,12 +226,12 @@ fn said(shape: Shape, random: &mut Random) -> Said {
     const NO_ADVERTISE: u32 = 0xffff_ff02;
     const OTHERS: [u32; 4] = [64_801, 64_802, 65_000, 65_001];
     Said {
-        path: (0..random.below(3))
+        path: (0..random.below(4).saturating_sub(1))
             .map(|_| OTHERS[random.below(4) as usize])
             .collect(),
         origin: random.below(3) as u8,
         // Behind reflectors, MED makes routes that never settle possible (RFC 3345 §2).
-        med: (shape == Shape::Ring && random.below(2) == 0).then(|| random.below(3) as u32),
+        med: (shape == Shape::Ring && random.below(4) > 0).then(|| random.below(4) as u32),
         communities: match random.below(12) {
             0 => vec![NO_EXPORT],
             1 => vec![NO_ADVERTISE],
