@@ -58,7 +58,7 @@ impl World {
                 self.standing[node].said.remove(&prefix);
                 let mut bytes = Vec::new();
                 unsay(&mut bytes, prefix);
-                self.to_all(node, |_, _| bytes.clone());
+                self.tell_all(node, |_, _| bytes.clone());
                 Ok(())
             }
             Act::Cut { link } => {
@@ -168,7 +168,7 @@ impl World {
 
     fn say(&mut self, node: usize, number: u8, said: Said, more: &[u8]) {
         self.standing[node].said.insert(number, said.clone());
-        self.to_all(node, |world, (link, end)| {
+        self.tell_all(node, |world, (link, end)| {
             let mut bytes = Vec::new();
             let here = world.topology.links[link][end];
             say(&mut bytes, &here, number, &said, more);
@@ -176,7 +176,7 @@ impl World {
         });
     }
 
-    fn to_all(&mut self, node: usize, bytes: impl Fn(&World, (usize, usize)) -> Vec<u8>) {
+    fn tell_all(&mut self, node: usize, bytes: impl Fn(&World, (usize, usize)) -> Vec<u8>) {
         let links: Vec<(usize, usize)> = self.topology.links_of(node).collect();
         for (link, end) in links {
             let bytes = bytes(self, (link, end));
