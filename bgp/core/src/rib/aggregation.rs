@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bgp_wire::PathAttributes;
 use ipnet::IpNet;
-use router_types::{Forwarding, RouteSource, Safi};
+use router_types::{Forwarding, RouteSource};
 
 use super::export::contribution;
 use super::keys::DestId;
 use super::table::BestKey;
-use super::{BestRoute, FAMILIES, Rib, table_of};
+use super::{BestRoute, INSTALLED, Rib, table_of};
 use crate::config::{LocalRoute, LocalRoutes};
 
 impl Rib {
@@ -68,7 +68,7 @@ impl Rib {
 
     /// Counts every route anew.
     pub(super) fn contribute_all(&mut self) {
-        for slot in 0..FAMILIES.len() {
+        for slot in 0..INSTALLED {
             for id in self.tables[slot].ids().collect::<Vec<DestId>>() {
                 if self.contribute(slot, id) {
                     self.look_again(slot, id);
@@ -81,13 +81,8 @@ impl Rib {
     /// Learned routes count where they are passed on: else the aggregate would draw what the node
     /// does not offer to carry.
     pub(super) fn contribute(&mut self, slot: usize, id: DestId) -> bool {
-        // The prefixes of VPNs are of other address spaces.
-        let table = &self.tables[slot];
-        if table.family.safi != Safi::UNICAST {
-            return false;
-        }
-        let prefix = table.keys.prefix(id);
-        if !self.aggregates.concerns(&prefix) {
+        let prefix = self.tables[slot].keys.prefix(id);
+        if slot >= INSTALLED || !self.aggregates.concerns(&prefix) {
             return false;
         }
         let attributes = match self.locals.get(&prefix) {

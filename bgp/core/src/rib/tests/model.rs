@@ -275,6 +275,7 @@ impl World {
                 self.config = InstanceConfig::new("i".into(), Asn(65001), id).unwrap();
                 self.config.transit = Transit::Allowed;
                 self.config.aggregates = old.aggregates.clone();
+                self.config.drained = old.drained;
                 for (name, peer) in old.peers() {
                     let mut peer = peer.clone();
                     peer.route_reflector_client = name.0 == "client" && is_client;
