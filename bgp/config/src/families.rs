@@ -73,15 +73,6 @@ pub(crate) fn families(
         if let Some(key) = key {
             state_vpn(entry, family, key, statements);
         }
-        let limits_export = entry
-            .ours
-            .export
-            .as_ref()
-            .is_some_and(|e| e.max_routes.is_some());
-        if let (Some(key), true) = (key, limits_export) {
-            let message = format!("family {family}: export.maxRoutes is not provided yet");
-            statements.problem(key, condition_type::NOT_PROVIDED, "ExportLimit", message);
-        }
         families.insert(family, family_config(entry)?);
         selected.push((family, entry.advertisements.clone()));
     }

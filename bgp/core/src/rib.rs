@@ -162,6 +162,15 @@ pub enum RibOutput {
         /// The limit.
         limit: u32,
     },
+    /// A neighbour is sent as many routes as it may be, and others wait.
+    ExportLimit {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        family: Family,
+        /// The limit.
+        limit: u32,
+    },
     /// A neighbour sent more routes than it may: end its session.
     LimitExceeded {
         /// The neighbour.
@@ -361,10 +370,7 @@ impl Rib {
     /// Whether nothing is left to be done of what came before: nobody is to be sent anything, and
     /// no best path is to be told. What a few prefixes lead to is little then.
     pub fn is_quiet(&self) -> bool {
-        !self.exports.has_own_work()
-            && self.exports.waiting().next().is_none()
-            && !self.tables.iter().any(Table::has_dirty)
-            && self.pressure() == 0
+        self.is_everybody_told() && self.pressure() == 0
     }
 
     /// When [`RibInput::Timeout`] is due, and why.
@@ -417,21 +423,47 @@ impl Rib {
     /// Whether every neighbour that is up has been handed all there is for it.
     pub fn is_everybody_told(&self) -> bool {
         let changed = self.tables.iter().any(Table::has_dirty) || self.exports.has_own_work();
-        !changed && self.exports.is_all_handed_over()
+        !changed && self.exports.waiting().next().is_none()
     }
 
-    /// Counts of a neighbour by family.
+    /// Counts of a neighbour by family. To count several, ask for [`Rib::all_counts`].
     pub fn counts(&self, peer: &PeerName) -> BTreeMap<Family, FamilyCounts> {
-        let Some(id) = self.neighbours.id(peer) else {
-            return BTreeMap::new();
+        self.all_counts().remove(peer).unwrap_or_default()
+    }
+
+    /// Counts of every neighbour by family. Where learned routes are passed on it walks what is
+    /// announced to groups of neighbours one of which sends routes, each once.
+    pub fn all_counts(&self) -> BTreeMap<PeerName, BTreeMap<Family, FamilyCounts>> {
+        let ids = self.neighbours.ids().iter();
+        let neighbour = |(name, id): (&PeerName, &PeerId)| {
+            let counts = self.neighbours.get(*id)?.counts();
+            Some((name.clone(), (*id, counts)))
         };
-        let neighbour = self.neighbours.get(id);
-        let mut counts = neighbour.map_or_else(BTreeMap::new, |neighbour| neighbour.counts());
+        let mut all: BTreeMap<_, _> = ids.filter_map(neighbour).collect();
         let from = self.sources();
-        for (family, counts) in &mut counts {
-            counts.advertised = self.exports.advertised(id, *family, &from);
+        for (slot, table) in self.tables.iter().enumerate() {
+            let says = |id: PeerId| {
+                let neighbour = self.neighbours.get(id).filter(|_| self.transit);
+                neighbour.is_some_and(|n| n.accepted.get(&table.family).is_some_and(|&n| n > 0))
+            };
+            let sent = self.exports.counts(slot, &from, says);
+            for (id, counts) in all.values_mut() {
+                if let (Some(&(advertised, held)), Some(counts)) =
+                    (sent.get(id), counts.get_mut(&table.family))
+                {
+                    counts.advertised = advertised;
+                    counts.held = held;
+                }
+            }
         }
-        counts
+        let named = all.into_iter();
+        named.map(|(name, (_, counts))| (name, counts)).collect()
+    }
+
+    /// What waits for a neighbour: bytes of messages, and destinations that are not encoded yet.
+    pub fn backlog(&self, peer: &PeerName) -> (usize, usize) {
+        let id = self.neighbours.id(peer);
+        id.map_or((0, 0), |id| self.exports.backlog(id))
     }
 
     /// Sizes. Walks the attribute sets once.
@@ -497,6 +529,15 @@ impl Rib {
             }
             self.bury(slot);
         }
+        for (id, slot, limit) in self.exports.take_limit_news() {
+            if let Some(neighbour) = self.neighbours.get(id) {
+                self.outputs.push_back(RibOutput::ExportLimit {
+                    peer: neighbour.name.clone(),
+                    family: self.tables[slot].family,
+                    limit: u32::try_from(limit).unwrap_or(u32::MAX),
+                });
+            }
+        }
     }
 
     fn bury(&mut self, slot: usize) {
@@ -551,6 +592,7 @@ impl Rib {
                 paths: config
                     .and_then(|config| config.add_path.send)
                     .filter(|_| family.add_path_send),
+                limit: config.and_then(|config| config.limit_out),
             })
         });
         let outlets: Vec<Outlet> = outlets.collect();

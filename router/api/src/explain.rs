@@ -278,6 +278,14 @@ pub const EXPLANATIONS: &[Explanation] = &[
          node counts as drained; the same command mends it.",
     ),
     entry(
+        "CW0209",
+        "A peer is not sent all routes",
+        "export.maxRoutes is reached: routes beyond it wait until others are withdrawn, so that the \
+         peer does not end the session for its own limit.",
+        "Find out why there are that many: `causeway bgp routes advertised peer <peer>`. Aggregate or \
+         filter them, or raise export.maxRoutes together with the peer's limit.",
+    ),
+    entry(
         "CW0301",
         "A route is not in the kernel",
         "The route is wanted and the kernel refused it; it is tried again.",

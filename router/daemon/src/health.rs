@@ -212,6 +212,23 @@ async fn bgp(parts: &Parts, report: &mut Report) {
             format!("causeway bgp neighbor {}", peer.name),
         );
     }
+    for peer in &peers {
+        for family in peer.families.iter().filter(|family| family.held > 0) {
+            report.issue(
+                Health::Warning,
+                ("bgp", "CW0209"),
+                format!(
+                    "peer {}/{} ({})",
+                    peer.instance, peer.name, peer.peer_address
+                ),
+                format!(
+                    "{} {}/{} routes are not sent: export.maxRoutes is {}",
+                    family.held, family.afi, family.safi, family.export_limit
+                ),
+                format!("causeway bgp neighbor {}", peer.name),
+            );
+        }
+    }
     for instance in parts.speaker.snapshot().await {
         for (address, error) in &instance.listen_failures {
             report.issue(

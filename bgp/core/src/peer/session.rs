@@ -301,6 +301,8 @@ impl Peer {
             return;
         };
         let text = NotificationText::from(&notification);
+        let counts = &mut self.record.counters.notifications_received;
+        *counts.entry((text.code, text.subcode)).or_default() += 1;
         self.record.notification_received = Some(NotificationRecord {
             at: now,
             notification: text.clone(),
@@ -651,6 +653,9 @@ impl Peer {
         let mut bytes = Vec::new();
         notification.encode(&mut bytes);
         self.send(conn, MessageKind::Notification, bytes);
+        let kind = notification.kind;
+        let counts = &mut self.record.counters.notifications_sent;
+        *counts.entry((kind.code, kind.subcode)).or_default() += 1;
         self.record.notification_sent = Some(NotificationRecord {
             at: self.record.last_event,
             notification: notification.into(),

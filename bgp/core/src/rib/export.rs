@@ -17,6 +17,7 @@ mod choice;
 mod edit;
 mod explain;
 mod group;
+mod limit;
 mod local;
 mod member;
 mod paths;
@@ -41,6 +42,7 @@ use self::member::Member;
 pub use self::withheld::Withheld;
 use super::PeerId;
 use super::attributes::Interner;
+use super::bits::Bits;
 use super::keys::DestId;
 use super::neighbour::Neighbours;
 use super::next_hop::NextHops;
@@ -284,10 +286,13 @@ impl Exports {
         self.groups.values().any(Group::has_own_work)
     }
 
-    /// Whether nothing waits for any neighbour.
-    pub(super) fn is_all_handed_over(&self) -> bool {
-        let mut members = self.members.values();
-        members.all(|member| member.queue.is_empty() && !member.is_behind_at_all())
+    /// Bytes and destinations that wait for a neighbour.
+    pub(super) fn backlog(&self, id: PeerId) -> (usize, usize) {
+        let member = self.members.get(&id);
+        member.map_or((0, 0), |member| {
+            let behind = member.behind.iter().map(Bits::len).sum();
+            (member.queued_bytes, behind)
+        })
     }
 
     /// Whether anybody has a destination's number.
@@ -322,12 +327,46 @@ impl Exports {
         member.pop()
     }
 
-    /// How many routes of a family a neighbour is sent. Walks the table where learned routes are
-    /// passed on.
-    pub(super) fn advertised(&self, id: PeerId, family: Family, from: &Sources<'_>) -> u64 {
-        let member = self.members.get(&id);
-        let group = member.and_then(|member| self.groups.get(&member.group));
-        group.map_or(0, |group| group.count(id, family, from))
+    /// How many routes of a table each neighbour that is up is sent, and how many wait for its limit.
+    /// `says` is asked whether a neighbour sends routes of the table itself: only groups with one of
+    /// those are walked, each once.
+    pub(super) fn counts(
+        &self,
+        slot: usize,
+        from: &Sources<'_>,
+        says: impl Fn(PeerId) -> bool,
+    ) -> BTreeMap<PeerId, (u64, u64)> {
+        let mut counts = BTreeMap::new();
+        for group in self.groups.values() {
+            let own = if group.members.iter().any(|id| says(*id)) {
+                group.own_counts(slot, from)
+            } else {
+                BTreeMap::new()
+            };
+            let all = group.count(slot);
+            let held = group.limits[slot].held() as u64;
+            for id in &group.members {
+                let own = own.get(id).copied().unwrap_or(0);
+                counts.insert(*id, (all - own, held));
+            }
+        }
+        counts
+    }
+
+    /// Neighbours for which routes have begun to wait, since the last time: with the table and the
+    /// limit.
+    pub(super) fn take_limit_news(&mut self) -> Vec<(PeerId, usize, usize)> {
+        let mut news = Vec::new();
+        for group in self.groups.values_mut() {
+            for (slot, limit) in group.limits.iter_mut().enumerate() {
+                if let Some(most) = limit.most()
+                    && limit.take_news()
+                {
+                    news.extend(group.members.iter().map(|id| (*id, slot, most)));
+                }
+            }
+        }
+        news
     }
 
     /// Whether a destination is announced to a neighbour, with which attributes and next hop.

@@ -39,6 +39,12 @@ impl Rib {
                 } => self.announce_all(id, attributes, next_hop, nlri, now),
                 RouteItem::Withdraw { nlri } => self.withdraw_all(id, nlri),
                 RouteItem::EndOfRib { family } => {
+                    if let Some(neighbour) = self.neighbours.get_mut(id)
+                        && let Some(since) = neighbour.up_since
+                    {
+                        let after = now.saturating_duration_since(since);
+                        neighbour.synced.entry(family).or_insert(after);
+                    }
                     self.purge(id, Some(family), Which::Stale);
                     if family == Family::ROUTE_TARGET {
                         self.targets_are_known(id);

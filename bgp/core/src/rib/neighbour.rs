@@ -130,6 +130,11 @@ pub struct FamilyCounts {
     pub stale: u64,
     /// Sent to the neighbour.
     pub advertised: u64,
+    /// Not sent to it, since it is sent as many as it may be.
+    pub held: u64,
+    /// How long after the session came up the neighbour had sent all its routes (End-of-RIB);
+    /// `None` before.
+    pub synced_after: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -142,6 +147,10 @@ pub(super) struct Neighbour {
     /// The session, while up; the last one's while routes of it are stale.
     pub(super) session: Option<SessionInfo>,
     pub(super) up: bool,
+    /// When the session came up.
+    pub(super) up_since: Option<Instant>,
+    /// How long after it the neighbour had sent all its routes, by family.
+    pub(super) synced: BTreeMap<Family, Duration>,
     pub(super) accepted: BTreeMap<Family, u64>,
     pub(super) rejected: BTreeMap<Family, u64>,
     pub(super) stale: BTreeMap<Family, u64>,
@@ -170,6 +179,8 @@ impl Neighbour {
             intakes: Vec::new(),
             session: None,
             up: false,
+            up_since: None,
+            synced: BTreeMap::new(),
             accepted: BTreeMap::new(),
             rejected: BTreeMap::new(),
             stale: BTreeMap::new(),
@@ -210,6 +221,8 @@ impl Neighbour {
                     rejected,
                     stale: of(&self.stale, family),
                     advertised: 0,
+                    held: 0,
+                    synced_after: self.synced.get(&family).copied(),
                 };
                 (family, counts)
             })

@@ -211,6 +211,8 @@ impl Rib {
         neighbour.near_limit.clear();
         neighbour.over_limit.clear();
         neighbour.up = true;
+        neighbour.up_since = Some(now);
+        neighbour.synced.clear();
         neighbour.session = Some(session);
         self.renew_intakes(id);
         self.await_targets(id, now);

@@ -179,6 +179,15 @@ impl Tables {
                 } => {
                     tracing::warn!(%peer, %family, routes, limit, "maxRoutes is near or passed");
                 }
+                RibOutput::ExportLimit {
+                    peer,
+                    family,
+                    limit,
+                } => {
+                    tracing::warn!(
+                        %peer, %family, limit, "export.maxRoutes is reached; other routes wait"
+                    );
+                }
                 RibOutput::LimitExceeded {
                     peer,
                     family,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bgp_config::SessionStatus;
 use bgp_core::config::{ConnectMode, FamilyConfig, ImportMode, InstanceName, PeerConfig, PeerName};
 use bgp_core::fsm::State;
-use bgp_core::peer::{DownReason, ErrorTreatment, MessageCounts, NotificationRecord};
+use bgp_core::peer::{DownReason, MessageCounts, NotificationRecord};
 use bgp_io::{InstanceSnapshot, PeerReport, Reset};
 use bgp_wire::describe::capability_value;
 use bgp_wire::{AttributeCode, Capability};
@@ -388,12 +388,7 @@ fn peer(
             .iter()
             .map(|((attribute, treatment), count)| api::AttributeErrorCount {
                 attribute: AttributeCode(*attribute).to_string(),
-                treatment: match treatment {
-                    ErrorTreatment::AttributeDiscard => "attribute-discard",
-                    ErrorTreatment::TreatAsWithdraw => "treat-as-withdraw",
-                    ErrorTreatment::SessionReset => "session-reset",
-                }
-                .to_owned(),
+                treatment: treatment.name().to_owned(),
                 count: *count,
             })
             .collect(),
@@ -428,6 +423,8 @@ fn families(
                 received: counts.received,
                 accepted: counts.accepted,
                 advertised: counts.advertised,
+                held: counts.held,
+                export_limit: config.limit_out.map_or(0, std::num::NonZeroU32::get),
                 negotiated: negotiated(family),
                 end_of_rib_received: delivered.has(instance, &report.session.name, *family),
                 import_policy: policy(config),

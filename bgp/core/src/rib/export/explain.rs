@@ -105,6 +105,7 @@ impl Group {
         for (source, run) in runs {
             let outcome = match run {
                 Ok(run) if run.peer() == Some(peer) => Err(Withheld::SplitHorizon),
+                Ok(_) if self.limits[slot].holds(id) => Err(Withheld::Limit),
                 Ok(run) => {
                     let mut bytes = Vec::new();
                     let hop = choice.encode(&run, true, &mut bytes);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
 use bgp_wire::{Label, PathAttributes, PathNextHop};
@@ -12,13 +12,13 @@ use router_types::{Asn, Family};
 
 use super::choice::{Choice, Run, Source};
 use super::edit::Edit;
+use super::limit::Limit;
 use super::local::Told;
 use super::member::Member;
 use super::paths::PathsOut;
 use super::segments::{Segment, Writer};
 use super::{CHUNK, Sources, address};
 use crate::config::NextHopMode;
-use crate::rib::PeerId;
 use crate::rib::attributes::decode;
 use crate::rib::bits::Bits;
 use crate::rib::intake::PolicyUse;
@@ -26,6 +26,7 @@ use crate::rib::keys::DestId;
 use crate::rib::neighbour::SessionFamily;
 use crate::rib::table::{BestKey, Dirty, Table};
 use crate::rib::targets::{Wanted, is_vpn};
+use crate::rib::{PeerId, slot_of};
 
 /// What neighbours are told about local routes, by prefix.
 pub(super) type View = BTreeMap<IpNet, Told>;
@@ -69,6 +70,8 @@ pub(in crate::rib) struct Outlet {
     pub(in crate::rib) policy: PolicyUse,
     /// How many routes are sent for a destination, where add-path was agreed.
     pub(in crate::rib) paths: Option<NonZeroU8>,
+    /// How many destinations are announced at most.
+    pub(in crate::rib) limit: Option<NonZeroU32>,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,8 @@ pub(super) struct Group {
     pub(super) announced: Vec<Bits>,
     /// The routes announced of each, where several may be.
     pub(super) paths: PathsOut,
+    /// How many destinations are announced at most, by table, and which ones wait.
+    pub(super) limits: Vec<Limit>,
     /// Destinations to look at whatever the tables say, by table.
     forced: Vec<Vec<DestId>>,
 }
@@ -126,17 +131,27 @@ impl Group {
     /// A group nobody is in, for which everything it announces is announced: who joins is sent it
     /// by the way of those who are behind.
     pub(super) fn new(key: GroupKey, view: Arc<View>, wanted: Wanted, from: &Sources<'_>) -> Group {
-        let announced = from.tables.iter().map(|table| {
-            let mut announced = Bits::default();
+        let mut announced: Vec<Bits> = Vec::new();
+        let mut limits: Vec<Limit> = Vec::new();
+        for table in from.tables {
+            let mut all = Bits::default();
+            let most = key.outlet(table.family).and_then(|outlet| outlet.limit);
+            let mut limit = Limit::new(most.map(NonZeroU32::get));
             if let Some(mut choice) = Choice::new(&key, &view, &wanted, table, from) {
-                announced.extend(table.ids().filter(|id| choice.announces(*id)));
+                let goes = table.ids().filter(|id| choice.announces(*id));
+                for id in goes {
+                    if limit.admits(id, &all) {
+                        all.insert(id);
+                    }
+                }
             }
-            announced
-        });
-        let announced: Vec<Bits> = announced.collect();
+            announced.push(all);
+            limits.push(limit);
+        }
         Group {
             paths: PathsOut::new(&key, &view, &wanted, &announced, from),
             announced,
+            limits,
             key,
             view,
             wanted,
@@ -156,6 +171,7 @@ impl Group {
             members,
             reconsider: self.reconsider,
             announced: self.announced.clone(),
+            limits: self.limits.clone(),
             paths: self.paths.clone(),
             forced: self.forced.clone(),
         }
@@ -252,44 +268,70 @@ impl Group {
             .map(|dirty| (dirty.id, (!is_membership).then_some(dirty.was)));
         let changes = unknown.chain(known);
         let mut announced = std::mem::take(&mut self.announced[slot]);
+        let mut held = std::mem::take(&mut self.limits[slot]);
         // Told by and by, so that no plan for a full table has to be held.
         if choice.sends_several() {
-            let ids: Vec<DestId> = changes.map(|(id, _)| id).collect();
-            for part in ids.chunks(CHUNK) {
-                let mut plan = Plan::default();
-                let paths = &mut self.paths;
-                paths.work(slot, part, &mut announced, &mut choice, &mut plan);
-                self.tell(slot, plan, &choice, from, members, limit);
+            let mut ids: Vec<DestId> = changes.map(|(id, _)| id).collect();
+            while !ids.is_empty() {
+                for part in ids.chunks(CHUNK) {
+                    let mut plan = Plan::default();
+                    let mut out = (&mut announced, &mut held);
+                    self.paths
+                        .work(slot, part, &mut out, &mut choice, &mut plan);
+                    self.tell(slot, plan, &choice, from, members, limit);
+                }
+                ids = held.due(&announced);
             }
-            self.announced[slot] = announced;
+        } else {
+            let mut plan = Plan::default();
+            for (id, was) in changes {
+                if plan.announce.len() + plan.withdraw.len() >= CHUNK {
+                    let full = std::mem::take(&mut plan);
+                    self.tell(slot, full, &choice, from, members, limit);
+                }
+                self.consider(id, was, &mut announced, &mut held, &mut choice, &mut plan);
+            }
+            for id in held.due(&announced) {
+                self.consider(id, None, &mut announced, &mut held, &mut choice, &mut plan);
+            }
+            self.tell(slot, plan, &choice, from, members, limit);
+        }
+        self.limits[slot] = held;
+        self.announced[slot] = announced;
+    }
+
+    /// Works out what of a destination has to be said, where one route may be.
+    #[inline]
+    fn consider<'g>(
+        &self,
+        id: DestId,
+        was: Option<Option<BestKey>>,
+        announced: &mut Bits,
+        held: &mut Limit,
+        choice: &mut Choice<'g>,
+        plan: &mut Plan<'g>,
+    ) {
+        let Some(run) = choice.run(id) else {
+            held.forget(id);
+            if announced.remove(id) {
+                plan.withdraw.push((id, 0));
+            }
+            return;
+        };
+        if !held.admits(id, announced) {
             return;
         }
-        let mut plan = Plan::default();
-        for (id, was) in changes {
-            if plan.announce.len() + plan.withdraw.len() >= CHUNK {
-                let full = std::mem::take(&mut plan);
-                self.tell(slot, full, &choice, from, members, limit);
-            }
-            let Some(run) = choice.run(id) else {
-                if announced.remove(id) {
-                    plan.withdraw.push((id, 0));
-                }
-                continue;
-            };
-            let new = announced.insert(id);
-            if !new && was.is_some_and(|was| is_same(&choice, was, &run)) {
-                continue;
-            }
-            plan.announce.push((run, (id, 0)));
-            if let (Source::Learned(best), false) = (run.source, new)
-                && self.members.contains(&best.peer)
-                && !matches!(was, Some(Some(BestKey { peer, .. })) if peer == best.peer)
-            {
-                plan.own.entry(best.peer).or_default().push((id, 0));
-            }
+        let new = announced.insert(id);
+        if !new && was.is_some_and(|was| is_same(choice, was, &run)) {
+            return;
         }
-        self.tell(slot, plan, &choice, from, members, limit);
-        self.announced[slot] = announced;
+        plan.announce.push((run, (id, 0)));
+        if let (Source::Learned(best), false) = (run.source, new)
+            && self.members.contains(&best.peer)
+            && !matches!(was, Some(Some(BestKey { peer, .. })) if peer == best.peer)
+        {
+            plan.own.entry(best.peer).or_default().push((id, 0));
+        }
     }
 
     fn tell(
@@ -356,8 +398,15 @@ impl Group {
         };
         let mut plan = Plan::default();
         if choice.sends_several() {
-            self.paths
-                .state(slot, peer, &part, member, &mut choice, &mut plan);
+            self.paths.state(
+                slot,
+                peer,
+                &part,
+                &self.announced[slot],
+                member,
+                &mut choice,
+                &mut plan,
+            );
             for segment in self.segments(slot, plan, &choice, from) {
                 member.push(segment.transmit);
             }
@@ -403,19 +452,45 @@ impl Group {
         self.announced.iter().zip(from.tables).map(of).collect()
     }
 
-    /// How many routes of a family a member is sent.
-    pub(super) fn count(&self, peer: PeerId, family: Family, from: &Sources<'_>) -> u64 {
-        let mut tables = from.tables.iter().zip(&self.announced);
-        let Some((table, announced)) = tables.find(|(table, _)| table.family == family) else {
-            return 0;
+    /// How many destinations of a table are announced whose route is a neighbour's own, by
+    /// neighbour. Walks what is announced.
+    pub(super) fn own_counts(&self, slot: usize, from: &Sources<'_>) -> BTreeMap<PeerId, u64> {
+        let mut counts = BTreeMap::new();
+        let table = &from.tables[slot];
+        let Some(mut choice) = Choice::new(&self.key, &self.view, &self.wanted, table, from) else {
+            return counts;
         };
-        if !from.transit {
-            return announced.len() as u64;
+        if choice.sends_several() {
+            self.paths.own_counts(slot, &mut counts);
+            return counts;
         }
-        let own = announced
+        for id in self.announced[slot].iter() {
+            let peer = if table.family == Family::ROUTE_TARGET {
+                choice.run(id).and_then(|run| run.peer())
+            } else {
+                let local =
+                    table.local.contains(id) && self.view.contains_key(&table.keys.prefix(id));
+                let best = from.best(table, id).filter(|_| !local);
+                best.map(|best| best.peer)
+            };
+            if let Some(peer) = peer {
+                *counts.entry(peer).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// How many routes of a table are announced, whoever they came from.
+    pub(super) fn count(&self, slot: usize) -> u64 {
+        let family = self
+            .key
+            .outlets
             .iter()
-            .filter(|&id| self.is_own(peer, table, id, from));
-        (announced.len() - own.count()) as u64
+            .find(|o| slot_of(o.family.family) == Some(slot));
+        match family.and_then(|outlet| outlet.paths) {
+            Some(_) => self.paths.count(slot),
+            None => self.announced[slot].len() as u64,
+        }
     }
 
     /// With what a destination is announced to a member, if it is.
@@ -445,7 +520,8 @@ impl Group {
 
     pub(super) fn memory(&self) -> usize {
         let announced: usize = self.announced.iter().map(Bits::memory).sum();
-        announced + self.paths.memory()
+        let held: usize = self.limits.iter().map(Limit::memory).sum();
+        announced + held + self.paths.memory()
     }
 
     /// Whether a destination's best route came from a member.

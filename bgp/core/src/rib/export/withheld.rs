@@ -47,6 +47,8 @@ pub enum Withheld {
     LabelOfAnother,
     /// The neighbour has not asked for its route targets (RFC 4684).
     NotWanted,
+    /// The neighbour is sent as many routes as it may be: this one waits until others go.
+    Limit,
     /// Better ones take all places there are for a destination (RFC 7911).
     PathsTaken,
 }
@@ -75,6 +77,7 @@ impl Withheld {
             Withheld::Policy(_) => "policy",
             Withheld::LabelOfAnother => "label-of-another",
             Withheld::NotWanted => "not-wanted",
+            Withheld::Limit => "limit",
             Withheld::PathsTaken => "paths-taken",
         }
     }
@@ -84,7 +87,7 @@ impl Withheld {
         match self {
             Withheld::NotEstablished | Withheld::NoRoute | Withheld::NotAdvertised => None,
             Withheld::NoTransit | Withheld::SplitHorizon | Withheld::Drained => None,
-            Withheld::PolicyMissing | Withheld::Policy(_) => None,
+            Withheld::PolicyMissing | Withheld::Policy(_) | Withheld::Limit => None,
             Withheld::FamilyNotNegotiated => Some("RFC 4760 §8"),
             Withheld::NoNextHop => Some("RFC 4271 §5.1.3"),
             Withheld::NoAdvertise | Withheld::NoExport => Some("RFC 1997"),
@@ -131,6 +134,7 @@ impl fmt::Display for Withheld {
                 "its label is of its next hop, which the session does not leave unchanged"
             }
             Withheld::NotWanted => "the peer has not asked for its route targets",
+            Withheld::Limit => "the peer is sent as many routes as it may be (export.maxRoutes)",
             Withheld::PathsTaken => "better routes take all places the peer has for a prefix",
         })
     }

@@ -102,13 +102,15 @@ struct World {
     seen: BTreeMap<usize, Seen>,
     add_path: bool,
     drained: bool,
+    /// How many destinations each neighbour is sent at most.
+    limit: Option<usize>,
     config: InstanceConfig,
     aggregate: Option<bool>,
     client: bool,
 }
 
 impl World {
-    fn new(add_path: bool) -> World {
+    fn new(add_path: bool, limit: Option<u32>) -> World {
         let now = Instant::now();
         let names: Vec<&str> = PEERS.iter().map(|(name, _, _)| *name).collect();
         let plain = all(&names);
@@ -121,6 +123,7 @@ impl World {
             let mut families = peer.families().clone();
             for family in families.values_mut() {
                 family.next_hop_mode = crate::config::NextHopMode::ToSelf;
+                family.limit_out = limit.and_then(std::num::NonZeroU32::new);
                 family.add_path.send = add_path.then_some(std::num::NonZeroU8::new(2).unwrap());
             }
             config
@@ -139,6 +142,7 @@ impl World {
             seen: BTreeMap::new(),
             add_path,
             drained: false,
+            limit: limit.map(|limit| limit as usize),
             config,
             aggregate: None,
             client: true,
@@ -482,9 +486,50 @@ impl World {
                 seen.entry(*prefix).or_default().push(what.clone());
             }
             seen.values_mut().for_each(|routes| routes.sort());
-            assert_eq!(seen, self.expected(peer), "{}", PEERS[peer].0);
+            let expected = self.expected(peer);
+            match self.limit {
+                None => assert_eq!(seen, expected, "{}", PEERS[peer].0),
+                Some(limit) => self.is_within(peer, limit, &seen, &expected),
+            }
+            let counts = self.rib.counts(&PEERS[peer].0.into());
+            let counts = counts[&Family::IPV4_UNICAST];
+            assert_eq!(
+                counts.advertised,
+                self.seen[&peer].len() as u64,
+                "{counts:?}"
+            );
+            assert_eq!(self.rib.backlog(&PEERS[peer].0.into()), (0, 0));
         }
         self.explanations_agree();
+    }
+
+    /// No more than the limit is sent, nothing that is not expected, and room is used. What came from
+    /// the neighbour itself takes places of its group.
+    fn is_within(
+        &self,
+        peer: usize,
+        limit: usize,
+        seen: &BTreeMap<IpNet, Vec<String>>,
+        expected: &BTreeMap<IpNet, Vec<String>>,
+    ) {
+        let name = PEERS[peer].0;
+        assert!(seen.len() <= limit, "{name}: {seen:#?}");
+        for (prefix, routes) in seen {
+            assert_eq!(Some(routes), expected.get(prefix), "{name} {prefix}");
+        }
+        let own = (0..PREFIXES)
+            .filter(|n| self.ranked(*n).contains(&peer))
+            .count();
+        let missing = expected.len() - seen.len();
+        let held = self.rib.counts(&name.into())[&Family::IPV4_UNICAST].held as usize;
+        assert!(
+            held >= missing,
+            "{name}: {held} wait, {missing} are missing"
+        );
+        assert!(
+            missing == 0 || seen.len() + own >= limit,
+            "{name}: {seen:#?}"
+        );
     }
 
     /// What is explained is what there is: the best route is the model's, every other one lost to
@@ -526,7 +571,14 @@ impl World {
                 let mut sent: Vec<String> = sent.map(|(a, _)| describe(a)).collect();
                 sent.sort();
                 if self.up.contains(&peer) {
-                    let wanted = expected[peer].get(&net).cloned().unwrap_or_default();
+                    let held = advert
+                        .routes
+                        .iter()
+                        .any(|r| r.outcome == Err(Withheld::Limit));
+                    let wanted = match self.limit {
+                        Some(_) if held => Vec::new(),
+                        _ => expected[peer].get(&net).cloned().unwrap_or_default(),
+                    };
                     assert_eq!(sent, wanted, "{} {explained:#?}", advert.peer);
                     assert!(!advert.is_pending, "{} {explained:#?}", advert.peer);
                     assert_eq!(advert.waiting_bytes, 0);
@@ -564,9 +616,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
     #[test]
     fn everybody_is_sent_what_the_model_says(
-        steps in prop::collection::vec(step(), 1..60), add_path: bool,
+        steps in prop::collection::vec(step(), 1..60),
+        add_path: bool,
+        limit in prop::option::weighted(0.3, 1u32..5),
     ) {
-        let mut world = World::new(add_path);
+        let mut world = World::new(add_path, limit);
         for peer in 0..PEERS.len() {
             world.take(Step::Up(peer));
         }
