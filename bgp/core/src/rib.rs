@@ -466,7 +466,7 @@ impl Rib {
         id.map_or((0, 0), |id| self.exports.backlog(id))
     }
 
-    /// Sizes. Walks the attribute sets once.
+    /// Sizes.
     pub fn stats(&self) -> RibStats {
         let rejected: u64 = self
             .neighbours

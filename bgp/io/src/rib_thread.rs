@@ -29,7 +29,7 @@ use crate::session::PeerCommand;
 
 /// Messages that may wait. A message is one read of a connection at most, so this bounds what is
 /// decoded and not yet in the tables to some tens of thousands of prefixes.
-const QUEUE: usize = 64;
+const QUEUE: usize = 16;
 
 /// Messages taken in before outputs are looked at.
 const TURN: usize = 32;

@@ -65,6 +65,13 @@ struct Entry {
     refs: u32,
 }
 
+impl Entry {
+    /// Bytes it takes outside the slab, an estimate.
+    fn weight(&self) -> usize {
+        self.bytes.len() + 16
+    }
+}
+
 /// The interner. Ids are slots of a slab, reused when the last reference is gone.
 #[derive(Debug)]
 pub(super) struct Interner {
@@ -72,6 +79,8 @@ pub(super) struct Interner {
     index: HashTable<u32>,
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
+    /// Bytes of all sets, with what the allocator needs for each.
+    held: usize,
     seed: u64,
 }
 
@@ -82,6 +91,7 @@ impl Interner {
             index: HashTable::new(),
             slots: Vec::new(),
             free: Vec::new(),
+            held: 0,
             // A neighbour must not know which attributes collide. Nothing that can be observed
             // depends on it.
             seed: RandomState::new().hash_one(0u8) | 1,
@@ -106,6 +116,7 @@ impl Interner {
             hash,
             refs: 0,
         };
+        self.held += entry.weight();
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(entry);
@@ -152,6 +163,7 @@ impl Interner {
         if slot.as_ref().is_some_and(|entry| entry.refs == 0)
             && let Some(entry) = slot.take()
         {
+            self.held -= entry.weight();
             if let Ok(found) = self
                 .index
                 .find_entry(spread(entry.hash), |&slot| slot == id.0)
@@ -194,13 +206,7 @@ impl Interner {
 
     /// Bytes of all sets and of the slab and index around them, an estimate.
     pub(super) fn memory(&self) -> usize {
-        let bytes: usize = self
-            .slots
-            .iter()
-            .flatten()
-            .map(|entry| entry.bytes.len() + 16)
-            .sum();
-        bytes
+        self.held
             + self.slots.capacity() * size_of::<Option<Entry>>()
             + self.free.capacity() * 4
             + self.index.allocation_size()

@@ -298,7 +298,8 @@ impl Table {
     /// What has to be looked at, in the order it changed. Nothing is any more.
     pub(super) fn take_dirty(&mut self) -> Vec<Dirty> {
         let dirty = std::mem::take(&mut self.dirty);
-        if dirty.len() > self.is_dirty.len() / 2 {
+        // Clearing all is a walk along the memory of all destinations.
+        if dirty.len() > self.is_dirty.memory() / 64 {
             self.is_dirty.clear();
         } else {
             dirty.iter().for_each(|dirty| {

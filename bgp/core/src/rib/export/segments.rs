@@ -72,6 +72,11 @@ impl<'a> Writer<'a> {
             return;
         }
         self.begin(except);
+        if self.bytes.is_empty() {
+            // Header, next hop and prefixes of the usual length.
+            let expected = attributes.len() + 64 + ids.len() * 5;
+            self.bytes.reserve_exact(expected.min(SEGMENT));
+        }
         let mut left = ids;
         let mut labels = labels;
         let (keys, add_path) = (self.keys, self.context.add_path_send);
