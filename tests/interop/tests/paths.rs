@@ -218,6 +218,9 @@ fn aggregates(lab: &Lab) -> Result<()> {
     let own = causeway::items(lab.node("node1"), "bgp routes prefix 10.32.0.0/16")?;
     ensure!(own.len() == 1, "{own:#?}");
 
+    let why = causeway::ask(lab.node("node1"), "bgp explain 10.32.0.0/24 frr")?;
+    ensure!(why.to_string().contains(aggregate), "{why:#}");
+
     with("aggregates: [{ prefix: 10.32.0.0/16 }]")?;
     seen(lab, "frr", "10.32.0.0/24", &[64500, 64502], "10.2.0.3")?;
     seen(lab, "frr", aggregate, &[64500], "10.2.0.1")?;
