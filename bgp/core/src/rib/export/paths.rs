@@ -116,6 +116,18 @@ impl PathsOut {
         }
     }
 
+    /// All of them, by table, destination and identifier.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, DestId, u32)> {
+        let tables = self.by_table.iter().enumerate();
+        tables.flat_map(|(slot, paths)| {
+            let ids = paths.iter().flat_map(|(id, said)| {
+                let path_ids = said.iter().map(|(path_id, ..)| *path_id);
+                path_ids.map(|path_id| (*id, path_id))
+            });
+            ids.map(move |(id, path_id)| (slot, id, path_id))
+        })
+    }
+
     /// How many routes of a table are announced.
     pub(super) fn count(&self, slot: usize) -> u64 {
         let all = self.by_table[slot].values();
