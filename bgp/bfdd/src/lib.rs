@@ -10,6 +10,7 @@
 //! watch on the state. [`protocol`] is what goes over the control socket, [`server`] the process.
 
 pub mod client;
+pub mod private_socket;
 pub mod protocol;
 pub mod server;
 

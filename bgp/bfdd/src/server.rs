@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::{self, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::engine::{Command, Engine};
 use crate::protocol::{self, Event, Request, VERSION};
-use crate::{realtime, socket};
+use crate::{private_socket, realtime, socket};
 
 /// Events that may wait for a client: a burst of all sessions changing at once, twice.
 const QUEUE: usize = 8192;
@@ -145,15 +144,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(explain)?;
     }
-    match fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(explain(error)),
-    }
-    let listener = UnixListener::bind(path).map_err(explain)?;
     // Keys go over it, and it can end sessions.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(explain)?;
-    Ok(listener)
+    private_socket::bind(path).map_err(explain)
 }
 
 fn seed() -> u64 {

@@ -111,16 +111,6 @@ impl<'b> Expander<'_, 'b> {
             self.statements
                 .problem(&self.key, condition_type::NOT_PROVIDED, "BMP", message);
         }
-        if !instance.ours.aggregates.is_empty() {
-            let message =
-                format!("instance {name}: aggregates are not provided yet, none is announced");
-            self.statements.problem(
-                &self.key,
-                condition_type::NOT_PROVIDED,
-                "Aggregates",
-                message,
-            );
-        }
         let basics = Basics {
             name,
             local_asn,

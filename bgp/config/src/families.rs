@@ -49,6 +49,9 @@ pub(crate) fn families(
         let family = match (entry.afi, entry.safi) {
             (Afi::Ipv4, Safi::Unicast) => Family::IPV4_UNICAST,
             (Afi::Ipv6, Safi::Unicast) => Family::IPV6_UNICAST,
+            (Afi::Ipv4, Safi::MplsVpn) => Family::VPNV4,
+            (Afi::Ipv6, Safi::MplsVpn) => Family::VPNV6,
+            (Afi::Ipv4, Safi::RouteTargetConstraints) => Family::ROUTE_TARGET,
             (afi, safi) => {
                 let name = format!("{}/{}", afi.as_str(), safi.as_str());
                 if let Some(key) = key {
@@ -67,14 +70,8 @@ pub(crate) fn families(
             );
             statements.problem(key, condition_type::NOT_ADVERTISED, "NoSelector", message);
         }
-        let limits_export = entry
-            .ours
-            .export
-            .as_ref()
-            .is_some_and(|e| e.max_routes.is_some());
-        if let (Some(key), true) = (key, limits_export) {
-            let message = format!("family {family}: export.maxRoutes is not provided yet");
-            statements.problem(key, condition_type::NOT_PROVIDED, "ExportLimit", message);
+        if let Some(key) = key {
+            state_vpn(entry, family, key, statements);
         }
         families.insert(family, family_config(entry)?);
         selected.push((family, entry.advertisements.clone()));
@@ -83,6 +80,31 @@ pub(crate) fn families(
         return Err("none of its families is provided".into());
     }
     Ok((families, selected))
+}
+
+/// Says what of a VPN family's settings leads to nothing.
+fn state_vpn(entry: &kinds::Family, family: Family, key: &ObjectKey, statements: &mut Statements) {
+    if entry.safi == Safi::Unicast {
+        return;
+    }
+    if entry.advertisements.is_some() {
+        let message = format!(
+            "family {family} has an advertisements selector, and the node has no routes of its own \
+             in it: those learned are passed on where the instance says transit"
+        );
+        statements.problem(key, condition_type::NOT_ADVERTISED, "NoOwnRoutes", message);
+    }
+    let export = entry.ours.export.as_ref();
+    let changes_next_hop = export.is_some_and(|export| {
+        export.next_hop == Some(ExportNextHop::ToSelf) || export.next_hop_address.is_some()
+    });
+    if entry.safi == Safi::MplsVpn && changes_next_hop {
+        let message = format!(
+            "family {family}: this node has no labels to put in place of another router's, so that \
+             nothing is sent with another next hop; write 'nextHop: Unchanged'"
+        );
+        statements.problem(key, condition_type::NOT_PROVIDED, "OwnLabel", message);
+    }
 }
 
 fn family_config(entry: &kinds::Family) -> Result<FamilyConfig, String> {
@@ -97,6 +119,7 @@ fn family_config(entry: &kinds::Family) -> Result<FamilyConfig, String> {
         }
         config.import_policy = import.policy_ref.as_ref().map(policy_name);
         config.limit = prefix_limit(import)?;
+        config.blackhole = import.honor_blackhole.unwrap_or(false);
     }
     if let Some(export) = &entry.ours.export {
         apply_export(export, &mut config)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an instance is like, before it has peers.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bgp_core::config::{Aggregate, AsnRange, InstanceConfig, InstanceName, Listen, Transit};
@@ -56,6 +57,12 @@ pub(crate) fn make(
         let id = text.parse::<Ipv4Addr>();
         let id = id.map_err(|_| format!("clusterID '{text}' is not of the form 192.0.2.1"))?;
         config.cluster_id = Some(id);
+    }
+    if let Some(targets) = &ours.route_targets {
+        config.route_targets = Some(BTreeSet::new());
+        for target in targets {
+            config.ask_for(target).map_err(|error| error.to_string())?;
+        }
     }
     for aggregate in &ours.aggregates {
         config.aggregates.push(Aggregate {

@@ -15,9 +15,12 @@ use router_types::Asn;
 pub(crate) fn apply(spec: &PeerConfigSpec, core: &mut PeerConfig) -> Result<(), String> {
     let ours = &spec.ours;
     core.graceful_restart = graceful_restart(spec)?;
-    if ours.passive == Some(true) {
-        core.connect = ConnectMode::Passive;
-    }
+    core.connect = match (ours.passive, ours.active) {
+        (Some(true), _) => ConnectMode::Passive,
+        (_, Some(true)) => ConnectMode::Active,
+        (_, _) => core.connect,
+    };
+    core.interface = ours.bind_interface.clone();
     if let Some(security) = &ours.ttl_security {
         let security = TtlSecurity::new(u8::try_from(security.max_hops).unwrap_or(0));
         core.ttl_security = Some(security.map_err(|error| format!("ttlSecurity: {error}"))?);

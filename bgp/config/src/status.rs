@@ -93,15 +93,18 @@ fn peer_status(
 
 /// The counts of one family; `None` for a family the manifests have no name for.
 fn route_count(family: Family, received: u64, advertised: u64) -> Option<RouteCount> {
-    let afi = match family {
-        Family::IPV4_UNICAST => Afi::Ipv4,
-        Family::IPV6_UNICAST => Afi::Ipv6,
+    let (afi, safi) = match family {
+        Family::IPV4_UNICAST => (Afi::Ipv4, Safi::Unicast),
+        Family::IPV6_UNICAST => (Afi::Ipv6, Safi::Unicast),
+        Family::VPNV4 => (Afi::Ipv4, Safi::MplsVpn),
+        Family::VPNV6 => (Afi::Ipv6, Safi::MplsVpn),
+        Family::ROUTE_TARGET => (Afi::Ipv4, Safi::RouteTargetConstraints),
         _ => return None,
     };
     let count = |n: u64| Some(i32::try_from(n).unwrap_or(i32::MAX));
     Some(RouteCount {
         afi,
-        safi: Safi::Unicast,
+        safi,
         received: count(received),
         advertised: count(advertised),
     })

@@ -141,10 +141,12 @@ fn session(number: usize) -> Box<SessionInfo> {
             link: None,
             link_ipv4: None,
             link_ipv6: None,
+            network: None,
         },
         local_asn: None,
         role: None,
         long_lived: false,
+        enhanced_refresh: false,
     })
 }
 

@@ -21,7 +21,9 @@
 //! | everything else | absent |
 //!
 //! Deviation from "those of all": GRACEFUL_SHUTDOWN, LLGR_STALE and NO_LLGR stay only if every
-//! contributor has them, as one leaving contributor does not make the aggregate leave. BLACKHOLE
+//! contributor has them, as one leaving contributor does not make the aggregate leave; so do
+//! NO_EXPORT, NO_ADVERTISE, NO_EXPORT_SUBCONFED and NO_PEER, as one route that is to stay must not
+//! keep the others, which the aggregate stands for, from being reached. BLACKHOLE
 //! and ACCEPT_OWN never stay: an aggregate that is dropped would drop more than was asked for. The
 //! link bandwidth is a contributor's own.
 //!
@@ -46,10 +48,14 @@ use crate::config::Aggregate;
 use crate::policy::AnyCommunity;
 
 /// Communities that stay only if all contributors have them.
-const IF_ALL: [Community; 3] = [
+const IF_ALL: [Community; 7] = [
     Community::GRACEFUL_SHUTDOWN,
     Community::LLGR_STALE,
     Community::NO_LLGR,
+    Community::NO_EXPORT,
+    Community::NO_ADVERTISE,
+    Community::NO_EXPORT_SUBCONFED,
+    Community::NO_PEER,
 ];
 
 /// Communities that never stay.
@@ -207,13 +213,33 @@ impl Aggregates {
     }
 
     /// Whether an aggregate is advertised in place of a route.
+    #[inline]
     pub fn is_suppressed(&self, prefix: &IpNet) -> bool {
-        !self.lengths.is_empty()
-            && self.contributors.contains_key(prefix)
-            && self.around(prefix).any(|outer| {
-                let counts = self.aggregates.get(&outer);
-                counts.is_some_and(|counts| counts.summary_only)
-            })
+        self.suppressing(prefix).is_some()
+    }
+
+    /// The aggregate that is advertised in place of a route, the widest one.
+    #[inline]
+    pub fn suppressing(&self, prefix: &IpNet) -> Option<IpNet> {
+        if self.lengths.is_empty() || !self.contributors.contains_key(prefix) {
+            return None;
+        }
+        self.around(prefix).find(|outer| {
+            let counts = self.aggregates.get(outer);
+            counts.is_some_and(|counts| counts.summary_only)
+        })
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.aggregates.is_empty()
+    }
+
+    /// Whether [`Aggregates::take_changes`] may have something.
+    #[inline]
+    pub fn has_changes(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// What is new since the last call, in the order of prefixes.

@@ -17,10 +17,11 @@ mod range;
 mod session;
 mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bgp_wire::ExtendedCommunity;
 use ipnet::IpNet;
 use router_types::{Asn, Family};
 use serde::{Deserialize, Serialize};
@@ -160,8 +161,8 @@ impl PeerConfig {
     /// The port BGP listens on.
     pub const PORT: u16 = 179;
 
-    /// The families a session may have. There are tables for unicast only: a session with VPN
-    /// routes (RFC 4364, RFC 4659) or route target constraints (RFC 4684) must not be configured yet.
+    /// The families a session may have: unicast, routes of VPNs (RFC 4364, RFC 4659) and route target
+    /// membership (RFC 4684).
     pub const CARRIED: [Family; 5] = [
         Family::IPV4_UNICAST,
         Family::IPV6_UNICAST,
@@ -335,6 +336,14 @@ pub struct InstanceConfig {
     /// node.
     #[serde(default)]
     pub graceful_shutdown: bool,
+    /// Whether nothing is announced at all, and what was is withdrawn: the node is drained. Sessions
+    /// stay, and so does what was learned.
+    #[serde(default)]
+    pub drained: bool,
+    /// The route targets of the VPN routes this speaker asks its neighbours for, each as an extended
+    /// community (RFC 4684); `None` asks for all. Counts where that family is exchanged.
+    #[serde(default)]
+    pub route_targets: Option<BTreeSet<[u8; 8]>>,
     /// Prefixes announced while something more specific is known.
     #[serde(default)]
     pub aggregates: Vec<Aggregate>,
@@ -378,6 +387,8 @@ impl InstanceConfig {
             ebgp_requires_policy: false,
             cluster_id: None,
             graceful_shutdown: false,
+            drained: false,
+            route_targets: None,
             aggregates: Vec::new(),
             policies: Vec::new(),
             keep_rejected: false,
@@ -405,6 +416,18 @@ impl InstanceConfig {
             });
         }
         self.peers.insert(name, peer);
+        Ok(())
+    }
+
+    /// Asks for VPN routes with a route target, written `rt:65000:100`, and no longer for all.
+    ///
+    /// # Errors
+    /// A text that is no route target.
+    pub fn ask_for(&mut self, text: &str) -> Result<(), ConfigError> {
+        let target: Option<ExtendedCommunity> = text.parse().ok();
+        let target = target.filter(|target| target.is_route_target());
+        let target = target.ok_or_else(|| ConfigError::RouteTarget(text.to_owned()))?;
+        self.route_targets.get_or_insert_default().insert(target.0);
         Ok(())
     }
 

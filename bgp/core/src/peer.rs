@@ -26,6 +26,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp_wire::Notification;
+use ipnet::IpNet;
 use router_types::{Asn, Family, LinkIndex};
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,10 @@ pub struct SessionAddresses {
     pub link_ipv4: Option<Ipv4Addr>,
     /// A global IPv6 address of that device.
     pub link_ipv6: Option<Ipv6Addr>,
+    /// The network of the device on which both ends are; `None` where the neighbour is on none of
+    /// this node's.
+    #[serde(with = "serial::text_option", default)]
+    pub network: Option<IpNet>,
 }
 
 /// This end, as all sessions of an instance have it.
@@ -233,6 +238,16 @@ pub enum PeerOutput {
     Routes(RouteBatch),
     /// The neighbour wants a family sent again (RFC 2918).
     Resend {
+        /// The family.
+        family: Family,
+    },
+    /// The neighbour begins to send a family again (RFC 7313 §4).
+    RefreshBegins {
+        /// The family.
+        family: Family,
+    },
+    /// It has sent the family again.
+    RefreshEnds {
         /// The family.
         family: Family,
     },

@@ -182,7 +182,9 @@ fn peer_output(output: &PeerOutput) -> String {
         | PeerOutput::Up { .. }
         | PeerOutput::Down { .. }
         | PeerOutput::Routes(_)
-        | PeerOutput::Resend { .. } => format!("{output:?}"),
+        | PeerOutput::Resend { .. }
+        | PeerOutput::RefreshBegins { .. }
+        | PeerOutput::RefreshEnds { .. } => format!("{output:?}"),
     }
 }
 

@@ -20,18 +20,29 @@
 //! # Driving it
 //!
 //! Hand every input to [`Rib::handle`], then take [`Rib::poll_output`], [`Rib::poll_best`] and,
-//! for each neighbour whose transport has room, [`Rib::poll_transmit`], each until there is
-//! nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
+//! for each neighbour of [`Rib::waiting`] whose transport has room, [`Rib::poll_transmit`], each
+//! until there is nothing. [`RibInput::Timeout`] is due at [`Rib::poll_timeout`]. What waits is bounded: best
 //! path changes by the number of prefixes (the latest state counts), bytes for a neighbour by
 //! a mebibyte, after which only prefixes are remembered for it.
 //!
-//! RFC 4271 §9 (decision process, without route aggregation), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
-//! routes of a neighbour that restarts); RFC 2918; RFC 7911; RFC 9494 §4.3.
+//! # Routes of VPNs
+//!
+//! They are carried for others (RFC 4364, RFC 4659): best by route distinguisher and prefix, and
+//! sent on with the label they came with. A label is worth something to the router that gave it
+//! alone, and this speaker has none of its own to put in its place (RFC 4364 §10 b). Therefore such
+//! a route goes on with its next hop unchanged or not at all: within the AS that is so anyway, to
+//! other ASes where [`NextHopMode::Unchanged`](crate::config::NextHopMode::Unchanged) is configured
+//! (RFC 4364 §10 c). Neighbours may say which ones they want (RFC 4684).
+//!
+//! RFC 4271 §9 (decision process), §3.2; RFC 4456; RFC 4724 §4.2 (keeping
+//! routes of a neighbour that restarts); RFC 2918; RFC 7313; RFC 7911; RFC 9494 §4.3; RFC 4684 §3, §6.
 
+mod aggregation;
 mod attributes;
 mod best;
 mod bits;
 mod decide;
+mod explain;
 mod export;
 mod import;
 mod intake;
@@ -39,22 +50,28 @@ mod keys;
 mod neighbour;
 mod next_hop;
 mod query;
+mod rejection;
 mod sessions;
 mod table;
+mod targets;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bgp_wire::RouteTargetPrefix;
 use ipnet::IpNet;
-use router_types::{Family, NextHop, RouteSource};
+use router_types::{Family, Forwarding, NextHop, RouteSource};
 use serde::{Deserialize, Serialize};
 
 use self::attributes::Interner;
-pub use self::best::Verdict;
-pub use self::export::Transmit;
+pub use self::best::{Step, Verdict};
+pub use self::explain::{
+    Advert, AdvertExplanation, Comparison, Explanation, PathExplanation, PolicyStatement, Silence,
+};
 use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
+pub use self::export::{Transmit, Withheld};
 use self::intake::PolicyUse;
 use self::keys::DestId;
 use self::neighbour::Neighbours;
@@ -62,9 +79,10 @@ pub use self::neighbour::{FamilyCounts, SessionFamily, SessionInfo};
 pub use self::next_hop::NextHopState;
 use self::next_hop::NextHops;
 pub use self::query::{PrefixFilter, RoutePage, RouteQuery, RouteTable, RouteView};
-pub use self::table::Rejection;
+pub use self::rejection::Rejection;
 use self::table::Table;
-use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerName};
+use crate::aggregate::Aggregates;
+use crate::config::{InstanceConfig, LocalRoute, LocalRoutes, PeerConfig, PeerName};
 use crate::peer::KeepRoutes;
 use crate::policy::{Policy, PolicyName};
 use crate::routes::RouteBatch;
@@ -109,6 +127,23 @@ pub enum RibInput {
         #[serde(with = "serial::family")]
         family: Family,
     },
+    /// A neighbour begins to send a family again: what it does not send until
+    /// [`RibInput::RefreshEnds`] is gone then (RFC 7313 §4).
+    RefreshBegins {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+    },
+    /// It has sent the family again.
+    RefreshEnds {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+    },
     /// The time of [`Rib::poll_timeout`] has come.
     Timeout,
 }
@@ -124,6 +159,15 @@ pub enum RibOutput {
         family: Family,
         /// How many are taken.
         routes: u64,
+        /// The limit.
+        limit: u32,
+    },
+    /// A neighbour is sent as many routes as it may be, and others wait.
+    ExportLimit {
+        /// The neighbour.
+        peer: PeerName,
+        /// The family.
+        family: Family,
         /// The limit.
         limit: u32,
     },
@@ -143,17 +187,22 @@ pub enum RibOutput {
 pub struct BestChange {
     /// The destination.
     pub prefix: IpNet,
-    /// The best learned route; `None` when there is none any more, or the prefix is the node's own.
+    /// The best route, learned or an aggregate; `None` when there is none any more, or the prefix is
+    /// the node's own.
     pub best: Option<BestRoute>,
 }
 
 /// A best route with everything used beside it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BestRoute {
-    /// Whether the best one came from an external or an internal neighbour.
+    /// Whether the best one came from an external or an internal neighbour, or is an aggregate
+    /// (local).
     pub source: RouteSource,
-    /// Where packets go: sorted, without duplicates, never empty.
+    /// Where packets go: sorted, without duplicates; empty where they are dropped.
     pub next_hops: Vec<NextHop>,
+    /// How packets are dropped in place of being sent anywhere: an aggregate's that no route within
+    /// it takes (RFC 4632 §5.1), and those to a route with BLACKHOLE (RFC 7999).
+    pub discard: Option<Forwarding>,
     /// The neighbours it was learned from, the best one first.
     pub peers: Vec<PeerName>,
     /// Whether all of them are down and expected back (RFC 4724). As it was when this was made: the
@@ -203,14 +252,27 @@ pub struct Rib {
     all_paths: bool,
     policies: BTreeMap<PolicyName, Arc<Policy>>,
     locals: BTreeMap<IpNet, LocalRoute>,
+    aggregates: Aggregates,
+    /// The aggregates there are, with their attributes in canonical form.
+    aggregated: BTreeMap<IpNet, Arc<[u8]>>,
     exports: Exports,
     outputs: VecDeque<RibOutput>,
+    /// The route targets this speaker asks for (RFC 4684).
+    membership: BTreeSet<RouteTargetPrefix>,
+    /// Neighbours whose wishes for VPN routes have changed.
+    wishing: BTreeSet<PeerId>,
     /// Numbers of the prefixes of an UPDATE, kept for its memory.
     scratch: Vec<(DestId, u32)>,
 }
 
-/// The families there are tables for.
-const FAMILIES: [Family; 2] = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+/// The families there are tables for, those whose routes the kernel can have first.
+const FAMILIES: [Family; 5] = PeerConfig::CARRIED;
+
+/// How many of them the kernel can have.
+const INSTALLED: usize = 2;
+
+/// The place of route target membership among them.
+const ROUTE_TARGETS: usize = 4;
 
 /// The table of a family.
 fn slot_of(family: Family) -> Option<usize> {
@@ -231,11 +293,16 @@ impl Rib {
             all_paths: false,
             policies: BTreeMap::new(),
             locals: BTreeMap::new(),
+            aggregates: Aggregates::new(config.local_asn(), config.router_id()),
+            aggregated: BTreeMap::new(),
             exports: Exports::default(),
             outputs: VecDeque::new(),
+            membership: BTreeSet::new(),
+            wishing: BTreeSet::new(),
             scratch: Vec::new(),
         };
         rib.configure(config);
+        rib.configure_aggregates();
         rib
     }
 
@@ -254,8 +321,11 @@ impl Rib {
                     self.with_exports(|exports, from| exports.resend(id, family, from));
                 }
             }
+            RibInput::RefreshBegins { peer, family } => self.refresh_begins(&peer, family, now),
+            RibInput::RefreshEnds { peer, family } => self.refresh_ends(&peer, family),
             RibInput::Timeout => self.drop_overdue(now),
         }
+        self.settle_aggregates();
     }
 
     /// The next output.
@@ -265,7 +335,7 @@ impl Rib {
 
     /// The next destination whose use has changed, in its state of now.
     pub fn poll_best(&mut self) -> Option<BestChange> {
-        for slot in 0..self.tables.len() {
+        for slot in 0..INSTALLED {
             let Some(id) = self.tables[slot].next_report() else {
                 continue;
             };
@@ -289,6 +359,20 @@ impl Rib {
         self.with_exports(|exports, from| exports.poll_transmit(id, from))
     }
 
+    /// The neighbours for whom [`Rib::poll_transmit`] has something.
+    pub fn waiting(&mut self) -> Vec<PeerName> {
+        self.flush_exports();
+        let ids = self.exports.waiting();
+        let neighbours = ids.filter_map(|id| self.neighbours.get(id));
+        neighbours.map(|neighbour| neighbour.name.clone()).collect()
+    }
+
+    /// Whether nothing is left to be done of what came before: nobody is to be sent anything, and
+    /// no best path is to be told. What a few prefixes lead to is little then.
+    pub fn is_quiet(&self) -> bool {
+        self.is_everybody_told() && self.pressure() == 0
+    }
+
     /// When [`RibInput::Timeout`] is due, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let neighbours = self.neighbours.iter();
@@ -297,7 +381,10 @@ impl Rib {
         let neighbours = self.neighbours.iter();
         let lingering = neighbours.flat_map(|neighbour| neighbour.lingers_until.values().copied());
         let lingering = lingering.min().map(|at| (at, "long-lived stale routes"));
-        stale.into_iter().chain(lingering).min()
+        let neighbours = self.neighbours.iter();
+        let wishes = neighbours.filter_map(|neighbour| neighbour.targets_until);
+        let wishes = wishes.min().map(|at| (at, "route target membership"));
+        stale.into_iter().chain(lingering).chain(wishes).min()
     }
 
     /// How many destinations wait to be told by [`Rib::poll_best`].
@@ -308,7 +395,7 @@ impl Rib {
     /// Has every destination reported again by [`Rib::poll_best`], to somebody who begins to
     /// listen.
     pub fn report_all(&mut self) {
-        for table in &mut self.tables {
+        for table in &mut self.tables[..INSTALLED] {
             for id in table.ids().collect::<Vec<DestId>>() {
                 table.report(id);
             }
@@ -333,21 +420,53 @@ impl Rib {
         self.next_hops.version()
     }
 
-    /// Counts of a neighbour by family.
-    pub fn counts(&self, peer: &PeerName) -> BTreeMap<Family, FamilyCounts> {
-        let Some(id) = self.neighbours.id(peer) else {
-            return BTreeMap::new();
-        };
-        let neighbour = self.neighbours.get(id);
-        let mut counts = neighbour.map_or_else(BTreeMap::new, |neighbour| neighbour.counts());
-        let from = self.sources();
-        for (family, counts) in &mut counts {
-            counts.advertised = self.exports.advertised(id, *family, &from);
-        }
-        counts
+    /// Whether every neighbour that is up has been handed all there is for it.
+    pub fn is_everybody_told(&self) -> bool {
+        let changed = self.tables.iter().any(Table::has_dirty) || self.exports.has_own_work();
+        !changed && self.exports.waiting().next().is_none()
     }
 
-    /// Sizes. Walks the attribute sets once.
+    /// Counts of a neighbour by family. To count several, ask for [`Rib::all_counts`].
+    pub fn counts(&self, peer: &PeerName) -> BTreeMap<Family, FamilyCounts> {
+        self.all_counts().remove(peer).unwrap_or_default()
+    }
+
+    /// Counts of every neighbour by family. Where learned routes are passed on it walks what is
+    /// announced to groups of neighbours one of which sends routes, each once.
+    pub fn all_counts(&self) -> BTreeMap<PeerName, BTreeMap<Family, FamilyCounts>> {
+        let ids = self.neighbours.ids().iter();
+        let neighbour = |(name, id): (&PeerName, &PeerId)| {
+            let counts = self.neighbours.get(*id)?.counts();
+            Some((name.clone(), (*id, counts)))
+        };
+        let mut all: BTreeMap<_, _> = ids.filter_map(neighbour).collect();
+        let from = self.sources();
+        for (slot, table) in self.tables.iter().enumerate() {
+            let says = |id: PeerId| {
+                let neighbour = self.neighbours.get(id).filter(|_| self.transit);
+                neighbour.is_some_and(|n| n.accepted.get(&table.family).is_some_and(|&n| n > 0))
+            };
+            let sent = self.exports.counts(slot, &from, says);
+            for (id, counts) in all.values_mut() {
+                if let (Some(&(advertised, held)), Some(counts)) =
+                    (sent.get(id), counts.get_mut(&table.family))
+                {
+                    counts.advertised = advertised;
+                    counts.held = held;
+                }
+            }
+        }
+        let named = all.into_iter();
+        named.map(|(name, (_, counts))| (name, counts)).collect()
+    }
+
+    /// What waits for a neighbour: bytes of messages, and destinations that are not encoded yet.
+    pub fn backlog(&self, peer: &PeerName) -> (usize, usize) {
+        let id = self.neighbours.id(peer);
+        id.map_or((0, 0), |id| self.exports.backlog(id))
+    }
+
+    /// Sizes.
     pub fn stats(&self) -> RibStats {
         let rejected: u64 = self
             .neighbours
@@ -364,7 +483,10 @@ impl Rib {
             local_routes: self.locals.len(),
             update_groups: self.exports.groups(),
             changes_waiting: self.pressure(),
-            memory_bytes: tables + self.attributes.memory() + self.exports.memory(),
+            memory_bytes: tables
+                + self.attributes.memory()
+                + self.next_hops.memory()
+                + self.exports.memory(),
         }
     }
 
@@ -378,7 +500,8 @@ impl Rib {
         let mut affected = Vec::new();
         if !differing.is_empty() {
             for slot in 0..self.tables.len() {
-                let leads = |path: &table::Path| differing.contains(&path.next_hop);
+                let hops = &self.next_hops;
+                let leads = |path: &table::Path| differing.contains(&hops.plain(path.next_hop));
                 for id in self.tables[slot].having(leads) {
                     affected.push((slot, id, self.before(slot, id)));
                 }
@@ -390,55 +513,9 @@ impl Rib {
         }
     }
 
-    fn set_local_routes(&mut self, routes: &LocalRoutes) {
-        let next: BTreeMap<IpNet, LocalRoute> = routes
-            .iter()
-            .map(|route| (route.prefix(), route.clone()))
-            .collect();
-        let before = std::mem::replace(&mut self.locals, next);
-        // What is announced of routes that are to be replaced is known from here on by the groups
-        // alone.
-        self.flush_exports();
-        for prefix in self
-            .locals
-            .keys()
-            .filter(|prefix| !before.contains_key(*prefix))
-        {
-            let Some(table) = table_of(&mut self.tables, prefix) else {
-                continue;
-            };
-            if let Some(id) = table.keys.find_or_add(prefix) {
-                table.grow();
-                table.local.insert(id);
-                if table.paths(id).0.is_some() && self.config.install_routes {
-                    table.report(id);
-                }
-            }
-        }
-        // The groups find what is gone by its number, which therefore goes last.
-        self.exports
-            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
-        for prefix in before
-            .keys()
-            .filter(|prefix| !self.locals.contains_key(*prefix))
-        {
-            let Some(table) = table_of(&mut self.tables, prefix) else {
-                continue;
-            };
-            if let Some(id) = table.keys.find(prefix) {
-                table.local.remove(id);
-                if table.paths(id).0.is_none() {
-                    table.dismiss(id);
-                } else if self.config.install_routes {
-                    table.report(id);
-                }
-            }
-        }
-        self.exports.locals_are_known();
-    }
-
     /// Works what has changed into what is announced.
     fn flush_exports(&mut self) {
+        self.grant_wishes();
         let own_work = self.exports.has_own_work();
         for slot in 0..self.tables.len() {
             if !own_work && !self.tables[slot].has_dirty() {
@@ -452,6 +529,15 @@ impl Rib {
             }
             self.bury(slot);
         }
+        for (id, slot, limit) in self.exports.take_limit_news() {
+            if let Some(neighbour) = self.neighbours.get(id) {
+                self.outputs.push_back(RibOutput::ExportLimit {
+                    peer: neighbour.name.clone(),
+                    family: self.tables[slot].family,
+                    limit: u32::try_from(limit).unwrap_or(u32::MAX),
+                });
+            }
+        }
     }
 
     fn bury(&mut self, slot: usize) {
@@ -461,7 +547,8 @@ impl Rib {
 
     fn join(&mut self, id: PeerId) {
         if let Some((key, families)) = self.group_key(id) {
-            self.with_exports(|exports, from| exports.join(id, key, families.into_iter(), from));
+            let wanted = self.wanted(id);
+            self.with_exports(|exports, from| exports.join(id, key, wanted, families, from));
             self.all_paths = self.exports.sends_several();
         }
     }
@@ -473,7 +560,8 @@ impl Rib {
         };
         if self.exports.key(id) != Some(&key) {
             self.flush_exports();
-            self.with_exports(|exports, from| exports.rejoin(id, key, from));
+            let wanted = self.wanted(id);
+            self.with_exports(|exports, from| exports.rejoin(id, key, wanted, from));
             self.all_paths = self.exports.sends_several();
         }
     }
@@ -499,10 +587,12 @@ impl Rib {
                 next_hop: config
                     .map(|config| config.next_hop_mode)
                     .unwrap_or_default(),
+                network: session.addresses.network.filter(|_| !session.internal),
                 policy: PolicyUse::of(name, &self.policies, required),
                 paths: config
                     .and_then(|config| config.add_path.send)
                     .filter(|_| family.add_path_send),
+                limit: config.and_then(|config| config.limit_out),
             })
         });
         let outlets: Vec<Outlet> = outlets.collect();
@@ -552,9 +642,12 @@ impl Rib {
             attributes: &self.attributes,
             next_hops: &self.next_hops,
             neighbours: &self.neighbours,
+            aggregates: &self.aggregates,
             transit: self.transit,
+            drained: self.config.drained,
             local_asn: self.config.local_asn(),
             cluster_id: self.cluster_id(),
+            router_id: self.config.router_id(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bgp_wire::{Nlri, NlriEntry};
 use ipnet::IpNet;
-use router_types::Family;
+use router_types::{Family, Safi};
 use serde::{Deserialize, Serialize};
 
 use crate::serial;
@@ -57,6 +57,33 @@ pub enum RouteChange {
         /// The path identifier of each (RFC 7911 §3); none without add-path.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         path_ids: Vec<u32>,
+    },
+    /// As `Announce`, for a family whose destinations are more than prefixes.
+    AnnounceNlri {
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+        /// The path attributes in canonical form.
+        #[serde(with = "serial::shared_hex")]
+        attributes: Arc<[u8]>,
+        /// The next hop.
+        next_hop: NextHopAddress,
+        /// Whether there are path identifiers (RFC 7911 §3).
+        add_path: bool,
+        /// The destinations as they stand in a message.
+        #[serde(with = "serial::hex")]
+        nlri: Vec<u8>,
+    },
+    /// As `Withdraw`, for a family whose destinations are more than prefixes.
+    WithdrawNlri {
+        /// The family.
+        #[serde(with = "serial::family")]
+        family: Family,
+        /// Whether there are path identifiers (RFC 7911 §3).
+        add_path: bool,
+        /// The destinations as they stand in a message.
+        #[serde(with = "serial::hex")]
+        nlri: Vec<u8>,
     },
     /// All routes of the family were sent (RFC 4724 §2).
     EndOfRib {
@@ -255,6 +282,27 @@ impl From<Vec<RouteChange>> for RouteBatch {
                         batch.withdraw(nlri);
                     }
                 }
+                RouteChange::AnnounceNlri {
+                    family,
+                    attributes,
+                    next_hop,
+                    add_path,
+                    nlri,
+                } => {
+                    let at = batch.push_attributes(|out| out.extend_from_slice(&attributes));
+                    if let Ok(nlri) = Nlri::parse(family, add_path, &nlri) {
+                        batch.announce(at, next_hop, nlri);
+                    }
+                }
+                RouteChange::WithdrawNlri {
+                    family,
+                    add_path,
+                    nlri,
+                } => {
+                    if let Ok(nlri) = Nlri::parse(family, add_path, &nlri) {
+                        batch.withdraw(nlri);
+                    }
+                }
                 RouteChange::EndOfRib { family } => batch.end_of_rib(family),
             }
         }
@@ -266,7 +314,24 @@ impl From<RouteBatch> for Vec<RouteChange> {
     fn from(batch: RouteBatch) -> Vec<RouteChange> {
         let ids = |nlri: Nlri<'_>| nlri.iter().filter_map(|entry| entry.path_id).collect();
         let prefixes = |nlri: Nlri<'_>| nlri.iter().map(|entry| entry.prefix).collect();
+        let is_plain = |nlri: Nlri<'_>| nlri.family().safi == Safi::UNICAST;
         let spelled = |item: RouteItem<'_>| match item {
+            RouteItem::Announce {
+                attributes,
+                next_hop,
+                nlri,
+            } if !is_plain(nlri) => RouteChange::AnnounceNlri {
+                family: nlri.family(),
+                attributes: attributes.into(),
+                next_hop,
+                add_path: nlri.has_path_ids(),
+                nlri: nlri.as_bytes().to_vec(),
+            },
+            RouteItem::Withdraw { nlri } if !is_plain(nlri) => RouteChange::WithdrawNlri {
+                family: nlri.family(),
+                add_path: nlri.has_path_ids(),
+                nlri: nlri.as_bytes().to_vec(),
+            },
             RouteItem::Announce {
                 attributes,
                 next_hop,

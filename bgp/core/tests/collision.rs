@@ -111,7 +111,10 @@ impl World {
             }
             PeerOutput::Up { .. } => self.ups[end] += 1,
             PeerOutput::Down { .. } => self.downs[end] += 1,
-            PeerOutput::Routes(_) | PeerOutput::Resend { .. } => {}
+            PeerOutput::Routes(_)
+            | PeerOutput::Resend { .. }
+            | PeerOutput::RefreshBegins { .. }
+            | PeerOutput::RefreshEnds { .. } => {}
         }
     }
 
@@ -225,6 +228,7 @@ fn addresses() -> SessionAddresses {
         link: None,
         link_ipv4: None,
         link_ipv6: None,
+        network: None,
     }
 }
 

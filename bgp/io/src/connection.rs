@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One TCP connection: a task that reads into the peer's inbox and writes from its outbox.
+//! One TCP connection: a task that reads into the peer's inbox and writes what the kernel did not
+//! take when it was given.
 
-use std::collections::VecDeque;
-use std::io;
+mod outbox;
+
+use std::cell::RefCell;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bgp_core::peer::{CloseHow, ConnId, TransportFailure};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use self::outbox::Outbox;
 use crate::failure::{closed, transport_failure};
 
 /// Bytes taken from the kernel at once: enough to decode a full table in few turns, little enough
@@ -34,20 +39,15 @@ pub(crate) enum ConnEvent {
 /// What a connection tells about its writing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WriteEvent {
-    /// So many bytes of what [`ConnCommand::Routes`] gave are with the kernel.
+    /// So many bytes of the routes that waited are with the kernel.
     Written(ConnId, usize),
     /// The neighbour has taken nothing for the send hold time, while something waited.
     Stuck(ConnId),
 }
 
-/// What the peer tells a connection. The queue has no limit of its own: the session's messages
-/// are few, and what the RIB may have under way is limited where it is asked for.
+/// What the peer tells a connection's task.
 #[derive(Debug)]
 pub(crate) enum ConnCommand {
-    /// Send the session's own messages, before routes that wait.
-    Send(Vec<u8>),
-    /// Send routes.
-    Routes(Bytes),
     /// Tell when nothing could be written for so long (RFC 9687 §4.3).
     SendHold(Option<Duration>),
     /// Let go: say what was not written, and end without a word.
@@ -60,6 +60,11 @@ pub(crate) enum ConnCommand {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Rc<TcpStream>,
+    /// Has no limit of its own: the session's messages are few, and what the RIB may have under way
+    /// is limited where it is asked for.
+    outbox: Rc<RefCell<Outbox>>,
+    /// Tells the task that something waits.
+    left_over: Rc<Notify>,
     commands: mpsc::UnboundedSender<ConnCommand>,
 }
 
@@ -75,9 +80,47 @@ impl Connection {
         written: mpsc::UnboundedSender<WriteEvent>,
     ) -> (Connection, impl Future<Output = ()> + 'static) {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let stream = Rc::new(stream);
-        let task = run(conn, Rc::clone(&stream), inbox, events, written);
-        (Connection { stream, commands }, task)
+        let connection = Connection {
+            stream: Rc::new(stream),
+            outbox: Rc::default(),
+            left_over: Rc::default(),
+            commands,
+        };
+        let task = Task {
+            conn,
+            stream: connection.stream.clone(),
+            outbox: connection.outbox.clone(),
+            left_over: connection.left_over.clone(),
+            events,
+            written,
+        };
+        (connection, task.run(inbox))
+    }
+
+    /// Sends the session's own message, before routes that wait.
+    pub(crate) fn send(&self, message: Vec<u8>) {
+        self.give(|outbox| outbox.push(message));
+    }
+
+    /// Sends routes. Returns how many bytes of them are with the kernel already; of the others
+    /// [`WriteEvent::Written`] tells.
+    pub(crate) fn send_routes(&self, messages: Bytes) -> usize {
+        self.give(|outbox| outbox.push_routes(messages))
+    }
+
+    /// Writes here and now if nothing waited before. The rest is the task's.
+    fn give(&self, message: impl FnOnce(&mut Outbox)) -> usize {
+        let mut outbox = self.outbox.borrow_mut();
+        let waited = !outbox.is_empty();
+        message(&mut outbox);
+        if waited {
+            return 0;
+        }
+        let progress = outbox.write_what_goes(&self.stream);
+        if !outbox.is_empty() {
+            self.left_over.notify_one();
+        }
+        progress.routes
     }
 
     /// Tells the task. One that has ended has reported why.
@@ -102,101 +145,117 @@ impl Connection {
 /// Sends last words, if the neighbour takes them within a few seconds, and closes.
 pub(crate) async fn dismiss(stream: TcpStream, last_words: Vec<u8>) {
     let mut outbox = Outbox::default();
-    outbox.session.push_back(last_words.into());
+    outbox.push(last_words);
     part(&stream, outbox).await;
 }
 
-async fn run(
+struct Task {
     conn: ConnId,
     stream: Rc<TcpStream>,
-    mut commands: mpsc::UnboundedReceiver<ConnCommand>,
+    outbox: Rc<RefCell<Outbox>>,
+    left_over: Rc<Notify>,
     events: mpsc::Sender<ConnEvent>,
     written: mpsc::UnboundedSender<WriteEvent>,
-) {
-    let mut outbox = Outbox::default();
-    let mut reading = true;
-    let mut send_hold: Option<Duration> = None;
-    // Since when something waits and nothing is taken.
-    let mut waiting_since: Option<Instant> = None;
-    // What writing failed with. Reading goes on: the neighbour may have said why before it closed.
-    let mut failure = None;
-    loop {
-        if outbox.is_empty() {
-            waiting_since = None;
-        } else if waiting_since.is_none() {
-            waiting_since = Some(Instant::now());
-        }
-        let stuck_at = send_hold
-            .zip(waiting_since)
-            .map(|(hold, since)| since + hold);
-        tokio::select! {
-            biased;
-            command = commands.recv() => match command {
-                Some(ConnCommand::SendHold(time)) => send_hold = time,
-                Some(ConnCommand::Send(bytes)) if failure.is_none() => {
-                    outbox.session.push_back(bytes.into());
-                }
-                Some(ConnCommand::Routes(bytes)) if failure.is_none() => {
-                    outbox.routes.push_back(bytes);
-                }
-                Some(ConnCommand::Send(_) | ConnCommand::Routes(_)) => {}
-                Some(ConnCommand::LetGo(reply)) => {
-                    if failure.is_none() && reading {
-                        // Who asked is gone: so is the need for an answer.
-                        let _ = reply.send(outbox.into_bytes());
-                    }
-                    return;
-                }
-                Some(ConnCommand::Close(CloseHow::AfterSending)) => {
-                    outbox.routes.clear();
-                    part(&stream, outbox).await;
-                    return;
-                }
-                Some(ConnCommand::Close(CloseHow::Abort)) | None => {
-                    reset_on_close(&stream);
-                    return;
-                }
-            },
-            writable = stream.writable(), if !outbox.is_empty() => {
-                match writable.and_then(|()| outbox.write(&stream)) {
-                    Ok(progress) => {
-                        if progress.all > 0 {
-                            waiting_since = None;
+}
+
+impl Task {
+    async fn run(self, mut commands: mpsc::UnboundedReceiver<ConnCommand>) {
+        let stream = &*self.stream;
+        let mut reading = true;
+        let mut send_hold: Option<Duration> = None;
+        // Since when something waits and nothing is taken.
+        let mut waiting_since: Option<Instant> = None;
+        loop {
+            let waits = !self.outbox.borrow().is_empty();
+            waiting_since = waits.then(|| waiting_since.unwrap_or_else(Instant::now));
+            let stuck_at = send_hold
+                .zip(waiting_since)
+                .map(|(hold, since)| since + hold);
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(ConnCommand::SendHold(time)) => send_hold = time,
+                    Some(ConnCommand::LetGo(reply)) => {
+                        let outbox = self.outbox.borrow_mut().close();
+                        if outbox.failure().is_none() && reading {
+                            // Who asked is gone: so is the need for an answer.
+                            let _ = reply.send(outbox.into_bytes());
                         }
-                        if progress.routes > 0 {
-                            // A session that has ended counts nothing any more.
-                            let _ = written.send(WriteEvent::Written(conn, progress.routes));
-                        }
+                        return;
                     }
-                    Err(error) => {
-                        outbox = Outbox::default();
-                        failure = Some(transport_failure(&error));
+                    Some(ConnCommand::Close(CloseHow::AfterSending)) => {
+                        let mut outbox = self.outbox.borrow_mut().close();
+                        outbox.drop_routes();
+                        part(stream, outbox).await;
+                        return;
                     }
+                    Some(ConnCommand::Close(CloseHow::Abort)) | None => {
+                        reset_on_close(stream);
+                        return;
+                    }
+                },
+                writable = stream.writable(), if waits => {
+                    // Errors of the socket show at the write that follows.
+                    let _ = writable;
+                    let progress = self.outbox.borrow_mut().write_what_goes(stream);
+                    if progress.all > 0 {
+                        waiting_since = None;
+                    }
+                    if progress.routes > 0 {
+                        // A session that has ended counts nothing any more.
+                        let _ = self.written.send(WriteEvent::Written(self.conn, progress.routes));
+                    }
+                },
+                () = self.left_over.notified() => {}
+                () = until(stuck_at), if stuck_at.is_some() => {
+                    send_hold = None;
+                    // A session that has ended has nobody to give up.
+                    let _ = self.written.send(WriteEvent::Stuck(self.conn));
                 }
-            },
-            () = until(stuck_at), if stuck_at.is_some() => {
-                send_hold = None;
-                // A session that has ended has nobody to give up.
-                let _ = written.send(WriteEvent::Stuck(conn));
-            }
-            // A peer that is behind with its work is not read from, and TCP tells the other end.
-            permit = readable(&stream, &events), if reading => {
-                let Some(permit) = permit else { return };
-                let mut buffer = Vec::with_capacity(READ_SIZE);
-                let gone = match stream.try_read_buf(&mut buffer) {
-                    Ok(0) => closed(),
-                    Ok(_) => {
-                        permit.send(ConnEvent::Bytes(conn, buffer));
-                        continue;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                    Err(error) => transport_failure(&error),
-                };
-                reading = false;
-                permit.send(ConnEvent::Closed(conn, failure.take().unwrap_or(gone)));
+                // A peer that is behind with its work is not read from, and TCP tells the other end.
+                permit = readable(stream, &self.events), if reading => {
+                    let Some(permit) = permit else { return };
+                    let gone = match read(stream) {
+                        Ok(bytes) if bytes.is_empty() => closed(),
+                        Ok(bytes) => {
+                            permit.send(ConnEvent::Bytes(self.conn, bytes));
+                            continue;
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                        Err(error) => transport_failure(&error),
+                    };
+                    reading = false;
+                    let failure = self.outbox.borrow().failure().cloned();
+                    permit.send(ConnEvent::Closed(self.conn, failure.unwrap_or(gone)));
+                }
             }
         }
     }
+}
+
+thread_local! {
+    /// Where bytes come to from the kernel. They are few mostly, and kept in no more than they need.
+    static ARRIVING: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
+}
+
+/// Takes what the kernel has, up to [`READ_SIZE`].
+fn read(stream: &TcpStream) -> io::Result<Vec<u8>> {
+    ARRIVING.with_borrow_mut(|arriving| {
+        let mut bytes = None;
+        let taken = stream.try_io(Interest::READABLE, || {
+            let len = (&*SockRef::from(stream)).read(arriving)?;
+            bytes = Some(arriving[..len].to_vec());
+            if 0 < len && len < arriving.len() {
+                // The kernel has no more: without this it would be asked once more in vain.
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match (bytes, taken) {
+            (Some(bytes), _) => Ok(bytes),
+            (None, taken) => taken.map(|()| Vec::new()),
+        }
+    })
 }
 
 /// Closes so that the last message arrives: a socket closed with unread bytes in it is reset, and a
@@ -248,84 +307,6 @@ async fn readable<'a>(
     events.reserve().await.ok()
 }
 
-/// What waits to be written, in whole messages.
-#[derive(Debug, Default)]
-struct Outbox {
-    /// The chunk that was begun; it must be finished before another starts.
-    begun: Option<(Bytes, Kind)>,
-    session: VecDeque<Bytes>,
-    routes: VecDeque<Bytes>,
-}
-
-/// Bytes the kernel took.
-#[derive(Clone, Copy, Default, Debug)]
-struct Progress {
-    all: usize,
-    /// Of these, routes.
-    routes: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Session,
-    Routes,
-}
-
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.begun.is_none() && self.session.is_empty() && self.routes.is_empty()
-    }
-
-    /// What is left, in the order it would go.
-    fn into_bytes(self) -> Vec<u8> {
-        let begun = self.begun.into_iter().map(|(bytes, _)| bytes);
-        let all = begun.chain(self.session).chain(self.routes);
-        all.fold(Vec::new(), |mut left, bytes| {
-            left.extend_from_slice(&bytes);
-            left
-        })
-    }
-
-    /// Writes until the kernel takes no more or nothing is left. Returns how many bytes went.
-    fn write(&mut self, stream: &TcpStream) -> io::Result<Progress> {
-        let mut progress = Progress::default();
-        loop {
-            let next = self
-                .begun
-                .take()
-                .or_else(|| self.session.pop_front().map(|bytes| (bytes, Kind::Session)))
-                .or_else(|| self.routes.pop_front().map(|bytes| (bytes, Kind::Routes)));
-            let Some((mut bytes, kind)) = next else {
-                return Ok(progress);
-            };
-            if bytes.is_empty() {
-                continue;
-            }
-            match stream.try_write(&bytes) {
-                Ok(written) => {
-                    bytes.advance(written);
-                    progress.all += written;
-                    if kind == Kind::Routes {
-                        progress.routes += written;
-                    }
-                    if !bytes.is_empty() {
-                        self.begun = Some((bytes, kind));
-                    }
-                }
-                Err(error) => {
-                    self.begun = Some((bytes, kind));
-                    // What went before the kernel was full did go.
-                    return if error.kind() == io::ErrorKind::WouldBlock {
-                        Ok(progress)
-                    } else {
-                        Err(error)
-                    };
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bgp_core::peer::Direction;
@@ -356,8 +337,8 @@ mod tests {
             tokio::task::spawn_local(task);
             connection.tell(ConnCommand::SendHold(Some(Duration::from_millis(300))));
             // More than the kernel takes for a neighbour that reads nothing.
-            connection.tell(ConnCommand::Routes(vec![0; 64 << 20].into()));
-            let mut taken = 0;
+            let at_once = connection.send_routes(vec![0; 64 << 20].into());
+            let mut taken = at_once;
             loop {
                 match progress.recv().await.expect("the connection is there") {
                     WriteEvent::Written(_, bytes) => taken += bytes,

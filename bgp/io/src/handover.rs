@@ -8,6 +8,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceName, PeerName};
 use bgp_core::peer::Handover;
@@ -39,15 +40,21 @@ pub(crate) struct HandoverRecord {
     pub(crate) unsent: Vec<u8>,
 }
 
-/// Sends sessions to the next process.
+/// Sends sessions to the next process, within a limit of time.
 ///
 /// # Errors
-/// When the other end is gone. Sessions that were not sent end with this process.
-pub fn send(socket: &mut UnixStream, sessions: &[HandedSession]) -> io::Result<()> {
+/// When the other end is gone or does not read. Sessions that were not sent end with this process.
+pub fn send(
+    socket: &mut UnixStream,
+    sessions: &[HandedSession],
+    limit: Duration,
+) -> io::Result<()> {
+    let deadline = Instant::now() + limit;
     for session in sessions {
         let text = serde_json::to_vec(&session.record)?;
         let len = u32::try_from(text.len()).map_err(|_| too_long(text.len()))?;
         let descriptors = [session.stream.as_raw_fd()];
+        hurry(socket, deadline)?;
         let sent = sendmsg::<()>(
             socket.as_raw_fd(),
             &[IoSlice::new(&len.to_be_bytes())],
@@ -58,9 +65,23 @@ pub fn send(socket: &mut UnixStream, sessions: &[HandedSession]) -> io::Result<(
         if sent != size_of::<u32>() {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        socket.write_all(&text)?;
+        let mut rest = &text[..];
+        while !rest.is_empty() {
+            hurry(socket, deadline)?;
+            let written = socket.write(rest)?;
+            rest = &rest[written..];
+        }
     }
     Ok(())
+}
+
+/// Has the next write end by the deadline.
+fn hurry(socket: &UnixStream, deadline: Instant) -> io::Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    socket.set_write_timeout(Some(left))
 }
 
 /// Receives sessions until the other end closes.
@@ -116,4 +137,62 @@ fn head(socket: &UnixStream) -> io::Result<Option<(usize, TcpStream)>> {
 fn too_long(len: usize) -> io::Error {
     let text = format!("a session of {len} bytes: more than {MAX_LEN} are not handed over");
     io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn session(unsent: usize) -> HandedSession {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        HandedSession {
+            stream,
+            record: HandoverRecord {
+                instance: "i".into(),
+                peer: "p".into(),
+                session: Handover {
+                    sent: vec![1],
+                    received: vec![2],
+                    unread: Vec::new(),
+                },
+                announced: vec!["10.0.0.0/8".to_owned()],
+                unsent: vec![7; unsent],
+            },
+        }
+    }
+
+    #[test]
+    fn who_does_not_read_holds_nobody_up() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let began = Instant::now();
+        let sessions = [session(4 << 20), session(4 << 20)];
+        let limit = Duration::from_millis(300);
+        let error = send(&mut here, &sessions, limit).unwrap_err();
+        let waited = began.elapsed();
+        assert!(
+            matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ),
+            "{error}"
+        );
+        // Generous: other tests run beside.
+        assert!(waited < Duration::from_secs(20), "{waited:?}");
+        drop(there);
+    }
+
+    #[test]
+    fn who_reads_slowly_gets_all_within_the_limit() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || receive(&mut there).unwrap());
+        let sessions = [session(1 << 20), session(0)];
+        send(&mut here, &sessions, Duration::from_secs(60)).unwrap();
+        drop(here);
+        let received = reader.join().unwrap();
+        let records: Vec<_> = received.iter().map(|session| &session.record).collect();
+        assert_eq!(records, [&sessions[0].record, &sessions[1].record]);
+    }
 }

@@ -66,6 +66,17 @@ pub struct PeerReport {
     pub range: Option<PeerName>,
     /// The routes, by family.
     pub routes: BTreeMap<Family, FamilyCounts>,
+    /// What waits to be sent to it.
+    pub backlog: Backlog,
+}
+
+/// What waits to be sent to a neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backlog {
+    /// Bytes of messages.
+    pub bytes: u64,
+    /// Destinations whose state is not encoded yet.
+    pub destinations: u64,
 }
 
 pub(crate) struct Instance {
@@ -334,24 +345,29 @@ impl Instance {
         };
         let rib = self.rib.clone();
         async move {
-            let names: Vec<PeerName> = answers.iter().map(|(name, ..)| name.clone()).collect();
             let (mut counts, stats) = rib
                 .ask(move |rib, _| {
-                    let counts: BTreeMap<_, _> = names
-                        .into_iter()
-                        .map(|name| (name.clone(), rib.counts(&name)))
-                        .collect();
-                    (counts, rib.stats())
+                    let counts = rib.all_counts().into_iter().map(|(name, counts)| {
+                        let (bytes, destinations) = rib.backlog(&name);
+                        let backlog = Backlog {
+                            bytes: bytes as u64,
+                            destinations: destinations as u64,
+                        };
+                        (name, (counts, backlog))
+                    });
+                    (counts.collect::<BTreeMap<_, _>>(), rib.stats())
                 })
                 .await
                 .unwrap_or_default();
             snapshot.rib = stats;
             for (name, range, answer) in answers {
                 let Ok(session) = answer.await else { continue };
+                let (routes, backlog) = counts.remove(&name).unwrap_or_default();
                 snapshot.peers.push(PeerReport {
                     session,
                     range,
-                    routes: counts.remove(&name).unwrap_or_default(),
+                    routes,
+                    backlog,
                 });
             }
             snapshot

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bgp_core::peer::SessionAddresses;
+use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use router_types::LinkIndex;
 
@@ -17,6 +18,7 @@ pub(crate) fn session_addresses(local: SocketAddr, remote: SocketAddr) -> Sessio
         link: None,
         link_ipv4: None,
         link_ipv6: None,
+        network: None,
     };
     let Ok(all) = getifaddrs() else {
         return addresses;
@@ -63,7 +65,30 @@ pub(crate) fn session_addresses(local: SocketAddr, remote: SocketAddr) -> Sessio
         IpAddr::V6(v6) if !v6.is_unicast_link_local() => addresses.link_ipv6 = Some(v6),
         IpAddr::V6(_) => {}
     }
+    addresses.network = network_of(local.ip(), remote.ip());
     addresses
+}
+
+/// The network of an own address that another one is on, too.
+fn network_of(local: IpAddr, remote: IpAddr) -> Option<IpNet> {
+    if local.is_loopback() {
+        return None;
+    }
+    getifaddrs().ok()?.find_map(|entry| {
+        let (address, mask) = (entry.address?, entry.netmask?);
+        let (own, mask): (IpAddr, IpAddr) = match local {
+            IpAddr::V4(_) => (
+                address.as_sockaddr_in()?.ip().into(),
+                mask.as_sockaddr_in()?.ip().into(),
+            ),
+            IpAddr::V6(_) => (
+                address.as_sockaddr_in6()?.ip().into(),
+                mask.as_sockaddr_in6()?.ip().into(),
+            ),
+        };
+        let network = IpNet::with_netmask(own, mask).ok()?.trunc();
+        (own == local && network.contains(&remote)).then_some(network)
+    })
 }
 
 /// The device on whose network an address is; `None` for one behind routers.

@@ -36,7 +36,7 @@ mod speaker;
 mod unnumbered;
 
 pub use handover::HandedSession;
-pub use instance::{InstanceSnapshot, PeerReport};
+pub use instance::{Backlog, InstanceSnapshot, PeerReport};
 pub use recorder::Recorder;
 pub use rib_thread::RouteEvent;
 pub use speaker::{Options, Reset, Speaker};

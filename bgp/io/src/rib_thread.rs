@@ -1,37 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The thread of an instance's RIB. It owns the tables; everybody else sends it messages.
+//! The thread of an instance's RIB. It works through the messages of everybody else.
+//!
+//! One thing is done elsewhere: a few routes that come while the thread has nothing to do are
+//! worked in by whoever has them ([`RibSender::at_once`]), on the thread of the sessions, where
+//! what they lead to is written too. So a single change costs no wake-up of another thread, and a
+//! full table delays no keepalive.
 
-use std::collections::{BTreeMap, VecDeque};
+mod credit;
+mod tables;
+
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
-use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{
-    BestChange, PrefixFilter, Rib, RibInput, RibOutput, RouteQuery, RouteTable, SessionInfo,
-};
-use bgp_core::routes::RouteItem;
+use bgp_core::rib::{BestChange, PrefixFilter, Rib, RibInput, RouteQuery, RouteTable, SessionInfo};
+use bgp_core::routes::RouteBatch;
 use ipnet::IpNet;
 use router_types::Family;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
+pub(crate) use self::credit::Credit;
+use self::tables::Tables;
 use crate::recorder::Recorder;
 use crate::session::PeerCommand;
 
 /// Messages that may wait. A message is one read of a connection at most, so this bounds what is
 /// decoded and not yet in the tables to some tens of thousands of prefixes.
-const QUEUE: usize = 64;
+const QUEUE: usize = 16;
 
 /// Messages taken in before outputs are looked at.
 const TURN: usize = 32;
 
-/// Bytes under way to a neighbour before the RIB waits for the kernel to take some: several round
-/// trips of a fast link, and little enough to be forgotten when the session ends.
-const IN_FLIGHT: usize = 512 * 1024;
-
-/// Best path changes in one batch.
-const BEST_BATCH: usize = 4096;
+/// Routes that are worked in at once when there is nothing else to do: some dozens, which takes
+/// less than to wake the thread. Twenty microseconds are lost on nobody's keepalive.
+const AT_ONCE: usize = 4096;
 
 /// How long whoever takes the events may take to take the last one.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -76,6 +81,7 @@ pub(crate) enum RibMessage {
         peer: PeerName,
         session: Box<SessionInfo>,
         epoch: u64,
+        credit: Arc<Credit>,
         inbox: mpsc::UnboundedSender<PeerCommand>,
     },
     /// Send nothing more to a neighbour once everything is with the kernel, and say what it was told.
@@ -98,7 +104,8 @@ impl fmt::Debug for RibMessage {
     }
 }
 
-/// The prefixes a neighbour was told, by family.
+/// The prefixes a neighbour was told, by family. Of unicast alone: sessions with other families are
+/// not handed over.
 pub(crate) type Announced = Vec<(Family, Vec<IpNet>)>;
 
 /// What a neighbour was told. Looks at every destination.
@@ -114,7 +121,7 @@ pub(crate) fn announced(rib: &Rib, peer: &PeerName, now: Instant) -> Announced {
         };
         loop {
             let page = rib.routes(&query, now);
-            prefixes.extend(page.routes.iter().map(|route| route.prefix));
+            prefixes.extend(page.routes.iter().filter_map(|route| route.prefix.prefix()));
             match page.next {
                 Some(next) => query.after = Some(next),
                 None => return (family, prefixes),
@@ -126,23 +133,49 @@ pub(crate) fn announced(rib: &Rib, peer: &PeerName, now: Instant) -> Announced {
         .into()
 }
 
-struct Written {
-    peer: PeerName,
-    epoch: u64,
-    bytes: usize,
-}
-
 /// The way to the RIB's thread, which ends when all of them are gone.
 #[derive(Clone)]
 pub(crate) struct RibSender {
     messages: mpsc::Sender<RibMessage>,
-    written: mpsc::UnboundedSender<Written>,
+    shared: Arc<Shared>,
+}
+
+/// What the RIB's thread shares with those who send to it.
+struct Shared {
+    tables: Mutex<Tables>,
+    /// Messages sent and not worked in. What comes behind them must not overtake them.
+    pending: AtomicUsize,
+    /// There is something to do beside messages.
+    wake: Arc<Notify>,
+}
+
+/// Room for a message.
+pub(crate) struct Permit<'a> {
+    permit: mpsc::Permit<'a, RibMessage>,
+    shared: &'a Shared,
+}
+
+impl Permit<'_> {
+    /// Sends.
+    pub(crate) fn send(self, message: RibMessage) {
+        self.shared.pending.fetch_add(1, Ordering::SeqCst);
+        self.permit.send(message);
+    }
+}
+
+impl Shared {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // Whoever panicked has ended the daemon.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl RibSender {
     /// Waits for room. `None` when the thread has ended.
-    pub(crate) async fn reserve(&self) -> Option<mpsc::Permit<'_, RibMessage>> {
-        self.messages.reserve().await.ok()
+    pub(crate) async fn reserve(&self) -> Option<Permit<'_>> {
+        let permit = self.messages.reserve().await.ok()?;
+        let shared = &self.shared;
+        Some(Permit { permit, shared })
     }
 
     /// Sends an input, waiting for room.
@@ -152,16 +185,35 @@ impl RibSender {
         }
     }
 
-    /// Says that the kernel took bytes of a session. Never waits: what there can be is bounded by
-    /// what the RIB sent.
-    pub(crate) fn written(&self, peer: &PeerName, epoch: u64, bytes: usize) {
-        let message = Written {
-            peer: peer.clone(),
-            epoch,
-            bytes,
+    /// Works routes in here and now, if they are few and nothing else is to be done.
+    ///
+    /// # Errors
+    /// Otherwise; then they are to be sent.
+    pub(crate) fn at_once(&self, peer: &PeerName, changes: RouteBatch) -> Result<(), RouteBatch> {
+        if changes.size() > AT_ONCE || self.shared.pending.load(Ordering::SeqCst) > 0 {
+            return Err(changes);
+        }
+        let Ok(mut tables) = self.shared.tables.try_lock() else {
+            return Err(changes);
         };
-        // A thread that has ended sends nothing any more.
-        let _ = self.written.send(message);
+        if !tables.is_quiet() {
+            return Err(changes);
+        }
+        tables.message(RibMessage::Input(RibInput::Routes {
+            peer: peer.clone(),
+            changes,
+        }));
+        tables.outputs();
+        tables.tell_what_fits();
+        if !tables.is_quiet() {
+            self.shared.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// What counts the bytes under way to a neighbour, for one session.
+    pub(crate) fn credit(&self) -> Arc<Credit> {
+        Arc::new(Credit::new(self.shared.wake.clone()))
     }
 
     /// Has nothing more sent to a neighbour, once what there is has gone, and tells what it was told.
@@ -205,256 +257,105 @@ pub(crate) fn start(
     recorder: Recorder,
 ) -> io::Result<RibSender> {
     let (messages, inbox) = mpsc::channel(QUEUE);
-    let (written, acknowledged) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
+    let name = format!("rib-{}", config.name());
+    let wake = Arc::new(Notify::new());
+    let shared = Arc::new(Shared {
+        tables: Mutex::new(Tables::new(config, events.clone(), recorder)),
+        pending: AtomicUsize::new(0),
+        wake,
+    });
+    let thread = Thread {
+        shared: shared.clone(),
+        events,
+    };
     std::thread::Builder::new()
-        .name(format!("rib-{}", config.name()))
-        .spawn(move || {
-            let now = Instant::now();
-            recorder.note(config.name(), now, || RecordedEvent::RibBegins {
-                config: Box::new(config.clone()),
-            });
-            let worker = Worker {
-                instance: config.name().clone(),
-                rib: Rib::new(config, now),
-                events,
-                recorder,
-                sessions: BTreeMap::new(),
-                delivered: VecDeque::new(),
-                told_hops: 0,
-                letting_go: Vec::new(),
-            };
-            runtime.block_on(worker.run(inbox, acknowledged));
-        })?;
-    Ok(RibSender { messages, written })
+        .name(name)
+        .spawn(move || runtime.block_on(thread.run(inbox)))?;
+    Ok(RibSender { messages, shared })
 }
 
-struct Worker {
-    instance: InstanceName,
-    rib: Rib,
+struct Thread {
+    shared: Arc<Shared>,
     events: mpsc::Sender<RouteEvent>,
-    recorder: Recorder,
-    sessions: BTreeMap<PeerName, Session>,
-    /// Families whose end was reached; told after the best paths that came before.
-    delivered: VecDeque<(PeerName, Family)>,
-    /// The version of the next hops that was told.
-    told_hops: u64,
-    /// Neighbours to let go of, once everything they are to be told is with the kernel.
-    letting_go: Vec<(PeerName, oneshot::Sender<Announced>)>,
 }
 
-struct Session {
-    epoch: u64,
-    inbox: mpsc::UnboundedSender<PeerCommand>,
-    in_flight: usize,
-}
-
-impl Worker {
-    async fn run(
-        mut self,
-        mut inbox: mpsc::Receiver<RibMessage>,
-        mut acknowledged: mpsc::UnboundedReceiver<Written>,
-    ) {
-        let events = self.events.clone();
+impl Thread {
+    async fn run(self, mut inbox: mpsc::Receiver<RibMessage>) {
+        let shared = &*self.shared;
         loop {
-            self.outputs();
-            let timeout = self.rib.poll_timeout().map(|(at, _)| at);
-            if timeout.is_some_and(|at| at <= Instant::now()) {
-                self.input(RibInput::Timeout);
-                continue;
-            }
-            let has_events = self.rib.pressure() > 0
-                || !self.delivered.is_empty()
-                || self.told_hops != self.rib.next_hops_version();
+            let (timeout, has_events) = {
+                let mut tables = shared.tables();
+                tables.outputs();
+                let timeout = tables.poll_timeout();
+                if timeout.is_some_and(|at| at <= Instant::now()) {
+                    tables.input(RibInput::Timeout);
+                    continue;
+                }
+                (timeout, tables.has_events())
+            };
             tokio::select! {
                 biased;
-                Some(written) = acknowledged.recv() => {
-                    self.written(&written);
-                    while let Ok(written) = acknowledged.try_recv() {
-                        self.written(&written);
-                    }
-                }
+                () = shared.wake.notified() => {}
                 // Neighbours go on being read while whoever takes the best paths is behind: the
                 // RIB keeps one change for each prefix, however often it changes.
-                permit = events.reserve(), if has_events => match permit {
-                    Ok(permit) => permit.send(self.next_event()),
+                permit = self.events.reserve(), if has_events => match permit {
+                    Ok(permit) => {
+                        if let Some(event) = shared.tables().next_event() {
+                            permit.send(event);
+                        }
+                    }
                     Err(_) => return,
                 },
-                message = inbox.recv() => {
-                    let mut next = message;
-                    for turn in 1.. {
-                        match next {
-                            Some(RibMessage::End(done)) => {
-                                let gone = RouteEvent::InstanceGone(self.instance);
-                                // Whoever takes events may itself be waiting for this end.
-                                let told = self.events.send_timeout(gone, FAREWELL).await;
-                                if told.is_err() {
-                                    tracing::debug!("nobody was told that the instance ended");
-                                }
-                                // Nobody waits any more: it has ended all the same.
-                                let _ = done.send(());
-                                return;
-                            }
-                            Some(message) => self.message(message),
-                            // All senders are gone, or the queue is empty.
-                            None if turn == 1 => return,
-                            None => break,
-                        }
-                        if turn == TURN {
-                            break;
-                        }
-                        next = inbox.try_recv().ok();
-                    }
-                }
-                () = until(timeout) => self.input(RibInput::Timeout),
-            }
-        }
-    }
-
-    /// What is told next: best paths first, so that an end of routes is the end of them.
-    fn next_event(&mut self) -> RouteEvent {
-        let hops = self.rib.next_hops_version();
-        if self.told_hops != hops {
-            self.told_hops = hops;
-            let instance = self.instance.clone();
-            return RouteEvent::NextHops { instance };
-        }
-        let rib = &mut self.rib;
-        let changes: Vec<BestChange> = std::iter::from_fn(|| rib.poll_best())
-            .take(BEST_BATCH)
-            .collect();
-        let instance = self.instance.clone();
-        let end = if changes.is_empty() {
-            self.delivered.pop_front()
-        } else {
-            None
-        };
-        match end {
-            Some((peer, family)) => RouteEvent::EndOfRib {
-                instance,
-                peer,
-                family,
-            },
-            None => RouteEvent::Best { instance, changes },
-        }
-    }
-
-    fn input(&mut self, input: RibInput) {
-        let now = Instant::now();
-        self.recorder
-            .note(&self.instance, now, || RecordedEvent::Rib {
-                input: input.clone(),
-            });
-        self.rib.handle(input, now);
-    }
-
-    fn message(&mut self, message: RibMessage) {
-        match message {
-            RibMessage::Input(input) => {
-                if let RibInput::PeerDown { peer, .. } = &input {
-                    self.sessions.remove(peer);
-                }
-                if let RibInput::Routes { peer, changes } = &input {
-                    for item in changes.iter() {
-                        if let RouteItem::EndOfRib { family } = item {
-                            self.delivered.push_back((peer.clone(), family));
+                message = inbox.recv() => match message {
+                    Some(message) => {
+                        if let Some(done) = self.work(message, &mut inbox) {
+                            self.farewell().await;
+                            // Nobody waits any more: it has ended all the same.
+                            let _ = done.send(());
+                            return;
                         }
                     }
-                }
-                self.input(input);
+                    None => return,
+                },
+                () = until(timeout) => shared.tables().input(RibInput::Timeout),
             }
-            RibMessage::Up {
-                peer,
-                session,
-                epoch,
-                inbox,
-            } => {
-                self.sessions.insert(
-                    peer.clone(),
-                    Session {
-                        epoch,
-                        inbox,
-                        in_flight: 0,
-                    },
-                );
-                self.input(RibInput::PeerUp { peer, session });
-            }
-            RibMessage::LetGo(peer, reply) => self.letting_go.push((peer, reply)),
-            RibMessage::Ask(question) => question(&self.rib, Instant::now()),
-            RibMessage::End(_) => unreachable!("taken care of where messages are received"),
         }
     }
 
-    fn written(&mut self, written: &Written) {
-        if let Some(session) = self.sessions.get_mut(&written.peer)
-            && session.epoch == written.epoch
-        {
-            session.in_flight = session.in_flight.saturating_sub(written.bytes);
+    /// Works messages in, some of those that wait too. Returns whom to tell of the end, if one of
+    /// them asks for it.
+    fn work(
+        &self,
+        first: RibMessage,
+        inbox: &mut mpsc::Receiver<RibMessage>,
+    ) -> Option<oneshot::Sender<()>> {
+        let mut tables = self.shared.tables();
+        let mut next = Some(first);
+        for turn in 1.. {
+            match next {
+                Some(RibMessage::End(done)) => return Some(done),
+                Some(message) => tables.message(message),
+                None => break,
+            }
+            self.shared.pending.fetch_sub(1, Ordering::SeqCst);
+            if turn == TURN {
+                break;
+            }
+            next = inbox.try_recv().ok();
         }
+        None
     }
 
-    fn outputs(&mut self) {
-        while let Some(output) = self.rib.poll_output() {
-            match output {
-                RibOutput::LimitNear {
-                    peer,
-                    family,
-                    routes,
-                    limit,
-                } => {
-                    tracing::warn!(%peer, %family, routes, limit, "maxRoutes is near or passed");
-                }
-                RibOutput::LimitExceeded {
-                    peer,
-                    family,
-                    limit,
-                } => {
-                    tracing::warn!(%peer, %family, limit, "more routes than maxRoutes");
-                    if let Some(session) = self.sessions.get(&peer) {
-                        // A task that has ended has no session to end.
-                        let _ = session.inbox.send(PeerCommand::LimitExceeded {
-                            epoch: session.epoch,
-                            family,
-                            limit,
-                        });
-                    }
-                }
-            }
-        }
-        for (peer, session) in &mut self.sessions {
-            while session.in_flight < IN_FLIGHT {
-                let Some(transmit) = self.rib.poll_transmit(peer) else {
-                    break;
-                };
-                session.in_flight += transmit.bytes.len();
-                // A task that has ended has no session to send to.
-                let _ = session.inbox.send(PeerCommand::Transmit {
-                    epoch: session.epoch,
-                    bytes: transmit.bytes,
-                    updates: transmit.updates,
-                });
-            }
-        }
-        self.let_go();
-    }
-
-    /// Lets go of neighbours that have everything.
-    fn let_go(&mut self) {
-        let now = Instant::now();
-        for (peer, reply) in std::mem::take(&mut self.letting_go) {
-            let idle = self
-                .sessions
-                .get(&peer)
-                .is_none_or(|session| session.in_flight == 0);
-            if idle {
-                self.sessions.remove(&peer);
-                // Who asked waits no longer: the session ends with this process.
-                let _ = reply.send(announced(&self.rib, &peer, now));
-            } else if !reply.is_closed() {
-                self.letting_go.push((peer, reply));
-            }
+    async fn farewell(&self) {
+        let instance = self.shared.tables().instance().clone();
+        let gone = RouteEvent::InstanceGone(instance);
+        // Whoever takes events may itself be waiting for this end.
+        let told = self.events.send_timeout(gone, FAREWELL).await;
+        if told.is_err() {
+            tracing::debug!("nobody was told that the instance ended");
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
@@ -29,12 +30,15 @@ use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
-use crate::rib_thread::{RibMessage, RibSender, announced};
+use crate::rib_thread::{Credit, RibMessage, RibSender, announced};
 use crate::socket;
 
 /// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
 /// that sends faster than the RIB takes may have in memory: 1 MiB.
 const INBOX: usize = 16;
+
+/// Bytes of a neighbour after which it is the others' turn.
+const MUCH: usize = 4096;
 
 /// Connections that are being closed. Dropped, they close at once.
 pub(crate) type Partings = JoinSet<()>;
@@ -109,6 +113,8 @@ pub(crate) struct Session {
     held: bool,
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
+    /// What the tables have under way, of the session that is up.
+    credit: Option<Arc<Credit>>,
     dials: BTreeMap<ConnId, AbortHandle>,
     connections: BTreeMap<ConnId, Connection>,
     /// The tasks of connections, also of those that are being closed.
@@ -167,6 +173,7 @@ impl Session {
             rib,
             inbox,
             epoch: 0,
+            credit: None,
             dials: BTreeMap::new(),
             connections: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -236,9 +243,12 @@ impl Session {
                     }
                 }
                 Some(event) = self.events.recv(), if may_read => {
+                    let much = matches!(&event, ConnEvent::Bytes(_, bytes) if bytes.len() >= MUCH);
                     self.event(event);
-                    // One read of one neighbour at a time: others have keepalives to send.
-                    tokio::task::yield_now().await;
+                    if much {
+                        // Others have keepalives to send.
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }
@@ -375,7 +385,7 @@ impl Session {
         self.connect(conn, stream);
         if let Some(connection) = self.connections.get(&conn) {
             // Before anything else: it may begin in the middle of a message.
-            connection.tell(ConnCommand::Send(record.unsent));
+            connection.send(record.unsent);
         }
         self.handle(PeerInput::Adopt {
             conn,
@@ -525,8 +535,10 @@ impl Session {
     fn write_event(&mut self, event: WriteEvent) {
         match event {
             WriteEvent::Written(conn, bytes) => {
-                if self.established == Some(conn) {
-                    self.rib.written(&self.name, self.epoch, bytes);
+                if self.established == Some(conn)
+                    && let Some(credit) = &self.credit
+                {
+                    credit.written(bytes);
                 }
             }
             WriteEvent::Stuck(conn) => {
@@ -578,7 +590,10 @@ impl Session {
         };
         self.peer
             .count_updates_sent(u64::from(updates), bytes.len() as u64);
-        connection.tell(ConnCommand::Routes(bytes));
+        let written = connection.send_routes(bytes);
+        if let Some(credit) = &self.credit {
+            credit.written(written);
+        }
     }
 
     /// A timer has come. A neighbour whose bytes wait here or in the kernel is alive, however long
@@ -644,7 +659,7 @@ impl Session {
             }
             PeerOutput::Send { conn, bytes } => {
                 if let Some(connection) = self.connections.get(&conn) {
-                    connection.tell(ConnCommand::Send(bytes));
+                    connection.send(bytes);
                 }
             }
             PeerOutput::Up { conn, negotiated } => {
@@ -653,10 +668,13 @@ impl Session {
                 self.bfd.configure(self.peer.config(), self.peer.ttl());
                 self.tell_send_hold();
                 self.epoch += 1;
+                let credit = self.rib.credit();
+                self.credit = Some(credit.clone());
                 self.for_rib.push_back(RibMessage::Up {
                     peer: self.name.clone(),
                     session: Box::new(SessionInfo::from(&*negotiated)),
                     epoch: self.epoch,
+                    credit,
                     inbox: self.inbox.clone(),
                 });
             }
@@ -674,13 +692,33 @@ impl Session {
                 });
             }
             PeerOutput::Routes(changes) => {
-                self.tell_rib(RibInput::Routes {
-                    peer: self.name.clone(),
-                    changes,
-                });
+                // Behind nothing that waits here or there.
+                let left = if self.for_rib.is_empty() {
+                    self.rib.at_once(&self.name, changes).err()
+                } else {
+                    Some(changes)
+                };
+                if let Some(changes) = left {
+                    self.tell_rib(RibInput::Routes {
+                        peer: self.name.clone(),
+                        changes,
+                    });
+                }
             }
             PeerOutput::Resend { family } => {
                 self.tell_rib(RibInput::Resend {
+                    peer: self.name.clone(),
+                    family,
+                });
+            }
+            PeerOutput::RefreshBegins { family } => {
+                self.tell_rib(RibInput::RefreshBegins {
+                    peer: self.name.clone(),
+                    family,
+                });
+            }
+            PeerOutput::RefreshEnds { family } => {
+                self.tell_rib(RibInput::RefreshEnds {
                     peer: self.name.clone(),
                     family,
                 });

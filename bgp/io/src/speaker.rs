@@ -6,10 +6,10 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bgp_core::config::{InstanceConfig, InstanceName, LocalRoutes, PeerName};
+use bgp_core::config::{InstanceConfig, InstanceName, LocalRoutes, PeerConfig, PeerName};
 use bgp_core::peer::StopReason;
 use bgp_core::rib::{NextHopState, Rib, RibInput};
-use router_types::{Family, LinkIndex};
+use router_types::LinkIndex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
@@ -302,7 +302,7 @@ impl Worker {
         };
         match how {
             Reset::Hard => inbox.send(PeerCommand::Stop(StopReason::Reset)).is_ok(),
-            Reset::SoftIn => [Family::IPV4_UNICAST, Family::IPV6_UNICAST]
+            Reset::SoftIn => PeerConfig::CARRIED
                 .into_iter()
                 .all(|family| inbox.send(PeerCommand::AskForRoutes(family)).is_ok()),
         }

@@ -12,12 +12,14 @@
 //! # Implemented
 //!
 //! RFC 4271 §4 and §6.1–§6.4 (messages, error codes), 4760 (IPv4 and IPv6 unicast and multicast
-//! prefixes; other families are recognised and passed over), 2545 and 8950 (next hops), 5492 and
-//! 9072 (capabilities), 6793 (AS numbers), 2918 and 7313 (refresh), 4724, 8538, 9494 (restart
+//! prefixes; families not named here are recognised and passed over), 4364 §4.3 and 4659 §3 (VPN
+//! prefixes, of one label: RFC 8277 §2.2), 4684 §4 (route target membership), 2545 and 8950 (next
+//! hops), 5492 and 9072 (capabilities), 6793 (AS numbers), 2918 and 7313 (refresh), 4724, 8538, 9494 (restart
 //! capabilities, End-of-RIB), 7911 (path identifiers), 8654 (long messages), 7606, 7607, 9774
 //! (errors), 1997, 4360, 8092 (communities), 4456, 5065, 9234 (attributes), 4486, 9003, 9384,
-//! 9687 (reasons for ending). PREFIX_SID (8669) is carried as bytes. Not read: labelled, VPN,
-//! EVPN and flow specification prefixes, outbound route filters.
+//! 9687 (reasons for ending). PREFIX_SID (8669) is carried as bytes. Not read: labelled
+//! unicast, EVPN and flow specification prefixes, stacks of labels (RFC 8277 §2.1: only where both
+//! ends ask for them), outbound route filters.
 
 #![no_std]
 extern crate alloc;
@@ -54,7 +56,11 @@ pub use fault::{Fault, Finding, Treatment};
 pub use frame::{Frame, MessageKind};
 pub use message::Message;
 pub use next_hop::PathNextHop;
-pub use nlri::{Nlri, NlriEntry, NlriError, NlriIter};
+pub use nlri::{
+    Destination, Label, Nlri, NlriEntry, NlriError, NlriIter, RouteDistinguisher,
+    RouteDistinguisherParseError, RouteTargetEntry, RouteTargetIter, RouteTargetPrefix, VpnEntry,
+    VpnIter, VpnPrefix,
+};
 pub use notification::{ErrorKind, MAX_SHUTDOWN_COMMUNICATION, Notification};
 pub use open::{Open, VERSION};
 pub use pack::{PackError, announce, announce_with, end_of_rib, withdraw, withdraw_with};

@@ -1,12 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Prefixes as they stand in messages (RFC 4271 §4.3, RFC 4760 §5, RFC 7911 §3).
+//!
+//! An [`Nlri`] of any family that is read has one of three layouts: plain prefixes
+//! ([`Nlri::iter`]), prefixes of VPNs ([`Nlri::vpn`]) and memberships ([`Nlri::route_targets`]).
 
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use router_types::{Afi, Family, Safi};
+
+mod destination;
+mod route_target;
+mod vpn;
+
+pub use destination::Destination;
+pub use route_target::{RouteTargetEntry, RouteTargetIter, RouteTargetPrefix};
+pub use vpn::{
+    Label, RouteDistinguisher, RouteDistinguisherParseError, VpnEntry, VpnIter, VpnPrefix,
+};
 
 /// A checked list of prefixes inside a received message.
 ///
@@ -39,6 +51,13 @@ pub enum NlriError {
         /// Its length in bits.
         len: u8,
     },
+    /// A prefix has no room for its label and route distinguisher.
+    PrefixTooShort {
+        /// Where it stands in the list.
+        offset: usize,
+        /// Its length in bits.
+        len: u8,
+    },
     /// The list ends inside a prefix or path identifier.
     Truncated {
         /// Where the prefix starts in the list.
@@ -56,7 +75,7 @@ impl<'a> Nlri<'a> {
     /// Says where and how the list is broken. RFC 7606 §5.3: what was to be read is then unknown
     /// and the session or family cannot go on.
     pub fn parse(family: Family, add_path: bool, bytes: &'a [u8]) -> Result<Self, NlriError> {
-        let max_bits = max_bits(family).ok_or(NlriError::UnknownFamily)?;
+        let (min_bits, max_bits) = bounds(family).ok_or(NlriError::UnknownFamily)?;
         let id_len = if add_path { 4 } else { 0 };
         let (mut offset, mut count) = (0, 0);
         while offset < bytes.len() {
@@ -65,6 +84,9 @@ impl<'a> Nlri<'a> {
             };
             if bits > max_bits {
                 return Err(NlriError::PrefixTooLong { offset, len: bits });
+            }
+            if bits < min_bits {
+                return Err(NlriError::PrefixTooShort { offset, len: bits });
             }
             let next = offset + id_len + 1 + octets(bits);
             if next > bytes.len() {
@@ -117,13 +139,21 @@ impl<'a> Nlri<'a> {
         self.add_path
     }
 
-    /// The prefixes in order.
+    /// The prefixes in order; none for a family whose destinations are more than prefixes, which
+    /// [`Nlri::vpn`] and [`Nlri::route_targets`] read.
     pub const fn iter(&self) -> NlriIter<'a> {
         NlriIter {
-            v6: self.family.afi.0 == Afi::IPV6.0,
+            v6: self.is_v6(),
             add_path: self.add_path,
-            rest: self.bytes,
+            rest: match self.family.safi {
+                Safi::UNICAST | Safi::MULTICAST => self.bytes,
+                _ => &[],
+            },
         }
+    }
+
+    const fn is_v6(&self) -> bool {
+        self.family.afi.0 == Afi::IPV6.0
     }
 }
 
@@ -138,7 +168,7 @@ impl<'a> IntoIterator for Nlri<'a> {
 
 impl fmt::Debug for Nlri<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        f.debug_list().entries(self.destinations()).finish()
     }
 }
 
@@ -155,28 +185,11 @@ impl Iterator for NlriIter<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<NlriEntry> {
-        let mut path_id = None;
-        if self.add_path {
-            let (id, rest) = self.rest.split_first_chunk::<4>()?;
-            path_id = Some(u32::from_be_bytes(*id));
-            self.rest = rest;
-        }
+        let path_id = take_path_id(&mut self.rest, self.add_path)?;
         let (&bits, rest) = self.rest.split_first()?;
         let (address, rest) = rest.split_at_checked(octets(bits))?;
         self.rest = rest;
-        let prefix = if self.v6 {
-            let mut wide = [0u8; 16];
-            wide.get_mut(..address.len())?.copy_from_slice(address);
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            let address = Ipv6Addr::from_bits(u128::from_be_bytes(wide) & mask);
-            IpNet::V6(Ipv6Net::new(address, bits).ok()?)
-        } else {
-            let mut wide = [0u8; 4];
-            wide.get_mut(..address.len())?.copy_from_slice(address);
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            let address = Ipv4Addr::from_bits(u32::from_be_bytes(wide) & mask);
-            IpNet::V4(Ipv4Net::new(address, bits).ok()?)
-        };
+        let prefix = vpn::prefix(self.v6, bits, address)?;
         Some(NlriEntry { path_id, prefix })
     }
 }
@@ -234,6 +247,10 @@ impl fmt::Display for NlriError {
                     "prefix length {len} at octet {offset} exceeds the address"
                 )
             }
+            NlriError::PrefixTooShort { offset, len } => write!(
+                f,
+                "prefix length {len} at octet {offset} has no room for label and distinguisher"
+            ),
             NlriError::Truncated { offset } => {
                 write!(f, "the list ends inside the prefix at octet {offset}")
             }
@@ -244,13 +261,31 @@ impl fmt::Display for NlriError {
 
 impl core::error::Error for NlriError {}
 
-/// Bits of an address, for the families whose NLRI is a plain prefix.
-const fn max_bits(family: Family) -> Option<u8> {
+/// The least and the greatest length octet of a destination, for the families that are read.
+const fn bounds(family: Family) -> Option<(u8, u8)> {
     match (family.afi, family.safi) {
-        (Afi::IPV4, Safi::UNICAST | Safi::MULTICAST) => Some(32),
-        (Afi::IPV6, Safi::UNICAST | Safi::MULTICAST) => Some(128),
+        (Afi::IPV4, Safi::UNICAST | Safi::MULTICAST) => Some((0, 32)),
+        (Afi::IPV6, Safi::UNICAST | Safi::MULTICAST) => Some((0, 128)),
+        (Afi::IPV4, Safi::MPLS_VPN) => Some((vpn::FRONT_BITS, vpn::FRONT_BITS + 32)),
+        (Afi::IPV6, Safi::MPLS_VPN) => Some((vpn::FRONT_BITS, vpn::FRONT_BITS + 128)),
+        (Afi::IPV4, Safi::ROUTE_TARGET) => Some((0, route_target::MAX_BITS)),
         _ => None,
     }
+}
+
+/// Takes the path identifier off the front, where there are any. `None` at the end of the list.
+#[inline]
+#[expect(
+    clippy::option_option,
+    reason = "the end of the list, and a list without identifiers"
+)]
+fn take_path_id(rest: &mut &[u8], add_path: bool) -> Option<Option<u32>> {
+    if !add_path {
+        return Some(None);
+    }
+    let (id, tail) = rest.split_first_chunk::<4>()?;
+    *rest = tail;
+    Some(Some(u32::from_be_bytes(*id)))
 }
 
 const fn octets(bits: u8) -> usize {

@@ -119,8 +119,8 @@ pub fn announce_with(
             let attributes_at = out.len();
             out.extend_from_slice(&[0, 0]);
             let value_at = begin_mp(out, AttributeCode::MP_REACH_NLRI, family.family);
-            out.push(next_hop.encoded_len() as u8);
-            next_hop.encode(out);
+            out.push(next_hop.encoded_len_for(family.family) as u8);
+            next_hop.encode_for(family.family, out);
             out.push(0);
             let more = fill(out, start + max_len - attributes.len());
             finish_mp(out, value_at);
@@ -143,12 +143,7 @@ fn check(
     attributes: &[u8],
     next_hop: PathNextHop,
 ) -> Result<bool, PackError> {
-    let allowed = match (family.family.afi, next_hop) {
-        (Afi::IPV4, PathNextHop::V4(_)) | (Afi::IPV6, PathNextHop::V6 { .. }) => true,
-        (Afi::IPV4, PathNextHop::V6 { .. }) => family.extended_next_hop,
-        _ => false,
-    };
-    if !allowed {
+    if !next_hop.fits(family.family, family.extended_next_hop) {
         return Err(PackError::NextHopFamily(family.family));
     }
     let classic = family.family == Family::IPV4_UNICAST && next_hop.encoded_len() == 4;
@@ -158,7 +153,7 @@ fn check(
         + if classic {
             3 + 4
         } else {
-            4 + 3 + 1 + next_hop.encoded_len() + 1
+            4 + 3 + 1 + next_hop.encoded_len_for(family.family) + 1
         };
     if overhead + MAX_ENTRY > max_len {
         return Err(PackError::AttributesTooLong {

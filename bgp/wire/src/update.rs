@@ -325,7 +325,8 @@ impl<'a> Update<'a> {
         let Some(agreed) = self.negotiated(raw, family, context) else {
             return;
         };
-        let decoded = PathNextHop::decode(next_hop).filter(|hop| allowed(hop, agreed));
+        let decoded = PathNextHop::decode_for(family, next_hop)
+            .filter(|hop| hop.fits(family, agreed.extended_next_hop));
         let Some(decoded) = decoded else {
             let finding = Finding::NextHopLength {
                 family,
@@ -440,15 +441,6 @@ impl<'a> Update<'a> {
             treatment,
             rule,
         });
-    }
-}
-
-/// Whether a next hop's address family is possible for the prefixes.
-fn allowed(next_hop: &PathNextHop, agreed: &FamilyContext) -> bool {
-    match (next_hop, agreed.family.afi) {
-        (PathNextHop::V4(_), Afi::IPV4) | (PathNextHop::V6 { .. }, Afi::IPV6) => true,
-        (PathNextHop::V6 { .. }, Afi::IPV4) => agreed.extended_next_hop,
-        _ => false,
     }
 }
 

@@ -269,6 +269,23 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "The text says what the peer did not like; Cease codes are the peer's administrator.",
     ),
     entry(
+        "CW0208",
+        "The node is drained",
+        "An operator asked for it with `causeway drain`: everything is announced with \
+         GRACEFUL_SHUTDOWN (RFC 8326) for a while, then nothing is announced any more. Sessions stay. \
+         It lasts over restarts of the daemon until it is ended.",
+        "`causeway undrain` puts the node back into service. Where the state file cannot be read the \
+         node counts as drained; the same command mends it.",
+    ),
+    entry(
+        "CW0209",
+        "A peer is not sent all routes",
+        "export.maxRoutes is reached: routes beyond it wait until others are withdrawn, so that the \
+         peer does not end the session for its own limit.",
+        "Find out why there are that many: `causeway bgp routes advertised peer <peer>`. Aggregate or \
+         filter them, or raise export.maxRoutes together with the peer's limit.",
+    ),
+    entry(
         "CW0301",
         "A route is not in the kernel",
         "The route is wanted and the kernel refused it; it is tried again.",

@@ -11,8 +11,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bfd::BfdCommand;
 pub use bgp::{
-    BgpCommand, DecodeArgs, NeighborArgs, PeerArgs, PolicyCommand, PolicyTestArgs, RefreshArgs,
-    ResetArgs, RoutesArgs,
+    BgpCommand, DecodeArgs, ExplainArgs, NeighborArgs, PeerArgs, PolicyCommand, PolicyTestArgs,
+    RefreshArgs, ResetArgs, RoutesArgs,
 };
 
 use crate::exit::EXIT_CODES;
@@ -32,6 +32,7 @@ use crate::output::{ColorChoice, Format};
   causeway status                         one look at everything
   causeway bgp peers                      sessions, and why one is down
   causeway bgp routes received peer tor-a what a peer sent
+  causeway bgp explain 10.1.0.0/16        why a prefix is routed and announced as it is
   causeway fib explain 10.1.2.3           where a packet goes, and why
   causeway config check resources.d/      find mistakes before the daemon does",
     after_help = EXIT_CODES,
@@ -173,6 +174,17 @@ pub enum Command {
         /// The code
         code: Option<String>,
     },
+    /// Take the node out of service: GRACEFUL_SHUTDOWN, a wait, then nothing is announced
+    #[command(before_help = "Examples:
+  causeway drain                                   and come back when it is done
+  causeway drain --wait 2m --reason 'new disks'
+  causeway drain --detach                          and come back at once
+  causeway undrain")]
+    Drain(DrainArgs),
+    /// Put the node back into service
+    #[command(before_help = "Examples:
+  causeway undrain")]
+    Undrain,
     /// Versions of this command and of the daemon
     Version,
     /// Completions for a shell, on standard output
@@ -204,6 +216,20 @@ pub struct StatusArgs {
     /// Take a node with warnings for healthy
     #[arg(long)]
     pub ignore_warnings: bool,
+}
+
+/// Options of `drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// For how long GRACEFUL_SHUTDOWN is announced before routes are withdrawn
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "DURATION")]
+    pub wait: Duration,
+    /// Why, for whoever looks at the node meanwhile
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub detach: bool,
 }
 
 /// Options of `resources`.

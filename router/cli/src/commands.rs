@@ -3,6 +3,7 @@
 
 pub mod bfd;
 pub mod bgp_actions;
+pub mod bgp_explain;
 pub mod bgp_neighbor;
 pub mod bgp_peers;
 pub mod bgp_policy;
@@ -10,6 +11,7 @@ pub mod bgp_routes;
 pub mod config;
 pub mod config_diff;
 pub mod datapath;
+pub mod drain;
 pub mod fib;
 pub mod pods;
 pub mod resources;
@@ -38,12 +40,17 @@ pub(crate) async fn fetch(
         Command::Bgp(BgpCommand::Routes(args)) => {
             bgp_routes::fetch(connection, args, now_unix_ns).await?
         }
+        Command::Bgp(BgpCommand::Explain(args)) => {
+            return bgp_explain::fetch(connection, args, now_unix_ns).await;
+        }
         Command::Bgp(BgpCommand::Refresh(args)) => bgp_actions::refresh(connection, args).await?,
         Command::Bgp(BgpCommand::Reset(args)) => bgp_actions::reset(connection, args).await?,
         Command::Bgp(BgpCommand::Policy(PolicyCommand::Test(args))) => {
             return bgp_policy::fetch(connection, args).await;
         }
         Command::Bfd(verb) => bfd::fetch(connection, verb).await?,
+        Command::Drain(args) => drain::view(&drain::begin(connection, args).await?, now_unix_ns),
+        Command::Undrain => drain::end(connection, now_unix_ns).await?,
         Command::Resources(args) => resources::fetch(connection, args, now_unix_ns).await?,
         Command::Pods(args) => pods::fetch(connection, args).await?,
         Command::Fib(args) => fib::fetch(connection, args).await?,

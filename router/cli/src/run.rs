@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::args::{BgpCommand, Cli, Command, ConfigCommand, Global, PolicyCommand, StatusArgs};
+use crate::args::{
+    BgpCommand, Cli, Command, ConfigCommand, DrainArgs, Global, PolicyCommand, StatusArgs,
+};
 use crate::commands;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -18,6 +20,9 @@ use crate::output::{Look, Options, View, now_unix_ns, render};
 
 /// How often `status --wait` looks.
 const WAIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a drain may take beyond its wait: peers may take half a minute to be told.
+const DRAIN_MARGIN: Duration = Duration::from_secs(45);
 
 /// What a command comes to: the view and how the process ends after it is shown.
 pub(crate) type Outcome = (View, Exit);
@@ -80,6 +85,11 @@ async fn online(command: &Command, global: &Global, printer: &Printer) -> Result
         && args.wait
     {
         return wait(args, command, global, printer).await;
+    }
+    if let (Command::Drain(args), None) = (command, global.watch)
+        && !args.detach
+    {
+        return drain(args, global, printer).await;
     }
     let Some(interval) = global.watch else {
         return printer.show(ask(command, global).await?);
@@ -153,6 +163,23 @@ async fn wait(
         }
         tokio::time::sleep(WAIT_INTERVAL).await;
     }
+}
+
+/// Begins a drain and waits for its end. Whoever interrupts the wait does not end the drain.
+async fn drain(args: &DrainArgs, global: &Global, printer: &Printer) -> Result<Exit, Failure> {
+    let connection = router_api::connect(&global.socket).await?;
+    let mut state = commands::drain::begin(&connection, args).await?;
+    let deadline = Instant::now() + args.wait + DRAIN_MARGIN;
+    while !commands::drain::is_done(&state) {
+        if Instant::now() > deadline {
+            printer.show((commands::drain::view(&state, now_unix_ns()), Exit::Ok))?;
+            let late = Failure::new("CW0004", Exit::Timeout, "the drain is not done yet");
+            return Err(late.fix("the daemon goes on with it; see `causeway status`"));
+        }
+        tokio::time::sleep(WAIT_INTERVAL).await;
+        state = commands::drain::look(&connection).await?;
+    }
+    printer.show((commands::drain::view(&state, now_unix_ns()), Exit::Ok))
 }
 
 /// Where views go.

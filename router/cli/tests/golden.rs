@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use causeway_cli::commands::{
-    bgp_neighbor, bgp_peers, bgp_routes, config, datapath, fib, pods, resources, status,
+    bgp_explain, bgp_neighbor, bgp_peers, bgp_routes, config, datapath, drain, fib, pods,
+    resources, status,
 };
 use causeway_cli::output::{Format, Look, Options, View, render};
 use fixtures::NOW_UNIX_NS;
@@ -104,6 +105,24 @@ fn bgp_routes_of_each_table() {
     ] {
         pin(name, &text(&view(table, true), Format::Table));
     }
+}
+
+#[test]
+fn an_explanation_of_a_prefix_and_of_one_without_routes() {
+    let view = |answer| bgp_explain::view("10.1.0.0/16", &answer, NOW_UNIX_NS);
+    pin_all("bgp-explain", &view(fixtures::prefix_explanation()));
+    let nothing = view(fixtures::explanation_of_nothing());
+    pin("bgp-explain-nothing.txt", &text(&nothing, Format::Table));
+}
+
+#[test]
+fn a_drain_in_its_phases() {
+    for phase in ["in-service", "announcing", "withdrawn"] {
+        let view = drain::view(&fixtures::drain(phase), NOW_UNIX_NS);
+        pin(&format!("drain-{phase}.txt"), &text(&view, Format::Table));
+    }
+    let view = drain::view(&fixtures::drain("withdrawn"), NOW_UNIX_NS);
+    pin("drain.json", &text(&view, Format::Json));
 }
 
 #[test]

@@ -4,14 +4,13 @@
 //!
 //! Whoever may open the socket ends the daemon and gets its sessions: only the daemon's own user.
 
-use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use bgp_bfdd::private_socket;
 use bgp_io::{HandedSession, handover};
 use tokio::net::UnixListener;
 
@@ -68,14 +67,11 @@ impl Heir {
     /// When the socket cannot be made.
     pub fn expect(api_socket: &Path) -> io::Result<Heir> {
         let path = path(api_socket);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        Ok(Heir { listener })
+        let listener = private_socket::bind(&path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Heir {
+            listener: UnixListener::from_std(listener)?,
+        })
     }
 
     /// The connection of the next daemon.
@@ -98,11 +94,15 @@ impl Heir {
     }
 }
 
+/// How long the next daemon may take to read its sessions. This one ends all the same.
+const READING: Duration = Duration::from_secs(30);
+
 /// Passes sessions on. Those that do not arrive end with this process; their neighbours keep the
 /// routes where graceful restart was agreed.
 pub async fn pass_on(mut socket: UnixStream, sessions: Vec<HandedSession>) {
     let count = sessions.len();
-    let sent = tokio::task::spawn_blocking(move || handover::send(&mut socket, &sessions)).await;
+    let sent =
+        tokio::task::spawn_blocking(move || handover::send(&mut socket, &sessions, READING)).await;
     match sent {
         Ok(Ok(())) => tracing::info!(sessions = count, "handed sessions over"),
         Ok(Err(error)) => tracing::error!(%error, "cannot hand sessions over"),

@@ -212,6 +212,23 @@ async fn bgp(parts: &Parts, report: &mut Report) {
             format!("causeway bgp neighbor {}", peer.name),
         );
     }
+    for peer in &peers {
+        for family in peer.families.iter().filter(|family| family.held > 0) {
+            report.issue(
+                Health::Warning,
+                ("bgp", "CW0209"),
+                format!(
+                    "peer {}/{} ({})",
+                    peer.instance, peer.name, peer.peer_address
+                ),
+                format!(
+                    "{} {}/{} routes are not sent: export.maxRoutes is {}",
+                    family.held, family.afi, family.safi, family.export_limit
+                ),
+                format!("causeway bgp neighbor {}", peer.name),
+            );
+        }
+    }
     for instance in parts.speaker.snapshot().await {
         for (address, error) in &instance.listen_failures {
             report.issue(
@@ -222,6 +239,25 @@ async fn bgp(parts: &Parts, report: &mut Report) {
                 "causeway bgp peers".to_owned(),
             );
         }
+    }
+    if let Some(asked) = parts.drain.asked() {
+        let reason = match asked.reason.as_str() {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        let message = if asked.withdrawn {
+            format!("drained, so nothing is announced{reason}")
+        } else {
+            let wait = asked.wait_s;
+            format!("draining: GRACEFUL_SHUTDOWN is announced for {wait} s, then nothing{reason}")
+        };
+        report.issue(
+            Health::Warning,
+            ("bgp", "CW0208"),
+            "node".to_owned(),
+            message,
+            "causeway undrain".to_owned(),
+        );
     }
     let message = match peers.len() {
         0 => "no peers configured".to_owned(),

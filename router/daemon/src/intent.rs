@@ -20,6 +20,7 @@ use router_resources::store::{FileEvent, Store};
 use router_types::LinkIndex;
 use tokio::sync::{Notify, mpsc};
 
+use crate::drain::Drain;
 use crate::gateways::default_routes;
 use crate::routes::{Routes, own_routes};
 
@@ -52,6 +53,7 @@ pub struct Intent {
     datapath: Option<Arc<Mutex<Datapath>>>,
     netlink: Netlink,
     discovery: RouterDiscovery,
+    drain: Arc<Drain>,
     applied: Option<Applied>,
 }
 
@@ -71,6 +73,7 @@ impl Intent {
         pods: Option<Manager>,
         datapath: Option<Arc<Mutex<Datapath>>>,
         discovery: RouterDiscovery,
+        drain: Arc<Drain>,
     ) -> anyhow::Result<Intent> {
         Ok(Intent {
             settings,
@@ -81,6 +84,7 @@ impl Intent {
             datapath,
             netlink: Netlink::open()?,
             discovery,
+            drain,
             applied: None,
         })
     }
@@ -167,8 +171,12 @@ impl Intent {
         facts.link_routers = self.discovery.routers();
         let compiled = compile(&snapshot, &facts, &options);
         self.discovery.set_interfaces(&compiled.unnumbered);
+        let mut instances = compiled.instances.clone();
+        for instance in &mut instances {
+            self.drain.apply(&mut instance.config);
+        }
         let next = Applied {
-            instances: compiled.instances.clone(),
+            instances,
             pod_cidrs: facts.pod_cidrs.clone(),
             fabric: self.fabric(links),
         };

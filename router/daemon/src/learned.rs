@@ -11,7 +11,7 @@ use bgp_core::deliveries::Deliveries;
 use bgp_core::rib::NextHopState as SpeakerHop;
 use bgp_io::{RouteEvent, Speaker};
 use router_rib::{NextHopChange, NextHopState, OriginId, TrackedNextHop};
-use router_types::{Family, RouteSource, TableId};
+use router_types::{Family, Forwarding, RouteSource, TableId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::routes::{Learned, Routes};
@@ -55,12 +55,14 @@ pub async fn carry(
                         Some(best) => Learned {
                             prefix: change.prefix,
                             source: best.source,
-                            next_hops: best.next_hops,
+                            forwarding: Some(
+                                best.discard.unwrap_or(Forwarding::Via(best.next_hops)),
+                            ),
                         },
                         None => Learned {
                             prefix: change.prefix,
                             source: RouteSource::Ebgp,
-                            next_hops: Vec::new(),
+                            forwarding: None,
                         },
                     });
                     match &mut held {

@@ -10,6 +10,7 @@
 )]
 
 mod bfd;
+mod drain;
 mod gateways;
 mod grpc;
 mod handover;

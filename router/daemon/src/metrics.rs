@@ -5,23 +5,26 @@
 //! Names that begin with `cilium_` are Cilium's, with the labels of both of its generations, so
 //! that dashboards go on working. Ours begin with `causeway_`.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::Context;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::core::Collector;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 use router_api::v1alpha1 as api;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::grpc::bgp_peers;
+use self::catalog::family;
 use crate::health;
 use crate::intent::lock;
 use crate::run::Parts;
 
 mod bfd;
+mod bgp;
+mod catalog;
 
 /// Serves `/metrics`, `/livez`, `/readyz` and `/healthz` where the settings say, if anywhere.
 ///
@@ -45,6 +48,14 @@ pub async fn serve(parts: Parts) -> anyhow::Result<JoinHandle<()>> {
             tracing::error!(%error, "metrics have ended");
         }
     }))
+}
+
+/// The metric of how long routes take to the kernel, which is measured where they go.
+///
+/// # Errors
+/// When it is not in the catalogue.
+pub fn convergence() -> prometheus::Result<&'static catalog::Metric> {
+    catalog::of("causeway_fib_convergence_seconds")
 }
 
 async fn healthz(State(parts): State<Parts>) -> Response {
@@ -76,7 +87,8 @@ async fn metrics(State(parts): State<Parts>) -> Response {
 async fn render(parts: &Parts) -> prometheus::Result<String> {
     let registry = Registry::new();
     bfd::bfd(parts, &registry).await?;
-    bgp(parts, &registry).await?;
+    bgp::bgp(parts, &registry).await?;
+    process(parts, &registry)?;
     routes(parts, &registry).await?;
     pods(parts, &registry).await?;
     datapath(parts, &registry)?;
@@ -84,174 +96,22 @@ async fn render(parts: &Parts) -> prometheus::Result<String> {
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
-/// Makes a family of gauges or counters and puts it into the registry.
-fn family<T: Collector + Clone + 'static>(
-    registry: &Registry,
-    make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<T> {
-    let family = make(Opts::new(name, help), labels)?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(family)
-}
-
-async fn bgp(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let peer = [
-        "instance_name",
-        "local_asn",
-        "vrouter",
-        "neighbor",
-        "neighbor_asn",
-    ];
-    let peer_family = [
-        "instance_name",
-        "local_asn",
-        "vrouter",
-        "neighbor",
-        "neighbor_asn",
-        "afi",
-        "safi",
-    ];
-    let state = family(
-        registry,
-        IntGaugeVec::new,
-        "cilium_bgp_control_plane_session_state",
-        "1 when the session is established, else 0",
-        &peer,
-    )?;
-    let advertised = family(
-        registry,
-        IntGaugeVec::new,
-        "cilium_bgp_control_plane_advertised_routes",
-        "Routes sent to the neighbor",
-        &peer_family,
-    )?;
-    let received = family(
-        registry,
-        IntGaugeVec::new,
-        "cilium_bgp_control_plane_received_routes",
-        "Routes the neighbor has sent and not withdrawn",
-        &peer_family,
-    )?;
-    let accepted = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_bgp_accepted_routes",
-        "Received routes that the import policy took",
-        &["instance", "peer", "afi", "safi"],
-    )?;
-    let established = family(
-        registry,
-        IntCounterVec::new,
-        "causeway_bgp_sessions_established_total",
-        "Times the session came up since the daemon started",
-        &["instance", "peer"],
-    )?;
-    let messages = family(
-        registry,
-        IntCounterVec::new,
-        "causeway_bgp_messages_total",
-        "BGP messages by type and direction",
-        &["instance", "peer", "direction", "type"],
-    )?;
-    let errors = family(
-        registry,
-        IntCounterVec::new,
-        "causeway_bgp_attribute_errors_total",
-        "Malformed path attributes by treatment (RFC 7606)",
-        &["instance", "peer", "attribute", "treatment"],
-    )?;
-    for one in bgp_peers(parts).await {
-        let local = one.local_asn.to_string();
-        let asn = one.peer_asn.to_string();
-        let neighbor = if one.peer_address.contains(':') {
-            format!("[{}]:{}", one.peer_address, one.peer_port)
-        } else {
-            format!("{}:{}", one.peer_address, one.peer_port)
-        };
-        let labels = [one.instance.as_str(), &local, &local, &neighbor, &asn];
-        let up = one.session_state() == api::SessionState::Established;
-        state.with_label_values(&labels).set(i64::from(up));
-        for counts in &one.families {
-            let labels = [
-                one.instance.as_str(),
-                &local,
-                &local,
-                &neighbor,
-                &asn,
-                &counts.afi,
-                &counts.safi,
-            ];
-            advertised
-                .with_label_values(&labels)
-                .set(gauge(counts.advertised));
-            received
-                .with_label_values(&labels)
-                .set(gauge(counts.received));
-            accepted
-                .with_label_values(&[&one.instance, &one.name, &counts.afi, &counts.safi])
-                .set(gauge(counts.accepted));
-        }
-        let ours = [one.instance.as_str(), &one.name];
-        established
-            .with_label_values(&ours)
-            .inc_by(one.established_count);
-        for (direction, counts) in [("sent", &one.sent), ("received", &one.received)] {
-            let Some(counts) = counts else { continue };
-            for (kind, count) in [
-                ("open", counts.open),
-                ("update", counts.update),
-                ("notification", counts.notification),
-                ("keepalive", counts.keepalive),
-                ("route-refresh", counts.route_refresh),
-            ] {
-                let labels = [one.instance.as_str(), &one.name, direction, kind];
-                messages.with_label_values(&labels).inc_by(count);
-            }
-        }
-        for error in &one.attribute_errors {
-            let labels = [
-                one.instance.as_str(),
-                &one.name,
-                &error.attribute,
-                &error.treatment,
-            ];
-            errors.with_label_values(&labels).inc_by(error.count);
-        }
-    }
-    let rib = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_bgp_rib",
-        "Sizes of the tables of an instance",
-        &["instance", "what"],
-    )?;
-    for instance in parts.speaker.snapshot().await {
-        let stats = instance.rib;
-        for (what, value) in [
-            ("destinations", stats.destinations),
-            ("routes", stats.routes),
-            ("rejected", stats.rejected),
-            ("attribute_sets", stats.attribute_sets),
-            ("memory_bytes", stats.memory_bytes),
-        ] {
-            rib.with_label_values(&[instance.config.name().0.as_str(), what])
-                .set(gauge(value as u64));
-        }
-    }
+fn process(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let info = family(registry, IntGaugeVec::new, "causeway_build_info")?;
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    let started = SystemTime::now() - parts.started.elapsed();
+    let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let start = family(registry, IntGaugeVec::new, "causeway_start_time_seconds")?;
+    start
+        .with_label_values::<&str>(&[])
+        .set(gauge(started.as_secs()));
     Ok(())
 }
 
 async fn routes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let family = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_fib_routes",
-        "Routes of this daemon by state",
-        &["state"],
-    )?;
+    registry.register(Box::new(parts.routes.convergence().clone()))?;
+    let repaired = family(registry, IntCounterVec::new, "causeway_fib_repaired_total")?;
+    let family = family(registry, IntGaugeVec::new, "causeway_fib_routes")?;
     if let Some(summary) = parts.routes.ask(|view| view.reconciler.summary()).await {
         for (state, value) in [
             ("wanted", summary.wanted),
@@ -261,6 +121,9 @@ async fn routes(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
         ] {
             family.with_label_values(&[state]).set(gauge(value as u64));
         }
+        repaired
+            .with_label_values::<&str>(&[])
+            .inc_by(summary.repaired);
     }
     Ok(())
 }
@@ -272,23 +135,11 @@ async fn pods(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let Ok(status) = pods.status().await else {
         return Ok(());
     };
-    let count = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_pods",
-        "Pod interfaces on this node",
-        &[],
-    )?;
+    let count = family(registry, IntGaugeVec::new, "causeway_pods")?;
     count
         .with_label_values::<&str>(&[])
         .set(gauge(status.endpoints as u64));
-    let addresses = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_pod_addresses",
-        "Pod addresses by pool and state",
-        &["pool", "state"],
-    )?;
+    let addresses = family(registry, IntGaugeVec::new, "causeway_pod_addresses")?;
     for pool in &status.pools {
         let cidr = pool.cidr.to_string();
         let all = i64::try_from(pool.usable).unwrap_or(i64::MAX);
@@ -306,27 +157,9 @@ fn datapath(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
     let Ok(datapath) = &parts.datapath else {
         return Ok(());
     };
-    let drops = family(
-        registry,
-        IntCounterVec::new,
-        "causeway_drop_packets_total",
-        "Refused packets by reason",
-        &["reason"],
-    )?;
-    let traffic = family(
-        registry,
-        IntCounterVec::new,
-        "causeway_pod_packets_total",
-        "Packets of all pods of this node; tx left a pod",
-        &["direction"],
-    )?;
-    let pressure = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_bpf_map_entries",
-        "Entries of a map, and how many it can hold",
-        &["map", "what"],
-    )?;
+    let drops = family(registry, IntCounterVec::new, "causeway_drop_packets_total")?;
+    let traffic = family(registry, IntCounterVec::new, "causeway_pod_packets_total")?;
+    let pressure = family(registry, IntGaugeVec::new, "causeway_bpf_map_entries")?;
     let datapath = lock(datapath);
     for drop in datapath.drops().unwrap_or_default() {
         drops
@@ -352,13 +185,7 @@ fn datapath(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
 }
 
 fn resources(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
-    let stale = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_config_stale",
-        "1 for a file whose newest version is broken, so that an older one is in force",
-        &["file"],
-    )?;
+    let stale = family(registry, IntGaugeVec::new, "causeway_config_stale")?;
     for file in lock(&parts.state).store.files() {
         let name = file.path.display().to_string();
         stale

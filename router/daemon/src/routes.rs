@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use anyhow::Context;
 use ipnet::IpNet;
+use prometheus::{Histogram, HistogramOpts};
 use router_netlink::{Event, Netlink, Ownership, RouteFilter, RouteTable, Watcher};
 use router_reconcile::{Reconciler, step};
 use router_rib::{NextHopChange, OriginId, Rib, Topology, TopologyChange, TrackedNextHop};
-use router_types::{Forwarding, LinkIndex, NextHop, Route, RouteKey, RouteSource, TableId};
+use router_types::{Forwarding, LinkIndex, Route, RouteKey, RouteSource, TableId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gateways;
@@ -34,10 +35,10 @@ const TURN: usize = 4096;
 pub struct Learned {
     /// The destination.
     pub prefix: IpNet,
-    /// From an external or an internal neighbour.
+    /// From an external or an internal neighbour, or this node for an aggregate.
     pub source: RouteSource,
-    /// The best paths' next hops; empty when the destination is gone.
-    pub next_hops: Vec<NextHop>,
+    /// Where its packets go; `None` when the destination is gone.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// The tables as they are, for those who ask.
@@ -81,6 +82,7 @@ pub struct Listeners {
 #[derive(Clone)]
 pub struct Routes {
     commands: mpsc::Sender<Command>,
+    convergence: Histogram,
 }
 
 impl Routes {
@@ -96,6 +98,8 @@ impl Routes {
         listeners: Listeners,
     ) -> anyhow::Result<(Routes, JoinHandle<()>)> {
         let (commands, inbox) = mpsc::channel(QUEUE);
+        let convergence = convergence()?;
+        let measured = convergence.clone();
         let (opened, outcome) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("routes".to_owned())
@@ -111,7 +115,7 @@ impl Routes {
                     }
                 };
                 runtime.block_on(async {
-                    match Worker::open(table, config, ownership, listeners, inbox) {
+                    match Worker::open(table, config, ownership, listeners, inbox, measured) {
                         Ok(worker) => {
                             let _ = opened.send(Ok(()));
                             worker.run().await;
@@ -126,7 +130,16 @@ impl Routes {
         outcome
             .recv()
             .context("the thread of the routes ended at once")??;
-        Ok((Routes { commands }, thread))
+        let routes = Routes {
+            commands,
+            convergence,
+        };
+        Ok((routes, thread))
+    }
+
+    /// How long changes of best paths took to be in the kernel.
+    pub fn convergence(&self) -> &Histogram {
+        &self.convergence
     }
 
     /// Takes in what an instance learned.
@@ -195,6 +208,9 @@ struct Worker {
     relist: bool,
     kernel_changed: bool,
     interfaces_changed: bool,
+    convergence: Histogram,
+    /// When the first change came that is not in the kernel yet.
+    converging_since: Option<Instant>,
 }
 
 impl Worker {
@@ -204,6 +220,7 @@ impl Worker {
         ownership: Ownership,
         listeners: Listeners,
         inbox: mpsc::Receiver<Command>,
+        convergence: Histogram,
     ) -> anyhow::Result<Worker> {
         let mut watcher = Watcher::open()?;
         let table = RouteTable::open(ownership)?;
@@ -221,6 +238,8 @@ impl Worker {
             relist: false,
             kernel_changed: false,
             interfaces_changed: false,
+            convergence,
+            converging_since: None,
         };
         let topology = worker.read_topology()?;
         worker.rib.replace_topology(topology);
@@ -238,6 +257,9 @@ impl Worker {
                     self.command(command);
                 }
                 continue;
+            }
+            if let Some(since) = self.converging_since.take() {
+                self.convergence.observe(since.elapsed().as_secs_f64());
             }
             self.tell();
             let timeout = self.reconciler.poll_timeout().map(|(at, _)| at);
@@ -298,28 +320,26 @@ impl Worker {
     fn command(&mut self, command: Command) {
         match command {
             Command::Learned(origin, changes) => {
+                self.converging_since.get_or_insert_with(Instant::now);
                 for learned in changes {
                     let key = RouteKey {
                         table: self.learned_table,
                         prefix: learned.prefix,
                     };
-                    // A destination has one best path: it is external or internal, never both.
-                    let other = match learned.source {
-                        RouteSource::Ebgp => RouteSource::Ibgp,
-                        _ => RouteSource::Ebgp,
-                    };
-                    self.rib.withdraw(origin, other, &key);
-                    if learned.next_hops.is_empty() {
-                        self.rib.withdraw(origin, learned.source, &key);
-                    } else {
-                        self.rib.set(
-                            origin,
-                            Route {
-                                key,
-                                source: learned.source,
-                                forwarding: Forwarding::Via(learned.next_hops),
-                            },
-                        );
+                    // A destination has one best path: it is of one source, never of two.
+                    for source in [RouteSource::Local, RouteSource::Ebgp, RouteSource::Ibgp] {
+                        if source != learned.source || learned.forwarding.is_none() {
+                            self.rib.withdraw(origin, source, &key);
+                        }
+                    }
+                    if let Some(forwarding) = learned.forwarding {
+                        let source = learned.source;
+                        let route = Route {
+                            key,
+                            source,
+                            forwarding,
+                        };
+                        self.rib.set(origin, route);
                     }
                 }
             }
@@ -449,10 +469,19 @@ fn rib_route(route: &router_netlink::KernelRoute) -> router_rib::KernelRoute {
         protocol: route.protocol.to_string(),
         next_hops: match route.forwarding() {
             Some(Forwarding::Via(hops)) => hops,
-            Some(Forwarding::Unreachable) | None => Vec::new(),
+            Some(Forwarding::Unreachable | Forwarding::Blackhole) | None => Vec::new(),
         },
         connected: route.is_connected(),
     }
+}
+
+/// Of 0.1 ms to 13 s.
+fn convergence() -> anyhow::Result<Histogram> {
+    let metric = crate::metrics::convergence()?;
+    let bounds = prometheus::exponential_buckets(0.000_1, 2.0, 18)?;
+    Ok(Histogram::with_opts(
+        HistogramOpts::new(metric.name, metric.help).buckets(bounds),
+    )?)
 }
 
 async fn until(at: Option<Instant>) {

@@ -17,6 +17,7 @@ use router_types::TableId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::drain::Drain;
 use crate::intent::{self, Intent, State};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
@@ -39,6 +40,8 @@ pub struct Parts {
     pub state: Arc<Mutex<State>>,
     /// BGP.
     pub speaker: Speaker,
+    /// Whether the node is drained.
+    pub drain: Arc<Drain>,
     /// BFD, which runs in a process of its own.
     pub bfd: bgp_bfdd::client::Client,
     /// Which neighbours have sent all their routes.
@@ -185,6 +188,10 @@ async fn serve(
         released,
     ));
 
+    let drain = {
+        let changed = Arc::clone(&interfaces_changed);
+        Arc::new(Drain::open(&settings.state_directory, changed))
+    };
     let discovery = {
         let changed = Arc::clone(&interfaces_changed);
         bgp_io::RouterDiscovery::new(move || changed.notify_one())
@@ -196,12 +203,14 @@ async fn serve(
         pods.clone(),
         datapath.as_ref().ok().cloned(),
         discovery,
+        Arc::clone(&drain),
     )?;
     let parts = Parts {
         effective: Arc::new(effective),
         started,
         state: intent.state(),
         speaker: speaker.clone(),
+        drain: Arc::clone(&drain),
         bfd: bfd.clone(),
         delivered: Arc::clone(&delivered),
         routes: routes.clone(),
@@ -217,6 +226,7 @@ async fn serve(
     let metrics = metrics::serve(parts.clone()).await?;
     let files = intent::watch(source)?;
     tokio::spawn(intent.run(files, interfaces_changed));
+    tokio::spawn(drain.run(speaker.clone()));
 
     let prune = {
         let (speaker, routes) = (speaker.clone(), routes.clone());

@@ -129,11 +129,8 @@ impl KernelRoute {
                 Some(Forwarding::Via(hops))
             }
             RouteKind::Unreachable => Some(Forwarding::Unreachable),
-            RouteKind::Local
-            | RouteKind::Group
-            | RouteKind::Blackhole
-            | RouteKind::Prohibit
-            | RouteKind::Other(_) => None,
+            RouteKind::Blackhole => Some(Forwarding::Blackhole),
+            RouteKind::Local | RouteKind::Group | RouteKind::Prohibit | RouteKind::Other(_) => None,
         }
     }
 
@@ -322,6 +319,7 @@ impl fmt::Display for Described<'_> {
         let Described(key, forwarding) = self;
         match forwarding {
             Forwarding::Unreachable => write!(f, "unreachable {}", key.prefix)?,
+            Forwarding::Blackhole => write!(f, "blackhole {}", key.prefix)?,
             Forwarding::Via(hops) => {
                 write!(f, "{}", key.prefix)?;
                 for (n, hop) in hops.iter().enumerate() {
@@ -356,6 +354,10 @@ pub(crate) fn write_message(
     match forwarding {
         Forwarding::Unreachable => {
             header.kind = RouteType::Unreachable;
+            header.scope = RouteScope::Universe;
+        }
+        Forwarding::Blackhole => {
+            header.kind = RouteType::BlackHole;
             header.scope = RouteScope::Universe;
         }
         Forwarding::Via(hops) => {

@@ -82,6 +82,12 @@ pub(crate) fn extended_community() -> String {
     format!("^((rt|soo):({U16}:{U32}|{narrow})|0x[0-9a-fA-F]{{16}})$")
 }
 
+/// A route target of RFC 4360.
+pub(crate) fn route_target() -> String {
+    let narrow = format!("({U8}(\\.{U8}){{3}}|{U32}L?):{U16}");
+    format!("^rt:({U16}:{U32}|{narrow})$")
+}
+
 /// Communities of RFC 4360, with ranges and wildcards, or by their first octets.
 pub(crate) fn extended_community_pattern() -> String {
     let number = format!("(\\*|{U32}(-{U32})?)");
@@ -128,6 +134,10 @@ pub(crate) fn in_words(pattern: &str) -> Option<&'static str> {
             "three numbers, ranges or * such as 65000:1:*",
         ),
         (
+            route_target(),
+            "rt: with an AS number or address and a number such as rt:65000:100",
+        ),
+        (
             extended_community(),
             "rt: or soo: with an AS number or address and a number such as rt:65000:100, or 0x and 16 hexadecimal digits",
         ),
@@ -148,7 +158,7 @@ mod tests {
 
     #[test]
     fn patterns_accept_what_they_say_and_nothing_more() {
-        let yes_no: [(String, &[&str], &[&str]); 12] = [
+        let yes_no: [(String, &[&str], &[&str]); 13] = [
             (
                 ipv4(),
                 &["0.0.0.0", "255.255.255.255"],
@@ -222,6 +232,16 @@ mod tests {
                     "rt:192.0.2.1:65536",
                     "rt:65000:*",
                     "0x12",
+                ],
+            ),
+            (
+                route_target(),
+                &["rt:65000:4294967295", "rt:192.0.2.1:65535", "rt:65000L:1"],
+                &[
+                    "65000:1",
+                    "soo:65000:1",
+                    "rt:4200000001:65536",
+                    "rt:65000:*",
                 ],
             ),
             (

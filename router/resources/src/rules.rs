@@ -244,6 +244,10 @@ impl Rules {
             );
             self.broken(path.join("timers"), message);
         }
+        if (spec.ours.passive, spec.ours.active) == (Some(true), Some(true)) {
+            let message = "passive waits for the peer and active refuses it; write one of them";
+            self.broken(path.join("active"), message);
+        }
         let families = spec.families.as_deref().unwrap_or_default();
         for (index, family) in families.iter().enumerate() {
             let path = path.join("families").join(index);

@@ -697,6 +697,7 @@ fn what_our_kinds_add_is_checked() {
             "clusterID: 0.0.0.0",
             "is not a router identifier",
         ),
+        ("rt:65000:100", "65000:100", "such as rt:65000:100"),
         ("maxPaths: 4", "maxPaths: 0", "maxPaths"),
         ("transit: true", "transits: true", "did you mean 'transit'?"),
         ("maxRoutes: 10,", "", "onMaxRoutes needs maxRoutes"),

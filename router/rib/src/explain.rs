@@ -34,6 +34,8 @@ pub struct CandidateReport {
     pub source: RouteSource,
     /// Its next hops; `None`: it offers to drop packets.
     pub next_hops: Option<Vec<NextHopReport>>,
+    /// How it drops packets, where it does.
+    pub discard: Option<Forwarding>,
     /// Why it is used or not.
     pub verdict: Verdict,
 }
@@ -163,7 +165,11 @@ impl Rib {
         let reports = candidates.iter().map(|candidate| {
             let interned = self.forwardings.get(candidate.forwarding);
             let via_default = self.config().resolve_via_default;
-            let next_hops = interned.hops.as_ref().map(|hops| {
+            let (hops, discard) = match &interned.wanted {
+                Forwarding::Via(hops) => (Some(hops), None),
+                discard => (None, Some(discard.clone())),
+            };
+            let next_hops = hops.map(|hops| {
                 hops.iter()
                     .map(|hop| {
                         let resolved = resolve(&self.topology, via_default, interned.context, *hop);
@@ -179,14 +185,17 @@ impl Rib {
                 (None, Some(used)) if used < candidate.source => Verdict::Outranked(used),
                 (None, _) => match interned.outcome.as_deref() {
                     None => Verdict::Unresolved,
-                    Some(Forwarding::Unreachable) if used_has_way => Verdict::OthersHaveAWay,
-                    Some(Forwarding::Unreachable | Forwarding::Via(_)) => Verdict::Used,
+                    Some(Forwarding::Unreachable | Forwarding::Blackhole) if used_has_way => {
+                        Verdict::OthersHaveAWay
+                    }
+                    Some(_) => Verdict::Used,
                 },
             };
             CandidateReport {
                 origin: candidate.origin,
                 source: candidate.source,
                 next_hops,
+                discard,
                 verdict,
             }
         });

@@ -128,8 +128,8 @@ impl ForwardingId {
 #[derive(Debug)]
 pub(crate) struct Interned {
     pub(crate) context: Context,
-    /// `None`: unreachable.
-    pub(crate) hops: Option<Vec<NextHop>>,
+    /// What the candidate says.
+    pub(crate) wanted: Forwarding,
     /// What the kernel gets when this candidate is alone; `None` when no next hop is usable.
     pub(crate) outcome: Option<Arc<Forwarding>>,
     users: u32,
@@ -138,12 +138,13 @@ pub(crate) struct Interned {
 /// All forwardings of candidates, each stored once.
 #[derive(Debug, Default)]
 pub(crate) struct Forwardings {
-    ids: BTreeMap<(Context, Option<Vec<NextHop>>), ForwardingId>,
+    ids: BTreeMap<(Context, Forwarding), ForwardingId>,
     entries: Vec<Option<Interned>>,
     free: Vec<ForwardingId>,
     /// Resolved sets in use: what is equal is shared.
     shared: BTreeMap<Vec<NextHop>, Arc<Forwarding>>,
     unreachable: Option<Arc<Forwarding>>,
+    blackhole: Option<Arc<Forwarding>>,
 }
 
 impl Forwardings {
@@ -161,15 +162,15 @@ impl Forwardings {
         context: Context,
         forwarding: Forwarding,
     ) -> ForwardingId {
-        let hops = match forwarding {
+        let wanted = match forwarding {
             Forwarding::Via(mut hops) => {
                 hops.sort_unstable();
                 hops.dedup();
-                Some(hops)
+                Forwarding::Via(hops)
             }
-            Forwarding::Unreachable => None,
+            Forwarding::Unreachable | Forwarding::Blackhole => forwarding,
         };
-        let key = (context, hops);
+        let key = (context, wanted);
         if let Some(id) = self.ids.get(&key) {
             let id = *id;
             self.entries[id.0 as usize]
@@ -178,10 +179,10 @@ impl Forwardings {
                 .users += 1;
             return id;
         }
-        let outcome = self.outcome(topology, via_default, context, key.1.as_deref());
+        let outcome = self.outcome(topology, via_default, context, &key.1);
         let interned = Interned {
             context,
-            hops: key.1.clone(),
+            wanted: key.1.clone(),
             outcome,
             users: 1,
         };
@@ -207,7 +208,7 @@ impl Forwardings {
         if interned.users == 0
             && let Some(interned) = slot.take()
         {
-            self.ids.remove(&(interned.context, interned.hops));
+            self.ids.remove(&(interned.context, interned.wanted));
             self.free.push(id);
         }
     }
@@ -221,12 +222,7 @@ impl Forwardings {
             let Some(mut interned) = self.entries[index].take() else {
                 continue;
             };
-            let outcome = self.outcome(
-                topology,
-                via_default,
-                interned.context,
-                interned.hops.as_deref(),
-            );
+            let outcome = self.outcome(topology, via_default, interned.context, &interned.wanted);
             *changed = outcome != interned.outcome;
             interned.outcome = outcome;
             self.entries[index] = Some(interned);
@@ -257,15 +253,24 @@ impl Forwardings {
         )
     }
 
+    pub(crate) fn blackhole(&mut self) -> Arc<Forwarding> {
+        Arc::clone(
+            self.blackhole
+                .get_or_insert_with(|| Arc::new(Forwarding::Blackhole)),
+        )
+    }
+
     fn outcome(
         &mut self,
         topology: &Topology,
         via_default: bool,
         context: Context,
-        hops: Option<&[NextHop]>,
+        wanted: &Forwarding,
     ) -> Option<Arc<Forwarding>> {
-        let Some(hops) = hops else {
-            return Some(self.unreachable());
+        let hops = match wanted {
+            Forwarding::Via(hops) => hops,
+            Forwarding::Unreachable => return Some(self.unreachable()),
+            Forwarding::Blackhole => return Some(self.blackhole()),
         };
         let resolved: Vec<NextHop> = hops
             .iter()

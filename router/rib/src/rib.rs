@@ -500,18 +500,20 @@ fn mark(slot: &mut Slot, key: RouteKey, dirty: &mut Vec<RouteKey>) {
 
 fn merge(forwardings: &mut Forwardings, group: &[Candidate]) -> Option<Arc<Forwarding>> {
     let mut hops = Vec::new();
-    let mut unreachable = false;
+    let (mut unreachable, mut blackhole) = (false, false);
     for candidate in group {
         match forwardings.get(candidate.forwarding).outcome.as_deref() {
             Some(Forwarding::Via(more)) => hops.extend_from_slice(more),
             Some(Forwarding::Unreachable) => unreachable = true,
+            Some(Forwarding::Blackhole) => blackhole = true,
             None => {}
         }
     }
-    match (hops.is_empty(), unreachable) {
-        (false, _) => Some(forwardings.share(hops)),
-        (true, true) => Some(forwardings.unreachable()),
-        (true, false) => None,
+    match (hops.is_empty(), blackhole, unreachable) {
+        (false, _, _) => Some(forwardings.share(hops)),
+        (true, true, _) => Some(forwardings.blackhole()),
+        (true, false, true) => Some(forwardings.unreachable()),
+        (true, false, false) => None,
     }
 }
 
@@ -524,6 +526,6 @@ fn limit(
         Forwarding::Via(hops) if hops.len() > config.max_next_hops => {
             forwardings.share(hops[..config.max_next_hops].to_vec())
         }
-        Forwarding::Via(_) | Forwarding::Unreachable => forwarding,
+        Forwarding::Via(_) | Forwarding::Unreachable | Forwarding::Blackhole => forwarding,
     }
 }

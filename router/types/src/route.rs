@@ -71,7 +71,7 @@ pub struct RouteKey {
 }
 
 /// What happens to a packet that matches a route.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Forwarding {
     /// Handed to one of these. At least one; sorted and free of duplicates, so that equal routes
     /// compare equal.
@@ -79,6 +79,8 @@ pub enum Forwarding {
     /// Dropped with an ICMP "destination unreachable": the part of an own prefix nobody holds,
     /// which must not leave by the default route and come back.
     Unreachable,
+    /// Dropped without a word: the owner of the destination asked for it (RFC 7999).
+    Blackhole,
 }
 
 /// A route: where packets for a destination go, and who says so.

@@ -122,7 +122,10 @@ pub(crate) fn core_session_any_events(data: &[u8]) {
                     up = true;
                 }
                 PeerOutput::Down { .. } => assert!(std::mem::take(&mut up)),
-                PeerOutput::Routes(_) | PeerOutput::Resend { .. } => {}
+                PeerOutput::Routes(_)
+                | PeerOutput::Resend { .. }
+                | PeerOutput::RefreshBegins { .. }
+                | PeerOutput::RefreshEnds { .. } => {}
             }
         }
         assert_eq!(up, peer.state() == State::Established);
@@ -149,6 +152,7 @@ fn addresses() -> SessionAddresses {
         link: None,
         link_ipv4: None,
         link_ipv6: None,
+        network: None,
     }
 }
 

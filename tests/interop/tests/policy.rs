@@ -140,6 +140,8 @@ fn a_policy_decides_what_is_taken_and_what_is_sent() -> Result<()> {
         Ok(())
     })?;
 
+    every_route_is_explained(&lab)?;
+
     // Without its only statement the policy sends nothing; the session does not notice.
     let changed = POLICIES.replace("sources: [PodCIDR]", "sources: [Service]");
     fs::write(files(&lab)?.join("policies.yaml"), changed)?;
@@ -148,9 +150,66 @@ fn a_policy_decides_what_is_taken_and_what_is_sent() -> Result<()> {
         ensure!(paths.is_empty(), "{paths:?}");
         Ok(())
     })?;
+    let said = explain(&lab, &format!("{PODS} {SESSION}"))?;
+    says(&said, "the export policy rejects it: the default of to-frr")?;
     let peer = causeway::peer(node, SESSION)?;
     assert_eq!(peer["established-count"], 1, "{peer:#}");
     lab.down()
+}
+
+/// `causeway bgp explain`, as an operator reads it.
+fn every_route_is_explained(lab: &Lab) -> Result<()> {
+    // FRR's route with the longer path meets one of GoBGP: the policy's local preference decides.
+    let add = ["gobgp", "global", "rib", "add", "10.11.1.0/24"];
+    lab.node("gobgp").exec_ok(&add)?;
+    wait_for("both routes", CONVERGED, || {
+        let said = explain(lab, "10.11.1.0/24")?;
+        says(&said, "the best of 2 routes is that of gobgp")?;
+        says(
+            &said,
+            "local preference 50, against 100 of gobgp (RFC 4271 §9.1.1)",
+        )?;
+        says(&said, "does not pass learned routes on")
+    })?;
+    let said = explain(lab, "10.11.3.0/24")?;
+    says(&said, "none of 1 route can be used")?;
+    says(
+        &said,
+        "the import policy rejects it: statement unwanted of from-frr",
+    )?;
+    let said = explain(lab, &format!("{PODS} {SESSION}"))?;
+    says(&said, "a route of the node itself")?;
+    says(&said, "sent       the node's own route, via 10.1.1.99")?;
+    says(
+        &explain(lab, PODS)?,
+        "the session does not carry the family",
+    )?;
+    // An address goes by its longest match.
+    says(
+        &explain(lab, "10.11.2.77")?,
+        "10.11.2.0/24 in main: the best of 1 route",
+    )?;
+    let node = lab.node("node1");
+    let nothing = node.exec(&["causeway", "bgp", "explain", "203.0.113.0/24"])?;
+    ensure!(nothing.status.code() == Some(4), "{}", nothing.stdout);
+    says(&nothing.stdout, "no route, and none around it")?;
+    says(&nothing.stdout, "it has sent no route for the prefix")?;
+    let data = causeway::ask(node, "bgp explain 10.11.3.0/24")?;
+    let path = &data["explanations"][0]["paths"][0];
+    assert_eq!(path["verdict"], "rejected", "{data:#}");
+    assert_eq!(path["policy"]["statement"], "unwanted", "{data:#}");
+    Ok(())
+}
+
+fn explain(lab: &Lab, what: &str) -> Result<String> {
+    let mut argv = vec!["causeway", "bgp", "explain"];
+    argv.extend(what.split_whitespace());
+    lab.node("node1").exec_ok(&argv)
+}
+
+fn says(text: &str, words: &str) -> Result<()> {
+    ensure!(text.contains(words), "no {words:?} in:\n{text}");
+    Ok(())
 }
 
 /// The folder of the lab's resources.

@@ -40,6 +40,7 @@ fn what_sessions_agree_on_with_frr_and_how_they_end() -> Result<()> {
         })?;
     }
     a_change_is_foretold(node1)?;
+    a_drained_node_announces_that_it_leaves_and_then_nothing(node1, frr)?;
     a_lost_link_is_a_lost_session(node1)?;
 
     node1.kill(Signal::SIGKILL)?;
@@ -88,6 +89,72 @@ fn a_change_is_foretold(node1: &Node) -> Result<()> {
     let peer = causeway::established(node1, "frr-v4")?;
     assert_eq!(peer["applied-hold-time-seconds"], 3, "{peer:#}");
     Ok(())
+}
+
+/// `causeway drain`: GRACEFUL_SHUTDOWN, then withdrawal; the session stays, a restart changes nothing.
+fn a_drained_node_announces_that_it_leaves_and_then_nothing(
+    node1: &Node,
+    frr: &Node,
+) -> Result<()> {
+    const PODS: &str = "10.244.1.0/24";
+    let up = causeway::established(node1, "frr-v4")?["established-count"].clone();
+    let begin = [
+        "causeway",
+        "drain",
+        "--wait",
+        "6s",
+        "--reason",
+        "new disks",
+        "--detach",
+    ];
+    node1.exec_ok(&begin)?;
+    wait_for("FRR to hear of it", CONVERGED, || {
+        let paths = frr::paths(frr, harness::Family::Ipv4, PODS)?;
+        let path = paths.first().context("no path")?;
+        let marked = path.communities.iter().any(|c| c == "gracefulShutdown");
+        ensure!(marked, "{path:?}");
+        Ok(())
+    })?;
+    // It waits for the rest, and is done.
+    let said = node1.exec_ok(&["causeway", "drain", "--wait", "1s", "--reason", "new disks"])?;
+    ensure!(said.contains("drained: nothing is announced"), "{said}");
+    let withdrawn = || {
+        let paths = frr::paths(frr, harness::Family::Ipv4, PODS)?;
+        ensure!(paths.is_empty(), "{paths:?}");
+        Ok(())
+    };
+    wait_for("the routes to be withdrawn", CONVERGED, withdrawn)?;
+    let peer = causeway::established(node1, "frr-v4")?;
+    assert_eq!(peer["established-count"], up, "the session stays: {peer:#}");
+    let says = |words: &str, argv: &[&str]| {
+        let output = node1.exec(argv)?;
+        ensure!(output.stdout.contains(words), "{}", output.stdout);
+        Ok(())
+    };
+    says(
+        "drained, so nothing is announced: new disks",
+        &["causeway", "status"],
+    )?;
+    says("the node is drained", &["causeway", "bgp", "explain", PODS])?;
+
+    node1.kill(Signal::SIGKILL)?;
+    node1.start()?;
+    wait_for("the session after a restart", CONVERGED, || {
+        frr::established(frr, "10.1.1.1")?;
+        causeway::established(node1, "frr-v4").map(drop)
+    })?;
+    says(
+        "drained, so nothing is announced: new disks",
+        &["causeway", "status"],
+    )?;
+    withdrawn()?;
+    node1.exec_ok(&["causeway", "undrain"])?;
+    wait_for("the routes to be back", CONVERGED, || {
+        let paths = frr::paths(frr, harness::Family::Ipv4, PODS)?;
+        let path = paths.first().context("no path")?;
+        ensure!(path.communities == ["65001:100"], "{path:?}");
+        Ok(())
+    })
 }
 
 /// The daemon, not the test's speaker: it is the kernel that tells.

@@ -8,7 +8,7 @@
 //! | local AS, router id | every session of the instance: both are said in OPEN only |
 //! | peer address, port, local address, interface, password set or unset | the session: another TCP connection |
 //! | peer AS, local AS, hold time, families, graceful restart, long-lived stale time, role, add-path, extended messages | the session: said in OPEN only |
-//! | import policies, allowed own AS, first AS, own AS in received paths, cluster id, policies required | routes asked for again (RFC 2918), or the session where the neighbour cannot |
+//! | import policies, blackholes, allowed own AS, first AS, own AS in received paths, cluster id, policies required | routes asked for again (RFC 2918), or the session where the neighbour cannot |
 //! | MSS, capability fallback | the next session; this one goes on |
 //! | everything else: timers, TTL and TTL security, password replaced, who dials, send hold time, limits, next hops, what is done to paths that are sent, listening, transit, installing routes | live |
 //!
@@ -107,6 +107,7 @@ impl InstanceConfig {
             self.graceful_shutdown != next.graceful_shutdown,
             Effect::Live,
         );
+        instance("drain", self.drained != next.drained, Effect::Live);
         instance(
             "policies",
             self.policies != next.policies,
@@ -392,6 +393,11 @@ impl PeerConfig {
             (
                 "import policy",
                 any(&|a, b| a.import != b.import || a.import_policy != b.import_policy),
+                Effect::RouteRefresh,
+            ),
+            (
+                "blackholes",
+                any(&|a, b| a.blackhole != b.blackhole),
                 Effect::RouteRefresh,
             ),
             (

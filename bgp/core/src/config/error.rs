@@ -62,6 +62,9 @@ pub enum ConfigError {
         "family {0} is not carried: use ipv4 or ipv6 with unicast, mpls_vpn or route_target_constraints"
     )]
     FamilyNotCarried(Family),
+    /// A route target that is none.
+    #[error("route target '{0}': write rt:65000:100, or an IPv4 address in place of the AS number")]
+    RouteTarget(String),
     /// A prefix range whose lengths contradict each other.
     #[error(
         "prefix range {prefix} lengths {min} to {max}: use {len} <= minimum <= maximum <= {bits}"

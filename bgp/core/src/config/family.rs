@@ -19,6 +19,9 @@ pub struct FamilyConfig {
     pub import_policy: Option<PolicyName>,
     /// The policy routes go through before they are sent; `None` for none.
     pub export_policy: Option<PolicyName>,
+    /// Whether traffic to received routes with BLACKHOLE is dropped, and the routes stay in this AS
+    /// (RFC 7999). Default false: without an agreement with the neighbour they are routes like others.
+    pub blackhole: bool,
     /// How many routes are taken; `None` for no limit.
     pub limit: Option<PrefixLimit>,
     /// How many routes are sent: those beyond wait until others are withdrawn, and the status says

@@ -37,6 +37,8 @@ pub struct Negotiated {
     pub context: SessionContext,
     /// Whether the neighbour takes ROUTE-REFRESH.
     pub route_refresh: bool,
+    /// Whether begin and end of a refresh are marked (RFC 7313).
+    pub enhanced_refresh: bool,
     /// The neighbour's graceful restart capability, when this end offered its own; its families are
     /// among the negotiated ones.
     pub graceful_restart: Option<GracefulRestart>,
@@ -107,11 +109,17 @@ fn capabilities(config: &PeerConfig, local: &LocalSpeaker, asn: Asn) -> Vec<Capa
         .map(|family| Capability::Multiprotocol(*family))
         .collect();
     list.push(Capability::RouteRefresh);
-    if families.contains_key(&Family::IPV4_UNICAST) {
-        list.push(Capability::ExtendedNextHop(vec![ExtendedNextHop {
-            family: Family::IPV4_UNICAST,
+    list.push(Capability::EnhancedRouteRefresh);
+    let extended: Vec<ExtendedNextHop> = [Family::IPV4_UNICAST, Family::VPNV4]
+        .into_iter()
+        .filter(|family| families.contains_key(family))
+        .map(|family| ExtendedNextHop {
+            family,
             next_hop: Afi::IPV6,
-        }]));
+        })
+        .collect();
+    if !extended.is_empty() {
+        list.push(Capability::ExtendedNextHop(extended));
     }
     if config.extended_messages {
         list.push(Capability::ExtendedMessages);
@@ -205,6 +213,7 @@ pub(super) fn judge(
         hold_s,
         keepalive: config.timers.keepalive_under(hold_s),
         route_refresh: offers_refresh(ours) && offers_refresh(theirs),
+        enhanced_refresh: marks_refresh(ours) && marks_refresh(theirs),
         notification_restart: graceful_restart
             .as_ref()
             .is_some_and(|(ours, theirs)| ours.notification && theirs.notification),
@@ -353,6 +362,11 @@ fn long_lived(
 /// Capability, or an OPEN error without subcode.
 pub(super) fn refuses_capabilities(notification: &NotificationText) -> bool {
     matches!((notification.code, notification.subcode), (2, 0 | 4 | 7))
+}
+
+fn marks_refresh(open: &Open) -> bool {
+    let marks = |capability: &Capability| *capability == Capability::EnhancedRouteRefresh;
+    open.capabilities.iter().any(marks)
 }
 
 fn offers_refresh(open: &Open) -> bool {

@@ -301,6 +301,8 @@ impl Peer {
             return;
         };
         let text = NotificationText::from(&notification);
+        let counts = &mut self.record.counters.notifications_received;
+        *counts.entry((text.code, text.subcode)).or_default() += 1;
         self.record.notification_received = Some(NotificationRecord {
             at: now,
             notification: text.clone(),
@@ -401,15 +403,19 @@ impl Peer {
                 let Some(negotiated) = self.negotiated() else {
                     return;
                 };
-                // RFC 2918 §4: other families are ignored. BoRR and EoRR were not offered.
-                if let Some(RouteRefresh {
-                    family,
-                    kind: RefreshKind::Request,
-                }) = refresh
-                    && negotiated.context.family(family).is_some()
-                {
-                    self.outputs.push_back(PeerOutput::Resend { family });
-                }
+                // RFC 2918 §4: other families are ignored. RFC 7313 §5: so are marks nobody offered.
+                let marks = negotiated.enhanced_refresh;
+                let Some(RouteRefresh { family, kind }) = refresh
+                    .filter(|refresh| negotiated.context.family(refresh.family).is_some())
+                    .filter(|refresh| marks || refresh.kind == RefreshKind::Request)
+                else {
+                    return;
+                };
+                self.outputs.push_back(match kind {
+                    RefreshKind::Request => PeerOutput::Resend { family },
+                    RefreshKind::Begin => PeerOutput::RefreshBegins { family },
+                    RefreshKind::End => PeerOutput::RefreshEnds { family },
+                });
             }
             Err(notification) => {
                 let reason = DownReason::NotificationSent((&notification).into());
@@ -647,6 +653,9 @@ impl Peer {
         let mut bytes = Vec::new();
         notification.encode(&mut bytes);
         self.send(conn, MessageKind::Notification, bytes);
+        let kind = notification.kind;
+        let counts = &mut self.record.counters.notifications_sent;
+        *counts.entry((kind.code, kind.subcode)).or_default() += 1;
         self.record.notification_sent = Some(NotificationRecord {
             at: self.record.last_event,
             notification: notification.into(),

@@ -88,6 +88,17 @@ pub enum ErrorTreatment {
     SessionReset,
 }
 
+impl ErrorTreatment {
+    /// The word for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorTreatment::AttributeDiscard => "attribute-discard",
+            ErrorTreatment::TreatAsWithdraw => "treat-as-withdraw",
+            ErrorTreatment::SessionReset => "session-reset",
+        }
+    }
+}
+
 /// Counters of a neighbour since it was configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PeerCounters {
@@ -95,6 +106,10 @@ pub struct PeerCounters {
     pub sent: MessageCounts,
     /// Messages received.
     pub received: MessageCounts,
+    /// NOTIFICATIONs sent, by error code and subcode.
+    pub notifications_sent: BTreeMap<(u8, u8), u64>,
+    /// NOTIFICATIONs received, by error code and subcode.
+    pub notifications_received: BTreeMap<(u8, u8), u64>,
     /// Errors in attributes by attribute type and treatment.
     pub attribute_errors: BTreeMap<(u8, ErrorTreatment), u64>,
     /// Times the session came up.

@@ -34,6 +34,7 @@ fn addresses() -> SessionAddresses {
         link: None,
         link_ipv4: None,
         link_ipv6: None,
+        network: None,
     }
 }
 
@@ -769,7 +770,7 @@ proptest! {
                         prop_assert!(up);
                         up = false;
                     }
-                    PeerOutput::Routes(_) | PeerOutput::Resend { .. } => prop_assert!(up),
+                    PeerOutput::Routes(_) | PeerOutput::Resend { .. } | PeerOutput::RefreshBegins { .. } | PeerOutput::RefreshEnds { .. } => prop_assert!(up),
                 }
             }
             prop_assert_eq!(up, peer.state() == State::Established);

@@ -48,47 +48,12 @@ pub fn mark_graceful_shutdown(attributes: &mut PathAttributes, peer: PeerKind) {
     }
 }
 
-/// Whether traffic to the route is to be dropped (RFC 7999 §3.3): it asks for it. Whoever honours
-/// this must have agreed it with the neighbour, and must not take it for more than the neighbour's
-/// own prefixes; both are the import policy's work.
-pub fn asks_for_blackhole(attributes: &PathAttributes) -> bool {
-    has(attributes, Community::BLACKHOLE)
-}
-
 /// Adds what a speaker that honours BLACKHOLE adds before it hands the route on
 /// (RFC 7999 §3.2): NO_EXPORT, unless NO_ADVERTISE is there, so that it stays in this AS.
 pub fn contain_blackhole(attributes: &mut PathAttributes) {
-    if asks_for_blackhole(attributes) && !has(attributes, Community::NO_ADVERTISE) {
+    if has(attributes, Community::BLACKHOLE) && !has(attributes, Community::NO_ADVERTISE) {
         add(attributes, Community::NO_EXPORT);
     }
-}
-
-/// Whether a route may go to a neighbour as far as its communities have a say: NO_ADVERTISE to
-/// nobody, NO_EXPORT and NO_EXPORT_SUBCONFED not to another AS (RFC 1997), NO_PEER not to a
-/// bilateral peer (RFC 3765 §2).
-pub fn may_advertise(attributes: &PathAttributes, peer: PeerKind, relation: Relation) -> bool {
-    let to_other_as = peer == PeerKind::External;
-    let to_other_member = peer != PeerKind::Internal;
-    let to_bilateral = to_other_as && relation == Relation::BilateralPeer;
-    let obstacles = [
-        (true, Community::NO_ADVERTISE),
-        (to_other_as, Community::NO_EXPORT),
-        (to_other_member, Community::NO_EXPORT_SUBCONFED),
-        (to_bilateral, Community::NO_PEER),
-    ];
-    let is_stopped =
-        |(applies, community): &(bool, Community)| *applies && has(attributes, *community);
-    !obstacles.iter().any(is_stopped)
-}
-
-/// What a neighbour is to this AS, as far as NO_PEER cares.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub enum Relation {
-    /// A bilateral peer: role `peer` of RFC 9234.
-    BilateralPeer,
-    /// A provider, a customer, a route server, or unknown.
-    #[default]
-    Other,
 }
 
 fn has(attributes: &PathAttributes, community: Community) -> bool {

@@ -40,6 +40,10 @@ pub(super) struct Hot {
     pub(super) no_export: bool,
     /// GRACEFUL_SHUTDOWN (RFC 8326).
     pub(super) graceful_shutdown: bool,
+    /// NO_PEER (RFC 3765).
+    pub(super) no_peer: bool,
+    /// BLACKHOLE (RFC 7999).
+    pub(super) blackhole: bool,
     /// ONLY_TO_CUSTOMER is there (RFC 9234 §5).
     pub(super) only_to_customer: bool,
     /// LLGR_STALE (RFC 9494 §4.6).
@@ -61,6 +65,13 @@ struct Entry {
     refs: u32,
 }
 
+impl Entry {
+    /// Bytes it takes outside the slab, an estimate.
+    fn weight(&self) -> usize {
+        self.bytes.len() + 16
+    }
+}
+
 /// The interner. Ids are slots of a slab, reused when the last reference is gone.
 #[derive(Debug)]
 pub(super) struct Interner {
@@ -68,6 +79,8 @@ pub(super) struct Interner {
     index: HashTable<u32>,
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
+    /// Bytes of all sets, with what the allocator needs for each.
+    held: usize,
     seed: u64,
 }
 
@@ -78,6 +91,7 @@ impl Interner {
             index: HashTable::new(),
             slots: Vec::new(),
             free: Vec::new(),
+            held: 0,
             // A neighbour must not know which attributes collide. Nothing that can be observed
             // depends on it.
             seed: RandomState::new().hash_one(0u8) | 1,
@@ -102,6 +116,7 @@ impl Interner {
             hash,
             refs: 0,
         };
+        self.held += entry.weight();
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(entry);
@@ -148,6 +163,7 @@ impl Interner {
         if slot.as_ref().is_some_and(|entry| entry.refs == 0)
             && let Some(entry) = slot.take()
         {
+            self.held -= entry.weight();
             if let Ok(found) = self
                 .index
                 .find_entry(spread(entry.hash), |&slot| slot == id.0)
@@ -190,13 +206,7 @@ impl Interner {
 
     /// Bytes of all sets and of the slab and index around them, an estimate.
     pub(super) fn memory(&self) -> usize {
-        let bytes: usize = self
-            .slots
-            .iter()
-            .flatten()
-            .map(|entry| entry.bytes.len() + 16)
-            .sum();
-        bytes
+        self.held
             + self.slots.capacity() * size_of::<Option<Entry>>()
             + self.free.capacity() * 4
             + self.index.allocation_size()
@@ -245,7 +255,7 @@ pub(super) fn decode(bytes: &[u8]) -> PathAttributes {
 
 impl Hot {
     /// Reads attributes in canonical form without decoding them. The session has checked them.
-    fn read(bytes: &[u8], local_asn: Asn) -> Hot {
+    pub(super) fn read(bytes: &[u8], local_asn: Asn) -> Hot {
         let mut hot = Hot {
             // RFC 4271 §9.1.2.2 c: without MED the lowest possible value is assumed.
             med: 0,
@@ -259,6 +269,8 @@ impl Hot {
             no_advertise: false,
             no_export: false,
             graceful_shutdown: false,
+            no_peer: false,
+            blackhole: false,
             only_to_customer: false,
             long_lived_stale: false,
             no_long_lived: false,
@@ -342,6 +354,8 @@ impl Hot {
                 0xffff_0000 => self.graceful_shutdown = true,
                 0xffff_0006 => self.long_lived_stale = true,
                 0xffff_0007 => self.no_long_lived = true,
+                0xffff_029a => self.blackhole = true,
+                0xffff_ff04 => self.no_peer = true,
                 _ => {}
             }
         }

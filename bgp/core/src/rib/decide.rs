@@ -3,10 +3,12 @@
 
 use std::net::IpAddr;
 
-use super::best::{self, AsPaths, Candidate, Verdict};
+use router_types::Forwarding;
+
+use super::best::{self, AsPaths, Candidate, Standing, Verdict};
 use super::keys::DestId;
 use super::table::{BestKey, Path};
-use super::{BestRoute, NextHop, Rib, RouteSource, Sources};
+use super::{BestRoute, INSTALLED, NextHop, ROUTE_TARGETS, Rib, RouteSource, Sources};
 
 /// A destination before its routes change.
 pub(super) struct Before {
@@ -53,7 +55,7 @@ impl Rib {
             // Whoever announced it has to be able to say how it looked.
             self.attributes.hold(best.attributes, 1);
         }
-        let several = self.config.install_routes && !self.tables[slot].is_alone(id);
+        let several = self.installs(slot) && !self.tables[slot].is_alone(id);
         let used = several.then(|| self.use_of(slot, id));
         Before { best, used }
     }
@@ -100,7 +102,10 @@ impl Rib {
     fn note(&mut self, slot: usize, id: DestId, before: Before) {
         let Before { best: was, used } = before;
         let is = self.best_path(slot, id).map(BestKey::from);
-        if self.config.install_routes {
+        if slot < INSTALLED && was != is && !self.aggregates.is_empty() {
+            self.contribute(slot, id);
+        }
+        if self.installs(slot) {
             let several = !self.tables[slot].is_alone(id);
             let differs = match used {
                 Some(used) => used != self.use_of(slot, id),
@@ -113,13 +118,20 @@ impl Rib {
         }
         if self.transit {
             let mut held = was;
-            if was != is || self.all_paths {
+            // Neighbours are told of memberships by other routes than the best one, too.
+            if was != is || self.all_paths || slot == ROUTE_TARGETS {
                 self.tables[slot].mark(id, || held.take());
             }
             if let Some(was) = held {
                 self.attributes.release(was.attributes);
             }
         }
+    }
+
+    /// Whether best routes of a table are told to the kernel's side.
+    #[inline]
+    fn installs(&self, slot: usize) -> bool {
+        self.config.install_routes && slot < INSTALLED
     }
 
     /// What decides whether a destination is used differently.
@@ -138,8 +150,8 @@ impl Rib {
         used.into_iter().map(|at| paths[at]).collect()
     }
 
-    /// A verdict for each route, and those in use.
-    pub(super) fn judge(&self, paths: &[Path]) -> (Vec<Verdict>, Vec<usize>) {
+    /// How each route stands, and those in use.
+    pub(super) fn judge(&self, paths: &[Path]) -> (Vec<Standing>, Vec<usize>) {
         let accepted: Vec<usize> = (0..paths.len())
             .filter(|&at| paths[at].rejected.is_none())
             .collect();
@@ -157,13 +169,17 @@ impl Rib {
         } else {
             AsPaths::Equal
         };
-        let (verdicts, used) = best::select(&candidates, self.config.max_paths, as_paths);
-        let mut all: Vec<Verdict> = paths
-            .iter()
-            .map(|path| path.rejected.map_or(Verdict::Best, Verdict::Rejected))
-            .collect();
-        for (&at, verdict) in accepted.iter().zip(verdicts) {
-            all[at] = verdict;
+        let (standings, used) = best::select(&candidates, self.config.max_paths, as_paths);
+        let rejected = |path: &Path| Standing {
+            verdict: path
+                .rejected
+                .map_or(Verdict::Best, |why| Verdict::Rejected(why.into())),
+            lost: None,
+        };
+        let mut all: Vec<Standing> = paths.iter().map(rejected).collect();
+        for (&at, standing) in accepted.iter().zip(standings) {
+            let lost = standing.lost.map(|(to, step)| (accepted[to], step));
+            all[at] = Standing { lost, ..standing };
         }
         (all, used.into_iter().map(|at| accepted[at]).collect())
     }
@@ -195,10 +211,19 @@ impl Rib {
             .collect()
     }
 
+    /// Whether packets to a route are dropped: it asks for it, and this was agreed on with the
+    /// neighbour (RFC 7999 §3.3).
+    fn discards(&self, slot: usize, path: &Path) -> bool {
+        let hot = self.attributes.hot(path.attributes);
+        let neighbour = self.neighbours.get(path.peer);
+        let intake = neighbour.and_then(|neighbour| neighbour.intake(slot));
+        hot.is_some_and(|hot| hot.blackhole) && intake.is_some_and(|intake| intake.blackhole)
+    }
+
     /// What the kernel's side is to know of a destination.
     pub(super) fn best_route(&self, slot: usize, id: DestId) -> Option<BestRoute> {
         if self.tables[slot].local.contains(id) {
-            return None;
+            return self.own_route(slot, id);
         }
         let used = self.used(slot, id);
         let first = used.first()?;
@@ -225,6 +250,10 @@ impl Rib {
                 peers.push(neighbour.name.clone());
             }
         }
+        let discard = self.discards(slot, first).then_some(Forwarding::Blackhole);
+        if discard.is_some() {
+            next_hops.clear();
+        }
         Some(BestRoute {
             source: if external {
                 RouteSource::Ebgp
@@ -232,6 +261,7 @@ impl Rib {
                 RouteSource::Ibgp
             },
             next_hops,
+            discard,
             peers,
             stale: used.iter().all(|path| path.stale),
         })

@@ -15,31 +15,40 @@
 
 mod choice;
 mod edit;
+mod explain;
 mod group;
+mod limit;
 mod local;
 mod member;
 mod paths;
 mod rewrite;
 mod segments;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_wire::{PathAttributes, PathNextHop};
+use bgp_wire::{Label, PathAttributes, PathNextHop};
 use bytes::Bytes;
 use router_types::{Asn, Family};
 
 pub(super) use self::edit::Edit;
+pub(super) use self::explain::Outgoing;
 use self::group::{Group, View};
 pub(super) use self::group::{GroupKey, Outlet, Target};
+pub(super) use self::local::contribution;
 use self::member::Member;
+pub use self::withheld::Withheld;
 use super::PeerId;
 use super::attributes::Interner;
+use super::bits::Bits;
 use super::keys::DestId;
 use super::neighbour::Neighbours;
 use super::next_hop::NextHops;
 use super::table::{Dirty, Table};
+use super::targets::Wanted;
+use crate::aggregate::Aggregates;
 use crate::config::{LocalRoute, PeerName};
 
 /// Bytes that wait for a neighbour before it leaves the common stream. Neighbours of a group share
@@ -65,11 +74,15 @@ pub(super) struct Sources<'a> {
     pub(super) attributes: &'a Interner,
     pub(super) next_hops: &'a NextHops,
     pub(super) neighbours: &'a Neighbours,
+    pub(super) aggregates: &'a Aggregates,
     /// Whether learned routes are passed on.
     pub(super) transit: bool,
+    /// Whether nothing is announced at all.
+    pub(super) drained: bool,
     pub(super) local_asn: Asn,
     /// The number this speaker reflects routes by (RFC 4456 §7).
     pub(super) cluster_id: std::net::Ipv4Addr,
+    pub(super) router_id: std::net::Ipv4Addr,
 }
 
 /// All update groups of an instance.
@@ -100,16 +113,17 @@ impl Exports {
         }
     }
 
-    /// Takes all local routes. Members of a group that are told different things from then on go
+    /// Takes all local routes and aggregates. Members of a group that are told different things from then on go
     /// into groups of their own, each with a copy of what they were sent; groups that come to be
     /// alike stay apart until a session comes up again.
     pub(super) fn set_views(
         &mut self,
         locals: &BTreeMap<ipnet::IpNet, LocalRoute>,
+        aggregates: &BTreeMap<ipnet::IpNet, Arc<[u8]>>,
         ids: &BTreeMap<PeerName, PeerId>,
         tables: &[Table],
     ) {
-        self.views = local::views(locals, ids);
+        self.views = local::views(locals, aggregates, ids);
         let nothing = Arc::new(View::new());
         for number in self.groups.keys().copied().collect::<Vec<u32>>() {
             let Some(group) = self.groups.get(&number) else {
@@ -144,7 +158,8 @@ impl Exports {
         &mut self,
         id: PeerId,
         key: GroupKey,
-        families: impl Iterator<Item = Family>,
+        wanted: Wanted,
+        families: Vec<Family>,
         from: &Sources<'_>,
     ) {
         self.leave(id);
@@ -152,12 +167,12 @@ impl Exports {
         let found = self
             .groups
             .iter()
-            .find(|(_, group)| group.key == key && group.view == view);
+            .find(|(_, group)| group.key == key && group.view == view && group.wanted == wanted);
         let number = match found {
             Some((&number, _)) => number,
             None => {
                 self.next_group += 1;
-                let group = Group::new(key, view, from);
+                let group = Group::new(key, view, wanted.clone(), from);
                 self.groups.insert(self.next_group, group);
                 self.next_group
             }
@@ -166,7 +181,8 @@ impl Exports {
             return;
         };
         group.members.insert(id);
-        let mut member = Member::new(number, families.collect());
+        let mut member = Member::new(number, families.into_iter().collect());
+        member.waits = wanted == Wanted::Waiting;
         member.behind = group.all_but(id, None, from);
         self.members.insert(id, member);
     }
@@ -185,7 +201,7 @@ impl Exports {
 
     /// What is announced to a neighbour that is up has to be announced differently: all of it is
     /// sent again, and what waits stays in its place.
-    pub(super) fn rejoin(&mut self, id: PeerId, key: GroupKey, from: &Sources<'_>) {
+    pub(super) fn rejoin(&mut self, id: PeerId, key: GroupKey, wanted: Wanted, from: &Sources<'_>) {
         let Some(mut old) = self.members.remove(&id) else {
             return;
         };
@@ -193,7 +209,7 @@ impl Exports {
             old.fall_behind(group.all_but(id, None, from));
         }
         self.leave_group(id, old.group);
-        self.join(id, key, std::iter::empty(), from);
+        self.join(id, key, wanted, Vec::new(), from);
         if let Some(member) = self.members.get_mut(&id) {
             old.group = member.group;
             old.fall_behind(std::mem::take(&mut member.behind));
@@ -207,11 +223,48 @@ impl Exports {
         }
     }
 
-    /// Sends a family again (RFC 2918).
+    /// Has a destination looked at again by every group.
+    pub(super) fn force(&mut self, slot: usize, id: DestId) {
+        for group in self.groups.values_mut() {
+            group.force(slot, id);
+        }
+    }
+
+    /// A neighbour wants other VPN routes than before. It goes into a group of its own, with a copy
+    /// of what it was sent, unless it is alone in its group.
+    pub(super) fn set_wanted(&mut self, id: PeerId, wanted: Wanted, from: &Sources<'_>) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        member.waits = wanted == Wanted::Waiting;
+        let number = member.group;
+        let Some(group) = self.groups.get(&number) else {
+            return;
+        };
+        if group.wanted == wanted {
+            return;
+        }
+        let number = if group.members.len() > 1 {
+            let view = group.view.clone();
+            self.split(number, view, vec![id], from.tables);
+            self.next_group
+        } else {
+            number
+        };
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.set_wanted(wanted, from);
+        }
+    }
+
+    /// Sends a family again (RFC 2918), between marks where those were agreed on (RFC 7313).
     pub(super) fn resend(&mut self, id: PeerId, family: Family, from: &Sources<'_>) {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
+        let session = from.neighbours.get(id).and_then(|n| n.session.as_ref());
+        if session.is_some_and(|session| session.enhanced_refresh) {
+            member.begin_refresh(family);
+        }
         if let Some(group) = self.groups.get(&member.group) {
             member.fall_behind(group.all_but(id, Some(family), from));
         }
@@ -231,6 +284,15 @@ impl Exports {
         self.groups.values().any(Group::has_own_work)
     }
 
+    /// Bytes and destinations that wait for a neighbour.
+    pub(super) fn backlog(&self, id: PeerId) -> (usize, usize) {
+        let member = self.members.get(&id);
+        member.map_or((0, 0), |member| {
+            let behind = member.behind.iter().map(Bits::len).sum();
+            (member.queued_bytes, behind)
+        })
+    }
+
     /// Whether anybody has a destination's number.
     pub(super) fn refers_to(&self, slot: usize, id: DestId) -> bool {
         self.groups
@@ -240,6 +302,14 @@ impl Exports {
                 .members
                 .values()
                 .any(|member| member.is_behind(slot, id))
+    }
+
+    /// The neighbours for whom there is something to send.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let members = self.members.iter();
+        members
+            .filter(|(_, member)| member.has_something(self.locals_known))
+            .map(|(id, _)| *id)
     }
 
     /// The next bytes for a neighbour, and whether it has caught up with them.
@@ -255,12 +325,46 @@ impl Exports {
         member.pop()
     }
 
-    /// How many routes of a family a neighbour is sent. Walks the table where learned routes are
-    /// passed on.
-    pub(super) fn advertised(&self, id: PeerId, family: Family, from: &Sources<'_>) -> u64 {
-        let member = self.members.get(&id);
-        let group = member.and_then(|member| self.groups.get(&member.group));
-        group.map_or(0, |group| group.count(id, family, from))
+    /// How many routes of a table each neighbour that is up is sent, and how many wait for its limit.
+    /// `says` is asked whether a neighbour sends routes of the table itself: only groups with one of
+    /// those are walked, each once.
+    pub(super) fn counts(
+        &self,
+        slot: usize,
+        from: &Sources<'_>,
+        says: impl Fn(PeerId) -> bool,
+    ) -> BTreeMap<PeerId, (u64, u64)> {
+        let mut counts = BTreeMap::new();
+        for group in self.groups.values() {
+            let own = if group.members.iter().any(|id| says(*id)) {
+                group.own_counts(slot, from)
+            } else {
+                BTreeMap::new()
+            };
+            let all = group.count(slot);
+            let held = group.limits[slot].held() as u64;
+            for id in &group.members {
+                let own = own.get(id).copied().unwrap_or(0);
+                counts.insert(*id, (all - own, held));
+            }
+        }
+        counts
+    }
+
+    /// Neighbours for which routes have begun to wait, since the last time: with the table and the
+    /// limit.
+    pub(super) fn take_limit_news(&mut self) -> Vec<(PeerId, usize, usize)> {
+        let mut news = Vec::new();
+        for group in self.groups.values_mut() {
+            for (slot, limit) in group.limits.iter_mut().enumerate() {
+                if let Some(most) = limit.most()
+                    && limit.take_news()
+                {
+                    news.extend(group.members.iter().map(|id| (*id, slot, most)));
+                }
+            }
+        }
+        news
     }
 
     /// Whether a destination is announced to a neighbour, with which attributes and next hop.
@@ -270,7 +374,7 @@ impl Exports {
         slot: usize,
         id: DestId,
         from: &Sources<'_>,
-    ) -> Option<(PathAttributes, IpAddr)> {
+    ) -> Option<(PathAttributes, IpAddr, Option<Label>)> {
         let member = self.members.get(&peer)?;
         let group = self.groups.get(&member.group)?;
         group.announced(peer, slot, id, from)

@@ -3,15 +3,16 @@
 
 use std::time::Instant;
 
-use bgp_wire::Nlri;
+use bgp_wire::{Label, Nlri};
 use router_types::{Family, LinkIndex};
 
 use super::attributes::{AttrId, decode};
 use super::intake::{Intake, Judged, Source};
 use super::keys::DestId;
 use super::next_hop::HopId;
-use super::table::{Path, Rejection};
-use super::{PeerId, Rib, RibOutput, slot_of};
+use super::rejection::Rejection;
+use super::table::Path;
+use super::{PeerId, ROUTE_TARGETS, Rib, RibOutput, slot_of};
 use crate::config::{BeyondLimit, PeerName, PrefixLimit};
 use crate::policy::Decision;
 use crate::routes::{NextHopAddress, RouteBatch, RouteItem};
@@ -37,7 +38,18 @@ impl Rib {
                     nlri,
                 } => self.announce_all(id, attributes, next_hop, nlri, now),
                 RouteItem::Withdraw { nlri } => self.withdraw_all(id, nlri),
-                RouteItem::EndOfRib { family } => self.purge(id, Some(family), Which::Stale),
+                RouteItem::EndOfRib { family } => {
+                    if let Some(neighbour) = self.neighbours.get_mut(id)
+                        && let Some(since) = neighbour.up_since
+                    {
+                        let after = now.saturating_duration_since(since);
+                        neighbour.synced.entry(family).or_insert(after);
+                    }
+                    self.purge(id, Some(family), Which::Stale);
+                    if family == Family::ROUTE_TARGET {
+                        self.targets_are_known(id);
+                    }
+                }
             }
         }
     }
@@ -73,11 +85,13 @@ impl Rib {
         let unwanted = if own_hop {
             Some(Rejection::OwnNextHop)
         } else {
-            intake.is_closed().then_some(Rejection::Policy)
+            intake.closed()
         };
         let mut ids = std::mem::take(&mut self.scratch);
         self.tables[slot].keys.resolve(nlri, &mut ids);
         self.tables[slot].grow();
+        // None but for VPN families.
+        let labels: Vec<Label> = nlri.vpn().map(|entry| entry.label).collect();
         let mut arrival = Arrival {
             bytes,
             next_hop,
@@ -96,7 +110,7 @@ impl Rib {
             stale: false,
             rejected: None,
         };
-        for &(id, path_id) in &ids {
+        for (at, &(id, path_id)) in ids.iter().enumerate() {
             let keys = &self.tables[slot].keys;
             let refused = unwanted.or_else(|| intake.refuses(|| keys.prefix(id)));
             let (mut outcome, mut rejected) = match refused {
@@ -113,14 +127,19 @@ impl Rib {
             }
             let mut path = Path {
                 path_id,
-                rejected,
+                rejected: rejected.map(Into::into),
                 ..template
             };
             if let Some((attributes, hop)) = outcome {
                 self.attributes.hold(attributes, 1);
-                self.next_hops.hold_again(hop);
                 path.attributes = attributes;
-                path.next_hop = hop;
+                path.next_hop = match labels.get(at) {
+                    Some(label) => self.next_hops.hold_labelled(hop, *label),
+                    None => {
+                        self.next_hops.hold_again(hop);
+                        hop
+                    }
+                };
             }
             self.place(slot, id, path);
         }
@@ -212,8 +231,18 @@ impl Rib {
     }
 
     /// Puts a route in the table. It brings references to its attributes and next hop along.
-    pub(super) fn place(&mut self, slot: usize, id: DestId, path: Path) {
+    pub(super) fn place(&mut self, slot: usize, id: DestId, mut path: Path) {
         let known = self.tables[slot].find(id, path.peer, path.path_id);
+        // Sent again, it is the same route.
+        if let Some(old) = known.filter(|old| {
+            Path {
+                since_s: path.since_s,
+                stale: path.stale,
+                ..**old
+            } == path
+        }) {
+            path.since_s = old.since_s;
+        }
         // Said again, it is as old as it was.
         if known.is_some_and(|old| {
             Path {
@@ -257,6 +286,9 @@ impl Rib {
 
     fn count(&mut self, slot: usize, path: &Path, by: i64) {
         let family = self.tables[slot].family;
+        if slot == ROUTE_TARGETS {
+            self.wishing.insert(path.peer);
+        }
         let Some(neighbour) = self.neighbours.get_mut(path.peer) else {
             return;
         };
@@ -338,13 +370,14 @@ impl Rib {
                         .attributes
                         .hot(path.attributes)
                         .map_or(0, |hot| hot.own_as);
-                    path.rejected = if intake.is_closed() {
-                        Some(Rejection::Policy)
+                    let rejected = if let Some(why) = intake.closed() {
+                        Some(why)
                     } else if own_as > intake.allow_own_as {
                         Some(Rejection::OwnAs)
                     } else {
                         intake.refuses(|| keys.prefix(id))
                     };
+                    path.rejected = rejected.map(Into::into);
                     if path.rejected.is_none() {
                         continue;
                     }
@@ -389,7 +422,7 @@ impl Arrival<'_> {
             });
         came.unwrap_or_else(|| {
             let stored = self.store(rib, self.bytes, self.next_hop);
-            let outcome = (None, Some(stored), Some(Rejection::Policy));
+            let outcome = (None, Some(stored), Some(Rejection::Import));
             self.outcomes.push(outcome);
             stored
         })
@@ -437,7 +470,12 @@ impl Arrival<'_> {
             }
             (None, Some(Judged::Rejected(why))) => (Some(self.store_as_it_came(rib)), Some(*why)),
             (None, Some(Judged::Policy(..))) => {
-                (Some(self.store_as_it_came(rib)), Some(Rejection::Policy))
+                let by = match decision {
+                    Some(Decision::Reject(by)) => by,
+                    Some(Decision::Accept(_)) | None => None,
+                };
+                let stored = self.store_as_it_came(rib);
+                (Some(stored), Some(Rejection::Policy(by)))
             }
             (None, _) => (Some(self.store_as_it_came(rib)), None),
         };

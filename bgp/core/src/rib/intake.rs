@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use router_types::{Asn, Family};
 
 use super::attributes::Hot;
-use super::table::Rejection;
+use super::rejection::Rejection;
+use super::targets::is_vpn;
 use crate::config::{FamilyConfig, ImportMode, ImportPolicy, PeerConfig, PeerName, PrefixLimit};
 use crate::policy::{
     Decision, Judgement, NextHopChange, Policy, PolicyName, RouteContext, RouteOrigin, well_known,
@@ -32,6 +33,8 @@ pub(super) struct Intake {
     pub(super) prepend: Option<Asn>,
     /// Whether everything the neighbour sends is the last choice (RFC 8326).
     pub(super) graceful_shutdown: bool,
+    /// Whether traffic to routes with BLACKHOLE is dropped (RFC 7999).
+    pub(super) blackhole: bool,
     /// How many routes are taken.
     pub(super) limit: Option<PrefixLimit>,
 }
@@ -94,14 +97,19 @@ impl Intake {
             enforce_first_as: peer.enforce_first_as,
             prepend: local_as.map(|local_as| local_as.asn),
             graceful_shutdown: peer.graceful_shutdown,
+            blackhole: family.blackhole,
             limit: family.limit,
         }
     }
 
-    /// Whether anything comes in at all.
-    pub(super) fn is_closed(&self) -> bool {
-        self.prefixes.mode == ImportMode::None
-            || matches!(self.policy, PolicyUse::Deny | PolicyUse::Missing)
+    /// Why nothing comes in at all, where it does not.
+    pub(super) fn closed(&self) -> Option<Rejection> {
+        match self.policy {
+            _ if self.prefixes.mode == ImportMode::None => Some(Rejection::Import),
+            PolicyUse::Deny => Some(Rejection::NoPolicy),
+            PolicyUse::Missing => Some(Rejection::PolicyMissing),
+            PolicyUse::None | PolicyUse::Policy(_) => None,
+        }
     }
 
     /// Judges attributes. `decoded` is asked only where bytes do not say enough.
@@ -126,9 +134,11 @@ impl Intake {
         let policy = match &self.policy {
             PolicyUse::Policy(policy) => Some(policy),
             PolicyUse::None => None,
-            PolicyUse::Deny | PolicyUse::Missing => return Judged::Rejected(Rejection::Policy),
+            PolicyUse::Deny => return Judged::Rejected(Rejection::NoPolicy),
+            PolicyUse::Missing => return Judged::Rejected(Rejection::PolicyMissing),
         };
-        let plain = policy.is_none() && self.prepend.is_none() && !leaves && !marks_otc;
+        let drops = self.blackhole && hot.blackhole;
+        let plain = policy.is_none() && self.prepend.is_none() && !leaves && !marks_otc && !drops;
         if plain && hot.cluster_len == 0 {
             return Judged::Plain;
         }
@@ -182,6 +192,8 @@ impl Intake {
         let (mut attributes, change) = judgement.apply(decision, attributes.clone());
         self.finish(&mut attributes, from);
         let next_hop = match change {
+            // The label is of the next hop it came with.
+            Some(_) if is_vpn(from.family) => next_hop,
             Some(NextHopChange::Address(address)) => NextHopAddress {
                 address,
                 link_local: None,
@@ -191,8 +203,12 @@ impl Intake {
         Some((attributes, next_hop))
     }
 
-    /// What is done last, so that no policy raises it again (RFC 8326 §4.1).
+    /// What is done last, so that no policy raises it again (RFC 8326 §4.1), and that what traffic
+    /// is dropped for goes no further (RFC 7999 §3.2).
     fn finish(&self, attributes: &mut PathAttributes, from: &Source<'_>) {
+        if self.blackhole {
+            well_known::contain_blackhole(attributes);
+        }
         if !from.internal {
             well_known::lower_on_graceful_shutdown(attributes);
             if self.graceful_shutdown {
@@ -209,7 +225,7 @@ impl Intake {
             ImportMode::None => false,
             ImportMode::DefaultRoute | ImportMode::Prefixes(_) => self.prefixes.accepts(&prefix()),
         };
-        (!takes).then_some(Rejection::Policy)
+        (!takes).then_some(Rejection::Import)
     }
 }
 

@@ -8,13 +8,15 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use bgp_wire::Nlri;
+use bgp_wire::{Destination, Label, Nlri, RouteTargetPrefix};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use router_types::Family;
 
 use self::index::Index;
+use self::vpn::{VpnV4, VpnV6};
 
 mod index;
+mod vpn;
 
 /// A destination's number in the table of its family.
 pub(super) type DestId = u32;
@@ -27,6 +29,10 @@ pub(super) trait Key: Copy + Eq + Ord {
     fn take(bytes: &mut &[u8]) -> Option<Self>;
     fn put(self, out: &mut Vec<u8>);
     fn prefix(self) -> IpNet;
+    /// All that tells it apart.
+    fn destination(self) -> Destination {
+        Destination::Ip(self.prefix())
+    }
 }
 
 /// An IPv4 prefix, host bits zero.
@@ -48,6 +54,9 @@ pub(super) struct V6 {
 pub(super) enum Keys {
     V4(KeyTable<V4>),
     V6(KeyTable<V6>),
+    VpnV4(KeyTable<VpnV4>),
+    VpnV6(KeyTable<VpnV6>),
+    RouteTarget(KeyTable<RouteTargetPrefix>),
 }
 
 #[derive(Debug)]
@@ -64,16 +73,21 @@ macro_rules! each {
         match $keys {
             Keys::V4($table) => $call,
             Keys::V6($table) => $call,
+            Keys::VpnV4($table) => $call,
+            Keys::VpnV6($table) => $call,
+            Keys::RouteTarget($table) => $call,
         }
     };
 }
 
 impl Keys {
     pub(super) fn new(family: Family) -> Keys {
-        if family == Family::IPV6_UNICAST {
-            Keys::V6(KeyTable::new())
-        } else {
-            Keys::V4(KeyTable::new())
+        match family {
+            Family::IPV6_UNICAST => Keys::V6(KeyTable::new()),
+            Family::VPNV4 => Keys::VpnV4(KeyTable::new()),
+            Family::VPNV6 => Keys::VpnV6(KeyTable::new()),
+            Family::ROUTE_TARGET => Keys::RouteTarget(KeyTable::new()),
+            _ => Keys::V4(KeyTable::new()),
         }
     }
 
@@ -99,24 +113,56 @@ impl Keys {
         each!(self, table => table.find_all(nlri, out));
     }
 
+    /// The number of a plain prefix; `None` in a table of another kind.
     pub(super) fn find(&self, prefix: &IpNet) -> Option<DestId> {
-        match (self, prefix) {
-            (Keys::V4(table), IpNet::V4(net)) => table.find((*net).into()),
-            (Keys::V6(table), IpNet::V6(net)) => table.find((*net).into()),
-            (Keys::V4(_), IpNet::V6(_)) | (Keys::V6(_), IpNet::V4(_)) => None,
+        self.find_destination(&Destination::Ip(*prefix))
+    }
+
+    pub(super) fn find_destination(&self, destination: &Destination) -> Option<DestId> {
+        match (self, destination) {
+            (Keys::V4(table), Destination::Ip(IpNet::V4(net))) => table.find((*net).into()),
+            (Keys::V6(table), Destination::Ip(IpNet::V6(net))) => table.find((*net).into()),
+            (Keys::VpnV4(table), Destination::Vpn(vpn)) => table.find(vpn.try_into().ok()?),
+            (Keys::VpnV6(table), Destination::Vpn(vpn)) => table.find(vpn.try_into().ok()?),
+            (Keys::RouteTarget(table), Destination::RouteTarget(target)) => table.find(*target),
+            (
+                Keys::V4(_) | Keys::V6(_) | Keys::VpnV4(_) | Keys::VpnV6(_) | Keys::RouteTarget(_),
+                _,
+            ) => None,
         }
     }
 
-    pub(super) fn find_or_add(&mut self, prefix: &IpNet) -> Option<DestId> {
-        match (self, prefix) {
-            (Keys::V4(table), IpNet::V4(net)) => Some(table.find_or_add((*net).into())),
-            (Keys::V6(table), IpNet::V6(net)) => Some(table.find_or_add((*net).into())),
-            (Keys::V4(_), IpNet::V6(_)) | (Keys::V6(_), IpNet::V4(_)) => None,
+    pub(super) fn find_or_add(&mut self, destination: impl Into<Destination>) -> Option<DestId> {
+        match (self, destination.into()) {
+            (Keys::V4(table), Destination::Ip(IpNet::V4(net))) => {
+                Some(table.find_or_add(net.into()))
+            }
+            (Keys::V6(table), Destination::Ip(IpNet::V6(net))) => {
+                Some(table.find_or_add(net.into()))
+            }
+            (Keys::VpnV4(table), Destination::Vpn(vpn)) => {
+                Some(table.find_or_add((&vpn).try_into().ok()?))
+            }
+            (Keys::VpnV6(table), Destination::Vpn(vpn)) => {
+                Some(table.find_or_add((&vpn).try_into().ok()?))
+            }
+            (Keys::RouteTarget(table), Destination::RouteTarget(target)) => {
+                Some(table.find_or_add(target))
+            }
+            (
+                Keys::V4(_) | Keys::V6(_) | Keys::VpnV4(_) | Keys::VpnV6(_) | Keys::RouteTarget(_),
+                _,
+            ) => None,
         }
     }
 
+    /// The prefix of a destination, without what else tells it apart: what policies look at.
     pub(super) fn prefix(&self, id: DestId) -> IpNet {
         each!(self, table => table.keys[id as usize].prefix())
+    }
+
+    pub(super) fn destination(&self, id: DestId) -> Destination {
+        each!(self, table => table.keys[id as usize].destination())
     }
 
     /// Writes prefixes as they stand in a message, with path identifiers or without, as long as
@@ -129,6 +175,26 @@ impl Keys {
         out: &mut Vec<u8>,
     ) -> usize {
         each!(self, table => table.put(ids, add_path, end, out))
+    }
+
+    /// As [`Keys::put`], for prefixes of VPNs, each with its label.
+    pub(super) fn put_labelled(
+        &self,
+        ids: &[(DestId, u32)],
+        labels: &[Label],
+        add_path: bool,
+        end: usize,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let mut at = out.len();
+        let done = self.put(ids, add_path, end, out);
+        for label in labels.iter().take(done) {
+            at += if add_path { 4 } else { 0 };
+            let bits = usize::from(out[at]);
+            out[at + 1..at + 4].copy_from_slice(&label.octets());
+            at += 1 + bits.div_ceil(8);
+        }
+        done
     }
 
     /// Forgets a destination. Its number comes back for another one.
@@ -332,8 +398,7 @@ impl Key for V4 {
     }
 
     fn prefix(self) -> IpNet {
-        let net = Ipv4Net::new(Ipv4Addr::from_bits(self.address), self.bits);
-        IpNet::V4(net.expect("made from a prefix"))
+        IpNet::V4(self.into())
     }
 }
 
@@ -365,14 +430,9 @@ impl Key for V6 {
     #[inline]
     fn take(bytes: &mut &[u8]) -> Option<V6> {
         let (&bits, rest) = bytes.split_first()?;
-        let octets = usize::from(bits).div_ceil(8);
-        let (address, tail) = rest.split_at_checked(octets)?;
-        let mut wide = [0; 16];
-        wide.get_mut(..octets)?.copy_from_slice(address);
+        let (octets, tail) = rest.split_at_checked(usize::from(bits).div_ceil(8))?;
         *bytes = tail;
-        let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-        let address = (u128::from_be_bytes(wide) & mask).to_be_bytes();
-        Some(V6 { address, bits })
+        V6::cut(bits, octets)
     }
 
     #[inline]
@@ -385,6 +445,25 @@ impl Key for V6 {
     fn prefix(self) -> IpNet {
         let net = Ipv6Net::new(Ipv6Addr::from(self.address), self.bits);
         IpNet::V6(net.expect("made from a prefix"))
+    }
+}
+
+impl V6 {
+    /// Out of the significant octets, host bits cleared.
+    #[inline]
+    fn cut(bits: u8, octets: &[u8]) -> Option<V6> {
+        let mut wide = [0; 16];
+        wide.get_mut(..octets.len())?.copy_from_slice(octets);
+        let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+        let address = (u128::from_be_bytes(wide) & mask).to_be_bytes();
+        Some(V6 { address, bits })
+    }
+}
+
+impl From<V4> for Ipv4Net {
+    fn from(key: V4) -> Ipv4Net {
+        let net = Ipv4Net::new(Ipv4Addr::from_bits(key.address), key.bits);
+        net.expect("made from a prefix")
     }
 }
 
@@ -430,7 +509,7 @@ mod tests {
         keys.remove(again[1].0);
         assert_eq!(keys.find(&"192.0.2.0/24".parse().unwrap()), None);
         assert_eq!(keys.len(), 2);
-        let other = keys.find_or_add(&"198.51.100.0/24".parse().unwrap());
+        let other = keys.find_or_add("198.51.100.0/24".parse::<IpNet>().unwrap());
         assert_eq!(other, Some(again[1].0));
         let mut out = Vec::new();
         assert_eq!(
@@ -446,7 +525,7 @@ mod tests {
         for bits in 0..=128 {
             let text = format!("2001:db8:1234:5678:9abc:def0:1234:5678/{bits}");
             let prefix: IpNet = text.parse::<IpNet>().unwrap().trunc();
-            let id = keys.find_or_add(&prefix).unwrap();
+            let id = keys.find_or_add(prefix).unwrap();
             assert_eq!(keys.prefix(id), prefix);
             let mut out = Vec::new();
             keys.put(&[(id, 0)], false, usize::MAX, &mut out);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_wire::{FamilyContext, PathNextHop, Role};
-use router_types::{Asn, Family};
+use router_types::{Asn, Family, Safi};
 use serde::{Deserialize, Serialize};
 
 use super::PeerId;
@@ -74,6 +74,9 @@ pub struct SessionInfo {
     /// Whether the neighbour knows long-lived stale routes (RFC 9494 §4.3).
     #[serde(default)]
     pub long_lived: bool,
+    /// Whether begin and end of refreshes are marked (RFC 7313).
+    #[serde(default)]
+    pub enhanced_refresh: bool,
 }
 
 impl From<&Negotiated> for SessionInfo {
@@ -109,6 +112,7 @@ impl From<&Negotiated> for SessionInfo {
             local_asn: Some(negotiated.local_asn),
             role: negotiated.role,
             long_lived: !negotiated.long_lived.is_empty(),
+            enhanced_refresh: negotiated.enhanced_refresh,
         }
     }
 }
@@ -126,6 +130,11 @@ pub struct FamilyCounts {
     pub stale: u64,
     /// Sent to the neighbour.
     pub advertised: u64,
+    /// Not sent to it, since it is sent as many as it may be.
+    pub held: u64,
+    /// How long after the session came up the neighbour had sent all its routes (End-of-RIB);
+    /// `None` before.
+    pub synced_after: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -138,6 +147,10 @@ pub(super) struct Neighbour {
     /// The session, while up; the last one's while routes of it are stale.
     pub(super) session: Option<SessionInfo>,
     pub(super) up: bool,
+    /// When the session came up.
+    pub(super) up_since: Option<Instant>,
+    /// How long after it the neighbour had sent all its routes, by family.
+    pub(super) synced: BTreeMap<Family, Duration>,
     pub(super) accepted: BTreeMap<Family, u64>,
     pub(super) rejected: BTreeMap<Family, u64>,
     pub(super) stale: BTreeMap<Family, u64>,
@@ -146,10 +159,16 @@ pub(super) struct Neighbour {
     pub(super) long_lived: BTreeMap<Family, Duration>,
     /// Until when those that are kept beyond that are.
     pub(super) lingers_until: BTreeMap<Family, Instant>,
+    /// Families that are being sent again (RFC 7313 §4): what is stale was there before.
+    pub(super) refreshing: BTreeSet<Family>,
     /// Families over their limit in this session.
     pub(super) over_limit: BTreeSet<Family>,
     /// Families whose limit was said to be near in this session.
     pub(super) near_limit: BTreeSet<Family>,
+    /// Whether it is sent the VPN routes alone that it asks for (RFC 4684).
+    pub(super) has_targets: bool,
+    /// Until when it is waited for to say what it asks for.
+    pub(super) targets_until: Option<Instant>,
 }
 
 impl Neighbour {
@@ -160,14 +179,19 @@ impl Neighbour {
             intakes: Vec::new(),
             session: None,
             up: false,
+            up_since: None,
+            synced: BTreeMap::new(),
             accepted: BTreeMap::new(),
             rejected: BTreeMap::new(),
             stale: BTreeMap::new(),
             stale_until: None,
             long_lived: BTreeMap::new(),
             lingers_until: BTreeMap::new(),
+            refreshing: BTreeSet::new(),
             over_limit: BTreeSet::new(),
             near_limit: BTreeSet::new(),
+            has_targets: false,
+            targets_until: None,
         }
     }
 
@@ -197,6 +221,8 @@ impl Neighbour {
                     rejected,
                     stale: of(&self.stale, family),
                     advertised: 0,
+                    held: 0,
+                    synced_after: self.synced.get(&family).copied(),
                 };
                 (family, counts)
             })
@@ -282,6 +308,10 @@ pub(super) fn own_next_hop(
             link_local: local,
         }
     };
+    if family.family.safi != Safi::UNICAST {
+        // Of VPN routes this end is never the next hop, and of memberships it may be either.
+        return Some(PathNextHop::from_address(addresses.local.ip()));
+    }
     let ipv4 = family.family == Family::IPV4_UNICAST;
     let own_v6 = |local: std::net::Ipv6Addr| {
         if local.is_unicast_link_local() {

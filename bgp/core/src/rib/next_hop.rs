@@ -4,10 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use bgp_wire::Label;
 use router_types::{LinkIndex, NextHop};
 use serde::{Deserialize, Serialize};
 
+use self::labelled::Labelled;
 use crate::routes::NextHopAddress;
+
+mod labelled;
 
 /// What is known about the way to a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -18,7 +22,7 @@ pub struct NextHopState {
     pub metric: Option<u32>,
 }
 
-/// A next hop in the table.
+/// A next hop in the table, for a route of a VPN with the label it wants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct HopId(u32);
 
@@ -47,6 +51,8 @@ pub(super) struct NextHops {
     ids: BTreeMap<Key, u32>,
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
+    /// Next hops with labels. Each refers to one without.
+    labelled: Labelled,
     known: BTreeMap<IpAddr, Option<u32>>,
     /// Counts next hops that come and go.
     version: u64,
@@ -74,7 +80,7 @@ impl NextHops {
         }
         let metric = self
             .known
-            .get(&key.address.address)
+            .get(&tracked(key.address.address))
             .copied()
             .unwrap_or(Some(0));
         let entry = Some(Entry { key, refs, metric });
@@ -93,9 +99,20 @@ impl NextHops {
         HopId(slot)
     }
 
+    /// The id of a next hop with a label, with one more reference.
+    pub(super) fn hold_labelled(&mut self, id: HopId, label: Label) -> HopId {
+        let (labelled, is_new) = self.labelled.hold(id, label);
+        if is_new {
+            self.hold_again(id);
+        }
+        labelled
+    }
+
     /// One more reference to a next hop.
     pub(super) fn hold_again(&mut self, id: HopId) {
-        if let Some(Some(entry)) = self.slots.get_mut(id.0 as usize) {
+        if id.is_labelled() {
+            self.labelled.hold_again(id);
+        } else if let Some(Some(entry)) = self.slots.get_mut(id.0 as usize) {
             entry.refs += 1;
         }
     }
@@ -105,6 +122,12 @@ impl NextHops {
     }
 
     pub(super) fn release_many(&mut self, id: HopId, refs: u32) {
+        if id.is_labelled() {
+            if let Some(hop) = self.labelled.release(id, refs) {
+                self.release_many(hop, 1);
+            }
+            return;
+        }
         let Some(slot) = self.slots.get_mut(id.0 as usize) else {
             return;
         };
@@ -116,6 +139,21 @@ impl NextHops {
             *slot = None;
             self.free.push(id.0);
         }
+    }
+
+    /// The next hop without its label.
+    #[inline]
+    pub(super) fn plain(&self, id: HopId) -> HopId {
+        if id.is_labelled() {
+            self.labelled.hop(id).unwrap_or(id)
+        } else {
+            id
+        }
+    }
+
+    /// The label, where there is one.
+    pub(super) fn label(&self, id: HopId) -> Option<Label> {
+        self.labelled.label(id).filter(|_| id.is_labelled())
     }
 
     pub(super) fn metric(&self, id: HopId) -> Option<u32> {
@@ -142,7 +180,7 @@ impl NextHops {
         for state in states {
             for (slot, entry) in self.slots.iter().enumerate() {
                 if let Some(entry) = entry
-                    && entry.key.address.address == state.address
+                    && tracked(entry.key.address.address) == state.address
                     && entry.metric != state.metric
                 {
                     differing.insert(HopId(slot as u32));
@@ -157,7 +195,7 @@ impl NextHops {
         for state in states {
             self.known.insert(state.address, state.metric);
             for entry in self.slots.iter_mut().flatten() {
-                if entry.key.address.address == state.address {
+                if tracked(entry.key.address.address) == state.address {
                     entry.metric = state.metric;
                 }
             }
@@ -165,7 +203,7 @@ impl NextHops {
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.ids.keys().map(|key| key.address.address)
+        self.ids.keys().map(|key| tracked(key.address.address))
     }
 
     /// Differs when other next hops are there.
@@ -177,7 +215,19 @@ impl NextHops {
         self.ids.len()
     }
 
+    /// Bytes labels take.
+    pub(super) fn memory(&self) -> usize {
+        self.labelled.memory()
+    }
+
     fn entry(&self, id: HopId) -> Option<&Entry> {
+        let id = self.plain(id);
         self.slots.get(id.0 as usize)?.as_ref()
     }
+}
+
+/// The address there has to be a way to: routes of IPv6 VPNs over IPv4 have an IPv4 address in the
+/// form of an IPv6 one (RFC 4659 §3.2.1.2).
+fn tracked(address: IpAddr) -> IpAddr {
+    address.to_canonical()
 }

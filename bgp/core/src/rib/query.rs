@@ -5,13 +5,15 @@ use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use bgp_wire::{Origin, PathAttributes};
+use bgp_wire::{Destination, Label, Origin, PathAttributes};
 use ipnet::IpNet;
 use router_types::Family;
 
+use super::attributes::decode;
+use super::best::Standing;
 use super::keys::DestId;
 use super::table::Path;
-use super::{BestChange, PeerId, Rib, Verdict, slot_of};
+use super::{BestChange, INSTALLED, PeerId, Rib, Verdict, slot_of};
 use crate::config::PeerName;
 
 /// The table looked at.
@@ -42,12 +44,15 @@ pub enum PrefixFilter {
 }
 
 impl PrefixFilter {
-    fn matches(&self, prefix: &IpNet) -> bool {
+    /// Of a VPN's destination the prefix counts, whatever the route distinguisher; memberships
+    /// have none.
+    fn matches(&self, destination: &Destination) -> bool {
+        let prefix = destination.prefix();
         match self {
             PrefixFilter::All => true,
-            PrefixFilter::Exact(wanted) => prefix == wanted,
-            PrefixFilter::Longer(wanted) => wanted.contains(prefix),
-            PrefixFilter::For(address) => prefix.contains(address),
+            PrefixFilter::Exact(wanted) => prefix == Some(*wanted),
+            PrefixFilter::Longer(wanted) => prefix.is_some_and(|prefix| wanted.contains(&prefix)),
+            PrefixFilter::For(address) => destination.contains(address),
         }
     }
 }
@@ -61,8 +66,8 @@ pub struct RouteQuery {
     pub family: Family,
     /// Which prefixes.
     pub filter: PrefixFilter,
-    /// Continue after this prefix.
-    pub after: Option<IpNet>,
+    /// Continue after this destination.
+    pub after: Option<Destination>,
     /// Stop once this many routes are on the page; a page ends with a whole destination.
     pub limit: usize,
 }
@@ -76,14 +81,16 @@ pub struct RoutePage {
     /// The routes, by prefix.
     pub routes: Vec<RouteView>,
     /// Where the next page begins; `None` when this is the last.
-    pub next: Option<IpNet>,
+    pub next: Option<Destination>,
 }
 
 /// A route to look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RouteView {
     /// The destination.
-    pub prefix: IpNet,
+    pub prefix: Destination,
+    /// The label of a route of a VPN.
+    pub label: Option<Label>,
     /// The neighbour it is from, or is sent to; `None` for the node's own.
     pub peer: Option<PeerName>,
     /// The next hop; `None` for the node's own and where it was not kept.
@@ -110,7 +117,7 @@ impl RouteView {
 struct Entry {
     slot: usize,
     id: DestId,
-    prefix: IpNet,
+    prefix: Destination,
 }
 
 impl Rib {
@@ -156,15 +163,17 @@ impl Rib {
             table: RouteTable::Available,
             family,
             filter: PrefixFilter::All,
-            after,
+            after: after.map(Destination::Ip),
             limit,
         };
         let (entries, _) = self.entries(&query, None);
         entries
             .into_iter()
-            .map(|entry| BestChange {
-                prefix: entry.prefix,
-                best: self.best_route(entry.slot, entry.id),
+            .filter_map(|entry| {
+                Some(BestChange {
+                    prefix: entry.prefix.prefix()?,
+                    best: self.best_route(entry.slot, entry.id),
+                })
             })
             .filter(|change| change.best.is_some())
             .collect()
@@ -180,9 +189,9 @@ impl Rib {
         let entry = |id| Entry {
             slot,
             id,
-            prefix: table.keys.prefix(id),
+            prefix: table.keys.destination(id),
         };
-        if let PrefixFilter::Exact(prefix) = &query.filter {
+        if let (PrefixFilter::Exact(prefix), 0..INSTALLED) = (&query.filter, slot) {
             let known = table.keys.find(prefix).filter(|_| query.after.is_none());
             return (known.map(entry).into_iter().collect(), false);
         }
@@ -202,15 +211,15 @@ impl Rib {
                 RouteTable::Advertised(_) => true,
             }
         };
-        let wanted = |prefix: &IpNet| {
+        let wanted = |prefix: &Destination| {
             query.after.is_none_or(|after| *prefix > after) && query.filter.matches(prefix)
         };
         // The smallest so many: a heap of those, the greatest on top.
         let limit = query.limit.clamp(1, PAGE_LIMIT);
-        let mut page: BinaryHeap<(IpNet, DestId)> = BinaryHeap::with_capacity(limit + 1);
+        let mut page: BinaryHeap<(Destination, DestId)> = BinaryHeap::with_capacity(limit + 1);
         let mut more = false;
         for id in table.ids() {
-            let prefix = table.keys.prefix(id);
+            let prefix = table.keys.destination(id);
             let full = page.len() == limit;
             if full && page.peek().is_some_and(|(last, _)| prefix > *last) {
                 more |= wanted(&prefix) && shows(id);
@@ -232,11 +241,11 @@ impl Rib {
         let table = &self.tables[entry.slot];
         let local = table.local.contains(entry.id);
         if local && peer.is_none() {
-            page.routes.push(local_route(entry.prefix));
+            page.routes.push(self.own_view(entry.prefix));
         }
         let paths = table.sorted(entry.id);
-        let (verdicts, _) = self.judge(&paths);
-        for (path, verdict) in paths.iter().zip(verdicts) {
+        let (standings, _) = self.judge(&paths);
+        for (path, Standing { verdict, .. }) in paths.iter().zip(standings) {
             if path.rejected.is_none() && peer.is_none_or(|peer| peer == path.peer) {
                 let verdict = if local { Verdict::LocalRoute } else { verdict };
                 page.routes
@@ -250,7 +259,7 @@ impl Rib {
             if let Some(why) = path.rejected
                 && Some(path.peer) == peer
             {
-                let view = self.view(entry.prefix, &path, Verdict::Rejected(why), now);
+                let view = self.view(entry.prefix, &path, Verdict::Rejected(why.into()), now);
                 page.routes.push(view);
             }
         }
@@ -266,9 +275,10 @@ impl Rib {
         let from = self.sources();
         let announced =
             peer.and_then(|peer| self.exports.announced(peer, entry.slot, entry.id, &from));
-        if let Some((attributes, next_hop)) = announced {
+        if let Some((attributes, next_hop, label)) = announced {
             page.routes.push(RouteView {
                 prefix: entry.prefix,
+                label,
                 peer: Some(name.clone()),
                 next_hop: Some(next_hop),
                 attributes: Some(attributes),
@@ -279,10 +289,43 @@ impl Rib {
         }
     }
 
-    fn view(&self, prefix: IpNet, path: &Path, verdict: Verdict, now: Instant) -> RouteView {
+    /// A local route or an aggregate.
+    pub(super) fn own_view(&self, prefix: Destination) -> RouteView {
+        let aggregate = match &prefix {
+            Destination::Ip(net) if !self.locals.contains_key(net) => self.aggregate(net),
+            Destination::Ip(_) | Destination::Vpn(_) | Destination::RouteTarget(_) => None,
+        };
+        let attributes = aggregate.map_or_else(
+            || PathAttributes {
+                origin: Some(Origin::Igp),
+                as_path: Some(bgp_wire::AsPath::default()),
+                ..PathAttributes::default()
+            },
+            decode,
+        );
+        RouteView {
+            prefix,
+            label: None,
+            peer: None,
+            next_hop: None,
+            attributes: Some(attributes),
+            age: None,
+            verdict: Some(Verdict::Best),
+            stale: false,
+        }
+    }
+
+    pub(super) fn view(
+        &self,
+        prefix: Destination,
+        path: &Path,
+        verdict: Verdict,
+        now: Instant,
+    ) -> RouteView {
         let since = self.began + Duration::from_secs(path.since_s.into());
         RouteView {
             prefix,
+            label: self.next_hops.label(path.next_hop),
             peer: self
                 .neighbours
                 .get(path.peer)
@@ -293,21 +336,5 @@ impl Rib {
             verdict: Some(verdict),
             stale: path.stale,
         }
-    }
-}
-
-fn local_route(prefix: IpNet) -> RouteView {
-    RouteView {
-        prefix,
-        peer: None,
-        next_hop: None,
-        attributes: Some(PathAttributes {
-            origin: Some(Origin::Igp),
-            as_path: Some(bgp_wire::AsPath::default()),
-            ..PathAttributes::default()
-        }),
-        age: None,
-        verdict: Some(Verdict::Best),
-        stale: false,
     }
 }

@@ -41,6 +41,11 @@ impl Rib {
         let same_for_all = self.config.ebgp_requires_policy == config.ebgp_requires_policy
             && self.config.graceful_shutdown == config.graceful_shutdown
             && self.config.cluster_id == config.cluster_id;
+        if self.config.drained != config.drained {
+            // What changed before the drain is told as it was then.
+            self.flush_exports();
+            self.exports.reconsider_all();
+        }
         let before = std::mem::replace(&mut self.config, config);
         let config = self.config.clone();
         for (name, peer) in config.peers() {
@@ -71,19 +76,29 @@ impl Rib {
             }
         }
         let transit = config.transit == Transit::Allowed;
+        let aggregates_differ = before.aggregates != config.aggregates;
         let report =
             before.max_paths != config.max_paths || before.install_routes != config.install_routes;
         if self.transit != transit {
             self.flush_exports();
             self.transit = transit;
             self.exports.reconsider_all();
+            self.contribute_all();
+        }
+        if aggregates_differ {
+            self.configure_aggregates();
         }
         self.exports.configure(self.config.local_asn());
+        self.renew_membership();
         if report && self.config.install_routes {
             self.report_all();
         }
-        self.exports
-            .set_views(&self.locals, self.neighbours.ids(), &self.tables);
+        self.exports.set_views(
+            &self.locals,
+            &self.aggregated,
+            self.neighbours.ids(),
+            &self.tables,
+        );
     }
 
     /// Compiles what has changed, so that what has not stays the same to whoever uses it. Returns
@@ -115,7 +130,8 @@ impl Rib {
         names.filter(is_renewed).cloned().collect()
     }
 
-    /// Works out how routes come in from a neighbour. Returns whether it differs in policy.
+    /// Works out how routes come in from a neighbour. Returns whether it differs in policy. What
+    /// packets are dropped for is told anew where that differs.
     fn renew_intakes(&mut self, id: PeerId) -> bool {
         let Some(neighbour) = self.neighbours.get(id) else {
             return false;
@@ -125,11 +141,13 @@ impl Rib {
                 .session
                 .as_ref()
                 .is_none_or(|session| !session.internal);
-        let mut differs = false;
+        let (mut differs, mut drops_differ) = (false, false);
         let intakes = self.tables.iter().enumerate().map(|(slot, table)| {
             let family = neighbour.config.families().get(&table.family)?;
             let policy = PolicyUse::of(family.import_policy.as_ref(), &self.policies, required);
             let before = neighbour.intake(slot);
+            let drops = before.as_ref().is_some_and(|before| before.blackhole);
+            drops_differ |= drops != family.blackhole;
             differs |= before.is_none_or(|before| before.policy != policy);
             let intake = Intake::new(&neighbour.name, &neighbour.config, family, policy);
             Some(Arc::new(intake))
@@ -137,6 +155,14 @@ impl Rib {
         let intakes = intakes.collect();
         if let Some(neighbour) = self.neighbours.get_mut(id) {
             neighbour.intakes = intakes;
+        }
+        if drops_differ && self.config.install_routes {
+            let from_it = |path: &Path| path.peer == id;
+            for table in &mut self.tables {
+                for dest in table.having(from_it) {
+                    table.report(dest);
+                }
+            }
         }
         differs
     }
@@ -168,8 +194,11 @@ impl Rib {
         neighbour.near_limit.clear();
         neighbour.over_limit.clear();
         neighbour.up = true;
+        neighbour.up_since = Some(now);
+        neighbour.synced.clear();
         neighbour.session = Some(session);
         self.renew_intakes(id);
+        self.await_targets(id, now);
         // What is announced already is announced to this one by the way of its own, below.
         self.flush_exports();
         self.join(id);
@@ -185,6 +214,8 @@ impl Rib {
             return;
         };
         neighbour.up = false;
+        let refreshing = std::mem::take(&mut neighbour.refreshing);
+        neighbour.targets_until = None;
         let Some(keep) = keep else {
             neighbour.stale_until = None;
             neighbour.lingers_until.clear();
@@ -196,6 +227,10 @@ impl Rib {
         // What was stale before this session and not renewed in it is gone for good
         // (RFC 4724 §4.2).
         neighbour.lingers_until.clear();
+        // What was being sent again is as good as what came again.
+        for family in refreshing {
+            self.set_stale(id, family, false);
+        }
         self.purge(id, None, Which::Stale);
         let session = self.neighbours.get(id).and_then(|n| n.session.clone());
         let families = session.map_or_else(Vec::new, |session| session.families);
@@ -217,6 +252,50 @@ impl Rib {
         }
     }
 
+    /// A neighbour begins to send a family again (RFC 7313 §4): its routes are stale until they come.
+    pub(super) fn refresh_begins(&mut self, peer: &PeerName, family: Family, now: Instant) {
+        let Some(id) = self.neighbours.id(peer) else {
+            return;
+        };
+        let Some(neighbour) = self.neighbours.get_mut(id).filter(|n| n.up) else {
+            return;
+        };
+        neighbour.refreshing.insert(family);
+        neighbour.stale_until = Some(now + STALE_LIMIT);
+        self.set_stale(id, family, true);
+    }
+
+    /// It has sent the family again: what did not come is gone. Without a beginning it means nothing.
+    pub(super) fn refresh_ends(&mut self, peer: &PeerName, family: Family) {
+        let Some(id) = self.neighbours.id(peer) else {
+            return;
+        };
+        let Some(neighbour) = self.neighbours.get_mut(id) else {
+            return;
+        };
+        if neighbour.refreshing.remove(&family) {
+            if neighbour.refreshing.is_empty() {
+                neighbour.stale_until = None;
+            }
+            self.purge(id, Some(family), Which::Stale);
+        }
+    }
+
+    /// Marks all routes of a neighbour's family, or none of them.
+    fn set_stale(&mut self, peer: PeerId, family: Family, stale: bool) {
+        let Some(slot) = slot_of(family) else { return };
+        let mut count = 0;
+        self.tables[slot].for_each_mut(|_, path| {
+            if path.peer == peer {
+                path.stale = stale;
+                count += u64::from(stale);
+            }
+        });
+        if let Some(neighbour) = self.neighbours.get_mut(peer) {
+            neighbour.stale.insert(family, count);
+        }
+    }
+
     /// Drops the routes of neighbours that did not come back, or did not renew them, in time; those
     /// of families with long-lived graceful restart become the last choice first.
     pub(super) fn drop_overdue(&mut self, now: Instant) {
@@ -227,9 +306,19 @@ impl Rib {
             .filter(|(_, neighbour)| is_overdue(neighbour))
             .map(|(id, neighbour)| {
                 neighbour.stale_until = None;
+                neighbour.refreshing.clear();
                 (id, neighbour.up)
             })
             .collect();
+        let had_their_time: Vec<PeerId> = self
+            .neighbours
+            .iter_mut()
+            .filter(|(_, neighbour)| neighbour.targets_until.is_some_and(|at| at <= now))
+            .map(|(id, _)| id)
+            .collect();
+        for id in had_their_time {
+            self.targets_are_known(id);
+        }
         let families: Vec<Family> = self.tables.iter().map(|table| table.family).collect();
         for (id, up) in overdue {
             for &family in &families {

@@ -16,6 +16,7 @@ use super::attributes::AttrId;
 use super::bits::Bits;
 use super::keys::{DestId, Keys};
 use super::next_hop::HopId;
+use super::rejection::Rejected;
 
 /// A neighbour nobody is: the place of a route is empty.
 const NOBODY: PeerId = PeerId::MAX;
@@ -35,44 +36,7 @@ pub(super) struct Path {
     pub(super) peer: PeerId,
     pub(super) stale: bool,
     /// Why it is not used, whatever others there are.
-    pub(super) rejected: Option<Rejection>,
-}
-
-/// Why a route a neighbour sent is not considered.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum Rejection {
-    /// Import policy does not take it.
-    Policy = 1,
-    /// The own AS is in its path more often than is allowed (RFC 4271 §9.1.2).
-    OwnAs,
-    /// This speaker brought it into the AS (RFC 4456 §8).
-    OwnOriginator,
-    /// It has passed this cluster before (RFC 4456 §8).
-    OwnCluster,
-    /// Its next hop is this end of the session (RFC 4271 §5.1.3).
-    OwnNextHop,
-    /// The neighbour has sent more routes than it may.
-    Limit,
-    /// The path does not begin with the neighbour's AS (RFC 4271 §6.3).
-    FirstAs,
-    /// It came from a provider or peer to a customer and back: a leak (RFC 9234 §5).
-    Leak,
-}
-
-impl std::fmt::Display for Rejection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Rejection::Policy => "import policy does not take it",
-            Rejection::OwnAs => "the own AS is in its path",
-            Rejection::OwnOriginator => "this speaker is its originator",
-            Rejection::OwnCluster => "it has passed this cluster before",
-            Rejection::OwnNextHop => "its next hop is this node",
-            Rejection::Limit => "the neighbour has sent as many routes as it may",
-            Rejection::FirstAs => "its path does not begin with the neighbour's AS",
-            Rejection::Leak => "ONLY_TO_CUSTOMER says that it leaked",
-        })
-    }
+    pub(super) rejected: Option<Rejected>,
 }
 
 /// What export needs of a best route, and what tells whether it is another one.
@@ -90,6 +54,8 @@ pub(super) struct Dirty {
     /// The route that was announced, with a reference to its attributes.
     pub(super) was: Option<BestKey>,
 }
+
+const _: () = assert!(size_of::<Path>() == 20);
 
 #[derive(Clone, Copy, Debug)]
 struct Dest {
@@ -332,7 +298,8 @@ impl Table {
     /// What has to be looked at, in the order it changed. Nothing is any more.
     pub(super) fn take_dirty(&mut self) -> Vec<Dirty> {
         let dirty = std::mem::take(&mut self.dirty);
-        if dirty.len() > self.is_dirty.len() / 2 {
+        // Clearing all is a walk along the memory of all destinations.
+        if dirty.len() > self.is_dirty.memory() / 64 {
             self.is_dirty.clear();
         } else {
             dirty.iter().for_each(|dirty| {
@@ -340,6 +307,11 @@ impl Table {
             });
         }
         dirty
+    }
+
+    /// Whether what is announced of a destination has to be looked at.
+    pub(super) fn is_dirty(&self, id: DestId) -> bool {
+        self.is_dirty.contains(id)
     }
 
     pub(super) fn has_dirty(&self) -> bool {

@@ -13,9 +13,12 @@ use crate::config::{
 use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
+mod explain;
 mod limits;
 mod model;
+mod own;
 mod policy;
+mod vpn;
 
 fn config(modes: &[(&str, ImportMode, Option<u32>)]) -> InstanceConfig {
     let id = Ipv4Addr::new(10, 0, 0, 1);
@@ -66,10 +69,12 @@ fn session(number: u8, asn: u32) -> Box<SessionInfo> {
             link: None,
             link_ipv4: None,
             link_ipv6: Some("fd00::1".parse().unwrap()),
+            network: None,
         },
         local_asn: None,
         role: None,
         long_lived: false,
+        enhanced_refresh: false,
     })
 }
 

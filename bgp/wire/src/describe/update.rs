@@ -78,7 +78,7 @@ pub(super) fn report(
     let withdrawn = [Some(update.withdrawn), update.mp_withdrawn]
         .into_iter()
         .flatten()
-        .flatten();
+        .flat_map(texts);
     let next_hop = update.next_hop.map(|a| a.to_string());
     let mut announced = routes(update.announced, next_hop);
     if let Some(mp) = update.mp_announced {
@@ -88,7 +88,7 @@ pub(super) fn report(
     UpdateReport {
         assumed: assumed.filter(|_| !view.attributes.is_empty()),
         end_of_rib: update.end_of_rib().map(|f| f.to_string()),
-        withdrawn: withdrawn.map(|entry| entry.to_string()).collect(),
+        withdrawn: withdrawn.collect(),
         announced,
         attributes: attributes
             .map(|raw| attribute_report(&raw, &update, context))
@@ -107,7 +107,24 @@ fn routes(nlri: Nlri<'_>, next_hop: Option<String>) -> Vec<RouteReport> {
         prefix,
         next_hop: next_hop.clone(),
     };
-    nlri.iter().map(|entry| report(entry.to_string())).collect()
+    texts(nlri).into_iter().map(report).collect()
+}
+
+/// Each destination with its label and path identifier, where it has them.
+fn texts(nlri: Nlri<'_>) -> Vec<String> {
+    let mut labels = nlri.vpn().map(|entry| entry.label);
+    nlri.destinations()
+        .map(|(path_id, destination)| {
+            let mut text = destination.to_string();
+            if let Some(label) = labels.next() {
+                text += &format!(" label {label}");
+            }
+            if let Some(id) = path_id {
+                text += &format!(" path {id}");
+            }
+            text
+        })
+        .collect()
 }
 
 fn attribute_report(

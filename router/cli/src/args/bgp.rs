@@ -27,6 +27,16 @@ pub enum BgpCommand {
   causeway bgp routes for 10.1.2.3                     the longest match
   causeway bgp routes filtered peer tor-b              refused by the import policy")]
     Routes(RoutesArgs),
+    /// Why a prefix is routed and announced as it is: each route against the best one, each peer
+    #[command(
+        alias = "why",
+        before_help = "Examples:
+  causeway bgp explain 10.1.0.0/16
+  causeway bgp explain 10.1.2.3                        the longest match
+  causeway bgp explain 10.1.0.0/16 tor-a               only what tor-a sent and is sent
+  causeway bgp explain 10.1.0.0/16 -o json"
+    )]
+    Explain(ExplainArgs),
     /// One session in full: why it is down, timers, capabilities, counters, history
     #[command(
         alias = "describe",
@@ -79,6 +89,19 @@ pub struct RoutesArgs {
     /// Show at most so many routes; 0 for all
     #[arg(long, default_value_t = 100_000)]
     pub limit: u64,
+}
+
+/// Options of `bgp explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A prefix, or an address for its longest match
+    #[arg(value_name = "PREFIX")]
+    pub destination: String,
+    /// Only this peer: its name, instance/name, or address
+    pub peer: Option<String>,
+    /// Only this instance
+    #[arg(long)]
+    pub instance: Option<String>,
 }
 
 /// Options of `bgp refresh`.

@@ -53,7 +53,7 @@ pub(crate) async fn fetch(
 
 /// Reads the words after `bgp routes`, in the order of `cilium bgp routes` or any other.
 pub fn parse(words: &[String]) -> Result<ListRoutesRequest, Failure> {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 18] = [
         "available",
         "received",
         "advertised",
@@ -61,6 +61,10 @@ pub fn parse(words: &[String]) -> Result<ListRoutesRequest, Failure> {
         "ipv4",
         "ipv6",
         "unicast",
+        "mpls_vpn",
+        "vpnv4",
+        "vpnv6",
+        "route_target_constraints",
         "peer",
         "neighbor",
         "instance",
@@ -96,7 +100,12 @@ pub fn parse(words: &[String]) -> Result<ListRoutesRequest, Failure> {
                 family.afi = word.to_owned();
                 family_given = true;
             }
-            "unicast" => family.safi = word.to_owned(),
+            "unicast" | "mpls_vpn" | "route_target_constraints" => family.safi = word.to_owned(),
+            "vpnv4" | "vpnv6" => {
+                family.afi = word.replace("vpnv", "ipv");
+                family.safi = "mpls_vpn".to_owned();
+                family_given = true;
+            }
             "peer" | "neighbor" => {
                 let name = argument(word)?;
                 match name.split_once('/') {
@@ -165,12 +174,17 @@ pub fn view(
     if has_peer {
         columns.push(Column::new("Peer"));
     }
-    columns.extend([
-        Column::new("Prefix"),
-        Column::new("NextHop"),
-        Column::new("Age"),
-        Column::new("Attrs").prose(),
-    ]);
+    let is_vpn = routes
+        .iter()
+        .any(|route| !route.route_distinguisher.is_empty());
+    if is_vpn {
+        columns.push(Column::new("RD"));
+    }
+    columns.extend([Column::new("Prefix"), Column::new("NextHop")]);
+    if is_vpn {
+        columns.push(Column::new("Label"));
+    }
+    columns.extend([Column::new("Age"), Column::new("Attrs").prose()]);
     let reason = Column::new("Reason").prose();
     if table == RouteTable::Filtered {
         columns.push(reason);
@@ -197,7 +211,7 @@ pub fn view(
         columns,
         items: routes
             .iter()
-            .map(|route| item(node, table, route, now_unix_ns))
+            .map(|route| item(node, table, is_vpn, route, now_unix_ns))
             .collect(),
         empty: format!("no {} routes", table_word(table)),
         notes: notes.into_iter().collect(),
@@ -205,16 +219,22 @@ pub fn view(
     .into()
 }
 
-fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> Item {
+fn item(node: &str, table: RouteTable, is_vpn: bool, route: &BgpRoute, now_unix_ns: i64) -> Item {
     let attributes = route.attributes.clone().unwrap_or_default();
     let has_peer = table != RouteTable::Available;
     let mut row: Vec<Cell> = vec![node.into(), route.local_asn.into()];
     if has_peer {
         row.push(route.peer_address.as_str().into());
     }
+    if is_vpn {
+        row.push(route.route_distinguisher.as_str().into());
+    }
+    row.extend([route.prefix.as_str().into(), next_hop_text(route).into()]);
+    if is_vpn {
+        let label = route.label.map(|label| label.to_string());
+        row.push(label.unwrap_or_else(|| "-".to_owned()).into());
+    }
     row.extend([
-        route.prefix.as_str().into(),
-        next_hop_text(route).into(),
         age(route.since_unix_ns, now_unix_ns).into(),
         route
             .attributes
@@ -251,7 +271,7 @@ fn item(node: &str, table: RouteTable, route: &BgpRoute, now_unix_ns: i64) -> It
 }
 
 /// The node's own routes have the unspecified address, as in Cilium's table.
-fn next_hop_text(route: &BgpRoute) -> &str {
+pub(super) fn next_hop_text(route: &BgpRoute) -> &str {
     match (route.next_hop.as_str(), route.peer.as_str()) {
         ("", "") if route.prefix.contains(':') => "::",
         ("", "") => "0.0.0.0",
@@ -261,7 +281,7 @@ fn next_hop_text(route: &BgpRoute) -> &str {
 }
 
 /// Attributes in the braces of `cilium bgp routes`.
-fn attributes_text(a: &PathAttributes) -> String {
+pub(super) fn attributes_text(a: &PathAttributes) -> String {
     let origin = match a.origin.as_str() {
         "igp" => "i",
         "egp" => "e",
@@ -304,17 +324,13 @@ fn attributes_text(a: &PathAttributes) -> String {
     format!("[{}]", parts.join(" "))
 }
 
-fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
+pub(super) fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
     let family = route.family.clone().unwrap_or_default();
-    let unknown = a
-        .unknown
-        .iter()
-        .map(|u| json!({"type": u.r#type, "flags": u.flags, "value": hex(&u.value)}));
     let age_ns = match route.since_unix_ns {
         0 => 0,
         since => (now_unix_ns - since).max(0),
     };
-    json!({
+    let mut json = json!({
         "instance": route.instance,
         "local-asn": route.local_asn,
         "family": {"afi": family.afi, "safi": family.safi},
@@ -328,7 +344,22 @@ fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
         "multipath": route.multipath,
         "stale": route.stale,
         "reason": route.reason,
-        "attributes": {
+        "attributes": attributes_json(a),
+    });
+    if !route.route_distinguisher.is_empty() {
+        json["route-distinguisher"] = route.route_distinguisher.as_str().into();
+        json["label"] = route.label.into();
+    }
+    json
+}
+
+/// Path attributes for programs.
+pub(super) fn attributes_json(a: &PathAttributes) -> Value {
+    let unknown = a
+        .unknown
+        .iter()
+        .map(|u| json!({"type": u.r#type, "flags": u.flags, "value": hex(&u.value)}));
+    json!({
             "origin": a.origin,
             "as-path": a.as_path,
             "med": a.med,
@@ -341,7 +372,6 @@ fn route_json(route: &BgpRoute, a: &PathAttributes, now_unix_ns: i64) -> Value {
             "originator-id": a.originator_id,
             "cluster-list": a.cluster_list,
             "unknown": unknown.collect::<Vec<_>>(),
-        },
     })
 }
 

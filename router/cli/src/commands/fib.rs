@@ -91,10 +91,10 @@ fn item(route: &FibRoute) -> Item {
     };
     let rows = hops.iter().enumerate().map(|(index, hop)| {
         let first = |cell: Cell| if index == 0 { cell } else { Cell::default() };
-        let via = match (route.unreachable, hop.via.as_str()) {
-            (true, _) => "unreachable",
-            (false, "") => "on link",
-            (false, via) => via,
+        let via = match (dropped(route), hop.via.as_str()) {
+            (Some(how), _) => how,
+            (None, "") => "on link",
+            (None, via) => via,
         };
         vec![
             first(route.prefix.as_str().into()),
@@ -103,7 +103,7 @@ fn item(route: &FibRoute) -> Item {
             first(route.source.as_str().into()),
             first(Cell::toned(tone, word)),
             first(route.reason.as_str().into()),
-            if route.unreachable {
+            if dropped(route).is_some() {
                 Cell::default()
             } else {
                 hop.weight.into()
@@ -171,9 +171,18 @@ pub fn explain(destination: &str, answer: &ExplainRouteResponse) -> View {
     page.into()
 }
 
+/// How packets are dropped instead of forwarded, in the kernel's words.
+fn dropped(route: &FibRoute) -> Option<&'static str> {
+    match (route.unreachable, route.blackhole) {
+        (true, _) => Some("unreachable"),
+        (false, true) => Some("blackhole"),
+        (false, false) => None,
+    }
+}
+
 fn hops_text(route: &FibRoute) -> String {
-    if route.unreachable {
-        return "unreachable".to_owned();
+    if let Some(how) = dropped(route) {
+        return how.to_owned();
     }
     let hop = |hop: &FibNextHop| match (hop.via.as_str(), hop.device.as_str()) {
         ("", device) => format!("on link {device}"),
@@ -210,6 +219,7 @@ fn route_json(route: &FibRoute) -> Value {
         "source": route.source,
         "nextHops": hops.collect::<Vec<_>>(),
         "unreachable": route.unreachable,
+        "blackhole": route.blackhole,
         "state": state(route.state()).0,
         "reason": route.reason,
         "metric": route.metric,

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bgp_config::SessionStatus;
 use bgp_core::config::{ConnectMode, FamilyConfig, ImportMode, InstanceName, PeerConfig, PeerName};
 use bgp_core::fsm::State;
-use bgp_core::peer::{DownReason, ErrorTreatment, MessageCounts, NotificationRecord};
+use bgp_core::peer::{DownReason, MessageCounts, NotificationRecord};
 use bgp_io::{InstanceSnapshot, PeerReport, Reset};
 use bgp_wire::describe::capability_value;
 use bgp_wire::{AttributeCode, Capability};
@@ -18,7 +18,7 @@ use router_types::{Family, TableId};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{bgp_routes, unix_ns};
+use super::{bgp_explain, bgp_routes, unix_ns};
 use crate::intent::lock;
 use crate::learned::Delivered;
 use crate::run::Parts;
@@ -53,6 +53,48 @@ impl api::bgp_server::Bgp for Service {
         request: Request<api::ListRoutesRequest>,
     ) -> Result<Response<Self::ListRoutesStream>, Status> {
         bgp_routes::list(&self.0, request.into_inner()).await
+    }
+
+    async fn explain_prefix(
+        &self,
+        request: Request<api::ExplainPrefixRequest>,
+    ) -> Result<Response<api::ExplainPrefixResponse>, Status> {
+        let answer = bgp_explain::explain(&self.0, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn begin_drain(
+        &self,
+        request: Request<api::BeginDrainRequest>,
+    ) -> Result<Response<api::DrainState>, Status> {
+        let request = request.into_inner();
+        let wait = Duration::from_secs(request.wait_s.into());
+        let begun = self.0.drain.begin(wait, request.reason);
+        begun.map_err(|error| {
+            Status::failed_precondition(format!(
+                "the drain would not survive a restart, so it is not begun: {error}"
+            ))
+        })?;
+        Ok(Response::new(drain_state(&self.0)))
+    }
+
+    async fn end_drain(
+        &self,
+        _: Request<api::EndDrainRequest>,
+    ) -> Result<Response<api::DrainState>, Status> {
+        self.0.drain.end().map_err(|error| {
+            Status::failed_precondition(format!(
+                "the node would be drained after a restart: {error}"
+            ))
+        })?;
+        Ok(Response::new(drain_state(&self.0)))
+    }
+
+    async fn get_drain(
+        &self,
+        _: Request<api::GetDrainRequest>,
+    ) -> Result<Response<api::DrainState>, Status> {
+        Ok(Response::new(drain_state(&self.0)))
     }
 
     async fn refresh_peer(
@@ -115,6 +157,30 @@ impl Service {
             )));
         }
         Ok(Response::new(api::PeerActionResponse { done }))
+    }
+}
+
+fn drain_state(parts: &Parts) -> api::DrainState {
+    let node = parts.effective.settings.node_name.clone();
+    let Some(asked) = parts.drain.asked() else {
+        return api::DrainState {
+            node,
+            phase: "in-service".to_owned(),
+            ..Default::default()
+        };
+    };
+    let since = Duration::from_secs(asked.since_unix_s).as_nanos();
+    api::DrainState {
+        node,
+        phase: if asked.withdrawn {
+            "withdrawn"
+        } else {
+            "announcing"
+        }
+        .to_owned(),
+        since_unix_ns: i64::try_from(since).unwrap_or(i64::MAX),
+        wait_s: u32::try_from(asked.wait_s).unwrap_or(u32::MAX),
+        reason: asked.reason,
     }
 }
 
@@ -322,12 +388,7 @@ fn peer(
             .iter()
             .map(|((attribute, treatment), count)| api::AttributeErrorCount {
                 attribute: AttributeCode(*attribute).to_string(),
-                treatment: match treatment {
-                    ErrorTreatment::AttributeDiscard => "attribute-discard",
-                    ErrorTreatment::TreatAsWithdraw => "treat-as-withdraw",
-                    ErrorTreatment::SessionReset => "session-reset",
-                }
-                .to_owned(),
+                treatment: treatment.name().to_owned(),
                 count: *count,
             })
             .collect(),
@@ -362,6 +423,8 @@ fn families(
                 received: counts.received,
                 accepted: counts.accepted,
                 advertised: counts.advertised,
+                held: counts.held,
+                export_limit: config.limit_out.map_or(0, std::num::NonZeroU32::get),
                 negotiated: negotiated(family),
                 end_of_rib_received: delivered.has(instance, &report.session.name, *family),
                 import_policy: policy(config),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The routes of the BGP tables, streamed page by page.
 
-use bgp_core::config::{InstanceName, PeerName};
+use bgp_core::config::{InstanceName, PeerConfig, PeerName};
 use bgp_core::rib::{PrefixFilter, RouteQuery, RouteTable, RouteView, Verdict};
-use bgp_wire::PathAttributes;
+use bgp_wire::{Destination, Label, PathAttributes};
 use ipnet::IpNet;
 use router_api::v1alpha1 as api;
 use router_types::Family;
@@ -63,21 +63,28 @@ pub async fn list(
                     after = page.next;
                     if only_longest {
                         longest.extend(page.routes);
-                        if let Some(prefix) = longest
-                            .iter()
-                            .map(|r| r.prefix)
-                            .max_by_key(IpNet::prefix_len)
-                        {
-                            longest.retain(|route| route.prefix == prefix);
-                        }
-                    } else if !send(&sender, &node, &source, &peers, page.routes, &mut left).await {
+                        // The same prefix may be in several VPNs.
+                        let bits = |view: &RouteView| view.prefix.prefix().map(|p| p.prefix_len());
+                        let most = longest.iter().filter_map(bits).max();
+                        longest.retain(|route| bits(route) == most);
+                    } else if !send(
+                        &sender,
+                        &node,
+                        &source,
+                        *family,
+                        &peers,
+                        page.routes,
+                        &mut left,
+                    )
+                    .await
+                    {
                         return;
                     }
                     if after.is_none() || left == 0 {
                         break;
                     }
                 }
-                if !send(&sender, &node, &source, &peers, longest, &mut left).await {
+                if !send(&sender, &node, &source, *family, &peers, longest, &mut left).await {
                     return;
                 }
             }
@@ -90,6 +97,7 @@ async fn send(
     sender: &tokio::sync::mpsc::Sender<Result<api::RouteBatch, Status>>,
     node: &str,
     source: &Source,
+    family: Family,
     peers: &[api::BgpPeer],
     routes: Vec<RouteView>,
     left: &mut u64,
@@ -98,7 +106,7 @@ async fn send(
     let routes: Vec<api::BgpRoute> = routes
         .into_iter()
         .take(taken)
-        .map(|view| route(source, peers, view))
+        .map(|view| route(&source.instance.0, source.local_asn, family, peers, view))
         .collect();
     *left -= routes.len() as u64;
     if routes.is_empty() {
@@ -114,9 +122,9 @@ async fn send(
 }
 
 fn families(wanted: Option<&api::AddressFamily>) -> Result<Vec<Family>, Status> {
-    let known = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    let known = PeerConfig::CARRIED;
     let Some(wanted) = wanted.filter(|family| !family.afi.is_empty()) else {
-        return Ok(known.to_vec());
+        return Ok(known[..2].to_vec());
     };
     let safi = if wanted.safi.is_empty() {
         "unicast"
@@ -129,7 +137,8 @@ fn families(wanted: Option<&api::AddressFamily>) -> Result<Vec<Family>, Status> 
         .map(|family| vec![family])
         .ok_or_else(|| {
             Status::invalid_argument(format!(
-                "family {} {safi} is not carried: use ipv4 unicast or ipv6 unicast",
+                "family {} {safi} is not carried: use ipv4 or ipv6 with unicast or mpls_vpn, or \
+                 ipv4 route_target_constraints",
                 wanted.afi
             ))
         })
@@ -217,24 +226,37 @@ fn sources(
     })
 }
 
-fn route(source: &Source, peers: &[api::BgpPeer], view: RouteView) -> api::BgpRoute {
+/// A route of an instance.
+pub fn route(
+    instance: &str,
+    local_asn: u32,
+    family: Family,
+    peers: &[api::BgpPeer],
+    view: RouteView,
+) -> api::BgpRoute {
     let peer = view
         .peer
         .as_ref()
         .map(|peer| peer.0.clone())
         .unwrap_or_default();
-    let (afi, safi) = bgp::names(match view.prefix {
-        IpNet::V4(_) => Family::IPV4_UNICAST,
-        IpNet::V6(_) => Family::IPV6_UNICAST,
-    });
+    let (afi, safi) = bgp::names(family);
+    let rd = match view.prefix {
+        Destination::Vpn(vpn) => vpn.rd.to_string(),
+        Destination::Ip(_) | Destination::RouteTarget(_) => String::new(),
+    };
     api::BgpRoute {
-        instance: source.instance.0.clone(),
-        local_asn: source.local_asn,
-        prefix: view.prefix.to_string(),
+        instance: instance.to_owned(),
+        local_asn,
+        prefix: match view.prefix {
+            Destination::Vpn(vpn) => vpn.prefix.to_string(),
+            other => other.to_string(),
+        },
+        route_distinguisher: rd,
+        label: view.label.map(Label::value),
         next_hop: view.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
         peer_address: peers
             .iter()
-            .find(|known| known.instance == source.instance.0 && known.name == peer)
+            .find(|known| known.instance == instance && known.name == peer)
             .map(|known| known.peer_address.clone())
             .unwrap_or_default(),
         peer,
@@ -251,7 +273,8 @@ fn route(source: &Source, peers: &[api::BgpPeer], view: RouteView) -> api::BgpRo
     }
 }
 
-fn attributes(attributes: &PathAttributes) -> api::PathAttributes {
+/// Path attributes.
+pub fn attributes(attributes: &PathAttributes) -> api::PathAttributes {
     fn texts<T: ToString>(values: &[T]) -> Vec<String> {
         values.iter().map(ToString::to_string).collect()
     }

@@ -197,9 +197,10 @@ fn route(view: &View<'_>, names: &BTreeMap<LinkIndex, String>, key: &RouteKey) -
             .unwrap_or_default(),
         next_hops: match forwarding {
             Some(Forwarding::Via(hops)) => hops.iter().map(|hop| next_hop(names, hop)).collect(),
-            Some(Forwarding::Unreachable) | None => Vec::new(),
+            Some(Forwarding::Unreachable | Forwarding::Blackhole) | None => Vec::new(),
         },
         unreachable: forwarding == Some(&Forwarding::Unreachable),
+        blackhole: forwarding == Some(&Forwarding::Blackhole),
         state: state.into(),
         reason,
         metric: view.ownership.metric,
@@ -287,7 +288,8 @@ fn explain(view: &View<'_>, table: TableId, wanted: Wanted) -> api::ExplainRoute
                     .flatten()
                     .map(|hop| next_hop(&names, &hop.offered))
                     .collect(),
-                unreachable: candidate.next_hops.is_none(),
+                unreachable: candidate.discard == Some(Forwarding::Unreachable),
+                blackhole: candidate.discard == Some(Forwarding::Blackhole),
                 ..Default::default()
             }),
         })

@@ -3,6 +3,7 @@
 
 mod bfd;
 mod bgp;
+mod bgp_explain;
 mod bgp_routes;
 mod cni;
 mod config;
@@ -18,7 +19,7 @@ use router_api::v1alpha1 as api;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 
-pub use bgp::peers as bgp_peers;
+pub use bgp::{names as family_names, peers as bgp_peers};
 
 use crate::run::Parts;
 

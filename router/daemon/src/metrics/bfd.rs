@@ -6,7 +6,8 @@ use bgp_bfd::wire::State;
 use bgp_bfdd::protocol::LATENESS_US;
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
-use super::{family, gauge};
+use super::catalog::family;
+use super::gauge;
 use crate::run::Parts;
 
 /// The metrics of all sessions; none where the process is not there.
@@ -15,13 +16,7 @@ pub(super) async fn bfd(parts: &Parts, registry: &Registry) -> prometheus::Resul
         *parts.bfd.connection().borrow(),
         bgp_bfdd::client::Connection::Connected { .. }
     );
-    let up = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_bfd_process_up",
-        "1 when causeway-bfdd, which runs BFD sessions, is there",
-        &[],
-    )?;
+    let up = family(registry, IntGaugeVec::new, "causeway_bfd_process_up")?;
     up.with_label_values::<&str>(&[]).set(i64::from(connected));
     if !connected {
         return Ok(());
@@ -30,49 +25,24 @@ pub(super) async fn bfd(parts: &Parts, registry: &Registry) -> prometheus::Resul
     let Ok(report) = parts.bfd.report().await else {
         return Ok(());
     };
-    let session = ["peer", "interface", "hops"];
-    let state = family(
-        registry,
-        IntGaugeVec::new,
-        "causeway_bfd_session_state",
-        "State of the session: 0 AdminDown, 1 Down, 2 Init, 3 Up",
-        &session,
-    )?;
+    let state = family(registry, IntGaugeVec::new, "causeway_bfd_session_state")?;
     let transitions = family(
         registry,
         IntCounterVec::new,
         "causeway_bfd_session_transitions_total",
-        "Times the session came up, or went from up to something else",
-        &["peer", "interface", "hops", "to"],
     )?;
-    let packets = family(
-        registry,
-        IntCounterVec::new,
-        "causeway_bfd_packets_total",
-        "Control packets by direction",
-        &["peer", "interface", "hops", "direction"],
-    )?;
+    let packets = family(registry, IntCounterVec::new, "causeway_bfd_packets_total")?;
     let send_failures = family(
         registry,
         IntCounterVec::new,
         "causeway_bfd_send_failures_total",
-        "Control packets that could not be sent",
-        &session,
     )?;
     let drops = family(
         registry,
         IntCounterVec::new,
         "causeway_bfd_dropped_packets_total",
-        "Received packets that were discarded, by reason",
-        &["reason"],
     )?;
-    let late = family(
-        registry,
-        IntCounterVec::new,
-        "causeway_bfd_timers_total",
-        "Timers served, by how many microseconds late at most",
-        &["late_us"],
-    )?;
+    let late = family(registry, IntCounterVec::new, "causeway_bfd_timers_total")?;
     for one in &report.sessions {
         let peer = one.key.peer.to_string();
         let interface = one.key.interface.as_deref().unwrap_or_default();

@@ -54,6 +54,15 @@ pub struct CausewayInstance {
     #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "ipv4"), regex(pattern = pattern::ipv4()))]
     pub cluster_id: Option<String>,
+    /// The route targets of the VPN routes this instance asks its peers for, those with which it
+    /// exchanges the family `ipv4`/`route_target_constraints` (RFC 4684), such as `rt:65000:100`.
+    /// Absent: all. Empty: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 4096),
+        inner(regex(pattern = pattern::route_target()))
+    )]
+    pub route_targets: Option<Vec<String>>,
     /// Whether everything is announced with GRACEFUL_SHUTDOWN (RFC 8326), before maintenance of
     /// all nodes this configuration is for. Absent: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,15 @@ pub struct CausewaySession {
     /// Wait for the peer to connect instead of connecting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passive: Option<bool>,
+    /// Connect, and refuse when the peer does. Absent: false; either end may connect where the
+    /// instance listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+    /// The device connections are bound to: they leave and come by it and no other, whatever the
+    /// routes say. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15))]
+    pub bind_interface: Option<String>,
     /// Drop packets from farther away than this, by their TTL (RFC 5082). Both ends need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_security: Option<TtlSecurity>,
@@ -217,6 +226,10 @@ pub struct Import {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub prefixes: Option<Vec<ImportPrefix>>,
+    /// Whether traffic to accepted routes with the community BLACKHOLE is dropped, and the routes
+    /// stay in this AS (RFC 7999). Absent: false; they are routes like others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub honor_blackhole: Option<bool>,
     /// The BGPPolicy routes go through that the mode accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_ref: Option<ObjectRef>,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What policies do to routes.
 
-use bgp_wire::{Origin, PeerKind};
+use bgp_wire::Origin;
 
 use super::*;
 use crate::config::PrefixRange;
-use crate::policy::well_known::{self, Relation};
+use crate::policy::well_known;
 
 /// What a policy of one statement with these changes makes of a route.
 fn changed(changes: Vec<Change>, route: PathAttributes) -> (PathAttributes, Option<NextHopChange>) {
@@ -175,34 +175,11 @@ fn a_trace_says_what_was_found_and_what_was_wanted() {
 }
 
 #[test]
-fn well_known_communities_stop_what_they_must() {
+fn well_known_communities_change_what_they_must() {
     let with = |community: Community| PathAttributes {
         communities: vec![community],
         ..PathAttributes::default()
     };
-    let kinds = [
-        PeerKind::Internal,
-        PeerKind::Confederation,
-        PeerKind::External,
-    ];
-    for (community, allowed) in [
-        (Community::new(1, 1), [true, true, true]),
-        (Community::NO_ADVERTISE, [false, false, false]),
-        (Community::NO_EXPORT, [true, true, false]),
-        (Community::NO_EXPORT_SUBCONFED, [true, false, false]),
-        (Community::NO_PEER, [true, true, false]),
-    ] {
-        let allows = kinds
-            .map(|kind| well_known::may_advertise(&with(community), kind, Relation::BilateralPeer));
-        assert_eq!(allows, allowed, "{community}");
-    }
-    let no_peer = with(Community::NO_PEER);
-    assert!(well_known::may_advertise(
-        &no_peer,
-        PeerKind::External,
-        Relation::Other
-    ));
-
     let mut leaving = with(Community::GRACEFUL_SHUTDOWN);
     leaving.local_pref = Some(300);
     assert!(well_known::lower_on_graceful_shutdown(&mut leaving));

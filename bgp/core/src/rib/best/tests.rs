@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 use proptest::prelude::*;
+use router_types::Asn;
 
 use super::*;
 
@@ -30,6 +31,8 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                     graceful_shutdown: false,
                     only_to_customer: false,
                     long_lived_stale: false,
+                    no_peer: false,
+                    blackhole: false,
                     no_long_lived: false,
                     path_print: 0,
                     bandwidth: 0,
@@ -80,7 +83,7 @@ proptest! {
         let wanted = reference(&candidates);
         let turn = if candidates.is_empty() { 0 } else { turn % candidates.len() };
         candidates.rotate_left(turn);
-        let (verdicts, used) = select(&candidates, 4, AsPaths::SameLength);
+        let (standings, used) = select(&candidates, 4, AsPaths::SameLength);
         prop_assert_eq!(used.first().map(|&i| candidates[i].peer), wanted);
         prop_assert!(used.len() <= 4);
         // The best of the others stays best beside the last one, if it says so.
@@ -93,8 +96,24 @@ proptest! {
         }
         let without_reasons = best(candidates.iter().copied().enumerate());
         prop_assert_eq!(without_reasons.map(|i| candidates[i].peer), wanted);
-        let best = verdicts.iter().filter(|v| **v == Verdict::Best).count();
+        let best = standings.iter().filter(|s| s.verdict == Verdict::Best).count();
         prop_assert_eq!(best, usize::from(wanted.is_some()));
+        for (at, standing) in standings.iter().enumerate() {
+            let Some((other, step)) = standing.lost else {
+                let unreachable = candidates[at].metric.is_none();
+                prop_assert!(unreachable || standing.verdict == Verdict::Best);
+                continue;
+            };
+            // The other one is preferred there, and not before.
+            let (this, other) = (&candidates[at], &candidates[other]);
+            prop_assert!(other.compare_by(this, step).is_lt(), "{step:?}");
+            prop_assert_ne!(other.value(step), this.value(step), "{:?}", step);
+            for earlier in Step::BEFORE_MED.iter().chain(&Step::AFTER_MED) {
+                if *earlier < step {
+                    prop_assert!(other.compare_by(this, *earlier).is_eq(), "{earlier:?}");
+                }
+            }
+        }
         for &i in &used {
             // Used together: equal up to the metric, MED only within a neighbour AS.
             let (a, b) = (&candidates[i], &candidates[used[0]]);

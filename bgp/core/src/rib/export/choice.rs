@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a group announces for a destination, and how it reads.
 
-use bgp_wire::{PathAttributes, PathNextHop};
+use std::collections::BTreeSet;
+
+use bgp_wire::{Label, PathAttributes, PathNextHop};
 use ipnet::IpNet;
+use router_types::Family;
 
 use super::group::{GroupKey, Outlet, View};
+use super::local::Told;
 use super::rewrite::{Reflected, pass_on};
-use super::{PeerId, Sources, Target, local};
+use super::{PeerId, Sources, Target, Withheld, local};
 use crate::config::{ExportAttributes, NextHopMode};
 use crate::policy::{Decision, Judgement, NextHopChange, Policy, RouteContext, RouteOrigin};
-use crate::rib::attributes::{AttrId, decode};
+use crate::rib::attributes::{AttrId, Hot, decode};
 use crate::rib::best::{Candidate, best};
 use crate::rib::intake::PolicyUse;
 use crate::rib::keys::{DestId, SPREAD, fold};
+use crate::rib::neighbour::Neighbour;
 use crate::rib::next_hop::HopId;
 use crate::rib::table::{BestKey, Path, Table};
+use crate::rib::targets::{Wanted, is_vpn};
 
 /// What destinations have in common that are announced with equal attributes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,14 +47,26 @@ fn identifier(path: &Path) -> u32 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source<'v> {
     Learned(BestKey),
-    Local(&'v ExportAttributes),
+    Local(&'v Told),
+    /// A membership as clients are told of it, the one it came from as well: others may want the
+    /// same (RFC 4684 §3.2 i).
+    Reflected(BestKey),
 }
+
+/// What neighbours are told of this speaker's own memberships.
+static MEMBERSHIP: Told = Told::Own(ExportAttributes {
+    communities: BTreeSet::new(),
+    large_communities: BTreeSet::new(),
+    local_pref: None,
+    source: RouteOrigin::Internal,
+});
 
 /// Decides for the destinations of a table, remembering the last decision: what changes together
 /// mostly has equal attributes.
 pub(super) struct Choice<'g> {
     key: &'g GroupKey,
     view: &'g View,
+    wanted: &'g Wanted,
     table: &'g Table,
     outlet: &'g Outlet,
     from: &'g Sources<'g>,
@@ -59,8 +77,17 @@ pub(super) struct Choice<'g> {
 #[derive(Clone, Copy)]
 enum Passage<'g> {
     Open,
-    Closed,
+    Closed(Withheld),
     ByPolicy(Judgement<'g>),
+}
+
+/// How far down the routes for a destination are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Depth {
+    /// To the last one that is announced.
+    Announced,
+    /// To the last one.
+    All,
 }
 
 impl<'v> Run<'v> {
@@ -68,28 +95,7 @@ impl<'v> Run<'v> {
     pub(super) fn peer(&self) -> Option<PeerId> {
         match self.source {
             Source::Learned(best) => Some(best.peer),
-            Source::Local(_) => None,
-        }
-    }
-
-    /// An order in which equal ones are neighbours.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a tuple to compare by, used in one place"
-    )]
-    pub(super) fn order(
-        &self,
-    ) -> (
-        Option<&'v ExportAttributes>,
-        Option<(PeerId, AttrId, HopId)>,
-        Option<Decision>,
-    ) {
-        match self.source {
-            Source::Learned(best) => {
-                let best = (best.peer, best.attributes, best.next_hop);
-                (None, Some(best), self.decision)
-            }
-            Source::Local(told) => (Some(told), None, self.decision),
+            Source::Local(_) | Source::Reflected(_) => None,
         }
     }
 }
@@ -99,12 +105,14 @@ impl<'g> Choice<'g> {
     pub(super) fn new(
         key: &'g GroupKey,
         view: &'g View,
+        wanted: &'g Wanted,
         table: &'g Table,
         from: &'g Sources<'g>,
     ) -> Option<Choice<'g>> {
         Some(Choice {
             key,
             view,
+            wanted,
             table,
             outlet: key.outlet(table.family)?,
             from,
@@ -129,15 +137,38 @@ impl<'g> Choice<'g> {
     /// What is announced for a destination; `None` for nothing.
     #[inline]
     pub(super) fn run(&mut self, id: DestId) -> Option<Run<'g>> {
+        self.try_run(id).ok()
+    }
+
+    /// What is announced for a destination, or why nothing is.
+    #[inline]
+    pub(super) fn try_run(&mut self, id: DestId) -> Result<Run<'g>, Withheld> {
+        if self.from.drained && !self.is_membership() {
+            return Err(Withheld::Drained);
+        }
+        if self.is_suppressed(id) {
+            return Err(Withheld::Suppressed);
+        }
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {
             return self.local_run(told, id);
         }
-        if !self.from.transit {
-            return None;
+        if self.is_membership() && self.table.local.contains(id) {
+            // What is asked for is configured; no policy keeps it back.
+            return Ok(Run {
+                source: Source::Local(&MEMBERSHIP),
+                decision: None,
+            });
         }
-        let best = self.from.best(self.table, id)?;
+        if !self.from.transit {
+            return Err(Withheld::NoTransit);
+        }
+        let best = if self.is_membership() {
+            self.best_membership(id).ok_or(Withheld::NoRoute)?
+        } else {
+            self.from.best(self.table, id).ok_or(Withheld::NoRoute)?
+        };
         let passage = match self.last {
             Some((last, passage)) if last == best => passage,
             Some(_) | None => {
@@ -146,24 +177,98 @@ impl<'g> Choice<'g> {
                 passage
             }
         };
+        self.through(passage, best, id)
+    }
+
+    fn through(
+        &self,
+        passage: Passage<'g>,
+        best: BestKey,
+        id: DestId,
+    ) -> Result<Run<'g>, Withheld> {
         let decision = match passage {
-            Passage::Closed => return None,
+            Passage::Closed(why) => return Err(why),
             Passage::Open => None,
             Passage::ByPolicy(judgement) => Some(self.decide(&judgement, id)?),
         };
-        Some(Run {
-            source: Source::Learned(best),
+        Ok(Run {
+            source: self.source(best),
             decision,
         })
+    }
+
+    fn is_unicast(&self) -> bool {
+        !self.is_membership() && !is_vpn(self.table.family)
+    }
+
+    fn is_membership(&self) -> bool {
+        self.table.family == Family::ROUTE_TARGET
+    }
+
+    /// The route a membership is told of by: to those that are not reflected to, one that goes to
+    /// them where there is any, though another is the best (RFC 4684 §3.2 ii).
+    fn best_membership(&self, id: DestId) -> Option<BestKey> {
+        let (first, more) = self.table.paths(id);
+        let goes = |path: &&Path| {
+            let source = self.from.neighbours.get(path.peer);
+            match (self.key.target, source) {
+                (_, None) => false,
+                (Target::Internal { client: false }, Some(source)) => {
+                    source.is_external() || source.config.route_reflector_client
+                }
+                (Target::Internal { client: true } | Target::External, Some(_)) => true,
+            }
+        };
+        let paths = first.into_iter().chain(more).filter(goes);
+        let usable: Vec<(Candidate, &Path)> = paths
+            .filter(|path| path.rejected.is_none())
+            .filter_map(|path| Some((self.from.candidate(path)?, path)))
+            .collect();
+        let at = best(usable.iter().map(|(candidate, _)| *candidate).enumerate())?;
+        usable.get(at).map(|(_, path)| BestKey::from(*path))
+    }
+
+    fn source(&self, best: BestKey) -> Source<'g> {
+        let from = self.from.neighbours.get(best.peer);
+        let internal = from.is_some_and(|source| !source.is_external());
+        let to_client = self.key.target == Target::Internal { client: true };
+        if self.is_membership() && internal && to_client {
+            Source::Reflected(best)
+        } else {
+            Source::Learned(best)
+        }
     }
 
     /// The routes announced for a destination where several may be, the best one first, with
     /// identifiers.
     pub(super) fn runs(&mut self, id: DestId) -> Vec<(Run<'g>, u32)> {
+        let mut runs: Vec<(Run<'g>, u32)> = Vec::new();
+        for (_, path_id, run) in self.try_runs(id, Depth::Announced) {
+            runs.extend(run.ok().map(|run| (run, path_id)));
+        }
+        runs
+    }
+
+    /// What becomes of the routes for a destination where several may be announced, the best one
+    /// first, with who said them and identifiers.
+    pub(super) fn try_runs(
+        &mut self,
+        id: DestId,
+        depth: Depth,
+    ) -> Vec<(Option<PeerId>, u32, Result<Run<'g>, Withheld>)> {
+        if self.from.drained && !self.is_membership() {
+            return vec![(None, LOCAL_PATH, Err(Withheld::Drained))];
+        }
+        if self.is_suppressed(id) {
+            return vec![(None, LOCAL_PATH, Err(Withheld::Suppressed))];
+        }
         if self.table.local.contains(id)
             && let Some(told) = self.view.get(&self.table.keys.prefix(id))
         {
-            return Vec::from_iter(self.local_run(told, id).map(|run| (run, LOCAL_PATH)));
+            return vec![(None, LOCAL_PATH, self.local_run(told, id))];
+        }
+        if self.is_membership() {
+            return vec![(None, LOCAL_PATH, self.try_run(id))];
         }
         if !self.from.transit {
             return Vec::new();
@@ -176,33 +281,31 @@ impl<'g> Choice<'g> {
             .enumerate()
             .map(|(at, (candidate, path))| (at, candidate, path))
             .collect();
-        let mut runs: Vec<(Run<'g>, u32)> = Vec::new();
-        while runs.len() < self.outlet.most_paths()
-            && let Some(best) = best(left.iter().map(|(at, candidate, _)| (*at, *candidate)))
-        {
+        let mut all: Vec<(Option<PeerId>, u32, Result<Run<'g>, Withheld>)> = Vec::new();
+        let mut announced: Vec<u32> = Vec::new();
+        while let Some(best) = best(left.iter().map(|(at, candidate, _)| (*at, *candidate))) {
+            let is_full = announced.len() >= self.outlet.most_paths();
+            if is_full && depth == Depth::Announced {
+                break;
+            }
             let Some(place) = left.iter().position(|(at, _, _)| *at == best) else {
                 break;
             };
             let (_, _, path) = left.remove(place);
             let key = BestKey::from(path);
-            let decision = match self.passage(key) {
-                Passage::Closed => continue,
-                Passage::Open => None,
-                Passage::ByPolicy(judgement) => match self.decide(&judgement, id) {
-                    Some(decision) => Some(decision),
-                    None => continue,
-                },
-            };
-            let run = Run {
-                source: Source::Learned(key),
-                decision,
-            };
             let path_id = identifier(path);
-            if runs.iter().all(|(_, other)| *other != path_id) {
-                runs.push((run, path_id));
+            let run = match self.through(self.passage(key), key, id) {
+                Ok(_) if is_full => Err(Withheld::PathsTaken),
+                // Two of a neighbour's identifiers came to the same one: vanishingly rare.
+                Ok(_) if announced.contains(&path_id) => Err(Withheld::PathsTaken),
+                other => other,
+            };
+            if run.is_ok() {
+                announced.push(path_id);
             }
+            all.push((Some(path.peer), path_id, run));
         }
-        runs
+        all
     }
 
     /// Appends the attributes of a run as members are sent them, and returns the next hop.
@@ -217,6 +320,11 @@ impl<'g> Choice<'g> {
             Source::Local(told) => {
                 let attributes = local::attributes(told, self.key);
                 (attributes, None)
+            }
+            Source::Reflected(best) => {
+                let mut attributes = decode(self.from.attributes.bytes(best.attributes)?);
+                attributes.originator_id = Some(self.from.router_id);
+                (attributes, Some((best, self.reflected(best.peer))))
             }
             Source::Learned(best) => {
                 let bytes = self.from.attributes.bytes(best.attributes)?;
@@ -243,6 +351,9 @@ impl<'g> Choice<'g> {
             .edit
             .finish(&mut attributes, target, own, reflected);
         attributes.encode(four_octet_as, out);
+        if matches!(run.source, Source::Reflected(_)) {
+            return Some(self.outlet.own_hop);
+        }
         self.next_hop(source.map(|(best, _)| best), change)
     }
 
@@ -254,27 +365,100 @@ impl<'g> Choice<'g> {
         })
     }
 
-    fn local_run(&self, told: &'g ExportAttributes, id: DestId) -> Option<Run<'g>> {
+    /// Whether an aggregate is announced in place of a destination. Aggregates stand for no other
+    /// aggregate.
+    #[inline]
+    fn is_suppressed(&self, id: DestId) -> bool {
+        if self.from.aggregates.is_empty() || !self.is_unicast() {
+            return false;
+        }
+        let prefix = self.table.keys.prefix(id);
+        self.from.aggregates.is_suppressed(&prefix)
+            && !matches!(self.view.get(&prefix), Some(Told::Aggregate(_)))
+    }
+
+    /// An order in which runs that read alike are neighbours.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a tuple to compare by, used in one place"
+    )]
+    pub(super) fn order<'v>(
+        &self,
+        run: &Run<'v>,
+    ) -> (
+        Option<&'v Told>,
+        Option<(PeerId, AttrId, HopId)>,
+        Option<Decision>,
+    ) {
+        match run.source {
+            Source::Learned(best) | Source::Reflected(best) => {
+                let hop = self.from.next_hops.plain(best.next_hop);
+                (None, Some((best.peer, best.attributes, hop)), run.decision)
+            }
+            Source::Local(told) => (Some(told), None, run.decision),
+        }
+    }
+
+    /// Whether runs go in one message: labels stand with the destinations.
+    #[inline]
+    pub(super) fn reads_alike(&self, a: &Run<'_>, b: &Run<'_>) -> bool {
+        match (a.source, b.source) {
+            (Source::Learned(x), Source::Learned(y)) => {
+                let plain = |best: BestKey| BestKey {
+                    next_hop: self.from.next_hops.plain(best.next_hop),
+                    ..best
+                };
+                plain(x) == plain(y) && a.decision == b.decision
+            }
+            (_, _) => a == b,
+        }
+    }
+
+    /// The label a run is announced with, where its family has labels.
+    #[inline]
+    pub(super) fn label(&self, run: &Run<'_>) -> Option<Label> {
+        match run.source {
+            Source::Learned(best) => self.from.next_hops.label(best.next_hop),
+            Source::Local(_) | Source::Reflected(_) => None,
+        }
+    }
+
+    fn local_run(&self, told: &'g Told, id: DestId) -> Result<Run<'g>, Withheld> {
+        if let Told::Aggregate(bytes) = told {
+            let hot = Hot::read(bytes, self.from.local_asn);
+            let external = self.key.target == Target::External;
+            // RFC 1997: an aggregate obeys the communities it has.
+            let withheld = match () {
+                () if hot.no_advertise => Some(Withheld::NoAdvertise),
+                () if external && hot.no_export => Some(Withheld::NoExport),
+                () => self.key.edit.withholds(&hot),
+            };
+            if let Some(why) = withheld {
+                return Err(why);
+            }
+        }
         let decision = match &self.outlet.policy {
             PolicyUse::None | PolicyUse::Deny => None,
-            PolicyUse::Missing => return None,
+            PolicyUse::Missing => return Err(Withheld::PolicyMissing),
             PolicyUse::Policy(policy) => {
                 let attributes = local::attributes(told, self.key);
                 let judgement = self.judge(policy, &attributes, Source::Local(told));
                 Some(self.decide(&judgement, id)?)
             }
         };
-        Some(Run {
+        Ok(Run {
             source: Source::Local(told),
             decision,
         })
     }
 
-    fn decide(&self, judgement: &Judgement<'_>, id: DestId) -> Option<Decision> {
+    fn decide(&self, judgement: &Judgement<'_>, id: DestId) -> Result<Decision, Withheld> {
         let settled = judgement.settled();
         let prefix = || -> IpNet { self.table.keys.prefix(id) };
-        let decision = settled.unwrap_or_else(|| judgement.decide(&prefix()));
-        decision.is_accepted().then_some(decision)
+        match settled.unwrap_or_else(|| judgement.decide(&prefix())) {
+            Decision::Reject(by) => Err(Withheld::Policy(by)),
+            decision @ Decision::Accept(_) => Ok(decision),
+        }
     }
 
     /// Whether a learned route is passed on (RFC 4271 §9.2, RFC 1997, RFC 4456 §6, RFC 9234 §5).
@@ -283,26 +467,57 @@ impl<'g> Choice<'g> {
             self.from.attributes.hot(best.attributes),
             self.from.neighbours.get(best.peer),
         ) else {
-            return Passage::Closed;
+            return Passage::Closed(Withheld::NoRoute);
         };
-        let goes = match self.key.target {
-            _ if hot.no_advertise || !self.key.edit.lets_go(hot) => false,
-            Target::External => !hot.no_export,
+        let withheld = match self.key.target {
+            _ if hot.no_advertise => Some(Withheld::NoAdvertise),
+            Target::External if hot.no_export => Some(Withheld::NoExport),
             Target::Internal { client } => {
-                source.is_external() || source.config.route_reflector_client || client
+                let reflects =
+                    source.is_external() || source.config.route_reflector_client || client;
+                (!reflects).then_some(Withheld::NotReflected)
             }
+            Target::External => None,
         };
+        if let Some(why) = withheld
+            .or_else(|| self.key.edit.withholds(hot))
+            .or_else(|| self.withholds_vpn(best))
+        {
+            return Passage::Closed(why);
+        }
         match &self.outlet.policy {
-            _ if !goes => Passage::Closed,
-            PolicyUse::Deny | PolicyUse::Missing => Passage::Closed,
+            PolicyUse::Deny => Passage::Closed(Withheld::NoPolicy),
+            PolicyUse::Missing => Passage::Closed(Withheld::PolicyMissing),
             PolicyUse::None => Passage::Open,
             PolicyUse::Policy(policy) => match self.from.attributes.attributes(best.attributes) {
                 Some(attributes) => {
                     Passage::ByPolicy(self.judge(policy, &attributes, Source::Learned(best)))
                 }
-                None => Passage::Closed,
+                None => Passage::Closed(Withheld::NoRoute),
             },
         }
+    }
+
+    /// What keeps a route of a VPN back: it goes with its next hop unchanged or not at all, and only
+    /// to who wants it.
+    fn withholds_vpn(&self, best: BestKey) -> Option<Withheld> {
+        if !is_vpn(self.table.family) {
+            return None;
+        }
+        let external = self.key.target == Target::External;
+        let unchanged = match self.outlet.next_hop {
+            _ if self.outlet.fixed_hop => false,
+            NextHopMode::ToSelf => false,
+            NextHopMode::Unchanged => true,
+            NextHopMode::Auto => !external,
+        };
+        let hop = self.from.next_hops.address(best.next_hop);
+        let possible = hop.is_some_and(|hop| self.outlet.takes(&hop.into()));
+        let bytes = || self.from.attributes.bytes(best.attributes).unwrap_or(&[]);
+        if !unchanged || !possible {
+            return Some(Withheld::LabelOfAnother);
+        }
+        (!self.wanted.takes(bytes())).then_some(Withheld::NotWanted)
     }
 
     fn judge<'p>(
@@ -312,8 +527,8 @@ impl<'g> Choice<'g> {
         source: Source<'_>,
     ) -> Judgement<'p> {
         let (best, own) = match source {
-            Source::Learned(best) => (Some(best), RouteOrigin::default()),
-            Source::Local(told) => (None, told.source),
+            Source::Learned(best) | Source::Reflected(best) => (Some(best), RouteOrigin::default()),
+            Source::Local(told) => (None, told.origin()),
         };
         let source = best.and_then(|best| self.from.neighbours.get(best.peer));
         let hop = best.and_then(|best| self.from.next_hops.address(best.next_hop));
@@ -333,7 +548,8 @@ impl<'g> Choice<'g> {
     }
 
     /// The next hop to announce (RFC 4271 §5.1.3, RFC 4456 §10): what policy says, what is
-    /// configured, else this end to other ASes and what was received within the own one.
+    /// configured, else what was received within the own AS, and this end to others, unless the
+    /// route leads to another router on the network shared with them.
     fn next_hop(
         &self,
         best: Option<BestKey>,
@@ -346,6 +562,8 @@ impl<'g> Choice<'g> {
             .filter(|hop| self.outlet.takes(hop));
         let internal = self.key.target != Target::External;
         match (change, self.outlet.next_hop) {
+            // The label is of the next hop it came with, whatever a policy says.
+            (_, _) if is_vpn(self.table.family) => received,
             (Some(NextHopChange::Address(address)), _) => {
                 let hop = PathNextHop::from_address(address);
                 Some(if self.outlet.takes(&hop) { hop } else { own })
@@ -356,8 +574,34 @@ impl<'g> Choice<'g> {
             (None, NextHopMode::ToSelf) => Some(own),
             (None, NextHopMode::Unchanged) => received.or(Some(own)),
             (None, NextHopMode::Auto) if internal => received.or(Some(own)),
-            (None, NextHopMode::Auto) => Some(own),
+            (None, NextHopMode::Auto) => match (best, received) {
+                (Some(best), Some(hop)) if self.is_third_party(best.peer, &hop) => Some(hop),
+                (_, _) => Some(own),
+            },
         }
+    }
+
+    /// Whether a next hop is one that members of the group reach as this speaker does (RFC 4271
+    /// §5.1.3 2 b): on the network shared with them, and either the neighbour that sent the route
+    /// or nobody there is a session with. Another neighbour would be sent itself as next hop.
+    fn is_third_party(&self, sender: PeerId, hop: &PathNextHop) -> bool {
+        let address = hop.address();
+        if !self
+            .outlet
+            .network
+            .is_some_and(|net| net.contains(&address))
+        {
+            return false;
+        }
+        let remote = |neighbour: &Neighbour| {
+            let session = neighbour.session.as_ref();
+            session.map(|session| session.addresses.remote.ip())
+        };
+        let neighbours = self.from.neighbours;
+        neighbours.get(sender).and_then(remote) == Some(address)
+            || neighbours
+                .iter()
+                .all(|other| remote(other) != Some(address))
     }
 
     fn reflected(&self, source: PeerId) -> Option<Reflected> {

@@ -4,8 +4,8 @@
 use bgp_wire::{PathAttributes, PeerKind, Role};
 use router_types::Asn;
 
-use super::Target;
 use super::rewrite::Reflected;
+use super::{Target, Withheld};
 use crate::config::{LocalAs, PeerConfig, PrivateAs};
 use crate::policy::well_known;
 use crate::rib::attributes::Hot;
@@ -67,14 +67,20 @@ impl Edit {
             && self.role.is_none()
     }
 
-    /// Whether a route goes at all, by ONLY_TO_CUSTOMER (RFC 9234 §5) and LLGR_STALE (RFC 9494
-    /// §4.3).
-    pub(super) fn lets_go(&self, hot: &Hot) -> bool {
+    /// What keeps a route back: ONLY_TO_CUSTOMER (RFC 9234 §5), LLGR_STALE (RFC 9494 §4.3), NO_PEER
+    /// (RFC 3765 §2: not to a bilateral peer, which is what the role says).
+    pub(super) fn withholds(&self, hot: &Hot) -> Option<Withheld> {
         let keeps = matches!(
             self.role,
             Some(Role::Customer | Role::Peer | Role::RouteServerClient)
         );
-        !(keeps && hot.only_to_customer) && (self.long_lived || !hot.long_lived_stale)
+        if keeps && hot.only_to_customer {
+            return Some(Withheld::OnlyToCustomer);
+        }
+        if hot.no_peer && self.role == Some(Role::Peer) {
+            return Some(Withheld::NoPeer);
+        }
+        (hot.long_lived_stale && !self.long_lived).then_some(Withheld::LongLivedStale)
     }
 
     /// What must not reach the neighbour is taken out before a policy sees what it may change.

@@ -3,30 +3,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
-use bgp_wire::{PathAttributes, PathNextHop};
+use bgp_wire::{Label, PathAttributes, PathNextHop};
 use ipnet::IpNet;
 use router_types::{Asn, Family};
 
 use super::choice::{Choice, Run, Source};
 use super::edit::Edit;
+use super::limit::Limit;
+use super::local::Told;
 use super::member::Member;
 use super::paths::PathsOut;
 use super::segments::{Segment, Writer};
 use super::{CHUNK, Sources, address};
-use crate::config::{ExportAttributes, NextHopMode};
-use crate::rib::PeerId;
+use crate::config::NextHopMode;
 use crate::rib::attributes::decode;
 use crate::rib::bits::Bits;
 use crate::rib::intake::PolicyUse;
 use crate::rib::keys::DestId;
 use crate::rib::neighbour::SessionFamily;
 use crate::rib::table::{BestKey, Dirty, Table};
+use crate::rib::targets::{Wanted, is_vpn};
+use crate::rib::{PeerId, slot_of};
 
 /// What neighbours are told about local routes, by prefix.
-pub(super) type View = BTreeMap<IpNet, ExportAttributes>;
+pub(super) type View = BTreeMap<IpNet, Told>;
 
 /// Whom a route goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,15 +65,21 @@ pub(in crate::rib) struct Outlet {
     /// Whether the next hop is configured, and announced whatever the route.
     pub(in crate::rib) fixed_hop: bool,
     pub(in crate::rib) next_hop: NextHopMode,
+    /// The network shared with an external neighbour, whose routers are announced as they are.
+    pub(in crate::rib) network: Option<IpNet>,
     pub(in crate::rib) policy: PolicyUse,
     /// How many routes are sent for a destination, where add-path was agreed.
     pub(in crate::rib) paths: Option<NonZeroU8>,
+    /// How many destinations are announced at most.
+    pub(in crate::rib) limit: Option<NonZeroU32>,
 }
 
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) key: GroupKey,
     pub(super) view: Arc<View>,
+    /// The VPN routes that go (RFC 4684).
+    pub(super) wanted: Wanted,
     pub(super) members: BTreeSet<PeerId>,
     /// Whether everything has to be looked at again, whatever the tables say.
     pub(super) reconsider: bool,
@@ -78,6 +87,8 @@ pub(super) struct Group {
     pub(super) announced: Vec<Bits>,
     /// The routes announced of each, where several may be.
     pub(super) paths: PathsOut,
+    /// How many destinations are announced at most, by table, and which ones wait.
+    pub(super) limits: Vec<Limit>,
     /// Destinations to look at whatever the tables say, by table.
     forced: Vec<Vec<DestId>>,
 }
@@ -109,6 +120,7 @@ impl Outlet {
     pub(super) fn takes(&self, hop: &PathNextHop) -> bool {
         let ipv4 = self.family.family.afi == router_types::Afi::IPV4;
         match hop {
+            _ if self.family.family == Family::ROUTE_TARGET => true,
             PathNextHop::V4(_) => ipv4,
             PathNextHop::V6 { .. } => !ipv4 || self.family.extended_next_hop,
         }
@@ -118,20 +130,31 @@ impl Outlet {
 impl Group {
     /// A group nobody is in, for which everything it announces is announced: who joins is sent it
     /// by the way of those who are behind.
-    pub(super) fn new(key: GroupKey, view: Arc<View>, from: &Sources<'_>) -> Group {
-        let announced = from.tables.iter().map(|table| {
-            let mut announced = Bits::default();
-            if let Some(mut choice) = Choice::new(&key, &view, table, from) {
-                announced.extend(table.ids().filter(|id| choice.announces(*id)));
+    pub(super) fn new(key: GroupKey, view: Arc<View>, wanted: Wanted, from: &Sources<'_>) -> Group {
+        let mut announced: Vec<Bits> = Vec::new();
+        let mut limits: Vec<Limit> = Vec::new();
+        for table in from.tables {
+            let mut all = Bits::default();
+            let most = key.outlet(table.family).and_then(|outlet| outlet.limit);
+            let mut limit = Limit::new(most.map(NonZeroU32::get));
+            if let Some(mut choice) = Choice::new(&key, &view, &wanted, table, from) {
+                let goes = table.ids().filter(|id| choice.announces(*id));
+                for id in goes {
+                    if limit.admits(id, &all) {
+                        all.insert(id);
+                    }
+                }
             }
-            announced
-        });
-        let announced: Vec<Bits> = announced.collect();
+            announced.push(all);
+            limits.push(limit);
+        }
         Group {
-            paths: PathsOut::new(&key, &view, &announced, from),
+            paths: PathsOut::new(&key, &view, &wanted, &announced, from),
             announced,
+            limits,
             key,
             view,
+            wanted,
             members: BTreeSet::new(),
             reconsider: false,
             forced: vec![Vec::new(); from.tables.len()],
@@ -144,9 +167,11 @@ impl Group {
         Group {
             key: self.key.clone(),
             view: self.view.clone(),
+            wanted: self.wanted.clone(),
             members,
             reconsider: self.reconsider,
             announced: self.announced.clone(),
+            limits: self.limits.clone(),
             paths: self.paths.clone(),
             forced: self.forced.clone(),
         }
@@ -158,6 +183,45 @@ impl Group {
         for prefix in old.keys().chain(self.view.keys()).filter(differs) {
             for (slot, table) in tables.iter().enumerate() {
                 if let Some(id) = table.keys.find(prefix) {
+                    self.forced[slot].push(id);
+                }
+            }
+        }
+    }
+
+    /// Has a destination looked at again.
+    pub(super) fn force(&mut self, slot: usize, id: DestId) {
+        self.forced[slot].push(id);
+    }
+
+    /// Takes what members want from now on. Only VPN routes that go and did not, or the reverse,
+    /// are looked at.
+    pub(super) fn set_wanted(&mut self, wanted: Wanted, from: &Sources<'_>) {
+        let old = std::mem::replace(&mut self.wanted, wanted);
+        for (slot, table) in from.tables.iter().enumerate() {
+            if !is_vpn(table.family) {
+                continue;
+            }
+            let mut last = None;
+            for id in table.ids() {
+                let all = self
+                    .key
+                    .outlet(table.family)
+                    .is_some_and(|o| o.paths.is_some());
+                let Some(best) = from.best(table, id) else {
+                    continue;
+                };
+                let differs = match last {
+                    Some((attributes, differs)) if attributes == best.attributes => differs,
+                    Some(_) | None => {
+                        let bytes = from.attributes.bytes(best.attributes).unwrap_or(&[]);
+                        let differs = old.takes(bytes) != self.wanted.takes(bytes);
+                        last = Some((best.attributes, differs));
+                        differs
+                    }
+                };
+                // Where several go, others than the best one may come and go as well.
+                if differs || all {
                     self.forced[slot].push(id);
                 }
             }
@@ -190,51 +254,81 @@ impl Group {
         if forced.is_empty() && dirty.is_empty() {
             return;
         }
-        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+        let Some(mut choice) = Choice::new(&self.key, &self.view, &self.wanted, table, from) else {
             return;
         };
+        let is_membership = table.family == Family::ROUTE_TARGET;
         let unknown = forced.into_iter().map(|id| (id, None));
-        let known = dirty.iter().map(|dirty| (dirty.id, Some(dirty.was)));
+        // Of memberships the best route is not what everybody is told.
+        let known = dirty
+            .iter()
+            .map(|dirty| (dirty.id, (!is_membership).then_some(dirty.was)));
         let changes = unknown.chain(known);
         let mut announced = std::mem::take(&mut self.announced[slot]);
+        let mut held = std::mem::take(&mut self.limits[slot]);
         // Told by and by, so that no plan for a full table has to be held.
         if choice.sends_several() {
-            let ids: Vec<DestId> = changes.map(|(id, _)| id).collect();
-            for part in ids.chunks(CHUNK) {
-                let mut plan = Plan::default();
-                let paths = &mut self.paths;
-                paths.work(slot, part, &mut announced, &mut choice, &mut plan);
-                self.tell(slot, plan, &choice, from, members, limit);
+            let mut ids: Vec<DestId> = changes.map(|(id, _)| id).collect();
+            while !ids.is_empty() {
+                for part in ids.chunks(CHUNK) {
+                    let mut plan = Plan::default();
+                    let mut out = (&mut announced, &mut held);
+                    self.paths
+                        .work(slot, part, &mut out, &mut choice, &mut plan);
+                    self.tell(slot, plan, &choice, from, members, limit);
+                }
+                ids = held.due(&announced);
             }
-            self.announced[slot] = announced;
+        } else {
+            let mut plan = Plan::default();
+            for (id, was) in changes {
+                if plan.announce.len() + plan.withdraw.len() >= CHUNK {
+                    let full = std::mem::take(&mut plan);
+                    self.tell(slot, full, &choice, from, members, limit);
+                }
+                self.consider(id, was, &mut announced, &mut held, &mut choice, &mut plan);
+            }
+            for id in held.due(&announced) {
+                self.consider(id, None, &mut announced, &mut held, &mut choice, &mut plan);
+            }
+            self.tell(slot, plan, &choice, from, members, limit);
+        }
+        self.limits[slot] = held;
+        self.announced[slot] = announced;
+    }
+
+    /// Works out what of a destination has to be said, where one route may be.
+    #[inline]
+    fn consider<'g>(
+        &self,
+        id: DestId,
+        was: Option<Option<BestKey>>,
+        announced: &mut Bits,
+        held: &mut Limit,
+        choice: &mut Choice<'g>,
+        plan: &mut Plan<'g>,
+    ) {
+        let Some(run) = choice.run(id) else {
+            held.forget(id);
+            if announced.remove(id) {
+                plan.withdraw.push((id, 0));
+            }
+            return;
+        };
+        if !held.admits(id, announced) {
             return;
         }
-        let mut plan = Plan::default();
-        for (id, was) in changes {
-            if plan.announce.len() + plan.withdraw.len() >= CHUNK {
-                let full = std::mem::take(&mut plan);
-                self.tell(slot, full, &choice, from, members, limit);
-            }
-            let Some(run) = choice.run(id) else {
-                if announced.remove(id) {
-                    plan.withdraw.push((id, 0));
-                }
-                continue;
-            };
-            let new = announced.insert(id);
-            if !new && was.is_some_and(|was| is_same(&choice, was, &run)) {
-                continue;
-            }
-            plan.announce.push((run, (id, 0)));
-            if let (Source::Learned(best), false) = (run.source, new)
-                && self.members.contains(&best.peer)
-                && !matches!(was, Some(Some(BestKey { peer, .. })) if peer == best.peer)
-            {
-                plan.own.entry(best.peer).or_default().push((id, 0));
-            }
+        let new = announced.insert(id);
+        if !new && was.is_some_and(|was| is_same(choice, was, &run)) {
+            return;
         }
-        self.tell(slot, plan, &choice, from, members, limit);
-        self.announced[slot] = announced;
+        plan.announce.push((run, (id, 0)));
+        if let (Source::Learned(best), false) = (run.source, new)
+            && self.members.contains(&best.peer)
+            && !matches!(was, Some(Some(BestKey { peer, .. })) if peer == best.peer)
+        {
+            plan.own.entry(best.peer).or_default().push((id, 0));
+        }
     }
 
     fn tell(
@@ -296,13 +390,20 @@ impl Group {
         let Some(slot) = behind else { return };
         let part = member.take_behind(slot, CHUNK);
         let table = &from.tables[slot];
-        let Some(mut choice) = Choice::new(&self.key, &self.view, table, from) else {
+        let Some(mut choice) = Choice::new(&self.key, &self.view, &self.wanted, table, from) else {
             return;
         };
         let mut plan = Plan::default();
         if choice.sends_several() {
-            self.paths
-                .state(slot, peer, &part, member, &mut choice, &mut plan);
+            self.paths.state(
+                slot,
+                peer,
+                &part,
+                &self.announced[slot],
+                member,
+                &mut choice,
+                &mut plan,
+            );
             for segment in self.segments(slot, plan, &choice, from) {
                 member.push(segment.transmit);
             }
@@ -346,19 +447,45 @@ impl Group {
         self.announced.iter().zip(from.tables).map(of).collect()
     }
 
-    /// How many routes of a family a member is sent.
-    pub(super) fn count(&self, peer: PeerId, family: Family, from: &Sources<'_>) -> u64 {
-        let mut tables = from.tables.iter().zip(&self.announced);
-        let Some((table, announced)) = tables.find(|(table, _)| table.family == family) else {
-            return 0;
+    /// How many destinations of a table are announced whose route is a neighbour's own, by
+    /// neighbour. Walks what is announced.
+    pub(super) fn own_counts(&self, slot: usize, from: &Sources<'_>) -> BTreeMap<PeerId, u64> {
+        let mut counts = BTreeMap::new();
+        let table = &from.tables[slot];
+        let Some(mut choice) = Choice::new(&self.key, &self.view, &self.wanted, table, from) else {
+            return counts;
         };
-        if !from.transit {
-            return announced.len() as u64;
+        if choice.sends_several() {
+            self.paths.own_counts(slot, &mut counts);
+            return counts;
         }
-        let own = announced
+        for id in self.announced[slot].iter() {
+            let peer = if table.family == Family::ROUTE_TARGET {
+                choice.run(id).and_then(|run| run.peer())
+            } else {
+                let local =
+                    table.local.contains(id) && self.view.contains_key(&table.keys.prefix(id));
+                let best = from.best(table, id).filter(|_| !local);
+                best.map(|best| best.peer)
+            };
+            if let Some(peer) = peer {
+                *counts.entry(peer).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// How many routes of a table are announced, whoever they came from.
+    pub(super) fn count(&self, slot: usize) -> u64 {
+        let family = self
+            .key
+            .outlets
             .iter()
-            .filter(|&id| self.is_own(peer, table, id, from));
-        (announced.len() - own.count()) as u64
+            .find(|o| slot_of(o.family.family) == Some(slot));
+        match family.and_then(|outlet| outlet.paths) {
+            Some(_) => self.paths.count(slot),
+            None => self.announced[slot].len() as u64,
+        }
     }
 
     /// With what a destination is announced to a member, if it is.
@@ -368,12 +495,12 @@ impl Group {
         slot: usize,
         id: DestId,
         from: &Sources<'_>,
-    ) -> Option<(PathAttributes, IpAddr)> {
+    ) -> Option<(PathAttributes, IpAddr, Option<Label>)> {
         let table = &from.tables[slot];
         if !self.is_announced(slot, id) {
             return None;
         }
-        let mut choice = Choice::new(&self.key, &self.view, table, from)?;
+        let mut choice = Choice::new(&self.key, &self.view, &self.wanted, table, from)?;
         let run = if choice.sends_several() {
             let mut runs = choice.runs(id).into_iter();
             runs.find(|(run, _)| run.peer() != Some(peer))
@@ -383,16 +510,22 @@ impl Group {
         };
         let mut bytes = Vec::new();
         let hop = choice.encode(&run, true, &mut bytes)?;
-        Some((decode(&bytes), address(hop)))
+        Some((decode(&bytes), address(hop), choice.label(&run)))
     }
 
     pub(super) fn memory(&self) -> usize {
         let announced: usize = self.announced.iter().map(Bits::memory).sum();
-        announced + self.paths.memory()
+        let held: usize = self.limits.iter().map(Limit::memory).sum();
+        announced + held + self.paths.memory()
     }
 
     /// Whether a destination's best route came from a member.
     fn is_own(&self, peer: PeerId, table: &Table, id: DestId, from: &Sources<'_>) -> bool {
+        if table.family == Family::ROUTE_TARGET {
+            let choice = Choice::new(&self.key, &self.view, &self.wanted, table, from);
+            let run = choice.and_then(|mut choice| choice.run(id));
+            return run.is_some_and(|run| run.peer() == Some(peer));
+        }
         let local = table.local.contains(id) && self.view.contains_key(&table.keys.prefix(id));
         !local && from.best(table, id).is_some_and(|best| best.peer == peer)
     }
@@ -413,12 +546,15 @@ impl Group {
         let mut writer = self.writer(slot, from);
         writer.withdraw(&withdraw);
         // What changed together mostly has equal attributes and is in a run already.
-        let runs = announce.chunk_by(|(a, _), (b, _)| a == b).count();
+        let runs = announce
+            .chunk_by(|(a, _), (b, _)| choice.reads_alike(a, b))
+            .count();
         if runs * 4 > announce.len() {
-            announce.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
+            announce.sort_by(|(a, _), (b, _)| choice.order(a).cmp(&choice.order(b)));
         }
         let (mut attributes, mut ids) = (Vec::new(), Vec::new());
-        for chunk in announce.chunk_by(|(a, _), (b, _)| a == b) {
+        let mut labels = Vec::new();
+        for chunk in announce.chunk_by(|(a, _), (b, _)| choice.reads_alike(a, b)) {
             let (run, _) = &chunk[0];
             attributes.clear();
             let Some(hop) = choice.encode(run, self.key.four_octet_as, &mut attributes) else {
@@ -426,8 +562,10 @@ impl Group {
             };
             ids.clear();
             ids.extend(chunk.iter().map(|(_, id)| *id));
+            labels.clear();
+            labels.extend(chunk.iter().filter_map(|(run, _)| choice.label(run)));
             let except = run.peer().filter(|peer| self.members.contains(peer));
-            writer.announce(&attributes, hop, except, &ids);
+            writer.announce(&attributes, hop, except, &ids, &labels);
         }
         writer.finish()
     }
@@ -458,6 +596,9 @@ fn is_same(choice: &Choice<'_>, was: Option<BestKey>, is: &Run<'_>) -> bool {
     let before = choice.former(was);
     let (mut old, mut new) = (Vec::new(), Vec::new());
     before.is_some_and(|before| {
+        if choice.label(&before) != choice.label(is) {
+            return false;
+        }
         let hops = (
             choice.encode(&before, true, &mut old),
             choice.encode(is, true, &mut new),

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use bgp_wire::{RefreshKind, RouteRefresh};
 use router_types::Family;
 
 use super::Transmit;
 use crate::rib::bits::Bits;
 use crate::rib::keys::DestId;
+use crate::rib::targets::is_vpn;
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -20,6 +22,10 @@ pub(super) struct Member {
     pub(super) gone: BTreeSet<(usize, DestId, u32)>,
     /// End-of-RIB markers due once it is not behind.
     end_of_rib: BTreeSet<Family>,
+    /// Families that are sent again, whose end has to be marked once it is not behind.
+    refreshing: BTreeSet<Family>,
+    /// Whether it has yet to say which VPN routes it wants.
+    pub(super) waits: bool,
 }
 
 impl Member {
@@ -31,6 +37,8 @@ impl Member {
             behind: Vec::new(),
             gone: BTreeSet::new(),
             end_of_rib,
+            refreshing: BTreeSet::new(),
+            waits: false,
         }
     }
 
@@ -43,6 +51,13 @@ impl Member {
         let next = self.queue.pop_front()?;
         self.queued_bytes -= next.bytes.len();
         Some(next)
+    }
+
+    /// Whether there is something to send; End-of-RIB counts once `locals_known`.
+    pub(super) fn has_something(&self, locals_known: bool) -> bool {
+        !self.queue.is_empty()
+            || self.is_behind_at_all()
+            || (locals_known && !self.end_of_rib.is_empty())
     }
 
     pub(super) fn is_behind_at_all(&self) -> bool {
@@ -90,12 +105,25 @@ impl Member {
         self.behind[slot].insert(id);
     }
 
-    /// Queues the End-of-RIB markers that are due.
+    /// Marks that a family is sent again from here on (RFC 7313 §4). Not before its End-of-RIB, and
+    /// not again before it is done: all of it is sent once more then, under the one mark.
+    pub(super) fn begin_refresh(&mut self, family: Family) {
+        if !self.end_of_rib.contains(&family) && self.refreshing.insert(family) {
+            self.push_refresh(family, RefreshKind::Begin);
+        }
+    }
+
+    /// Queues the End-of-RIB markers and the ends of refreshes that are due.
     pub(super) fn finish(&mut self) {
-        if self.end_of_rib.is_empty() {
+        for family in std::mem::take(&mut self.refreshing) {
+            self.push_refresh(family, RefreshKind::End);
+        }
+        let waits = self.waits;
+        let is_due = |family: &Family| !(waits && is_vpn(*family));
+        if !self.end_of_rib.iter().any(is_due) {
             return;
         }
-        let due = std::mem::take(&mut self.end_of_rib);
+        let due: Vec<Family> = self.end_of_rib.extract_if(.., is_due).collect();
         let updates = due.len() as u32;
         let mut bytes = Vec::new();
         due.into_iter()
@@ -109,6 +137,15 @@ impl Member {
     pub(super) fn memory(&self) -> usize {
         let behind: usize = self.behind.iter().map(Bits::memory).sum();
         behind + self.queue.capacity() * size_of::<Transmit>()
+    }
+
+    fn push_refresh(&mut self, family: Family, kind: RefreshKind) {
+        let mut bytes = Vec::new();
+        RouteRefresh { family, kind }.encode(&mut bytes);
+        self.push(Transmit {
+            bytes: bytes.into(),
+            updates: 0,
+        });
     }
 
     fn resize(&mut self, slot: usize) {

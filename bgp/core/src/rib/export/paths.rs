@@ -5,16 +5,21 @@ use std::collections::BTreeMap;
 
 use super::choice::Choice;
 use super::group::{GroupKey, Plan, View};
+use super::limit::Limit;
 use super::member::Member;
 use super::{PeerId, Sources};
 use crate::rib::attributes::fingerprint;
 use crate::rib::bits::Bits;
 use crate::rib::keys::DestId;
+use crate::rib::targets::Wanted;
 
-/// The routes announced, by table and destination: identifier and fingerprint of what was said.
+/// A route that is announced: its identifier, who it came from, and a fingerprint of what was said.
+type Said = (u32, Option<PeerId>, u64);
+
+/// The routes announced, by table and destination.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathsOut {
-    by_table: Vec<BTreeMap<DestId, Vec<(u32, u64)>>>,
+    by_table: Vec<BTreeMap<DestId, Vec<Said>>>,
 }
 
 impl PathsOut {
@@ -22,13 +27,14 @@ impl PathsOut {
     pub(super) fn new(
         key: &GroupKey,
         view: &View,
+        wanting: &Wanted,
         announced: &[Bits],
         from: &Sources<'_>,
     ) -> PathsOut {
         let mut by_table = Vec::new();
         for (table, announced) in from.tables.iter().zip(announced) {
             let mut paths = BTreeMap::new();
-            if let Some(mut choice) = Choice::new(key, view, table, from)
+            if let Some(mut choice) = Choice::new(key, view, wanting, table, from)
                 && choice.sends_several()
             {
                 for id in announced.iter() {
@@ -45,24 +51,30 @@ impl PathsOut {
         &mut self,
         slot: usize,
         ids: &[DestId],
-        announced: &mut Bits,
+        (announced, held): &mut (&mut Bits, &mut Limit),
         choice: &mut Choice<'g>,
         plan: &mut Plan<'g>,
     ) {
         let paths = &mut self.by_table[slot];
         for &id in ids {
-            let runs = choice.runs(id);
+            let mut runs = choice.runs(id);
+            if runs.is_empty() {
+                held.forget(id);
+            } else if !held.admits(id, announced) {
+                runs.clear();
+            }
             let before = paths.remove(&id).unwrap_or_default();
             let mut after = Vec::with_capacity(runs.len());
             for (run, path_id) in runs {
                 let print = said(choice, &run);
-                if !before.contains(&(path_id, print)) {
+                let is_said = |other: &Said| (other.0, other.2) == (path_id, print);
+                if !before.iter().any(is_said) {
                     plan.announce.push((run, (id, path_id)));
                 }
-                after.push((path_id, print));
+                after.push((path_id, run.peer(), print));
             }
-            for (gone, _) in before {
-                if after.iter().all(|(path_id, _)| *path_id != gone) {
+            for (gone, ..) in before {
+                if after.iter().all(|(path_id, ..)| *path_id != gone) {
                     plan.withdraw.push((id, gone));
                 }
             }
@@ -81,12 +93,17 @@ impl PathsOut {
         slot: usize,
         peer: PeerId,
         ids: &[DestId],
+        announced: &Bits,
         member: &mut Member,
         choice: &mut Choice<'g>,
         plan: &mut Plan<'g>,
     ) {
         for &id in ids {
-            let runs = choice.runs(id);
+            let runs = if announced.contains(id) {
+                choice.runs(id)
+            } else {
+                Vec::new()
+            };
             let gone = member.gone.range((slot, id, 0)..=(slot, id, u32::MAX));
             for entry in gone.copied().collect::<Vec<_>>() {
                 member.gone.remove(&entry);
@@ -100,17 +117,31 @@ impl PathsOut {
         }
     }
 
+    /// How many routes of a table are announced.
+    pub(super) fn count(&self, slot: usize) -> u64 {
+        let all = self.by_table[slot].values();
+        all.map(|paths| paths.len() as u64).sum()
+    }
+
+    /// How many of them came from each neighbour.
+    pub(super) fn own_counts(&self, slot: usize, counts: &mut BTreeMap<PeerId, u64>) {
+        let all = self.by_table[slot].values().flatten();
+        for peer in all.filter_map(|(_, peer, _)| *peer) {
+            *counts.entry(peer).or_default() += 1;
+        }
+    }
+
     pub(super) fn memory(&self) -> usize {
         // A B-tree node of eleven entries is two thirds full on average; most have two routes.
         let entries: usize = self.by_table.iter().map(BTreeMap::len).sum();
-        entries * (size_of::<(DestId, Vec<u8>)>() * 3 / 2 + 2 * size_of::<(u32, u64)>())
+        entries * (size_of::<(DestId, Vec<u8>)>() * 3 / 2 + 2 * size_of::<Said>())
     }
 }
 
-fn wanted(choice: &mut Choice<'_>, id: DestId) -> Vec<(u32, u64)> {
+fn wanted(choice: &mut Choice<'_>, id: DestId) -> Vec<Said> {
     let runs = choice.runs(id);
     runs.into_iter()
-        .map(|(run, path_id)| (path_id, said(choice, &run)))
+        .map(|(run, path_id)| (path_id, run.peer(), said(choice, &run)))
         .collect()
 }
 
@@ -118,6 +149,9 @@ fn wanted(choice: &mut Choice<'_>, id: DestId) -> Vec<(u32, u64)> {
 fn said(choice: &Choice<'_>, run: &super::choice::Run<'_>) -> u64 {
     let mut bytes = Vec::new();
     let hop = choice.encode(run, true, &mut bytes);
+    if let Some(label) = choice.label(run) {
+        bytes.extend_from_slice(&label.octets());
+    }
     if let Some(hop) = hop {
         bytes.extend_from_slice(hop.to_string().as_bytes());
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Changes as messages: runs of destinations with equal attributes, cut into segments.
 
-use bgp_wire::{FamilyContext, PathNextHop};
+use bgp_wire::{FamilyContext, Label, PathNextHop};
 
 use super::Transmit;
 use crate::rib::PeerId;
@@ -58,19 +58,27 @@ impl<'a> Writer<'a> {
         self.updates += updates as u32;
     }
 
-    /// Appends announcements of destinations with equal attributes.
+    /// Appends announcements of destinations with equal attributes, those of VPNs with a label
+    /// each.
     pub(super) fn announce(
         &mut self,
         attributes: &[u8],
         next_hop: PathNextHop,
         except: Option<PeerId>,
         ids: &[(DestId, u32)],
+        labels: &[Label],
     ) {
         if ids.is_empty() {
             return;
         }
         self.begin(except);
+        if self.bytes.is_empty() {
+            // Header, next hop and prefixes of the usual length.
+            let expected = attributes.len() + 64 + ids.len() * 5;
+            self.bytes.reserve_exact(expected.min(SEGMENT));
+        }
         let mut left = ids;
+        let mut labels = labels;
         let (keys, add_path) = (self.keys, self.context.add_path_send);
         let written = bgp_wire::announce_with(
             &mut self.bytes,
@@ -79,7 +87,12 @@ impl<'a> Writer<'a> {
             attributes,
             next_hop,
             |out, end| {
-                left = &left[keys.put(left, add_path, end, out)..];
+                if labels.is_empty() {
+                    left = &left[keys.put(left, add_path, end, out)..];
+                } else {
+                    let done = keys.put_labelled(left, labels, add_path, end, out);
+                    (left, labels) = (&left[done..], &labels[done..]);
+                }
                 !left.is_empty()
             },
         );

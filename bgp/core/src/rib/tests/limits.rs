@@ -36,7 +36,9 @@ fn a_limit_is_said_to_be_near_and_one_that_only_warns_takes_all() {
     let said: Vec<u64> = std::iter::from_fn(|| rib.poll_output())
         .map(|output| match output {
             RibOutput::LimitNear { routes, .. } => routes,
-            RibOutput::LimitExceeded { .. } => panic!("it only warns"),
+            RibOutput::ExportLimit { .. } | RibOutput::LimitExceeded { .. } => {
+                panic!("it only warns")
+            }
         })
         .collect();
     assert_eq!((said, rib.stats().routes), (vec![2, 5], 8));
@@ -65,4 +67,58 @@ fn one_route_too_many_is_reported_once() {
     ));
     assert_eq!(rib.poll_output(), None);
     assert_eq!(rib.counts(&"a".into())[&Family::IPV4_UNICAST].accepted, 1);
+}
+
+#[test]
+fn routes_beyond_the_limit_of_what_is_sent_wait_until_others_go() {
+    let now = Instant::now();
+    let limited = |limit: Option<u32>| {
+        let plain = all(&["a"]);
+        let mut next = InstanceConfig::new("i".into(), Asn(65001), plain.router_id()).unwrap();
+        let peer = plain.peers()[&PeerName::from("a")].clone();
+        let mut families = peer.families().clone();
+        for family in families.values_mut() {
+            family.limit_out = limit.and_then(std::num::NonZeroU32::new);
+        }
+        let peer = peer.with_families(families).unwrap();
+        next.add_peer("a".into(), peer).unwrap();
+        next
+    };
+    let mut rib = Rib::new(limited(Some(2)), now);
+    let prefix = |n: usize| format!("10.{n}.0.0/16");
+    let locals = |range: std::ops::Range<usize>| {
+        let prefixes: Vec<String> = range.map(prefix).collect();
+        let told: Vec<(&str, &[&str])> =
+            prefixes.iter().map(|p| (p.as_str(), &["a"][..])).collect();
+        local(&told)
+    };
+    rib.handle(locals(0..4), now);
+    up(&mut rib, "a", 10, 65002, now);
+    let (announced, ..) = sent(&mut rib, "a");
+    assert_eq!(announced, ["10.0.0.0/16", "10.1.0.0/16"]);
+    let news = |rib: &mut Rib| std::iter::from_fn(|| rib.poll_output()).collect::<Vec<_>>();
+    let reached = RibOutput::ExportLimit {
+        peer: "a".into(),
+        family: Family::IPV4_UNICAST,
+        limit: 2,
+    };
+    assert_eq!(news(&mut rib), [reached]);
+    let counts = rib.counts(&"a".into())[&Family::IPV4_UNICAST];
+    assert_eq!((counts.advertised, counts.held), (2, 2));
+    let waits = rib.explain(&prefix(3).parse().unwrap(), None, now);
+    let why = waits.adverts[0].routes[0].outcome.as_ref().unwrap_err();
+    assert_eq!(*why, Withheld::Limit);
+
+    // One goes, the next one takes its place; that is no news.
+    rib.handle(locals(1..4), now);
+    let (announced, withdrawn, _) = sent(&mut rib, "a");
+    assert_eq!((announced, withdrawn), (vec![prefix(2)], vec![prefix(0)]));
+    assert_eq!(news(&mut rib), []);
+
+    // A higher limit, by a live change.
+    rib.handle(RibInput::Configure(Box::new(limited(None))), now);
+    let (announced, withdrawn, _) = sent(&mut rib, "a");
+    assert!(announced.contains(&prefix(3)), "{announced:?}");
+    assert_eq!(withdrawn, Vec::<String>::new());
+    assert_eq!(rib.counts(&"a".into())[&Family::IPV4_UNICAST].held, 0);
 }

@@ -19,6 +19,10 @@ const PEERS: [(&str, u8, u32); 5] = [
 
 const PREFIXES: usize = 6;
 
+/// Around the first four of them.
+const AGGREGATE: &str = "10.0.0.0/14";
+const WITHIN: std::ops::Range<usize> = 0..4;
+
 #[derive(Clone, Debug)]
 enum Step {
     Announce(usize, BTreeSet<usize>, Announced),
@@ -32,6 +36,12 @@ enum Step {
     /// Messages taken by a neighbour.
     Read(usize, usize),
     Resend(usize),
+    /// Whether nothing is announced.
+    Drain(bool),
+    /// A neighbour sends again these prefixes of what it said, and no others.
+    Refresh(usize, BTreeSet<usize>),
+    /// Whether there is an aggregate, and whether it stands for what is within.
+    Aggregate(Option<bool>),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,6 +79,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::collection::btree_set(0..PREFIXES, 0..3).prop_map(Step::Local),
         4 => (peer(), 1usize..4).prop_map(|(p, n)| Step::Read(p, n)),
         1 => peer().prop_map(Step::Resend),
+        1 => any::<bool>().prop_map(Step::Drain),
+        1 => (peer(), prop::collection::btree_set(0..PREFIXES, 0..PREFIXES))
+            .prop_map(|(p, n)| Step::Refresh(p, n)),
+        1 => any::<Option<bool>>().prop_map(Step::Aggregate),
     ]
 }
 
@@ -84,10 +98,15 @@ struct World {
     locals: BTreeSet<usize>,
     seen: BTreeMap<usize, Seen>,
     add_path: bool,
+    drained: bool,
+    /// How many destinations each neighbour is sent at most.
+    limit: Option<usize>,
+    config: InstanceConfig,
+    aggregate: Option<bool>,
 }
 
 impl World {
-    fn new(add_path: bool) -> World {
+    fn new(add_path: bool, limit: Option<u32>) -> World {
         let now = Instant::now();
         let names: Vec<&str> = PEERS.iter().map(|(name, _, _)| *name).collect();
         let plain = all(&names);
@@ -100,13 +119,14 @@ impl World {
             let mut families = peer.families().clone();
             for family in families.values_mut() {
                 family.next_hop_mode = crate::config::NextHopMode::ToSelf;
+                family.limit_out = limit.and_then(std::num::NonZeroU32::new);
                 family.add_path.send = add_path.then_some(std::num::NonZeroU8::new(2).unwrap());
             }
             config
                 .add_peer(name.clone(), peer.with_families(families).unwrap())
                 .unwrap();
         }
-        let mut rib = Rib::new(config, now);
+        let mut rib = Rib::new(config.clone(), now);
         rib.handle(local(&[]), now);
         World {
             rib,
@@ -117,6 +137,10 @@ impl World {
             locals: BTreeSet::new(),
             seen: BTreeMap::new(),
             add_path,
+            drained: false,
+            limit: limit.map(|limit| limit as usize),
+            config,
+            aggregate: None,
         }
     }
 
@@ -208,12 +232,50 @@ impl World {
                 self.locals = prefixes;
             }
             Step::Read(peer, messages) => self.read(peer, messages),
+            Step::Drain(drained) => {
+                self.config.drained = drained;
+                let configure = RibInput::Configure(Box::new(self.config.clone()));
+                self.rib.handle(configure, self.now);
+                self.drained = drained;
+            }
             Step::Resend(peer) => {
                 let resend = RibInput::Resend {
                     peer: PEERS[peer].0.into(),
                     family: Family::IPV4_UNICAST,
                 };
                 self.rib.handle(resend, self.now);
+            }
+            Step::Refresh(peer, prefixes) => {
+                let (name, family) = (PEERS[peer].0, Family::IPV4_UNICAST);
+                let marked = |begins: bool| {
+                    let peer = name.into();
+                    if begins {
+                        RibInput::RefreshBegins { peer, family }
+                    } else {
+                        RibInput::RefreshEnds { peer, family }
+                    }
+                };
+                if self.up.contains(&peer) {
+                    self.rib.handle(marked(true), self.now);
+                    for n in prefixes.clone() {
+                        if let Some(said) = self.said.get(&(peer, n)).cloned() {
+                            self.take(Step::Announce(peer, [n].into(), said));
+                        }
+                    }
+                    self.rib.handle(marked(false), self.now);
+                    self.said
+                        .retain(|(other, n), _| *other != peer || prefixes.contains(n));
+                }
+            }
+            Step::Aggregate(aggregate) => {
+                self.aggregate = aggregate;
+                let one = aggregate.map(|summary_only| crate::config::Aggregate {
+                    prefix: AGGREGATE.parse().unwrap(),
+                    summary_only,
+                });
+                self.config.aggregates = Vec::from_iter(one);
+                let config = Box::new(self.config.clone());
+                self.rib.handle(RibInput::Configure(config), self.now);
             }
         }
     }
@@ -303,8 +365,15 @@ impl World {
     fn expected(&self, to: usize) -> BTreeMap<IpNet, Vec<String>> {
         let mut all = BTreeMap::new();
         let (_, _, to_asn) = PEERS[to];
-        for n in 0..PREFIXES {
+        let aggregated = self.aggregated(to_asn == 65001).filter(|_| !self.drained);
+        if let Some(text) = aggregated {
+            all.insert(AGGREGATE.parse().unwrap(), vec![text]);
+        }
+        for n in (0..PREFIXES).filter(|_| !self.drained) {
             let mut routes = Vec::new();
+            if self.aggregate == Some(true) && WITHIN.contains(&n) {
+                continue;
+            }
             if self.locals.contains(&n) {
                 routes.push(if to_asn == 65001 {
                     "lp 100 path ".to_owned()
@@ -329,6 +398,25 @@ impl World {
             }
         }
         all
+    }
+
+    /// How the aggregate reads, if there is one: with NO_EXPORT where all within it have that.
+    fn aggregated(&self, internal: bool) -> Option<String> {
+        self.aggregate?;
+        let no_export: Vec<bool> = WITHIN
+            .filter_map(|n| {
+                let best = self.ranked(n).first().copied();
+                let learned = best.map(|peer| self.said[&(peer, n)].no_export);
+                self.locals.contains(&n).then_some(false).or(learned)
+            })
+            .collect();
+        let all = !no_export.contains(&false);
+        match (no_export.is_empty(), all, internal) {
+            (true, _, _) | (_, true, false) => None,
+            (_, true, true) => Some("lp 100 no-export path ".to_owned()),
+            (_, false, true) => Some("lp 100 path ".to_owned()),
+            (_, false, false) => Some("path 65001".to_owned()),
+        }
     }
 
     fn goes(&self, from: usize, to: usize, n: usize) -> bool {
@@ -377,7 +465,107 @@ impl World {
                 seen.entry(*prefix).or_default().push(what.clone());
             }
             seen.values_mut().for_each(|routes| routes.sort());
-            assert_eq!(seen, self.expected(peer), "{}", PEERS[peer].0);
+            let expected = self.expected(peer);
+            match self.limit {
+                None => assert_eq!(seen, expected, "{}", PEERS[peer].0),
+                Some(limit) => self.is_within(peer, limit, &seen, &expected),
+            }
+            let counts = self.rib.counts(&PEERS[peer].0.into());
+            let counts = counts[&Family::IPV4_UNICAST];
+            assert_eq!(
+                counts.advertised,
+                self.seen[&peer].len() as u64,
+                "{counts:?}"
+            );
+            assert_eq!(self.rib.backlog(&PEERS[peer].0.into()), (0, 0));
+        }
+        self.explanations_agree();
+    }
+
+    /// No more than the limit is sent, nothing that is not expected, and room is used. What came from
+    /// the neighbour itself takes places of its group.
+    fn is_within(
+        &self,
+        peer: usize,
+        limit: usize,
+        seen: &BTreeMap<IpNet, Vec<String>>,
+        expected: &BTreeMap<IpNet, Vec<String>>,
+    ) {
+        let name = PEERS[peer].0;
+        assert!(seen.len() <= limit, "{name}: {seen:#?}");
+        for (prefix, routes) in seen {
+            assert_eq!(Some(routes), expected.get(prefix), "{name} {prefix}");
+        }
+        let own = (0..PREFIXES)
+            .filter(|n| self.ranked(*n).contains(&peer))
+            .count();
+        let missing = expected.len() - seen.len();
+        let held = self.rib.counts(&name.into())[&Family::IPV4_UNICAST].held as usize;
+        assert!(
+            held >= missing,
+            "{name}: {held} wait, {missing} are missing"
+        );
+        assert!(
+            missing == 0 || seen.len() + own >= limit,
+            "{name}: {seen:#?}"
+        );
+    }
+
+    /// What is explained is what there is: the best route is the model's, every other one lost to
+    /// one that is preferred, and neighbours are sent what the model says, now.
+    fn explanations_agree(&self) {
+        let expected: Vec<_> = (0..PEERS.len()).map(|peer| self.expected(peer)).collect();
+        for n in 0..PREFIXES {
+            let net: IpNet = prefix(n).parse().unwrap();
+            let explained = self.rib.explain(&net, None, self.now);
+            let ranked = self.ranked(n);
+            let is_local = self.locals.contains(&n);
+            let best = explained.paths.first().filter(|path| path.route.is_best());
+            match (is_local, ranked.first()) {
+                (true, _) => assert_eq!(best.unwrap().route.peer, None),
+                (false, Some(&best_peer)) => {
+                    let name = best.unwrap().route.peer.as_ref().unwrap();
+                    assert_eq!(name.0, PEERS[best_peer].0, "{explained:#?}");
+                }
+                (false, None) => assert_eq!(best, None, "{explained:#?}"),
+            }
+            for path in &explained.paths {
+                let verdict = path.route.verdict.unwrap();
+                let was_compared = matches!(
+                    verdict,
+                    Verdict::Lost(_) | Verdict::Multipath | Verdict::OtherAsPath
+                );
+                assert_eq!(path.lost.is_some(), was_compared, "{path:#?}");
+                if let Some(lost) = &path.lost {
+                    assert_ne!(lost.value, lost.other, "{path:#?}");
+                }
+            }
+            let heard = explained.paths.iter().filter_map(|p| p.route.peer.as_ref());
+            let silent = explained.silent.iter().map(|(name, _)| name);
+            let all: BTreeSet<&PeerName> = heard.chain(silent).collect();
+            assert_eq!(all.len(), PEERS.len(), "{explained:#?}");
+            for advert in &explained.adverts {
+                let peer = PEERS.iter().position(|p| p.0 == advert.peer.0).unwrap();
+                let sent = advert.routes.iter().filter_map(|r| r.outcome.as_ref().ok());
+                let mut sent: Vec<String> = sent.map(|(a, _)| describe(a)).collect();
+                sent.sort();
+                if self.up.contains(&peer) {
+                    let held = advert
+                        .routes
+                        .iter()
+                        .any(|r| r.outcome == Err(Withheld::Limit));
+                    let wanted = match self.limit {
+                        Some(_) if held => Vec::new(),
+                        _ => expected[peer].get(&net).cloned().unwrap_or_default(),
+                    };
+                    assert_eq!(sent, wanted, "{} {explained:#?}", advert.peer);
+                    assert!(!advert.is_pending, "{} {explained:#?}", advert.peer);
+                    assert_eq!(advert.waiting_bytes, 0);
+                } else {
+                    let why = advert.routes[0].outcome.as_ref().unwrap_err();
+                    assert_eq!(*why, Withheld::NotEstablished);
+                }
+            }
         }
     }
 }
@@ -407,9 +595,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
     #[test]
     fn everybody_is_sent_what_the_model_says(
-        steps in prop::collection::vec(step(), 1..60), add_path: bool,
+        steps in prop::collection::vec(step(), 1..60),
+        add_path: bool,
+        limit in prop::option::weighted(0.3, 1u32..5),
     ) {
-        let mut world = World::new(add_path);
+        let mut world = World::new(add_path, limit);
         for peer in 0..PEERS.len() {
             world.take(Step::Up(peer));
         }
@@ -424,6 +614,7 @@ proptest! {
             world.take(Step::Down(peer));
         }
         world.take(Step::Local(BTreeSet::new()));
+        prop_assert!(world.rib.best(&AGGREGATE.parse().unwrap()).is_none());
         let _ = world.rib.poll_transmit(&PEERS[0].0.into());
         let stats = world.rib.stats();
         prop_assert_eq!((stats.routes, stats.attribute_sets, stats.next_hops), (0, 0, 0));
