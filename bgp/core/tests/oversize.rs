@@ -67,10 +67,12 @@ fn speaker(max_lens: &[usize], now: Instant) -> Rib {
                 link: None,
                 link_ipv4: None,
                 link_ipv6: None,
+                network: None,
             },
             local_asn: None,
             role: None,
             long_lived: false,
+            enhanced_refresh: false,
         };
         let up = RibInput::PeerUp {
             peer: name(number),

@@ -230,6 +230,8 @@ impl Speaker {
                 }
                 PeerOutput::Routes(changes) => RibInput::Routes { peer, changes },
                 PeerOutput::Resend { family } => RibInput::Resend { peer, family },
+                PeerOutput::RefreshBegins { family } => RibInput::RefreshBegins { peer, family },
+                PeerOutput::RefreshEnds { family } => RibInput::RefreshEnds { peer, family },
                 PeerOutput::Connect { .. } | PeerOutput::Close { .. } | PeerOutput::Send { .. } => {
                     continue;
                 }
@@ -397,5 +399,6 @@ fn addresses(who: usize) -> SessionAddresses {
         link: None,
         link_ipv4: None,
         link_ipv6: Some("fd00::1".parse().expect("an address")),
+        network: None,
     }
 }

@@ -111,12 +111,16 @@ fn compare(world: &World, truth: &Truth<'_>, expected: &Expected) -> Result<(), 
                 if view.stale {
                     return Err(format!("node {number}, link {link}: {view:?} is stale"));
                 }
-                found.insert(view.prefix, Route::read(attributes, hop));
+                let prefix = view.prefix.prefix().ok_or("a route without a prefix")?;
+                found.insert(prefix, Route::read(attributes, hop));
             }
             let taken = taken.into_iter().map(|(p, r)| (*p, r.clone())).collect();
             same(&found, &taken, number, link)?;
             let filtered = routes(RouteTable::Filtered(name(link)));
-            let filtered: BTreeSet<IpNet> = filtered.iter().map(|view| view.prefix).collect();
+            let filtered: BTreeSet<IpNet> = filtered
+                .iter()
+                .filter_map(|view| view.prefix.prefix())
+                .collect();
             let refused: BTreeSet<IpNet> = refused.into_iter().map(|(p, _)| *p).collect();
             if filtered != refused {
                 return Err(format!(

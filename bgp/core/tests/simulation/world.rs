@@ -589,6 +589,17 @@ impl World {
                     self.say_everything(node, link);
                 }
             }
+            PeerOutput::RefreshBegins { family } => {
+                let peer = name(link);
+                self.push(
+                    node,
+                    ForRib::Input(RibInput::RefreshBegins { peer, family }),
+                );
+            }
+            PeerOutput::RefreshEnds { family } => {
+                let peer = name(link);
+                self.push(node, ForRib::Input(RibInput::RefreshEnds { peer, family }));
+            }
         }
         Ok(())
     }
@@ -758,6 +769,7 @@ fn addresses(here: &End, there: &End) -> SessionAddresses {
         link: None,
         link_ipv4: Some(here.v4),
         link_ipv6: Some(here.v6),
+        network: None,
     }
 }
 
