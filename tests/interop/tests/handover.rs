@@ -89,7 +89,7 @@ fn by_signal(node1: &harness::Node) -> Result<()> {
     let third = format!("MAINPID={}", pid()?);
     let mut said = Vec::new();
     let mut buffer = [0; 4096];
-    while !said.iter().any(|line: &String| *line == third) {
+    while !said.contains(&third) {
         let len = manager
             .recv(&mut buffer)
             .with_context(|| format!("no {third}: {said:?}"))?;
