@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Measure the speaker without the daemon around it.
     #[arg(long)]
     speaker: bool,
+    /// Minutes of churn, in scenarios that have any; ten are for the record of `storm`.
+    #[arg(long)]
+    minutes: Option<u32>,
     /// Seconds that a speaker may take for one step of a scenario.
     #[arg(long)]
     limit: Option<u64>,
@@ -123,7 +126,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         );
         setup::prepare(&setup::Arguments::default())?;
     }
-    build(&root, &["-p", "bgp-load", "--bins"])?;
+    build(&root, &["-p", "bgp-load", "-p", "bgp-bfdd", "--bins"])?;
     let mut command = Command::new(release.join("bgp-bench"));
     command.args(&arguments.scenarios);
     if arguments.speaker {
@@ -150,6 +153,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if let Some(runs) = arguments.runs {
         command.args(["--runs", &runs.to_string()]);
+    }
+    if let Some(minutes) = arguments.minutes {
+        command.args(["--minutes", &minutes.to_string()]);
     }
     if let Some(limit) = arguments.limit {
         command.args(["--limit", &limit.to_string()]);

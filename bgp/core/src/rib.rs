@@ -205,7 +205,8 @@ pub struct BestRoute {
     pub discard: Option<Forwarding>,
     /// The neighbours it was learned from, the best one first.
     pub peers: Vec<PeerName>,
-    /// Whether all of them are down and expected back (RFC 4724).
+    /// Whether all of them are down and expected back (RFC 4724). As it was when this was made: the
+    /// route is used all the same, so a change of it alone is not reported by [`Rib::poll_best`].
     pub stale: bool,
 }
 

@@ -1,36 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Replays the fuzz corpus of the session's machine, whole, cut short and corrupted.
+//! Replays the fuzz corpora of sessions, policies and whole speakers, and random inputs beside them.
 
 #[path = "../../../tests/fuzz/bodies/core.rs"]
 mod core_session;
+#[path = "../../../tests/fuzz/bodies/policy.rs"]
+mod policy;
+#[path = "../../../tests/fuzz/bodies/replay.rs"]
+mod replay;
+#[path = "../../../tests/fuzz/bodies/speaker.rs"]
+mod speaker;
 
-use std::fs;
-use std::path::Path;
+use proptest::prelude::*;
+
+const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
 fn the_corpus_of_sessions_keeps_the_invariants() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fuzz/corpus/core_session_any_events");
-    let mut replayed = 0;
-    for entry in fs::read_dir(&folder).expect("the corpus is committed") {
-        let path = entry.expect("readable folder").path();
-        let data = fs::read(&path).expect("readable file");
-        let mut inputs = vec![data.clone()];
-        inputs.extend((0..data.len()).map(|end| data[..end].to_vec()));
-        for at in 0..data.len() {
-            for value in [0, 1, 4, 0x7f, 0xff, data[at] ^ 1, data[at].wrapping_add(2)] {
-                let mut corrupted = data.clone();
-                corrupted[at] = value;
-                inputs.push(corrupted);
-            }
-        }
-        for input in inputs {
-            let run = || core_session::core_session_any_events(&input);
-            if std::panic::catch_unwind(run).is_err() {
-                panic!("{} fails as {input:02x?}", path.display());
-            }
-        }
-        replayed += 1;
+    replay::replay(
+        MANIFEST,
+        "core_session_any_events",
+        |octet| vec![0, 1, 4, 0x7f, 0xff, octet ^ 1, octet.wrapping_add(2)],
+        core_session::core_session_any_events,
+    );
+}
+
+#[test]
+fn the_corpus_of_policies_decides_as_it_reads() {
+    replay::replay(
+        MANIFEST,
+        "policy_decides_as_it_reads",
+        |octet| vec![0, b'\n', b'*', b'(', b'1', 0xff, octet ^ 1],
+        policy::policy_decides_as_it_reads,
+    );
+}
+
+#[test]
+fn the_corpus_of_speakers_keeps_the_invariants() {
+    replay::replay(
+        MANIFEST,
+        "speaker_any_messages",
+        |octet| vec![0, 0xff, octet ^ 1, octet ^ 0x80],
+        speaker::speaker_any_messages,
+    );
+}
+
+/// What happens to one of the three neighbours, as the body reads it.
+fn happening() -> impl Strategy<Value = Vec<u8>> {
+    let op = |kind: u8| (0u8..3).prop_map(move |who| kind * 3 + who);
+    let with_len = |op: u8, bytes: Vec<u8>| {
+        let mut all = vec![op, bytes.len() as u8];
+        all.extend(bytes);
+        all
+    };
+    let bytes = |most| prop::collection::vec(any::<u8>(), 0..most);
+    prop_oneof![
+        3 => op(0).prop_map(|op| vec![op]),
+        1 => op(1).prop_map(|op| vec![op]),
+        1 => (op(2), bytes(60)).prop_map(move |(op, bytes)| with_len(op, bytes)),
+        2 => (op(3), bytes(60)).prop_map(move |(op, bytes)| with_len(op, bytes)),
+        6 => (op(4), bytes(5)).prop_map(move |(op, bytes)| with_len(op, bytes)),
+        2 => (op(5), any::<u8>()).prop_map(|(op, prefix)| vec![op, prefix]),
+        1 => (op(6), any::<u8>()).prop_map(|(op, seconds)| vec![op, seconds]),
+        1 => op(7).prop_map(|op| vec![op]),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_messages_of_several_neighbours_keep_the_invariants(
+        happenings in prop::collection::vec(happening(), 1..40),
+    ) {
+        let begins = [0, 1, 2].map(|who| vec![who]);
+        let data: Vec<u8> = begins.into_iter().chain(happenings).flatten().collect();
+        speaker::speaker_any_messages(&data);
     }
-    assert!(replayed > 0, "{} is empty", folder.display());
 }

@@ -69,9 +69,11 @@ pub(crate) fn session_addresses(local: SocketAddr, remote: SocketAddr) -> Sessio
     addresses
 }
 
-/// The network of an own address that another one is on, too.
+/// The network of an own address that another one is on, too. Link-local addresses are on none: all
+/// links have the same prefix.
 fn network_of(local: IpAddr, remote: IpAddr) -> Option<IpNet> {
-    if local.is_loopback() {
+    let is_of_link = matches!(local, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if local.is_loopback() || is_of_link {
         return None;
     }
     getifaddrs().ok()?.find_map(|entry| {

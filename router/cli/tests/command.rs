@@ -63,6 +63,46 @@ impl bgp_server::Bgp for Fixed {
         Ok(Response::new(tokio_stream::iter(batches)))
     }
 
+    async fn explain_prefix(
+        &self,
+        request: Request<ExplainPrefixRequest>,
+    ) -> Result<Response<ExplainPrefixResponse>, RpcStatus> {
+        let request = request.into_inner();
+        if !["", "tor-a", "tor-b"].contains(&request.peer.as_str()) {
+            return Err(RpcStatus::not_found(format!("no peer {}", request.peer)));
+        }
+        Ok(Response::new(match request.destination.as_str() {
+            "10.1.0.0/16" => fixtures::prefix_explanation(),
+            _ => fixtures::explanation_of_nothing(),
+        }))
+    }
+
+    async fn begin_drain(
+        &self,
+        request: Request<BeginDrainRequest>,
+    ) -> Result<Response<DrainState>, RpcStatus> {
+        let request = request.into_inner();
+        Ok(Response::new(DrainState {
+            wait_s: request.wait_s,
+            reason: request.reason,
+            ..fixtures::drain("announcing")
+        }))
+    }
+
+    async fn end_drain(
+        &self,
+        _: Request<EndDrainRequest>,
+    ) -> Result<Response<DrainState>, RpcStatus> {
+        Ok(Response::new(fixtures::drain("in-service")))
+    }
+
+    async fn get_drain(
+        &self,
+        _: Request<GetDrainRequest>,
+    ) -> Result<Response<DrainState>, RpcStatus> {
+        Ok(Response::new(fixtures::drain("withdrawn")))
+    }
+
     async fn refresh_peer(
         &self,
         _: Request<RefreshPeerRequest>,
@@ -211,6 +251,41 @@ fn unhealthy_is_1_and_ignored_warnings_are_not() {
     drop(daemon);
     let daemon = Daemon::start(fixtures::healthy_status());
     assert_eq!(daemon.run(&["status", "--wait"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_drain_is_waited_for_unless_detached() {
+    let daemon = Daemon::start(fixtures::status());
+    let output = daemon.run(&["drain", "--wait", "1500ms", "--detach"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(said.contains("GRACEFUL_SHUTDOWN for 2 s"), "{said}");
+    let output = daemon.run(&["drain", "--wait", "2s", "--reason", "new disks"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output).lines().next(),
+        include_str!("golden/drain-withdrawn.txt").lines().next()
+    );
+    let output = daemon.run(&["undrain"]);
+    assert!(
+        stdout(&output).contains("in service"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
+fn an_explanation_without_a_route_is_4_and_an_unknown_peer_is_named() {
+    let daemon = Daemon::start(fixtures::status());
+    let output = daemon.run(&["bgp", "explain", "10.1.0.0/16", "tor-a"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), include_str!("golden/bgp-explain.txt"));
+    let output = daemon.run(&["bgp", "explain", "10.9.0.0/16"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stdout(&output).contains("no route"), "{}", stdout(&output));
+    let output = daemon.run(&["bgp", "explain", "10.1.0.0/16", "tor-c"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("tor-"), "{}", stderr(&output));
 }
 
 #[test]

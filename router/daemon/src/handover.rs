@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A planned restart that BGP neighbours do not notice: `causewayd --take-over` asks the daemon that
-//! runs for its sessions, and the daemon that runs ends.
+//! runs for its sessions, and the daemon that runs ends. On SIGUSR2 a daemon starts its successor
+//! itself.
 //!
 //! Whoever may open the socket ends the daemon and gets its sessions: only the daemon's own user.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use bgp_bfdd::private_socket;
 use bgp_io::{HandedSession, handover};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use tokio::net::UnixListener;
 
 /// How long the daemon that runs may take for its next word. It lets go of one session after the
 /// other, each in a second at most.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The flag of a daemon that takes sessions over.
+const TAKE_OVER: &str = "--take-over";
 
 /// The socket's name, beside that of the API.
 const NAME: &str = "handover.sock";
@@ -92,6 +100,40 @@ impl Heir {
             }
         }
     }
+}
+
+/// Starts the next daemon as this one was started, with the program that lies there now: it asks for
+/// the sessions once its settings are read. Where it does not come so far this one goes on.
+pub fn start_successor() {
+    let mut arguments = std::env::args_os();
+    let Some(program) = arguments.next() else {
+        tracing::error!("no successor: this daemon was started without a name");
+        return;
+    };
+    let arguments: Vec<OsString> = arguments.filter(|one| one != TAKE_OVER).collect();
+    let mut command = Command::new(&program);
+    command.args(&arguments).arg(TAKE_OVER).stdin(Stdio::null());
+    // The service manager's watch is on whoever is the daemon, not on this process alone.
+    command.env_remove("WATCHDOG_PID");
+    match command.spawn() {
+        Ok(mut child) => {
+            tracing::info!(pid = child.id(), program = %program.display(), "starting a successor");
+            // Only if it ends before this process does.
+            std::thread::spawn(move || match child.wait() {
+                Ok(status) => tracing::error!(%status, "the successor has ended; going on"),
+                Err(error) => tracing::error!(%error, "cannot hear of the successor's end"),
+            });
+        }
+        Err(error) => {
+            tracing::error!(%error, program = %program.display(), "no successor; going on");
+        }
+    }
+}
+
+/// The process at the other end of a socket.
+pub fn pid_of(socket: &UnixStream) -> Option<u32> {
+    let credentials = getsockopt(socket, PeerCredentials).ok()?;
+    u32::try_from(credentials.pid()).ok()
 }
 
 /// How long the next daemon may take to read its sessions. This one ends all the same.

@@ -15,6 +15,11 @@ pub fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
+/// Says which process is the daemon from here on, before this one ends.
+pub fn succeeded_by(pid: u32) {
+    send(&[NotifyState::MainPid(pid)]);
+}
+
 /// Says that the daemon is alive.
 pub fn alive() {
     send(&[NotifyState::Watchdog]);

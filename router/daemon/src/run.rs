@@ -260,7 +260,12 @@ async fn serve(
         told = until_told_to_end(config, flags) => told.map(|()| None)?,
         heir = asked => Some(heir),
     };
-    readiness::stopping();
+    match heir.as_ref().map(handover::pid_of) {
+        // The service goes on.
+        Some(Some(pid)) => readiness::succeeded_by(pid),
+        Some(None) => tracing::warn!("the service manager is not told of the successor"),
+        None => readiness::stopping(),
+    }
     tracing::info!("ending");
     // Sessions first: what they say to neighbours is still true then. Routes, pods and programs
     // stay for the next run.
@@ -331,7 +336,8 @@ fn reap(datapath: &Mutex<Datapath>) {
     }
 }
 
-/// Waits for SIGTERM or SIGINT. SIGHUP checks the settings and says which need a restart.
+/// Waits for SIGTERM or SIGINT. SIGHUP checks the settings and says which need a restart; SIGUSR2
+/// starts a successor that takes the sessions over.
 async fn until_told_to_end(
     config: Option<PathBuf>,
     flags: Vec<(String, String)>,
@@ -339,10 +345,12 @@ async fn until_told_to_end(
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     loop {
         tokio::select! {
             _ = term.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            _ = upgrade.recv() => handover::start_successor(),
             _ = hangup.recv() => match Settings::load(config.as_deref(), flags.clone()) {
                 Ok(_) => tracing::info!(
                     "settings are read at the start only: restart the daemon to use changed ones \

@@ -713,6 +713,11 @@ fn what_our_kinds_add_is_checked() {
         ),
         ("enabled: true", "enabled: false", "which is not enabled"),
         ("maxHops: 1", "maxHops: 255", "maxHops"),
+        (
+            "  ttlSecurity:",
+            "  passive: true\n  active: true\n  ttlSecurity:",
+            "write one of them",
+        ),
         ("name: Customer", "name: Client", "Customer"),
         (
             "prefixes: [{ prefix: 10.0.0.0/8 }]",

@@ -49,8 +49,55 @@ fn a_hundred_upgrades_are_no_event_for_neighbours() -> Result<()> {
         daemons.push(daemon);
     }
     println!("{UPGRADES} upgrades in {:?}", started.elapsed());
+    by_signal(node1)?;
     assert_eq!(before, what_neighbours_saw(&lab)?);
     lab.down()
+}
+
+/// As `systemctl reload` does it: the daemon starts its successor itself, and tells the service
+/// manager, which here is a socket, who is the daemon from then on.
+fn by_signal(node1: &harness::Node) -> Result<()> {
+    let path = node1.path("/tmp/notify.sock");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path)?;
+    manager.set_read_timeout(Some(CONVERGED))?;
+    let pid = || -> Result<u64> {
+        let answer = causeway::ask(node1, "status")?;
+        answer["pid"].as_u64().context("the pid of the daemon")
+    };
+    let taken_over = |before: u64| {
+        wait_for("the next daemon with the sessions", CONVERGED, || {
+            ensure!(pid()? != before, "still {before}");
+            for session in SESSIONS {
+                let peer = causeway::established(node1, session)?;
+                ensure!(peer["received"]["open"] == 0, "{peer:#}");
+            }
+            Ok(())
+        })
+    };
+    let first = pid()?;
+    let argv = [
+        "env",
+        "NOTIFY_SOCKET=/tmp/notify.sock",
+        "causewayd",
+        "--take-over",
+    ];
+    let _daemon = node1.spawn(&argv)?;
+    taken_over(first)?;
+    let second = pid()?;
+    node1.exec_ok(&["kill", "-USR2", &second.to_string()])?;
+    taken_over(second)?;
+    let third = format!("MAINPID={}", pid()?);
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    while !said.contains(&third) {
+        let len = manager
+            .recv(&mut buffer)
+            .with_context(|| format!("no {third}: {said:?}"))?;
+        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        said.extend(text.lines().map(str::to_owned));
+    }
+    ensure!(!said.iter().any(|line| line == "STOPPING=1"), "{said:?}");
+    Ok(())
 }
 
 fn network(round: u32) -> String {

@@ -141,6 +141,7 @@ fn a_policy_decides_what_is_taken_and_what_is_sent() -> Result<()> {
     })?;
 
     every_route_is_explained(&lab)?;
+    routes_beyond_the_limit_wait(&lab)?;
 
     // Without its only statement the policy sends nothing; the session does not notice.
     let changed = POLICIES.replace("sources: [PodCIDR]", "sources: [Service]");
@@ -199,6 +200,60 @@ fn every_route_is_explained(lab: &Lab) -> Result<()> {
     assert_eq!(path["verdict"], "rejected", "{data:#}");
     assert_eq!(path["policy"]["statement"], "unwanted", "{data:#}");
     Ok(())
+}
+
+/// `export.maxRoutes`, switched on and off while the session is up.
+fn routes_beyond_the_limit_wait(lab: &Lab) -> Result<()> {
+    const MORE: &str = "10.244.2.0/24";
+    let (node, other) = (lab.node("node1"), lab.node("frr"));
+    let folder = files(lab)?;
+    let edit = |file: &str, from: &str, to: &str| -> Result<()> {
+        let path = folder.join(file);
+        let text = fs::read_to_string(&path)?;
+        ensure!(text.contains(from), "{file} lacks {from}");
+        fs::write(&path, text.replacen(from, to, 1))?;
+        Ok(())
+    };
+    let at_frr = || -> Result<Vec<&str>> {
+        let mut found = Vec::new();
+        for prefix in [PODS, MORE] {
+            if !frr::paths(other, Family::Ipv4, prefix)?.is_empty() {
+                found.push(prefix);
+            }
+        }
+        Ok(found)
+    };
+    let unlimited = "export: { policyRef: { name: to-frr } }";
+    let limited = "export: { policyRef: { name: to-frr }, maxRoutes: 1 }";
+    edit("peers.yaml", unlimited, limited)?;
+    edit(
+        "node.yaml",
+        "\"10.244.1.0/24\"",
+        "\"10.244.1.0/24\", \"10.244.2.0/24\"",
+    )?;
+    wait_for("the second prefix to wait", CONVERGED, || {
+        let found = at_frr()?;
+        ensure!(found == [PODS], "{found:?}");
+        let status = node.exec(&["causeway", "status"])?.stdout;
+        says(
+            &status,
+            "1 ipv4/unicast routes are not sent: export.maxRoutes is 1",
+        )?;
+        let metrics = node.exec_ok(&["curl", "-sS", "http://127.0.0.1:9962/metrics"])?;
+        let held = r#"causeway_bgp_held_routes{afi="ipv4",instance="main",peer="frr-v4",safi="unicast"} 1"#;
+        says(&metrics, held)
+    })?;
+    let said = explain(lab, &format!("{MORE} {SESSION}"))?;
+    says(
+        &said,
+        "the peer is sent as many routes as it may be (export.maxRoutes)",
+    )?;
+    edit("peers.yaml", limited, unlimited)?;
+    wait_for("both prefixes at FRR", CONVERGED, || {
+        let found = at_frr()?;
+        ensure!(found == [PODS, MORE], "{found:?}");
+        Ok(())
+    })
 }
 
 fn explain(lab: &Lab, what: &str) -> Result<String> {

@@ -166,6 +166,19 @@ fn a_lost_link_is_a_lost_session(node1: &Node) -> Result<()> {
         ensure!(text.contains("the link eth1 is down"), "{text}");
         Ok(())
     })?;
+    let metrics = node1.exec_ok(&["curl", "-sS", "http://127.0.0.1:9962/metrics"])?;
+    for line in [
+        r#"causeway_bgp_session_flaps_total{instance="main",peer="frr-v6"} 1"#,
+        r#"causeway_bgp_session_state{instance="main",peer="bird2"} 5"#,
+        r#"causeway_bgp_notifications_total{code="6","#,
+        r#"causeway_bgp_stale_routes{afi="ipv6",instance="main",peer="frr-v6",safi="unicast"} "#,
+        r#"causeway_bgp_initial_sync_seconds{afi="ipv4",instance="main",peer="bird2",safi="unicast"} "#,
+        r#"causeway_bgp_send_queue_bytes{instance="main",peer="bird2"} 0"#,
+        "causeway_fib_convergence_seconds_count ",
+        "causeway_drain_phase 0",
+    ] {
+        ensure!(metrics.contains(line), "no {line} in {metrics}");
+    }
     node1.link_up("eth1")
 }
 

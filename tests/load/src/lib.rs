@@ -20,6 +20,7 @@
 //! It is no speaker: it offers one family, never answers a ROUTE-REFRESH, and calls but does not
 //! listen. It reads only what it needs to, and an UPDATE that cannot be read ends the session.
 
+pub mod bfd;
 pub mod counting;
 pub mod generator;
 pub mod message;

@@ -41,6 +41,10 @@ pub fn medians(runs: &[Result<Measured, String>]) -> Option<Measured> {
         generator_cpu: time(|m| m.generator_cpu)?,
         updates: number(|m| m.updates)?,
         missed: good.iter().map(|m| m.missed).max()?,
+        bfd: good
+            .iter()
+            .filter_map(|m| m.bfd)
+            .max_by_key(|bfd| bfd.flaps),
         latencies_ns,
         profile: None,
     })
@@ -120,6 +124,18 @@ pub fn scenario(scenario: &Scenario, rows: &[Row]) -> String {
                 m.generator_cpu.as_secs_f64(),
                 m.updates,
                 m.missed
+            );
+        }
+    }
+    for row in rows {
+        if let Some(bfd) = medians(&row.runs).and_then(|m| m.bfd) {
+            let _ = writeln!(
+                text,
+                "\n{}: {} BFD sessions, lost {} times; the latest timer was {:.1} ms late.",
+                row.name,
+                bfd.sessions,
+                bfd.flaps,
+                bfd.latest.as_secs_f64() * 1000.0
             );
         }
     }

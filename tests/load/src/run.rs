@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One scenario with one speaker, from its start to its end.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::bfd::{self, Bfd};
 use crate::generator::Generator;
 use crate::message::{self, Origin};
 use crate::peer::{Identity, Peer};
@@ -49,8 +51,10 @@ pub struct Measured {
     pub churn_cpu: Duration,
     /// Of the churn, from writing to receiving, in ascending order.
     pub latencies_ns: Vec<u64>,
-    /// Sessions that ended, and hold times in which nothing came.
+    /// Sessions that ended, hold times in which nothing came, and BFD sessions that were lost.
     pub missed: u32,
+    /// The BFD sessions, where there were any.
+    pub bfd: Option<bfd::Measured>,
     /// CPU time of the generator while the table was under way: when it is near `wall`, the
     /// generator was what limited it.
     pub generator_cpu: Duration,
@@ -70,12 +74,14 @@ impl Measured {
 }
 
 /// What a run is besides its scenario.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// How long one step may take.
     pub limit: Duration,
     /// Whether perf records the speaker.
     pub profile: bool,
+    /// The program `causeway-bfdd`.
+    pub bfdd: PathBuf,
 }
 
 /// The peers of a run by what they do.
@@ -94,7 +100,7 @@ pub fn run(
     subject: &Subject,
     scenario: &Scenario,
     table: &Table,
-    options: Options,
+    options: &Options,
 ) -> Result<Measured> {
     let index = Rc::new(Index::new(table));
     let (setup, peers) = cast(scenario, table, &index);
@@ -116,6 +122,12 @@ pub fn run(
     } else {
         None
     };
+    let first = scenario.senders + scenario.receivers + scenario.stuck;
+    let watched = first..first + scenario.bfd.min(scenario.idle);
+    let mut bfd = match watched.is_empty() || subject.is_rival() {
+        true => None,
+        false => Some(Bfd::start(world, &options.bfdd, watched)?),
+    };
     let mut result = play(
         &mut cast,
         &mut process,
@@ -124,6 +136,11 @@ pub fn run(
         output,
         options.limit,
     );
+    if let (Ok(measured), Some(bfd)) = (&mut result, &mut bfd) {
+        let bfd = bfd.measured()?;
+        measured.missed += u32::try_from(bfd.flaps).unwrap_or(u32::MAX);
+        measured.bfd = Some(bfd);
+    }
     if let (Ok(measured), Some(recording)) = (&mut result, recording) {
         measured.profile = Some(recording.finish()?);
     }

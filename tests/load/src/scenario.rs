@@ -36,6 +36,9 @@ pub struct Scenario {
     /// Peers with a hold time of three seconds and a family of their own, in which there is nothing
     /// to be told.
     pub idle: u16,
+    /// BFD sessions of 50 ms x 3 between the first of these and our own `causeway-bfdd` beside our own
+    /// speaker; a rival has none.
+    pub bfd: u16,
     /// Seconds of churn after the table is there: 2000 prefixes a second, one in a message.
     pub churn_s: u32,
 }
@@ -54,6 +57,7 @@ const ONE: Scenario = Scenario {
     distinct: false,
     stuck: 0,
     idle: 0,
+    bfd: 0,
     churn_s: 0,
 };
 
@@ -146,19 +150,29 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "storm",
-        what: "1 M to one receiver, 500 peers with hold time 3 s, then churn",
+        what: "1 M to one receiver, 500 peers with hold time 3 s and 100 BFD sessions, then churn",
         idle: 500,
+        bfd: 100,
         churn_s: 10,
         ..ONE
     },
 ];
 
 impl Scenario {
+    /// The same with so many minutes of churn, where there is any.
+    pub fn lasting(&self, minutes: u32) -> Scenario {
+        Scenario {
+            churn_s: if self.churn_s > 0 { minutes * 60 } else { 0 },
+            ..self.clone()
+        }
+    }
+
     /// The same with a hundredth of the prefixes and a short churn.
     pub fn quick(&self) -> Scenario {
         Scenario {
             prefixes: (self.prefixes / 100).max(2000),
             idle: self.idle.min(50),
+            bfd: self.bfd.min(10),
             churn_s: self.churn_s.min(2),
             ..self.clone()
         }

@@ -35,6 +35,26 @@ fn ten_thousand_routes_pass_the_daemon_and_a_rival_unchanged() {
 }
 
 #[test]
+fn the_storm_has_its_idle_peers_and_bfd_sessions() {
+    let programs = programs_dir().expect("this test's own path");
+    let [daemon, bfdd] = ["causewayd", "causeway-bfdd"].map(|name| {
+        let path = programs.join(name);
+        assert!(path.is_file(), "{} is not built", path.display());
+        path.display().to_string()
+    });
+    let text = bench(&[
+        "storm",
+        "--causewayd",
+        &daemon,
+        "--bfdd",
+        &bfdd,
+        "--rivals",
+        "none",
+    ]);
+    assert!(text.contains("causewayd: 10 BFD sessions, lost "), "{text}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let output = Command::new(env!("CARGO_BIN_EXE_bgp-bench"))
         .arg("none-of-these")

@@ -209,7 +209,7 @@ impl Rib {
         let mut all: Vec<PathExplanation> = Vec::with_capacity(paths.len() + 1);
         if is_local {
             all.push(PathExplanation {
-                route: self.own_view(prefix.into()),
+                route: self.own_view(prefix),
                 lost: None,
                 policy: None,
             });
@@ -224,7 +224,7 @@ impl Rib {
             };
             let lost = lost.filter(|_| !beside_local);
             all.push(PathExplanation {
-                route: self.view(prefix.into(), path, verdict, now),
+                route: self.view(prefix, path, verdict, now),
                 lost: lost.and_then(|(to, step)| self.comparison(path, &paths[to], step)),
                 policy: match verdict {
                     Verdict::Rejected(Rejection::Policy(at)) => {

@@ -207,6 +207,8 @@ impl Exports {
         };
         if let Some(group) = self.groups.get(&old.group) {
             old.fall_behind(group.all_but(id, None, from));
+            // Which of several routes are not sent any more only this group knows.
+            old.gone.extend(group.paths.all());
         }
         self.leave_group(id, old.group);
         self.join(id, key, wanted, Vec::new(), from);

@@ -230,6 +230,45 @@ impl Rib {
         }
     }
 
+    /// Looks whether what is taken already is within limits that may have become other ones.
+    pub(super) fn check_limits(&mut self, peer: PeerId) {
+        for slot in 0..self.tables.len() {
+            let family = self.tables[slot].family;
+            let Some(neighbour) = self.neighbours.get_mut(peer).filter(|n| n.up) else {
+                return;
+            };
+            let config = neighbour.config.families().get(&family);
+            let Some(limit) = config.and_then(|config| config.limit) else {
+                continue;
+            };
+            let routes = neighbour.accepted.get(&family).copied().unwrap_or(0);
+            let (name, most) = (neighbour.name.clone(), limit.limit());
+            if routes < limit.warn_at().into() {
+                continue;
+            }
+            let ends = matches!(limit.beyond, BeyondLimit::Restart { .. });
+            if routes > most.into() && ends {
+                neighbour.over_limit.insert(family);
+                self.outputs.push_back(RibOutput::LimitExceeded {
+                    peer: name,
+                    family,
+                    limit: most,
+                });
+                continue;
+            }
+            neighbour.near_limit.insert(family);
+            if routes > most.into() {
+                neighbour.over_limit.insert(family);
+            }
+            self.outputs.push_back(RibOutput::LimitNear {
+                peer: name,
+                family,
+                routes,
+                limit: most,
+            });
+        }
+    }
+
     /// Puts a route in the table. It brings references to its attributes and next hop along.
     pub(super) fn place(&mut self, slot: usize, id: DestId, mut path: Path) {
         let known = self.tables[slot].find(id, path.peer, path.path_id);

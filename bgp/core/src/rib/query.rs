@@ -290,11 +290,16 @@ impl Rib {
     }
 
     /// A local route or an aggregate.
-    pub(super) fn own_view(&self, prefix: Destination) -> RouteView {
-        let aggregate = match &prefix {
-            Destination::Ip(net) if !self.locals.contains_key(net) => self.aggregate(net),
-            Destination::Ip(_) | Destination::Vpn(_) | Destination::RouteTarget(_) => None,
+    pub(super) fn own_view(&self, prefix: impl Into<Destination>) -> RouteView {
+        let prefix = prefix.into();
+        let plain = match prefix {
+            Destination::Ip(prefix) => Some(prefix),
+            Destination::Vpn(_) | Destination::RouteTarget(_) => None,
         };
+        let local = plain.is_some_and(|prefix| self.locals.contains_key(&prefix));
+        let aggregate = plain
+            .and_then(|prefix| self.aggregate(&prefix))
+            .filter(|_| !local);
         let attributes = aggregate.map_or_else(
             || PathAttributes {
                 origin: Some(Origin::Igp),
@@ -317,14 +322,14 @@ impl Rib {
 
     pub(super) fn view(
         &self,
-        prefix: Destination,
+        prefix: impl Into<Destination>,
         path: &Path,
         verdict: Verdict,
         now: Instant,
     ) -> RouteView {
         let since = self.began + Duration::from_secs(path.since_s.into());
         RouteView {
-            prefix,
+            prefix: prefix.into(),
             label: self.next_hops.label(path.next_hop),
             peer: self
                 .neighbours

@@ -48,6 +48,7 @@ impl Rib {
         }
         let before = std::mem::replace(&mut self.config, config);
         let config = self.config.clone();
+        let mut reflection_differs = false;
         for (name, peer) in config.peers() {
             let id = self.neighbours.add(name, peer);
             let Some(neighbour) = self.neighbours.get_mut(id) else {
@@ -59,6 +60,9 @@ impl Rib {
                 .filter_map(|family| family.export_policy.as_ref())
                 .any(|name| renewed.contains(name));
             let differs = neighbour.config != *peer;
+            // Whose routes are reflected, others are sent.
+            reflection_differs |=
+                neighbour.config.route_reflector_client != peer.route_reflector_client;
             neighbour.config = peer.clone();
             if differs {
                 neighbour.over_limit.clear();
@@ -74,11 +78,24 @@ impl Rib {
                 self.reconsider(id);
                 self.rejoin(id);
             }
+            if differs {
+                self.check_limits(id);
+            }
         }
         let transit = config.transit == Transit::Allowed;
         let aggregates_differ = before.aggregates != config.aggregates;
-        let report =
-            before.max_paths != config.max_paths || before.install_routes != config.install_routes;
+        let use_of = |config: &InstanceConfig| {
+            (
+                config.max_paths,
+                config.install_routes,
+                config.as_path_relax,
+                config.weigh_by_link_bandwidth,
+            )
+        };
+        let report = use_of(&before) != use_of(&config);
+        if reflection_differs {
+            self.exports.reconsider_all();
+        }
         if self.transit != transit {
             self.flush_exports();
             self.transit = transit;

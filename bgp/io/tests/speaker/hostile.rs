@@ -13,10 +13,10 @@ use router_types::{Asn, Family};
 use crate::node::{Node, address, counts};
 use crate::raw::{Raw, attributes, call_until_open, keepalive, open, update};
 
-const ASN: u32 = 65002;
+pub(crate) const ASN: u32 = 65002;
 
 /// A speaker that waits to be called by one neighbour, and that neighbour's address.
-async fn waiting(hold_s: u16) -> (Node, IpAddr) {
+pub(crate) async fn waiting(hold_s: u16) -> (Node, IpAddr) {
     let mut node = Node::start(65001).await;
     let neighbour = address();
     let mut config = node.neighbour((neighbour, 179).into(), ASN);
@@ -26,7 +26,7 @@ async fn waiting(hold_s: u16) -> (Node, IpAddr) {
     (node, neighbour)
 }
 
-async fn established(node: &Node, neighbour: IpAddr, hold_s: u16) -> Raw {
+pub(crate) async fn established(node: &Node, neighbour: IpAddr, hold_s: u16) -> Raw {
     let mut raw = call_until_open(neighbour, node.socket()).await;
     raw.establish(ASN, hold_s).await;
     node.until_up("peer").await;
@@ -34,7 +34,7 @@ async fn established(node: &Node, neighbour: IpAddr, hold_s: u16) -> Raw {
 }
 
 /// A message with any header and body.
-fn message(len: u16, kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(len: u16, kind: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xff; 16];
     bytes.extend_from_slice(&len.to_be_bytes());
     bytes.push(kind);

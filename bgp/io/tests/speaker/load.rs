@@ -146,7 +146,7 @@ async fn what_waits_for_a_slow_reader_is_bounded_and_ends_in_the_latest_state() 
     );
 }
 
-fn resident_kib() -> u64 {
+pub(crate) fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().nth(1));

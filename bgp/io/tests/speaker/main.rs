@@ -3,6 +3,8 @@
 //!
 //! One binary, so that it links once; one file for each theme.
 
+mod advisories;
+mod endless;
 mod handover;
 mod hostile;
 mod listening;

@@ -95,7 +95,7 @@ impl Node {
         let ended = tokio::task::spawn_blocking(move || thread.join()).await;
         ended.unwrap().expect("no panic");
         let (mut from, mut to) = UnixStream::pair().unwrap();
-        let sent = tokio::task::spawn_blocking(move || handover::send(&mut from, &sessions));
+        let sent = tokio::task::spawn_blocking(move || handover::send(&mut from, &sessions, LIMIT));
         let adopted = tokio::task::spawn_blocking(move || handover::receive(&mut to)).await;
         sent.await.unwrap().expect("sent");
         let adopted = adopted.unwrap().expect("received");

@@ -82,7 +82,7 @@ fn explanation(page: &mut Page, destination: &str, one: &PrefixExplanation) {
     ]);
     if !one.paths.is_empty() {
         page.heading("Routes");
-        let width = width(one.paths.iter().map(|path| origin(path)));
+        let width = width(one.paths.iter().map(origin));
         one.paths.iter().for_each(|path| route(page, path, width));
     }
     if !one.silent.is_empty() {

@@ -201,6 +201,14 @@ fn families(page: &mut Page, peer: &BgpPeer) {
             ),
         );
         page.field("", format!("import: {}", f.import_policy));
+        match (f.export_limit, f.held) {
+            (0, _) => {}
+            (limit, 0) => page.field("", format!("export: at most {limit} routes")),
+            (limit, held) => page.field(
+                "",
+                format!("export: at most {limit} routes, {held} more wait"),
+            ),
+        }
     }
 }
 

@@ -157,6 +157,7 @@ pub(crate) fn peer_json(peer: &BgpPeer) -> Value {
         json!({
             "afi": f.afi, "safi": f.safi,
             "received": f.received, "accepted": f.accepted, "advertised": f.advertised,
+            "held": f.held, "export-limit": f.export_limit,
             "negotiated": f.negotiated, "end-of-rib-received": f.end_of_rib_received,
             "import-policy": f.import_policy,
         })

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sessions and tables of the BGP instances.
 
-use std::collections::BTreeMap;
-
 use bgp_core::fsm::State;
-use bgp_core::peer::{MessageCounts, PeerSnapshot};
+use bgp_core::peer::PeerSnapshot;
 use bgp_io::PeerReport;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Registry};
 use router_api::v1alpha1 as api;
@@ -204,15 +202,13 @@ impl Sessions {
 
     fn fill_messages(&self, peer: &[&str; 2], session: &PeerSnapshot) {
         let counters = &session.counters;
-        let both: [(&str, &MessageCounts, &BTreeMap<(u8, u8), u64>); 2] = [
-            ("sent", &counters.sent, &counters.notifications_sent),
-            (
-                "received",
-                &counters.received,
-                &counters.notifications_received,
-            ),
-        ];
-        for (direction, counts, notifications) in both {
+        let sent = ("sent", &counters.sent, &counters.notifications_sent);
+        let received = (
+            "received",
+            &counters.received,
+            &counters.notifications_received,
+        );
+        for (direction, counts, notifications) in [sent, received] {
             for (kind, count) in [
                 ("open", counts.open),
                 ("update", counts.update),

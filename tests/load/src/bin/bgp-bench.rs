@@ -40,6 +40,13 @@ struct Arguments {
     /// A hundredth of the prefixes.
     #[arg(long)]
     quick: bool,
+    /// Minutes of churn, in scenarios that have any; seconds without this.
+    #[arg(long)]
+    minutes: Option<u32>,
+    /// The program that runs BFD sessions in scenarios that have any [default: causeway-bfdd beside
+    /// this one].
+    #[arg(long)]
+    bfdd: Option<PathBuf>,
     /// Seconds that a speaker may take for one step of a scenario.
     #[arg(long, default_value_t = 120)]
     limit: u64,
@@ -71,7 +78,14 @@ fn measure(arguments: &Arguments) -> Result<bool> {
         }
         return Ok(true);
     }
-    let scenarios = chosen(&arguments.scenarios, arguments.quick)?;
+    let mut scenarios = chosen(&arguments.scenarios, arguments.quick)?;
+    if let Some(minutes) = arguments.minutes {
+        scenarios = scenarios.iter().map(|each| each.lasting(minutes)).collect();
+    }
+    let bfdd = match &arguments.bfdd {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()?.with_file_name("causeway-bfdd"),
+    };
     let subjects = subjects(arguments)?;
     let rootfs = rootfs::ensure(|step| eprintln!("{step}"))?;
     let world = World::enter(&rootfs)?;
@@ -101,8 +115,9 @@ fn measure(arguments: &Arguments) -> Result<bool> {
                 let options = Options {
                     limit: Duration::from_secs(arguments.limit),
                     profile: arguments.profile,
+                    bfdd: bfdd.clone(),
                 };
-                let result = run(&world, subject, scenario, table, options);
+                let result = run(&world, subject, scenario, table, &options);
                 if let Ok(measured) = &result
                     && let Some(profile) = &measured.profile
                 {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bgp_wire::{Label, PathAttributes, PathNextHop};
 use ipnet::IpNet;
-use router_types::Family;
+use router_types::{Family, Safi};
 
 use super::group::{GroupKey, Outlet, View};
 use super::local::Told;
@@ -165,10 +165,11 @@ impl<'g> Choice<'g> {
             return Err(Withheld::NoTransit);
         }
         let best = if self.is_membership() {
-            self.best_membership(id).ok_or(Withheld::NoRoute)?
+            self.best_membership(id)
         } else {
-            self.from.best(self.table, id).ok_or(Withheld::NoRoute)?
+            self.from.best(self.table, id)
         };
+        let best = best.ok_or(Withheld::NoRoute)?;
         let passage = match self.last {
             Some((last, passage)) if last == best => passage,
             Some(_) | None => {
@@ -195,10 +196,6 @@ impl<'g> Choice<'g> {
             source: self.source(best),
             decision,
         })
-    }
-
-    fn is_unicast(&self) -> bool {
-        !self.is_membership() && !is_vpn(self.table.family)
     }
 
     fn is_membership(&self) -> bool {
@@ -367,18 +364,6 @@ impl<'g> Choice<'g> {
         })
     }
 
-    /// Whether an aggregate is announced in place of a destination. Aggregates stand for no other
-    /// aggregate.
-    #[inline]
-    fn is_suppressed(&self, id: DestId) -> bool {
-        if self.from.aggregates.is_empty() || !self.is_unicast() {
-            return false;
-        }
-        let prefix = self.table.keys.prefix(id);
-        self.from.aggregates.is_suppressed(&prefix)
-            && !matches!(self.view.get(&prefix), Some(Told::Aggregate(_)))
-    }
-
     /// An order in which runs that read alike are neighbours.
     #[expect(
         clippy::type_complexity,
@@ -423,6 +408,18 @@ impl<'g> Choice<'g> {
             Source::Learned(best) => self.from.next_hops.label(best.next_hop),
             Source::Local(_) | Source::Reflected(_) => None,
         }
+    }
+
+    /// Whether an aggregate is announced in place of a destination. Aggregates stand for no other
+    /// aggregate.
+    #[inline]
+    fn is_suppressed(&self, id: DestId) -> bool {
+        if self.from.aggregates.is_empty() || self.table.family.safi != Safi::UNICAST {
+            return false;
+        }
+        let prefix = self.table.keys.prefix(id);
+        self.from.aggregates.is_suppressed(&prefix)
+            && !matches!(self.view.get(&prefix), Some(Told::Aggregate(_)))
     }
 
     fn local_run(&self, told: &'g Told, id: DestId) -> Result<Run<'g>, Withheld> {
@@ -481,10 +478,9 @@ impl<'g> Choice<'g> {
             }
             Target::External => None,
         };
-        if let Some(why) = withheld
-            .or_else(|| self.key.edit.withholds(hot))
-            .or_else(|| self.withholds_vpn(best))
-        {
+        let withheld = withheld.or_else(|| self.key.edit.withholds(hot));
+        let withheld = withheld.or_else(|| self.withholds_vpn(best));
+        if let Some(why) = withheld {
             return Passage::Closed(why);
         }
         match &self.outlet.policy {
@@ -500,7 +496,7 @@ impl<'g> Choice<'g> {
         }
     }
 
-    /// What keeps a route of a VPN back: it goes with its next hop unchanged or not at all, and only
+    /// Why a route of a VPN does not go: it goes with its next hop unchanged or not at all, and only
     /// to who wants it.
     fn withholds_vpn(&self, best: BestKey) -> Option<Withheld> {
         if !is_vpn(self.table.family) {
@@ -516,10 +512,11 @@ impl<'g> Choice<'g> {
         let hop = self.from.next_hops.address(best.next_hop);
         let possible = hop.is_some_and(|hop| self.outlet.takes(&hop.into()));
         let bytes = || self.from.attributes.bytes(best.attributes).unwrap_or(&[]);
-        if !unchanged || !possible {
-            return Some(Withheld::LabelOfAnother);
+        match () {
+            () if !unchanged || !possible => Some(Withheld::NoLabel),
+            () if !self.wanted.takes(bytes()) => Some(Withheld::NotWanted),
+            () => None,
         }
-        (!self.wanted.takes(bytes())).then_some(Withheld::NotWanted)
     }
 
     fn judge<'p>(

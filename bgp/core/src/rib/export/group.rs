@@ -248,7 +248,10 @@ impl Group {
         let table = &from.tables[slot];
         let mut forced = std::mem::take(&mut self.forced[slot]);
         if self.reconsider {
-            forced = table.ids().collect();
+            // What is announced may be nobody's by now.
+            forced.extend(table.ids().chain(self.announced[slot].iter()));
+            forced.sort_unstable();
+            forced.dedup();
             self.reconsider = slot + 1 < from.tables.len();
         }
         if forced.is_empty() && dirty.is_empty() {
@@ -397,10 +400,9 @@ impl Group {
         if choice.sends_several() {
             self.paths.state(
                 slot,
-                peer,
                 &part,
                 &self.announced[slot],
-                member,
+                (peer, member),
                 &mut choice,
                 &mut plan,
             );
@@ -423,7 +425,8 @@ impl Group {
         }
     }
 
-    /// The destinations announced to a member: all but what it said itself.
+    /// The destinations announced to a member: all but what it said itself. Where several routes are
+    /// sent, others may be beside its own.
     pub(super) fn all_but(
         &self,
         peer: PeerId,
@@ -434,7 +437,8 @@ impl Group {
             if family.is_some_and(|family| family != table.family) {
                 return Bits::default();
             }
-            if !from.transit {
+            let outlet = self.key.outlet(table.family);
+            if !from.transit || outlet.is_some_and(|outlet| outlet.paths.is_some()) {
                 return announced.clone();
             }
             let mut all = Bits::default();

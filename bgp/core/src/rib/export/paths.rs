@@ -91,10 +91,9 @@ impl PathsOut {
     pub(super) fn state<'g>(
         &self,
         slot: usize,
-        peer: PeerId,
         ids: &[DestId],
         announced: &Bits,
-        member: &mut Member,
+        (peer, member): (PeerId, &mut Member),
         choice: &mut Choice<'g>,
         plan: &mut Plan<'g>,
     ) {
@@ -115,6 +114,18 @@ impl PathsOut {
             plan.announce
                 .extend(others.map(|(run, path_id)| (run, (id, path_id))));
         }
+    }
+
+    /// All of them, by table, destination and identifier.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, DestId, u32)> {
+        let tables = self.by_table.iter().enumerate();
+        tables.flat_map(|(slot, paths)| {
+            let ids = paths.iter().flat_map(|(id, said)| {
+                let path_ids = said.iter().map(|(path_id, ..)| *path_id);
+                path_ids.map(|path_id| (*id, path_id))
+            });
+            ids.map(move |(id, path_id)| (slot, id, path_id))
+        })
     }
 
     /// How many routes of a table are announced.

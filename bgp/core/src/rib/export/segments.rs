@@ -98,9 +98,11 @@ impl<'a> Writer<'a> {
         );
         match written {
             Ok(updates) => self.updates += updates as u32,
-            // RFC 4271 §9.2: what does not fit a message is not announced.
+            // RFC 4271 §9.2: what does not fit a message is not announced. What was announced in its
+            // place before must not stay (RFC 8654 §4).
             Err(error) => {
                 tracing::warn!(%error, prefixes = ids.len(), "routes not announced");
+                self.withdraw(ids);
             }
         }
     }

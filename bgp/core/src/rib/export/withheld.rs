@@ -42,10 +42,10 @@ pub enum Withheld {
     PolicyMissing,
     /// The export policy rejects it: by the statement at this place, from 0, or by its default.
     Policy(Option<u8>),
-    /// Its label is worth something to its next hop alone, which would be another one here (RFC 4364
-    /// §10).
-    LabelOfAnother,
-    /// The neighbour has not asked for its route targets (RFC 4684).
+    /// It is of a VPN, and would not go with its next hop unchanged: its label is no other router's
+    /// (RFC 4364 §10).
+    NoLabel,
+    /// It is of a VPN, and the neighbour asks for none of its route targets (RFC 4684).
     NotWanted,
     /// The neighbour is sent as many routes as it may be: this one waits until others go.
     Limit,
@@ -75,7 +75,7 @@ impl Withheld {
             Withheld::NoPolicy => "no-policy",
             Withheld::PolicyMissing => "policy-missing",
             Withheld::Policy(_) => "policy",
-            Withheld::LabelOfAnother => "label-of-another",
+            Withheld::NoLabel => "no-label",
             Withheld::NotWanted => "not-wanted",
             Withheld::Limit => "limit",
             Withheld::PathsTaken => "paths-taken",
@@ -97,8 +97,8 @@ impl Withheld {
             Withheld::LongLivedStale => Some("RFC 9494 §4.3"),
             Withheld::NotReflected => Some("RFC 4456 §6"),
             Withheld::NoPolicy => Some("RFC 8212 §3"),
-            Withheld::LabelOfAnother => Some("RFC 4364 §10"),
-            Withheld::NotWanted => Some("RFC 4684 §3"),
+            Withheld::NoLabel => Some("RFC 4364 §10"),
+            Withheld::NotWanted => Some("RFC 4684 §6"),
             Withheld::PathsTaken => Some("RFC 7911"),
         }
     }
@@ -130,10 +130,8 @@ impl fmt::Display for Withheld {
                 return write!(f, "statement {} of the export policy", u32::from(*at) + 1);
             }
             Withheld::Policy(None) => "the export policy's default",
-            Withheld::LabelOfAnother => {
-                "its label is of its next hop, which the session does not leave unchanged"
-            }
-            Withheld::NotWanted => "the peer has not asked for its route targets",
+            Withheld::NoLabel => "with another next hop it would need a label of this node",
+            Withheld::NotWanted => "the peer asks for none of its route targets",
             Withheld::Limit => "the peer is sent as many routes as it may be (export.maxRoutes)",
             Withheld::PathsTaken => "better routes take all places the peer has for a prefix",
         })

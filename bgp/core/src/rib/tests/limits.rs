@@ -70,6 +70,24 @@ fn one_route_too_many_is_reported_once() {
 }
 
 #[test]
+fn a_limit_that_becomes_lower_counts_at_once() {
+    let now = Instant::now();
+    let mut rib = Rib::new(all(&["a"]), now);
+    up(&mut rib, "a", 10, 65002, now);
+    let prefixes = ["10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16"];
+    announce(&mut rib, "a", &prefixes, &[65002], "10.0.0.10", now);
+    assert_eq!(rib.poll_output(), None);
+    let limited = config(&[("a", ImportMode::All, Some(2))]);
+    rib.handle(RibInput::Configure(Box::new(limited)), now);
+    let said = rib.poll_output();
+    assert!(
+        matches!(said, Some(RibOutput::LimitExceeded { limit: 2, .. })),
+        "{said:?}"
+    );
+    assert_eq!(rib.poll_output(), None, "once");
+}
+
+#[test]
 fn routes_beyond_the_limit_of_what_is_sent_wait_until_others_go() {
     let now = Instant::now();
     let limited = |limit: Option<u32>| {

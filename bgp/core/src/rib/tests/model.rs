@@ -42,6 +42,8 @@ enum Step {
     Refresh(usize, BTreeSet<usize>),
     /// Whether there is an aggregate, and whether it stands for what is within.
     Aggregate(Option<bool>),
+    /// Whether the client is one.
+    Client(bool),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (peer(), prop::collection::btree_set(0..PREFIXES, 0..PREFIXES))
             .prop_map(|(p, n)| Step::Refresh(p, n)),
         1 => any::<Option<bool>>().prop_map(Step::Aggregate),
+        1 => any::<bool>().prop_map(Step::Client),
     ]
 }
 
@@ -103,6 +106,7 @@ struct World {
     limit: Option<usize>,
     config: InstanceConfig,
     aggregate: Option<bool>,
+    client: bool,
 }
 
 impl World {
@@ -141,6 +145,7 @@ impl World {
             limit: limit.map(|limit| limit as usize),
             config,
             aggregate: None,
+            client: true,
         }
     }
 
@@ -266,6 +271,22 @@ impl World {
                     self.said
                         .retain(|(other, n), _| *other != peer || prefixes.contains(n));
                 }
+            }
+            Step::Client(is_client) => {
+                self.client = is_client;
+                let old = self.config.clone();
+                let id = old.router_id();
+                self.config = InstanceConfig::new("i".into(), Asn(65001), id).unwrap();
+                self.config.transit = Transit::Allowed;
+                self.config.aggregates = old.aggregates.clone();
+                self.config.drained = old.drained;
+                for (name, peer) in old.peers() {
+                    let mut peer = peer.clone();
+                    peer.route_reflector_client = name.0 == "client" && is_client;
+                    self.config.add_peer(name.clone(), peer).unwrap();
+                }
+                let config = Box::new(self.config.clone());
+                self.rib.handle(RibInput::Configure(config), self.now);
             }
             Step::Aggregate(aggregate) => {
                 self.aggregate = aggregate;
@@ -421,7 +442,7 @@ impl World {
 
     fn goes(&self, from: usize, to: usize, n: usize) -> bool {
         let internal = |peer: usize| PEERS[peer].2 == 65001;
-        let client = |peer: usize| PEERS[peer].0 == "client";
+        let client = |peer: usize| self.client && PEERS[peer].0 == "client";
         let said = &self.said[&(from, n)];
         if internal(to) {
             !internal(from) || client(from) || client(to)

@@ -1,95 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RFC 7606, rule by rule: which error gets which treatment, and what survives it.
 
-use bgp_wire::{
-    AsSetPolicy, AttributeCode, ErrorKind, FamilyContext, Fault, Notification, PathAttributes,
-    PeerKind, SessionContext, Treatment, Update, UpdateView,
-};
+use bgp_wire::{AsSetPolicy, AttributeCode, ErrorKind, FamilyContext, Fault, PeerKind, Treatment};
 use router_types::{Asn, Family};
 
-const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
-const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9];
-const NEXT_HOP: &[u8] = &[0x40, 3, 4, 192, 0, 2, 1];
-const PREFIX: &[u8] = &[24, 198, 51, 100];
-
-/// What is done with an UPDATE: nothing, one of the two mild treatments, or what ends it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Outcome {
-    Accepted,
-    Discarded,
-    Withdrawn,
-    Disabled(Family),
-    Reset(ErrorKind),
-}
-use Outcome::{Accepted, Disabled, Discarded, Reset, Withdrawn};
-
-struct Judged {
-    outcome: Outcome,
-    faults: Vec<Fault>,
-    attributes: PathAttributes,
-    announced: usize,
-}
-
-fn context(peer: PeerKind) -> SessionContext {
-    SessionContext::plain(peer, &[Family::IPV4_UNICAST, Family::IPV6_UNICAST])
-}
-
-fn judge(body: &[u8], context: &SessionContext) -> Judged {
-    let view = match UpdateView::split(body) {
-        Ok(view) => view,
-        Err(Notification { kind, .. }) => {
-            return Judged {
-                outcome: Reset(kind),
-                faults: Vec::new(),
-                attributes: PathAttributes::default(),
-                announced: 0,
-            };
-        }
-    };
-    let mut canonical = Vec::new();
-    let update = Update::parse(&view, context, &mut canonical);
-    let decoded = PathAttributes::decode(&canonical, context);
-    let faults = update.faults(&decoded);
-    let outcome = match Fault::strongest(&faults) {
-        None => Accepted,
-        Some(Treatment::AttributeDiscard) => Discarded,
-        Some(Treatment::TreatAsWithdraw) => Withdrawn,
-        Some(Treatment::DisableFamily { family, .. }) => Disabled(*family),
-        Some(Treatment::SessionReset(notification)) => Reset(notification.kind),
-    };
-    let mp = update.mp_announced.map_or(0, |mp| mp.nlri.count());
-    let announced = update.announced.count() + mp;
-    Judged {
-        outcome,
-        faults,
-        attributes: decoded.attributes,
-        announced,
-    }
-}
-
-fn body(withdrawn: &[u8], attributes: &[&[u8]], announced: &[u8]) -> Vec<u8> {
-    let attributes = attributes.concat();
-    let mut body = (withdrawn.len() as u16).to_be_bytes().to_vec();
-    body.extend_from_slice(withdrawn);
-    body.extend_from_slice(&(attributes.len() as u16).to_be_bytes());
-    body.extend_from_slice(&attributes);
-    body.extend_from_slice(announced);
-    body
-}
-
-fn attribute(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![flags, code, value.len() as u8];
-    bytes.extend_from_slice(value);
-    bytes
-}
-
-/// A route with the mandatory attributes and one more, from the given kind of peer.
-fn with_attribute(peer: PeerKind, more: &[u8]) -> Judged {
-    judge(
-        &body(&[], &[ORIGIN, AS_PATH, NEXT_HOP, more], PREFIX),
-        &context(peer),
-    )
-}
+use crate::judge::{
+    AS_PATH, Accepted, Disabled, Discarded, GLOBAL, NEXT_HOP, ORIGIN, Outcome, PREFIX, Reset,
+    Withdrawn, attribute, body, context, judge, mp_reach, with_attribute,
+};
 
 #[test]
 fn a_plain_route_is_accepted() {
@@ -384,16 +302,6 @@ fn unreadable_ipv4_prefixes_reset() {
         let withdrawn = judge(&body(prefixes, &[], &[]), &context);
         assert_eq!(withdrawn.outcome, Reset(ErrorKind::INVALID_NETWORK_FIELD));
     }
-}
-
-const GLOBAL: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-
-fn mp_reach(afi: u8, next_hop: &[u8], nlri: &[u8]) -> Vec<u8> {
-    let mut value = vec![0, afi, 1, next_hop.len() as u8];
-    value.extend_from_slice(next_hop);
-    value.push(0);
-    value.extend_from_slice(nlri);
-    attribute(0x80, 14, &value)
 }
 
 fn mp_outcome(attributes: &[&[u8]]) -> Outcome {

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Who is there and who is connected to whom.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bgp_core::config::PeerName;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::case::{Case, Shape};
+use crate::random::Random;
+
+/// The AS of the scripted neighbours.
+pub(crate) const STRANGER_ASN: u32 = 64_701;
+
+/// The speakers, then the scripted neighbours, and the links between all of them.
+#[derive(Debug)]
+pub(crate) struct Topology {
+    pub(crate) nodes: Vec<NodePlan>,
+    pub(crate) links: Vec<[End; 2]>,
+}
+
+/// A speaker or a scripted neighbour.
+#[derive(Debug)]
+pub(crate) struct NodePlan {
+    pub(crate) asn: u32,
+    pub(crate) router_id: Ipv4Addr,
+    pub(crate) is_speaker: bool,
+}
+
+/// One end of a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) node: usize,
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Ipv6Addr,
+    /// Whether the neighbour is a client of this end.
+    pub(crate) has_client: bool,
+}
+
+impl Topology {
+    pub(crate) fn of(case: &Case) -> Topology {
+        let mut random = Random::new(case.seed ^ 0x0070_7061);
+        let mut topology = Topology {
+            nodes: Vec::new(),
+            links: Vec::new(),
+        };
+        let count = case.speakers;
+        match case.shape {
+            Shape::Ring => {
+                for number in 0..count {
+                    topology.node(65_000 + number as u32, true);
+                }
+                for number in 0..count {
+                    topology.link(number, (number + 1) % count, false);
+                }
+                if count > 3 {
+                    let from = random.below(count as u64) as usize;
+                    topology.link(from, (from + 2) % count, false);
+                }
+            }
+            Shape::Reflection => {
+                // 0 and 1 reflect; the one before the last is no client; the last one is outside.
+                let (plain, outside) = (count - 2, count - 1);
+                for number in 0..count {
+                    topology.node(if number == outside { 65_100 } else { 65_000 }, true);
+                }
+                topology.link(0, 1, false);
+                for client in 2..plain {
+                    topology.link(0, client, true);
+                    topology.link(1, client, true);
+                }
+                topology.link(0, plain, false);
+                topology.link(2, outside, false);
+                topology.link(plain, outside, false);
+            }
+        }
+        // Often both at one speaker, so that MED decides (RFC 4271 §9.1.2.2 c).
+        let first = 2 + random.below(count as u64 - 2) as usize;
+        let second = match random.below(2) {
+            0 => first,
+            _ => 2 + random.below(count as u64 - 2) as usize,
+        };
+        topology.node(STRANGER_ASN, false);
+        topology.link(first, count, false);
+        topology.node(STRANGER_ASN, false);
+        topology.link(second, count + 1, false);
+        topology.link(0, count + 1, false);
+        topology
+    }
+
+    fn node(&mut self, asn: u32, is_speaker: bool) {
+        let number = self.nodes.len() as u8;
+        self.nodes.push(NodePlan {
+            asn,
+            router_id: Ipv4Addr::new(10, 255, 0, number + 1),
+            is_speaker,
+        });
+    }
+
+    fn link(&mut self, one: usize, other: usize, has_client: bool) {
+        let number = self.links.len() as u8;
+        let end = |node, last: u8, has_client| End {
+            node,
+            v4: Ipv4Addr::new(172, 16, number, last),
+            v6: Ipv6Addr::new(0xfd99, number.into(), 0, 0, 0, 0, 0, last.into()),
+            has_client,
+        };
+        self.links
+            .push([end(one, 1, has_client), end(other, 2, false)]);
+    }
+
+    /// How many speakers there are.
+    pub(crate) fn speakers(&self) -> usize {
+        self.nodes.iter().filter(|node| node.is_speaker).count()
+    }
+
+    /// The links of a node, with its end.
+    pub(crate) fn links_of(&self, node: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let links = self.links.iter().enumerate();
+        links.flat_map(move |(link, ends)| {
+            let mine = (0..2).filter(move |end| ends[*end].node == node);
+            mine.map(move |end| (link, end))
+        })
+    }
+
+    pub(crate) fn is_internal(&self, link: usize) -> bool {
+        let [one, other] = self.links[link];
+        self.nodes[one.node].asn == self.nodes[other.node].asn
+    }
+}
+
+/// The name a node has for its neighbour on a link.
+pub(crate) fn name(link: usize) -> PeerName {
+    PeerName(format!("link {link}"))
+}
+
+/// A destination.
+pub(crate) fn prefix(number: u8) -> IpNet {
+    if number.is_multiple_of(2) {
+        Ipv4Net::new_assert(Ipv4Addr::new(10, number, 0, 0), 16).into()
+    } else {
+        Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, 0), 48).into()
+    }
+}
+
+impl End {
+    /// Its address in the family of a destination.
+    pub(crate) fn next_hop(&self, prefix: &IpNet) -> IpAddr {
+        match prefix {
+            IpNet::V4(_) => self.v4.into(),
+            IpNet::V6(_) => self.v6.into(),
+        }
+    }
+}

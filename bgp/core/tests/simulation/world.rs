@@ -1,0 +1,684 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Virtual time, and everything that happens in it: what the caller of bgp-core does with sockets,
+//! clocks and threads is done here by events in one queue.
+
+mod connections;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bgp_core::peer::{
+    CloseHow, ConnId, Direction, DownReason, FailureKind, PeerInput, PeerOutput, SessionAddresses,
+    TransportFailure,
+};
+use bgp_core::rib::{RibInput, SessionInfo};
+use bgp_core::routes::{RouteBatch, RouteItem};
+use bgp_wire::{MessageKind, PathAttributes, PeerKind, SessionContext};
+use router_types::Family;
+
+use crate::case::{Act, Case};
+use crate::model::Route;
+use crate::node::{ForRib, Node, Standing, local_routes, say};
+use crate::random::Random;
+use crate::topology::{End, Topology, name};
+use crate::wire::{Item, Wire, pieces};
+
+/// Octets under way to a neighbour before its tables wait, few enough to be reached.
+const IN_FLIGHT: usize = 300;
+
+/// A turn of the tables may be this late.
+const TURN_MS: u64 = 20;
+
+/// Something to come.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The step of this number of the script.
+    Step(usize),
+    /// An attempt to connect arrives.
+    Syn {
+        link: usize,
+        end: usize,
+        conn: ConnId,
+        life: u32,
+    },
+    /// The one who dialled hears that it is connected.
+    SynAck(u64),
+    /// The next thing under way to an end of a wire arrives.
+    Arrival(u64, usize),
+    /// The tables of a node look at what waits for them.
+    Turn { node: usize, life: u32 },
+    /// A node knows its own destinations.
+    Locals { node: usize, life: u32 },
+    /// A node is back.
+    Back(usize),
+    /// A shut down session is to start again.
+    Unshut { link: usize, end: usize },
+}
+
+/// Everything there is.
+pub(crate) struct World {
+    pub(crate) case: Case,
+    pub(crate) topology: Topology,
+    pub(crate) random: Random,
+    pub(crate) now: Instant,
+    pub(crate) nodes: Vec<Option<Node>>,
+    pub(crate) standing: Vec<Standing>,
+    /// How often a node has crashed.
+    pub(crate) lives: Vec<u32>,
+    /// Until when nothing passes a link.
+    pub(crate) frozen: Vec<Option<Instant>>,
+    pub(crate) wires: BTreeMap<u64, Wire>,
+    /// When an UPDATE was sent last.
+    pub(crate) last_update: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    serial: u64,
+    /// What each session, and the tables of each node, wait for; and the same by time.
+    armed: BTreeMap<Timer, Instant>,
+    timers: BTreeSet<(Instant, Timer)>,
+}
+
+/// A node, and a link of it or its tables.
+type Timer = (usize, Option<usize>);
+
+impl World {
+    pub(crate) fn new(case: &Case) -> World {
+        let topology = Topology::of(case);
+        let now = Instant::now();
+        let mut world = World {
+            case: case.clone(),
+            random: Random::new(case.seed),
+            now,
+            nodes: topology.nodes.iter().map(|_| None).collect(),
+            standing: topology.nodes.iter().map(|_| Standing::default()).collect(),
+            lives: vec![0; topology.nodes.len()],
+            frozen: vec![None; topology.links.len()],
+            wires: BTreeMap::new(),
+            last_update: now,
+            events: BTreeMap::new(),
+            serial: 0,
+            armed: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            topology,
+        };
+        for node in 0..world.nodes.len() {
+            let at = world.random.below(2_000);
+            world.after(at, Event::Back(node));
+        }
+        let mut at = 0;
+        for (number, step) in case.steps.iter().enumerate() {
+            at += step.after_ms;
+            world.after(at, Event::Step(number));
+        }
+        world
+    }
+
+    pub(crate) fn after(&mut self, ms: u64, event: Event) {
+        self.at(self.now + Duration::from_millis(ms), event);
+    }
+
+    /// Something arrives at an end of a wire.
+    pub(crate) fn arrives(&mut self, at: Instant, serial: u64, end: usize) {
+        self.at(at, Event::Arrival(serial, end));
+    }
+
+    fn at(&mut self, at: Instant, event: Event) {
+        self.serial += 1;
+        self.events.insert((at, self.serial), event);
+    }
+
+    /// How long something takes on a link: mostly little, sometimes a retransmission.
+    fn delay(&mut self) -> Duration {
+        let ms = match self.random.below(30) {
+            0 => 200 + self.random.below(3_000),
+            _ => self.random.below(30),
+        };
+        // Never together with a timer.
+        Duration::from_micros(ms * 1_000 + 1 + self.random.below(900))
+    }
+
+    /// Whether every step was taken and nobody is away.
+    pub(crate) fn is_through(&self) -> bool {
+        !self.events.values().any(|event| match event {
+            Event::Step(_) | Event::Back(_) | Event::Unshut { .. } => true,
+            Event::Syn { .. }
+            | Event::SynAck(_)
+            | Event::Arrival(..)
+            | Event::Turn { .. }
+            | Event::Locals { .. } => false,
+        })
+    }
+
+    /// Lets everything happen until a time.
+    pub(crate) fn run_until(&mut self, end: Instant) -> Result<(), String> {
+        loop {
+            let event = self.events.keys().next().map(|(at, _)| *at);
+            let timer = self.timers.first().copied();
+            let next = [event, timer.map(|(at, _)| at)].into_iter().flatten();
+            let Some(at) = next.min().filter(|at| *at <= end) else {
+                self.now = end;
+                return Ok(());
+            };
+            // A timer may be due at once, never earlier.
+            self.now = self.now.max(at);
+            match timer {
+                Some((due, (node, link))) if due <= at => self.fire(node, link)?,
+                Some(_) | None => {
+                    if let Some((_, event)) = self.events.pop_first() {
+                        self.happen(event)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes note of when a session, or the tables of a node, want to be woken.
+    fn arm(&mut self, node: usize, link: Option<usize>) {
+        let there = self.nodes[node].as_ref();
+        let at = there.and_then(|there| match link {
+            Some(link) => there.sessions.get(&link)?.peer.poll_timeout(),
+            None => there.tables.as_ref()?.rib.poll_timeout(),
+        });
+        let timer = (node, link);
+        let before = match at {
+            Some((at, _)) => {
+                self.timers.insert((at, timer));
+                self.armed.insert(timer, at)
+            }
+            None => self.armed.remove(&timer),
+        };
+        if let Some(before) = before.filter(|before| at.is_none_or(|(at, _)| at != *before)) {
+            self.timers.remove(&(before, timer));
+        }
+    }
+
+    /// Nothing of a node waits for anything any more.
+    pub(crate) fn disarm(&mut self, node: usize) {
+        self.armed.retain(|(other, _), _| *other != node);
+        self.timers.retain(|(_, (other, _))| *other != node);
+    }
+
+    fn fire(&mut self, node: usize, link: Option<usize>) -> Result<(), String> {
+        match link {
+            Some(link) => self.tell(node, link, PeerInput::Timeout),
+            None => {
+                self.push(node, ForRib::Input(RibInput::Timeout));
+                // Its deadline passes only when it hears of it.
+                self.turn(node, usize::MAX)
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Step(number) => {
+                let act: Act = self.case.steps[number].act.clone();
+                self.act(act)
+            }
+            Event::Syn {
+                link,
+                end,
+                conn,
+                life,
+            } => self.syn(link, end, conn, life),
+            Event::SynAck(wire) => self.syn_ack(wire),
+            Event::Arrival(wire, end) => self.arrival(wire, end),
+            Event::Turn { node, life } if self.lives[node] == life => {
+                let most = 1 + self.random.below(4) as usize;
+                self.turn(node, most)
+            }
+            Event::Locals { node, life } if self.lives[node] == life => {
+                let routes = local_routes(&self.topology, node, &self.standing[node]);
+                self.push(node, ForRib::Input(RibInput::LocalRoutes(routes)));
+                Ok(())
+            }
+            Event::Turn { .. } | Event::Locals { .. } => Ok(()),
+            Event::Back(node) => self.back(node),
+            Event::Unshut { link, end } => {
+                let node = self.topology.links[link][end].node;
+                self.standing[node].shut.remove(&link);
+                self.configure(node)
+            }
+        }
+    }
+
+    /// A node is there, for the first time or again.
+    fn back(&mut self, node: usize) -> Result<(), String> {
+        if self.nodes[node].is_some() {
+            return Ok(());
+        }
+        let restarted = self.lives[node] > 0;
+        let fresh = Node::new(
+            &self.case,
+            &self.topology,
+            node,
+            &self.standing[node],
+            restarted,
+            self.now,
+        );
+        let links: Vec<usize> = fresh.sessions.keys().copied().collect();
+        self.nodes[node] = Some(fresh);
+        if self.topology.nodes[node].is_speaker {
+            self.tell_metrics(node);
+            let life = self.lives[node];
+            let at = self.random.below(3_000);
+            self.after(at, Event::Locals { node, life });
+        }
+        for link in links {
+            self.tell(node, link, PeerInput::Start)?;
+        }
+        Ok(())
+    }
+
+    /// What waits for a link that is frozen waits until then.
+    fn waits(&mut self, link: usize, event: Event) -> Option<Event> {
+        match self.frozen[link] {
+            Some(until) if until > self.now => {
+                let delay = self.delay();
+                self.at(until + delay, event);
+                None
+            }
+            Some(_) | None => Some(event),
+        }
+    }
+
+    pub(crate) fn session(
+        &mut self,
+        node: usize,
+        link: usize,
+    ) -> Option<&mut crate::node::Session> {
+        self.nodes[node].as_mut()?.sessions.get_mut(&link)
+    }
+
+    /// The end of a link a node has.
+    fn end_of(&self, node: usize, link: usize) -> usize {
+        usize::from(self.topology.links[link][0].node != node)
+    }
+
+    /// Tells a session, and does what it wants done.
+    pub(crate) fn tell(
+        &mut self,
+        node: usize,
+        link: usize,
+        input: PeerInput,
+    ) -> Result<(), String> {
+        let now = self.now;
+        let is_timeout = input == PeerInput::Timeout;
+        let Some(session) = self.session(node, link) else {
+            return Ok(());
+        };
+        session.peer.handle(input, now);
+        let hold = session.peer.negotiated().map(|agreed| agreed.hold_s);
+        if let (true, Some(hold_s), Some(_)) = (is_timeout, hold, session.established)
+            && session.peer.negotiated().is_some()
+            && now > session.heard_at + Duration::from_secs(hold_s.into())
+        {
+            return Err(format!(
+                "node {node}, link {link}: up, and nothing was heard for the hold time"
+            ));
+        }
+        let mut outputs = Vec::new();
+        while let Some(output) = session.peer.poll_output() {
+            outputs.push(output);
+        }
+        for output in outputs {
+            self.output(node, link, output)?;
+        }
+        self.arm(node, Some(link));
+        Ok(())
+    }
+
+    fn output(&mut self, node: usize, link: usize, output: PeerOutput) -> Result<(), String> {
+        let (now, end, life) = (self.now, self.end_of(node, link), self.lives[node]);
+        let delay = self.delay();
+        let is_speaker = self.topology.nodes[node].is_speaker;
+        let Some(session) = self.session(node, link) else {
+            return Ok(());
+        };
+        match output {
+            PeerOutput::Connect { conn } => {
+                session.dials.insert(conn);
+                let event = Event::Syn {
+                    link,
+                    end,
+                    conn,
+                    life,
+                };
+                self.at(now + delay, event);
+            }
+            PeerOutput::Close { conn, how } => {
+                session.dials.remove(&conn);
+                if let Some(serial) = session.wires.remove(&conn) {
+                    match how {
+                        CloseHow::AfterSending => self.hang_up(serial, end, FailureKind::Closed),
+                        CloseHow::Abort => {
+                            if let Some(wire) = self.wires.get_mut(&serial) {
+                                wire.ends[1 - end].lose(&mut self.random);
+                            }
+                            self.hang_up(serial, end, FailureKind::Reset);
+                        }
+                    }
+                }
+            }
+            PeerOutput::Send { conn, bytes } => {
+                let Some(serial) = session.wires.get(&conn).copied() else {
+                    return Err(format!("node {node} sends on {conn:?}, which is not there"));
+                };
+                if session.established == Some(conn) && is_keepalive(&bytes) {
+                    check_keepalive(session, now).map_err(|e| format!("node {node}: {e}"))?;
+                }
+                self.send(serial, end, &bytes);
+            }
+            PeerOutput::Up { conn, negotiated } => {
+                session.established = Some(conn);
+                session.epoch += 1;
+                session.heard_at = now;
+                session.said_at = None;
+                session.told.clear();
+                let epoch = session.epoch;
+                if is_speaker {
+                    let up = ForRib::Up {
+                        link,
+                        session: Box::new(SessionInfo::from(&*negotiated)),
+                        epoch,
+                    };
+                    self.push(node, up);
+                } else {
+                    self.say_everything(node, link);
+                }
+            }
+            PeerOutput::Down {
+                reason,
+                keep_routes,
+            } => {
+                session.established = None;
+                session.told.clear();
+                check_reason(session, &reason, now)
+                    .map_err(|e| format!("node {node}, link {link}: {e}"))?;
+                let peer = name(link);
+                self.push(
+                    node,
+                    ForRib::Input(RibInput::PeerDown { peer, keep_routes }),
+                );
+            }
+            PeerOutput::Routes(changes) => {
+                if is_speaker {
+                    let peer = name(link);
+                    self.push(node, ForRib::Input(RibInput::Routes { peer, changes }));
+                } else {
+                    note(&mut session.told, &changes);
+                }
+            }
+            PeerOutput::Resend { family } => {
+                if is_speaker {
+                    let peer = name(link);
+                    self.push(node, ForRib::Input(RibInput::Resend { peer, family }));
+                } else {
+                    self.say_everything(node, link);
+                }
+            }
+            PeerOutput::RefreshBegins { family } => {
+                let peer = name(link);
+                self.push(
+                    node,
+                    ForRib::Input(RibInput::RefreshBegins { peer, family }),
+                );
+            }
+            PeerOutput::RefreshEnds { family } => {
+                let peer = name(link);
+                self.push(node, ForRib::Input(RibInput::RefreshEnds { peer, family }));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a scripted neighbour has to say, with End-of-RIB.
+    fn say_everything(&mut self, node: usize, link: usize) {
+        let end = self.end_of(node, link);
+        let here = self.topology.links[link][end];
+        let mut bytes = Vec::new();
+        for (number, said) in &self.standing[node].said {
+            say(&mut bytes, &here, *number, said, &[]);
+        }
+        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
+            bgp_wire::end_of_rib(&mut bytes, family);
+        }
+        self.send_routes(node, link, &bytes);
+    }
+
+    /// Sends UPDATEs in the session of a node, if it is up.
+    pub(crate) fn send_routes(&mut self, node: usize, link: usize, bytes: &[u8]) {
+        let end = self.end_of(node, link);
+        let serial = self.session(node, link).and_then(|session| {
+            let established = session.established?;
+            session.wires.get(&established).copied()
+        });
+        if let Some(serial) = serial {
+            self.last_update = self.now;
+            self.send(serial, end, bytes);
+        }
+    }
+
+    /// Gives the tables of a node something to do; a scripted neighbour has none.
+    pub(crate) fn push(&mut self, node: usize, message: ForRib) {
+        if let Some(tables) = self.nodes[node].as_mut().and_then(|n| n.tables.as_mut()) {
+            tables.queue.push_back(message);
+            self.schedule_turn(node);
+        }
+    }
+
+    /// The tables of a node waited for room, perhaps.
+    fn wake(&mut self, node: usize) {
+        let tables = self.nodes[node].as_mut().and_then(|n| n.tables.as_mut());
+        if tables.is_some_and(|tables| std::mem::take(&mut tables.is_blocked)) {
+            self.schedule_turn(node);
+        }
+    }
+
+    fn schedule_turn(&mut self, node: usize) {
+        let late = self.random.below(TURN_MS);
+        let life = self.lives[node];
+        let tables = self.nodes[node].as_mut().and_then(|n| n.tables.as_mut());
+        if let Some(tables) = tables.filter(|tables| !tables.is_due) {
+            tables.is_due = true;
+            self.after(late, Event::Turn { node, life });
+        }
+    }
+
+    /// The tables take what waits, and send what they have for those that can take it.
+    fn turn(&mut self, node: usize, most: usize) -> Result<(), String> {
+        let now = self.now;
+        let Some(Node {
+            sessions,
+            tables: Some(tables),
+            ..
+        }) = &mut self.nodes[node]
+        else {
+            return Ok(());
+        };
+        tables.is_due = false;
+        for _ in 0..most {
+            let Some(message) = tables.queue.pop_front() else {
+                break;
+            };
+            let input = match message {
+                ForRib::Input(input) => input,
+                ForRib::Up {
+                    link,
+                    session,
+                    epoch,
+                } => {
+                    tables.epochs.insert(link, epoch);
+                    let peer = name(link);
+                    RibInput::PeerUp { peer, session }
+                }
+            };
+            if let RibInput::PeerDown { peer, .. } = &input {
+                tables.epochs.retain(|link, _| name(*link) != *peer);
+            }
+            tables.rib.handle(input, now);
+        }
+        if let Some(output) = tables.rib.poll_output() {
+            return Err(format!("node {node}: {output:?} without a limit"));
+        }
+        while let Some(change) = tables.rib.poll_best() {
+            match change.best {
+                Some(best) => tables.kernel.insert(change.prefix, best),
+                None => tables.kernel.remove(&change.prefix),
+            };
+        }
+        let is_behind = !tables.queue.is_empty();
+        let mut sends = Vec::new();
+        for (link, epoch) in &tables.epochs {
+            let Some(session) = sessions.get(link) else {
+                continue;
+            };
+            let conn = session.established.filter(|_| session.epoch == *epoch);
+            let wire = conn.and_then(|conn| session.wires.get(&conn));
+            let end = usize::from(self.topology.links[*link][0].node != node);
+            let mut backlog = match wire {
+                Some(serial) => self.wires[serial].ends[1 - end].backlog(),
+                None => 0,
+            };
+            while backlog < IN_FLIGHT {
+                let Some(transmit) = tables.rib.poll_transmit(&name(*link)) else {
+                    break;
+                };
+                backlog += transmit.bytes.len();
+                // What a session that is down was to be sent is lost with it.
+                if wire.is_some() {
+                    sends.push((*link, transmit.bytes));
+                }
+            }
+            tables.is_blocked |= backlog >= IN_FLIGHT;
+        }
+        for (link, bytes) in sends {
+            self.send_routes(node, link, &bytes);
+        }
+        if is_behind {
+            self.schedule_turn(node);
+        }
+        self.arm(node, None);
+        Ok(())
+    }
+
+    /// The wires with an end at a node, with that end.
+    pub(crate) fn wires_of(&self, node: usize) -> Vec<(u64, usize)> {
+        let of = |(serial, wire): (&u64, &Wire)| {
+            let ends = self.topology.links[wire.link];
+            let end = ends.iter().position(|end| end.node == node)?;
+            Some((*serial, end))
+        };
+        self.wires.iter().filter_map(of).collect()
+    }
+
+    /// The links whose session is not up at one of its ends.
+    pub(crate) fn down(&mut self) -> BTreeSet<usize> {
+        let links = self.topology.links.clone();
+        let is_down = |world: &mut World, link: usize, end: &End| {
+            world
+                .session(end.node, link)
+                .is_none_or(|session| session.established.is_none())
+        };
+        let mut down = BTreeSet::new();
+        for (link, ends) in links.iter().enumerate() {
+            if ends.iter().any(|end| is_down(self, link, end)) {
+                down.insert(link);
+            }
+        }
+        down
+    }
+}
+
+fn addresses(here: &End, there: &End) -> SessionAddresses {
+    SessionAddresses {
+        local: (here.v4, 179).into(),
+        remote: (there.v4, 179).into(),
+        link: None,
+        link_ipv4: Some(here.v4),
+        link_ipv6: Some(here.v6),
+        network: None,
+    }
+}
+
+fn failure(kind: FailureKind) -> TransportFailure {
+    TransportFailure {
+        kind,
+        text: "simulated".into(),
+    }
+}
+
+fn is_keepalive(message: &[u8]) -> bool {
+    message.len() == 19 && message[18] == MessageKind::Keepalive as u8
+}
+
+/// RFC 4271 §10: every KEEPALIVE comes after 75 to 100 % of the time between two.
+fn check_keepalive(session: &mut crate::node::Session, now: Instant) -> Result<(), String> {
+    let interval = session.peer.negotiated().and_then(|n| n.keepalive);
+    if let (Some(interval), Some(before)) = (interval, session.said_at.replace(now)) {
+        let after = now - before;
+        if after > interval || after < interval * 3 / 4 {
+            return Err(format!("a KEEPALIVE after {after:?} of {interval:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing was wrong with what anybody said, so nobody may say so.
+fn check_reason(
+    session: &crate::node::Session,
+    reason: &DownReason,
+    now: Instant,
+) -> Result<(), String> {
+    match reason {
+        DownReason::NotificationSent(_) | DownReason::UnexpectedMessage { .. } => {
+            Err(format!("down: {reason}"))
+        }
+        DownReason::HoldTimerExpired { hold_s, .. } => {
+            let silent = now - session.heard_at;
+            if silent < Duration::from_secs((*hold_s).into()) {
+                return Err(format!("given up after {silent:?} of {hold_s} s"));
+            }
+            Ok(())
+        }
+        DownReason::NotificationReceived(text) => match (text.code, text.subcode) {
+            // Hold timer, and what operators do.
+            (4, 0) | (6, _) => Ok(()),
+            _ => Err(format!("told off: {reason}")),
+        },
+        DownReason::ConnectionLost { .. } | DownReason::Stopped(_) | DownReason::Collision => {
+            Ok(())
+        }
+        DownReason::NotStarted
+        | DownReason::ConnectFailed { .. }
+        | DownReason::PeerAs { .. }
+        | DownReason::PeerAsNotInRange { .. }
+        | DownReason::RoleMismatch { .. }
+        | DownReason::SameRouterId
+        | DownReason::NoCommonFamily { .. } => Err(format!("down: {reason}")),
+    }
+}
+
+/// What a scripted neighbour was told.
+fn note(told: &mut crate::model::Routes, changes: &RouteBatch) {
+    let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    let context = SessionContext::plain(PeerKind::Internal, &families);
+    for item in changes.iter() {
+        match item {
+            RouteItem::Announce {
+                attributes,
+                next_hop,
+                nlri,
+            } => {
+                let decoded = PathAttributes::decode(attributes, &context);
+                let route = Route::read(&decoded.attributes, next_hop.address);
+                told.extend(nlri.iter().map(|entry| (entry.prefix, route.clone())));
+            }
+            RouteItem::Withdraw { nlri } => {
+                for entry in nlri.iter() {
+                    told.remove(&entry.prefix);
+                }
+            }
+            RouteItem::EndOfRib { .. } => {}
+        }
+    }
+}
