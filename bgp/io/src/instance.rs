@@ -31,7 +31,8 @@ use crate::speaker::Options;
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// How long a neighbour may take to be sent what it is to know before its session is handed over.
-const FLUSH: Duration = Duration::from_secs(1);
+/// Sessions go on meanwhile.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Calls of strangers that are told so at the same time; more are just closed. Arbitrary.
 const REFUSALS: usize = 16;
@@ -377,19 +378,26 @@ impl Instance {
     /// Takes the sessions that are up from their tasks, for the next process. Those of listen
     /// ranges end with this one.
     pub(crate) async fn hand_over(&self) -> Vec<HandedSession> {
-        let letting_go = self.config.peers().keys().map(|name| async move {
-            // In this order: nothing comes from the tables for a session that was let go.
-            let told = self.rib.let_go(name, FLUSH).await?;
-            let told = told.into_iter().flat_map(|(_, prefixes)| prefixes);
-            let (reply, answer) = oneshot::channel();
-            // A task that has ended has no session.
-            let command = PeerCommand::HandOver(told.collect(), reply);
-            let _ = self.peers.get(name)?.send(command);
-            Some(answer)
-        });
+        // All at the same time: one that does not read must not take the others' time.
+        let mut letting_go = JoinSet::new();
+        for name in self.config.peers().keys().cloned() {
+            let rib = self.rib.clone();
+            letting_go.spawn_local(async move { (rib.let_go(&name, FLUSH).await, name) });
+        }
         let mut waiting = Vec::new();
-        for asked in letting_go {
-            waiting.extend(asked.await);
+        while let Some(asked) = letting_go.join_next().await {
+            // In this order: nothing comes from the tables for a session that was let go.
+            let Ok((Some(told), name)) = asked else {
+                continue;
+            };
+            let Some(inbox) = self.peers.get(&name) else {
+                continue;
+            };
+            let (reply, answer) = oneshot::channel();
+            let told = told.into_iter().flat_map(|(_, prefixes)| prefixes);
+            // A task that has ended has no session.
+            let _ = inbox.send(PeerCommand::HandOver(told.collect(), reply));
+            waiting.push(answer);
         }
         let mut sessions = Vec::new();
         for answer in waiting {
