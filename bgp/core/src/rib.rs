@@ -542,8 +542,11 @@ impl Rib {
     }
 
     fn bury(&mut self, slot: usize) {
-        let exports = &self.exports;
-        self.tables[slot].bury(|id| exports.refers_to(slot, id));
+        if !self.tables[slot].is_burial_due() {
+            return;
+        }
+        let references = self.exports.references(slot);
+        self.tables[slot].bury(|id| references.iter().any(|bits| bits.contains(id)));
     }
 
     fn join(&mut self, id: PeerId) {

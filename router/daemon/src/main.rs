@@ -18,6 +18,7 @@ mod health;
 mod intent;
 mod learned;
 mod logging;
+mod memory;
 mod metrics;
 mod privileges;
 mod readiness;
@@ -69,6 +70,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 }
 
 fn main() -> ExitCode {
+    memory::tune();
     let args = Args::parse();
     if args.print_default_config {
         print!("{}", router_resources::settings::DEFAULT_FILE);

@@ -295,15 +295,18 @@ impl Exports {
         })
     }
 
-    /// Whether anybody has a destination's number.
-    pub(super) fn refers_to(&self, slot: usize, id: DestId) -> bool {
-        self.groups
+    /// The destinations of a table whose numbers somebody has: a set for each of them, so that who
+    /// has none costs nothing however many destinations are asked for.
+    pub(super) fn references(&self, slot: usize) -> Vec<&Bits> {
+        let announced = self.groups.values().map(|group| group.announced_in(slot));
+        let behind = self
+            .members
             .values()
-            .any(|group| group.is_announced(slot, id))
-            || self
-                .members
-                .values()
-                .any(|member| member.is_behind(slot, id))
+            .filter_map(|member| member.behind.get(slot));
+        announced
+            .chain(behind)
+            .filter(|bits| !bits.is_empty())
+            .collect()
     }
 
     /// The neighbours for whom there is something to send.

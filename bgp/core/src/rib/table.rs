@@ -340,14 +340,16 @@ impl Table {
         self.changed.len()
     }
 
+    /// Whether enough destinations without routes have come together.
+    pub(super) fn is_burial_due(&self) -> bool {
+        let few = self.graveyard.is_empty() || self.graveyard.len() < self.next_burial;
+        !few && self.dirty.is_empty()
+    }
+
     /// Gives back the numbers of destinations without routes that nobody refers to any more. Looks
     /// at them when there are twice as many as after the last time, so that ones which have to
     /// wait cost little.
     pub(super) fn bury(&mut self, is_referred_to: impl Fn(DestId) -> bool) {
-        let few = self.graveyard.is_empty() || self.graveyard.len() < self.next_burial;
-        if few || !self.dirty.is_empty() {
-            return;
-        }
         let mut graveyard = std::mem::take(&mut self.graveyard);
         graveyard
             .retain(|&id| self.dests[id as usize].first.peer == NOBODY && !self.local.contains(id));

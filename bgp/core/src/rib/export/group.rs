@@ -232,6 +232,11 @@ impl Group {
         self.reconsider || self.forced.iter().any(|ids| !ids.is_empty())
     }
 
+    /// The destinations announced in a table.
+    pub(super) fn announced_in(&self, slot: usize) -> &Bits {
+        &self.announced[slot]
+    }
+
     pub(super) fn is_announced(&self, slot: usize, id: DestId) -> bool {
         self.announced[slot].contains(id)
     }
