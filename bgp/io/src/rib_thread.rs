@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
 use bgp_core::rib::{BestChange, PrefixFilter, Rib, RibInput, RouteQuery, RouteTable, SessionInfo};
-use bgp_core::routes::RouteBatch;
+use bgp_core::routes::{RouteBatch, RouteItem};
 use ipnet::IpNet;
 use router_types::Family;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -190,7 +190,12 @@ impl RibSender {
     /// # Errors
     /// Otherwise; then they are to be sent.
     pub(crate) fn at_once(&self, peer: &PeerName, changes: RouteBatch) -> Result<(), RouteBatch> {
-        if changes.size() > AT_ONCE || self.shared.pending.load(Ordering::SeqCst) > 0 {
+        // What an end leaves behind may be a table to sweep.
+        let ends = |item| matches!(item, RouteItem::EndOfRib { .. });
+        if changes.size() > AT_ONCE
+            || self.shared.pending.load(Ordering::SeqCst) > 0
+            || changes.iter().any(ends)
+        {
             return Err(changes);
         }
         let Ok(mut tables) = self.shared.tables.try_lock() else {
