@@ -21,6 +21,7 @@
 
 mod bfd;
 mod connection;
+pub mod drain;
 mod failure;
 pub mod handover;
 mod instance;

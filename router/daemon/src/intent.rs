@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use bgp_config::{Compiled, CompiledInstance, InterfaceFacts, NodeFacts, OperState, compile};
 use bgp_core::config::LocalRoutes;
+use bgp_io::drain::Drain;
 use bgp_io::{RouterDiscovery, Speaker};
 use bpf_loader::Datapath;
 use ipnet::IpNet;
@@ -20,7 +21,6 @@ use router_resources::store::{FileEvent, Store};
 use router_types::LinkIndex;
 use tokio::sync::{Notify, mpsc};
 
-use crate::drain::Drain;
 use crate::gateways::default_routes;
 use crate::routes::{Routes, own_routes};
 

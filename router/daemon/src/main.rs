@@ -10,7 +10,6 @@
 )]
 
 mod bfd;
-mod drain;
 mod gateways;
 mod grpc;
 mod handover;

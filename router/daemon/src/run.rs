@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bgp_core::deliveries::{SELECTION_DEFERRAL, STALE_ROUTES};
 use bgp_core::peer::StopReason;
+use bgp_io::drain::Drain;
 use bgp_io::{Recorder, Speaker};
 use bpf_loader::Datapath;
 use pods_io::{Manager, StateFolder};
@@ -17,7 +18,6 @@ use router_types::TableId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::drain::Drain;
 use crate::intent::{self, Intent, State};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};

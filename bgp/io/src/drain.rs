@@ -9,15 +9,14 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bgp_core::config::{InstanceConfig, InstanceName};
-use bgp_io::Speaker;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::intent::lock;
+use crate::speaker::Speaker;
 
 /// The file's name, in the state directory.
 const NAME: &str = "drain.json";
@@ -160,8 +159,6 @@ impl Drain {
 
 /// Waits until neighbours have been handed what is marked, and then for as long as was asked.
 async fn announce(speaker: &Speaker, wait_s: u64) {
-    // The speaker hears of the drain in the moments after it began.
-    tokio::time::sleep(LOOK).await;
     let told = async {
         while !is_told(speaker).await {
             tokio::time::sleep(LOOK).await;
@@ -188,6 +185,11 @@ async fn is_told(speaker: &Speaker) -> bool {
     snapshot
         .iter()
         .all(|instance| instance.config.graceful_shutdown)
+}
+
+/// Every change under the lock is one assignment: a panic leaves nothing half done.
+fn lock(asked: &Mutex<Option<Asked>>) -> MutexGuard<'_, Option<Asked>> {
+    asked.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(path: &Path) -> Option<Asked> {
