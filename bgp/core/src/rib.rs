@@ -45,6 +45,7 @@ mod decide;
 mod explain;
 mod export;
 mod import;
+mod inheritance;
 mod intake;
 mod keys;
 mod neighbour;
@@ -72,6 +73,7 @@ pub use self::explain::{
 };
 use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
 pub use self::export::{Transmit, Withheld};
+pub use self::inheritance::{Announced, Inheritance};
 use self::intake::PolicyUse;
 use self::keys::DestId;
 use self::neighbour::Neighbours;
@@ -143,6 +145,17 @@ pub enum RibInput {
         /// The family.
         #[serde(with = "serial::family")]
         family: Family,
+    },
+    /// The numbers neighbours had in the tables of the process before this one: told first of all,
+    /// as path identifiers are made of them.
+    Numbers(BTreeMap<PeerName, u16>),
+    /// A neighbour came up with a session of the process before: told right behind
+    /// [`RibInput::PeerUp`].
+    Inherit {
+        /// The neighbour.
+        peer: PeerName,
+        /// What is left about it.
+        left: Box<Inheritance>,
     },
     /// The time of [`Rib::poll_timeout`] has come.
     Timeout,
@@ -323,6 +336,8 @@ impl Rib {
             }
             RibInput::RefreshBegins { peer, family } => self.refresh_begins(&peer, family, now),
             RibInput::RefreshEnds { peer, family } => self.refresh_ends(&peer, family),
+            RibInput::Numbers(numbers) => self.renumber(numbers),
+            RibInput::Inherit { peer, left } => self.inherit(&peer, *left, now),
             RibInput::Timeout => self.drop_overdue(now),
         }
         self.settle_aggregates();
@@ -384,7 +399,11 @@ impl Rib {
         let neighbours = self.neighbours.iter();
         let wishes = neighbours.filter_map(|neighbour| neighbour.targets_until);
         let wishes = wishes.min().map(|at| (at, "route target membership"));
-        stale.into_iter().chain(lingering).chain(wishes).min()
+        let neighbours = self.neighbours.iter();
+        let left = neighbours.filter_map(|neighbour| neighbour.unsettled.as_ref());
+        let left = left.map(|left| (left.until, "what a handover left")).min();
+        let all = stale.into_iter().chain(lingering).chain(wishes).chain(left);
+        all.min()
     }
 
     /// How many destinations wait to be told by [`Rib::poll_best`].

@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The task of a neighbour: drives its [`Peer`] with connections, time and the RIB.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
-use bgp_core::deliveries::SELECTION_DEFERRAL;
 use bgp_core::fsm::State;
 use bgp_core::peer::{
     ConnId, Direction, KeepRoutes, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot,
     StopReason,
 };
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{Rib, RibInput, SessionInfo};
-use bgp_wire::NlriEntry;
+use bgp_core::rib::{Inheritance, RibInput, SessionInfo};
 use bytes::Bytes;
-use ipnet::IpNet;
 use router_types::{Family, LinkIndex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -30,7 +27,7 @@ use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
-use crate::rib_thread::{Credit, RibMessage, RibSender, announced};
+use crate::rib_thread::{Credit, RibMessage, RibSender};
 use crate::socket;
 
 /// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
@@ -87,11 +84,9 @@ pub(crate) enum PeerCommand {
     Snapshot(oneshot::Sender<PeerSnapshot>),
     /// Go on with a session of the process before. Comes before [`PeerCommand::Start`].
     Adopt(Box<HandedSession>),
-    /// Pass the session that is up on, with what the neighbour was told, and stop; without one
-    /// answer none.
-    HandOver(Vec<IpNet>, oneshot::Sender<Option<HandedSession>>),
-    /// Withdraw what the process before has announced and this one does not.
-    Sweep(Vec<IpNet>),
+    /// Pass the session that is up on, with what the tables leave to the next process, and stop;
+    /// without one answer none.
+    HandOver(Box<Inheritance>, oneshot::Sender<Option<HandedSession>>),
     /// Tell the neighbour and the RIB, and end. Returns the connections on which goodbye is still
     /// being said, each for some seconds at most.
     End(StopReason, oneshot::Sender<Partings>),
@@ -113,6 +108,8 @@ pub(crate) struct Session {
     held: bool,
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
+    /// What the tables of the process before left, until its session is up here.
+    left: Option<Box<Inheritance>>,
     /// What the tables have under way, of the session that is up.
     credit: Option<Arc<Credit>>,
     dials: BTreeMap<ConnId, AbortHandle>,
@@ -173,6 +170,7 @@ impl Session {
             rib,
             inbox,
             epoch: 0,
+            left: None,
             credit: None,
             dials: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -217,10 +215,9 @@ impl Session {
                         }
                         return;
                     }
-                    Some(PeerCommand::Sweep(told)) => self.sweep(told).await,
-                    Some(PeerCommand::HandOver(told, reply)) => {
+                    Some(PeerCommand::HandOver(left, reply)) => {
                         // Who asked is gone: the connection ends with this task.
-                        let _ = reply.send(self.hand_over(&told).await);
+                        let _ = reply.send(self.hand_over(*left).await);
                     }
                     Some(command) => self.command(command),
                     None => return,
@@ -286,7 +283,7 @@ impl Session {
                 }
             }
             PeerCommand::Adopt(session) => self.adopt(*session),
-            PeerCommand::Sweep(_) | PeerCommand::HandOver(..) | PeerCommand::End(..) => {
+            PeerCommand::HandOver(..) | PeerCommand::End(..) => {
                 unreachable!("taken care of where commands are received")
             }
         }
@@ -387,70 +384,26 @@ impl Session {
             // Before anything else: it may begin in the middle of a message.
             connection.send(record.unsent);
         }
+        self.left = Some(Box::new(record.left));
         self.handle(PeerInput::Adopt {
             conn,
             addresses: session_addresses(local, remote),
             handover: Box::new(record.session),
         });
-        let told: Vec<IpNet> = record
-            .announced
-            .iter()
-            .filter_map(|prefix| prefix.parse().ok())
-            .collect();
-        let inbox = self.inbox.clone();
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(SELECTION_DEFERRAL).await;
-            // A task that has ended has no session.
-            let _ = inbox.send(PeerCommand::Sweep(told));
-        });
-        tracing::info!(peer = %self.name, "went on with the session of the process before");
-    }
-
-    /// Withdraws what the neighbour was told by the process before and is not told by this one. The
-    /// thread of the tables does it, between what it sends.
-    async fn sweep(&mut self, told: Vec<IpNet>) {
-        if self.epoch != 1 || self.established.is_none() {
-            return; // the neighbour forgot it with the session
+        // What comes up later is another session.
+        match self.left.take() {
+            None => {
+                tracing::info!(peer = %self.name, "went on with the session of the process before")
+            }
+            Some(_) => tracing::warn!(
+                peer = %self.name,
+                "the session of the process before is not what is configured: it was ended"
+            ),
         }
-        let Some(negotiated) = self.peer.negotiated() else {
-            return;
-        };
-        let context = negotiated.context.clone();
-        let (name, inbox, epoch) = (self.name.clone(), self.inbox.clone(), self.epoch);
-        let question = move |rib: &Rib, now: Instant| {
-            let told_now: BTreeSet<IpNet> = announced(rib, &name, now)
-                .into_iter()
-                .flat_map(|(_, prefixes)| prefixes)
-                .collect();
-            let gone: Vec<NlriEntry> = told
-                .into_iter()
-                .filter(|prefix| !told_now.contains(prefix))
-                .map(|prefix| NlriEntry {
-                    path_id: None,
-                    prefix,
-                })
-                .collect();
-            let mut bytes = Vec::new();
-            let mut updates = 0;
-            for family in &context.families {
-                let entries = gone.iter().copied();
-                updates += bgp_wire::withdraw(&mut bytes, family, context.max_len(), entries);
-            }
-            if updates > 0 {
-                tracing::info!(peer = %name, prefixes = gone.len(), "withdrew what was announced before");
-                // A task that has ended has no session to send to.
-                let _ = inbox.send(PeerCommand::Transmit {
-                    epoch,
-                    bytes: bytes.into(),
-                    updates: u32::try_from(updates).unwrap_or(u32::MAX),
-                });
-            }
-        };
-        self.rib.ask(question).await;
     }
 
     /// Lets go of the session that is up, with everything that was received or is to be written.
-    async fn hand_over(&mut self, told: &[IpNet]) -> Option<HandedSession> {
+    async fn hand_over(&mut self, left: Inheritance) -> Option<HandedSession> {
         let established = self.established?;
         let connection = self.connections.get(&established)?;
         let stream = connection.stream().as_fd().try_clone_to_owned().ok()?;
@@ -477,8 +430,9 @@ impl Session {
             record: HandoverRecord {
                 instance: self.instance.clone(),
                 peer: self.name.clone(),
+                range: None,
                 session,
-                announced: told.iter().map(ToString::to_string).collect(),
+                left,
                 unsent,
             },
         })
@@ -676,6 +630,7 @@ impl Session {
                     epoch: self.epoch,
                     credit,
                     inbox: self.inbox.clone(),
+                    left: self.left.take(),
                 });
             }
             PeerOutput::Down {

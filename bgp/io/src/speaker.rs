@@ -211,7 +211,7 @@ impl Worker {
                     }
                     Some(Command::HandOver(reply)) => {
                         let mut sessions = Vec::new();
-                        for instance in self.instances.values() {
+                        for instance in self.instances.values_mut() {
                             sessions.extend(instance.hand_over().await);
                         }
                         self.stop(&StopReason::PlannedRestart).await;
@@ -239,6 +239,7 @@ impl Worker {
                 _ = retry.tick() => {
                     for instance in self.instances.values_mut() {
                         instance.retry_listeners().await;
+                        instance.refuse_strays();
                     }
                 }
             }
@@ -354,6 +355,14 @@ impl Worker {
                     }
                 }
             }
+        }
+        // Those of instances there are no more.
+        for session in std::mem::take(&mut self.options.adopted) {
+            let record = &session.record;
+            tracing::warn!(
+                instance = %record.instance, peer = %record.peer,
+                "a session of the process before has no instance here: it ends"
+            );
         }
         failures
     }

@@ -13,7 +13,7 @@ use crate::attribute::{AttributeCode, AttributeFlags, RawAttributes};
 use crate::context::FamilyContext;
 use crate::frame::{self, MessageKind};
 use crate::next_hop::PathNextHop;
-use crate::nlri::NlriEntry;
+use crate::nlri::{Nlri, NlriEntry};
 
 /// Room for the largest prefix with path identifier, label and route distinguisher.
 const MAX_ENTRY: usize = 4 + 1 + 3 + 8 + 16;
@@ -181,6 +181,26 @@ pub fn withdraw(
     withdraw_with(out, family, max_len, |out, end| {
         fill(out, end, family.add_path_send, &mut entries);
         entries.peek().is_some()
+    })
+}
+
+/// Appends UPDATE messages that withdraw destinations of any family as they stand in a list, and
+/// returns how many messages. Of VPNs the list has [`Label::WITHDRAWN`](crate::Label::WITHDRAWN).
+pub fn withdraw_nlri(
+    out: &mut Vec<u8>,
+    family: &FamilyContext,
+    max_len: usize,
+    nlri: Nlri<'_>,
+) -> usize {
+    if nlri.is_empty() {
+        return 0;
+    }
+    let mut left = nlri;
+    withdraw_with(out, family, max_len, |out, end| {
+        let (part, rest) = left.split_at_octets(end.saturating_sub(out.len()));
+        out.extend_from_slice(part.as_bytes());
+        left = rest;
+        !left.is_empty()
     })
 }
 

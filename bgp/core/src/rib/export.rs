@@ -23,6 +23,7 @@ mod member;
 mod paths;
 mod rewrite;
 mod segments;
+mod told;
 mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};

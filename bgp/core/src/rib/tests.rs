@@ -14,6 +14,7 @@ use crate::peer::SessionAddresses;
 use crate::routes::{NextHopAddress, RouteChange};
 
 mod explain;
+mod inheritance;
 mod limits;
 mod model;
 mod own;
