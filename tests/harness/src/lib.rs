@@ -13,6 +13,7 @@ pub mod gobgp;
 pub mod kernel;
 pub mod pod;
 pub mod traffic;
+pub mod upgrade;
 
 use std::{
     path::{Path, PathBuf},

@@ -9,7 +9,9 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use harness::{BgpPath, CONVERGED, Family, Lab, Node, bird, causeway, frr, gobgp, lab, wait_for};
+use harness::{
+    BgpPath, CONVERGED, Family, Lab, Node, bird, causeway, frr, gobgp, lab, upgrade, wait_for,
+};
 use serde_json::Value;
 
 const PEERS: [&str; 4] = ["frr", "bird2", "bird3", "gobgp"];
@@ -36,6 +38,7 @@ fn reflection_several_paths_and_next_hops() -> Result<()> {
     blackholes(&lab)?;
     refreshes(&lab)?;
     nobody_was_reset(&lab)?;
+    upgrades(&lab)?;
     lab.down()
 }
 
@@ -450,6 +453,95 @@ fn who_dials_and_by_what(lab: &Lab) -> Result<()> {
         ensure!(text.contains("10.2.0.1%eth1"), "{text}");
         Ok(())
     })
+}
+
+/// The next daemon goes on with sessions that are sent several paths, by the same identifiers, and
+/// with those of a listen range; what it does not have is withdrawn by the identifier it had.
+fn upgrades(lab: &Lab) -> Result<()> {
+    write(lab, &Written::default())?;
+    let node = lab.node("node1");
+    let folder = files(lab)?.join("resources.d");
+    let text = fs::read_to_string(folder.join("cluster.yaml"))?;
+    let (head, tail) = text
+        .split_once("        - name: frr\n")
+        .context("FRR is first")?;
+    let (_, tail) = tail
+        .split_once("        - name: bird2\n")
+        .context("then BIRD 2")?;
+    let range = "      listenRanges:\n        \
+         - { name: rack, prefix: 10.2.0.2/32, peerConfigRef: { name: frr } }\n";
+    let head = head.replacen("      peers:\n", &format!("{range}      peers:\n"), 1);
+    let text = format!("{head}        - name: bird2\n{tail}");
+    fs::write(folder.join("cluster.yaml"), &text)?;
+    let sessions = ["rack:10.2.0.2", "bird2", "bird3", "gobgp"];
+    wait_for("FRR by the range", CONVERGED, || {
+        causeway::established(node, "rack:10.2.0.2")
+    })?;
+    let both = || -> Result<()> {
+        let ids = identifiers(lab, "10.100.0.0/24")?;
+        ensure!(ids.len() == 2, "{ids:?}");
+        Ok(())
+    };
+    wait_for("both paths at GoBGP", CONVERGED, both)?;
+    let ids = identifiers(lab, "10.100.0.0/24")?;
+    let before = what_neighbours_saw(lab)?;
+    let mut daemons = Vec::new();
+    for _ in 0..5 {
+        daemons.push(upgrade::take_over(node, &sessions, &[])?);
+        wait_for("both paths still", CONVERGED, both)?;
+    }
+    assert_eq!(ids, identifiers(lab, "10.100.0.0/24")?);
+    // The last one does not take what BIRD 2 announces.
+    let next = node.path("/tmp/next.d");
+    fs::create_dir(&next)?;
+    for file in ["cluster.yaml", "node.yaml", "peers.yaml"] {
+        fs::copy(folder.join(file), next.join(file))?;
+    }
+    let peers = fs::read_to_string(folder.join("peers.yaml"))?;
+    let (head, tail) = peers.split_once("name: bird2 }").context("BIRD 2's")?;
+    let tail = tail.replacen("mode: All", "mode: None", 1);
+    fs::write(
+        next.join("peers.yaml"),
+        format!("{head}name: bird2 }}{tail}"),
+    )?;
+    let directory = ["resourcesDirectory=/tmp/next.d"];
+    daemons.push(upgrade::take_over(node, &sessions, &directory)?);
+    for speaker in ["frr", "bird3", "gobgp"] {
+        unseen(lab, speaker, "10.32.0.0/24")?;
+    }
+    wait_for("FRR's path alone", CONVERGED, || {
+        let left = identifiers(lab, "10.100.0.0/24")?;
+        ensure!(
+            left.len() == 1 && ids.contains(&left[0]),
+            "{left:?} of {ids:?}"
+        );
+        Ok(())
+    })?;
+    seen(lab, "bird2", "10.31.0.0/24", &[64500, 64501], "10.2.0.2")?;
+    assert_eq!(before, what_neighbours_saw(lab)?);
+    Ok(())
+}
+
+fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
+    Ok(vec![
+        upgrade::seen_by_frr(lab.node("frr"), "10.2.0.1")?,
+        upgrade::seen_by_bird(lab.node("bird2"), "node1")?,
+        upgrade::seen_by_bird(lab.node("bird3"), "node1")?,
+        upgrade::seen_by_gobgp(lab.node("gobgp"), "10.2.0.1")?,
+    ])
+}
+
+/// The path identifiers GoBGP has for a prefix, sorted. Only its table for people has them, in the
+/// first column.
+fn identifiers(lab: &Lab, prefix: &str) -> Result<Vec<u32>> {
+    let argv = ["gobgp", "neighbor", "10.2.0.1", "adj-in"];
+    let text = lab.node("gobgp").exec_ok(&argv)?;
+    let lines = text.lines().map(|line| line.split_whitespace().collect());
+    let of_prefix = lines.filter(|words: &Vec<&str>| words.get(1) == Some(&prefix));
+    let ids = of_prefix.map(|words| words[0].parse().with_context(|| text.clone()));
+    let mut ids = ids.collect::<Result<Vec<u32>>>()?;
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// RFC 9234: marks on the way out, leaks on the way in.

@@ -6,8 +6,10 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use harness::{CONVERGED, Lab, bird, causeway, frr, gobgp, lab, wait_for};
+use harness::{CONVERGED, Lab, Spawned, bird, causeway, frr, gobgp, lab, upgrade, wait_for};
 use serde_json::Value;
+
+const PEERS: [&str; 4] = ["frr", "bird2", "bird3", "gobgp"];
 
 /// Routes as the tests name them: route distinguisher, prefix, next hop, label, route target.
 type Route = (&'static str, &'static str, &'static str, u64, &'static str);
@@ -50,7 +52,7 @@ const RED: [&str; 4] = [
 fn routes_of_vpns_are_reflected_as_they_are_and_where_they_are_wanted() -> Result<()> {
     let lab = lab("vpn", "vpn")?;
     let node = lab.node("node1");
-    for peer in ["frr", "bird2", "bird3", "gobgp"] {
+    for peer in PEERS {
         wait_for(&format!("the session with {peer}"), CONVERGED, || {
             causeway::established(node, peer)
         })?;
@@ -67,8 +69,78 @@ fn routes_of_vpns_are_reflected_as_they_are_and_where_they_are_wanted() -> Resul
     the_neighbours_are_counted(&lab)?;
     gobgp_has_what_it_asks_for(&lab)?;
     the_best_of_two_is_sent_and_a_new_label_too(&lab)?;
+    let _daemon = upgrades_are_no_event(&lab)?;
     what_the_reflector_asks_for_changes_live(&lab)?;
     lab.down()
+}
+
+/// Upgrades of the reflector, the last one to a daemon that does not take BIRD 2's IPv4 routes.
+fn upgrades_are_no_event(lab: &Lab) -> Result<Spawned> {
+    let node = lab.node("node1");
+    let before = what_neighbours_saw(lab)?;
+    let everybodys: Vec<Route> = FOURS.into_iter().filter(|r| r.0 != "65000:13").collect();
+    let mut daemons = Vec::new();
+    for _ in 0..3 {
+        daemons.push(upgrade::take_over(node, &PEERS, &[])?);
+        for route in &everybodys {
+            at_bird(lab, "bird3", "vpn4s", *route)?;
+        }
+    }
+    wait_for("the routes at the next daemon", CONVERGED, || {
+        FOURS
+            .into_iter()
+            .try_for_each(|route| stored(lab, "vpnv4", route))
+    })?;
+    let files = lab
+        .files()
+        .context("the lab has a copy of its files")?
+        .join("resources.d");
+    let next = node.path("/tmp/next.d");
+    fs::create_dir(&next)?;
+    fs::copy(files.join("node.yaml"), next.join("node.yaml"))?;
+    let text = fs::read_to_string(files.join("reflector.yaml"))?;
+    let bird2 = "10.2.2.2, peerASN: 65000, peerConfigRef: { name: ";
+    let less = text.replace(&format!("{bird2}client"), &format!("{bird2}closed"));
+    ensure!(less != text, "{text}");
+    let (_, client) = text.split_once("---").context("two documents")?;
+    let closed = client.replace("name: client", "name: closed");
+    let family = "ipv4, safi: mpls_vpn";
+    let closed = closed.replace(family, &format!("{family}, import: {{ mode: None }}"));
+    fs::write(next.join("reflector.yaml"), format!("{less}---{closed}"))?;
+    daemons.push(upgrade::take_over(
+        node,
+        &PEERS,
+        &["resourcesDirectory=/tmp/next.d"],
+    )?);
+    wait_for(
+        "what the next daemon does not have to be withdrawn",
+        CONVERGED,
+        || {
+            let text = bird::run(lab.node("bird3"), "show route table vpn4s")?;
+            ensure!(!text.contains("10.12."), "{text}");
+            Ok(())
+        },
+    )?;
+    at_bird(lab, "bird3", "vpn4s", FOURS[0])?;
+    gobgp_has(lab, &[RED[0], RED[2], RED[3]])?;
+    let last = upgrade::take_over(node, &PEERS, &[])?;
+    wait_for("all routes again", CONVERGED, || {
+        for route in &everybodys {
+            at_bird(lab, "bird3", "vpn4s", *route)?;
+        }
+        Ok(())
+    })?;
+    assert_eq!(before, what_neighbours_saw(lab)?);
+    Ok(last)
+}
+
+fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
+    Ok(vec![
+        upgrade::seen_by_frr(lab.node("frr"), "10.2.1.1")?,
+        upgrade::seen_by_bird(lab.node("bird2"), "node1")?,
+        upgrade::seen_by_bird(lab.node("bird3"), "node1")?,
+        upgrade::seen_by_gobgp(lab.node("gobgp"), "10.2.4.1")?,
+    ])
 }
 
 /// Whether `causeway bgp routes` lists a route.

@@ -123,7 +123,7 @@ fn routes_beyond_the_limit_of_what_is_sent_wait_until_others_go() {
     assert_eq!(news(&mut rib), [reached]);
     let counts = rib.counts(&"a".into())[&Family::IPV4_UNICAST];
     assert_eq!((counts.advertised, counts.held), (2, 2));
-    let waits = rib.explain(&prefix(3).parse().unwrap(), None, now);
+    let waits = rib.explain(prefix(3).parse::<IpNet>().unwrap(), None, now);
     let why = waits.adverts[0].routes[0].outcome.as_ref().unwrap_err();
     assert_eq!(*why, Withheld::Limit);
 

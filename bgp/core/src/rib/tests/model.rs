@@ -538,7 +538,7 @@ impl World {
         let expected: Vec<_> = (0..PEERS.len()).map(|peer| self.expected(peer)).collect();
         for n in 0..PREFIXES {
             let net: IpNet = prefix(n).parse().unwrap();
-            let explained = self.rib.explain(&net, None, self.now);
+            let explained = self.rib.explain(net, None, self.now);
             let ranked = self.ranked(n);
             let is_local = self.locals.contains(&n);
             let best = explained.paths.first().filter(|path| path.route.is_best());
