@@ -635,6 +635,7 @@ impl Rib {
             four_octet_as: session.four_octet_as,
             max_len: session.max_len,
             peer_asn: outlets.iter().any(looks_at_asn).then_some(session.peer_asn),
+            alone: outlets.iter().any(|o| o.limit.is_some()).then_some(id),
             outlets,
             edit: Edit::new(
                 &neighbour.config,

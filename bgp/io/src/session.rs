@@ -68,8 +68,10 @@ pub(crate) enum PeerCommand {
         epoch: u64,
         /// The messages.
         bytes: Bytes,
-        /// How many.
+        /// How many UPDATE messages.
         updates: u32,
+        /// How many ROUTE-REFRESH messages.
+        refreshes: u32,
     },
     /// The session brought more routes than it may.
     LimitExceeded {
@@ -265,8 +267,9 @@ impl Session {
                 epoch,
                 bytes,
                 updates,
+                refreshes,
             } => {
-                self.transmit(epoch, bytes, updates);
+                self.transmit(epoch, bytes, [updates, refreshes]);
             }
             PeerCommand::Snapshot(reply) => {
                 // Nobody waits any more: nothing is lost.
@@ -532,7 +535,8 @@ impl Session {
         }
     }
 
-    fn transmit(&mut self, epoch: u64, bytes: Bytes, updates: u32) {
+    /// Sends routes: so many UPDATE and ROUTE-REFRESH messages.
+    fn transmit(&mut self, epoch: u64, bytes: Bytes, messages: [u32; 2]) {
         if epoch != self.epoch {
             return; // for a session that is down
         }
@@ -542,8 +546,9 @@ impl Session {
         else {
             return;
         };
+        let [updates, refreshes] = messages.map(u64::from);
         self.peer
-            .count_updates_sent(u64::from(updates), bytes.len() as u64);
+            .count_routes_sent(updates, refreshes, bytes.len() as u64);
         let written = connection.send_routes(bytes);
         if let Some(credit) = &self.credit {
             credit.written(written);

@@ -5,7 +5,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use harness::{CONVERGED, Family, Node, causeway, frr, kernel, lab, wait_for};
+use harness::{CONVERGED, Family, Node, causeway, frr, kernel, lab, upgrade, wait_for};
 
 #[test]
 fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
@@ -77,6 +77,17 @@ fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
     })?;
     let after = causeway::established(node1, "gateway:172.16.2.1")?;
     assert_eq!(before["state-since"], after["state-since"]);
+
+    // The next daemon finds them again and goes on with their sessions.
+    let saw = || -> Result<[String; 2]> {
+        let gw2 = upgrade::seen_by_frr(gw2, "172.16.2.2")?;
+        Ok([upgrade::seen_by_frr(tor, "eth1")?, gw2])
+    };
+    let seen = saw()?;
+    let sessions = ["tor", "gateway:172.16.2.1"];
+    let _daemon = upgrade::take_over(node1, &sessions, &[])?;
+    assert_eq!(seen, saw()?);
+    let before = causeway::established(node1, "gateway:172.16.2.1")?;
 
     // A cordoned node asks to be left (RFC 8326) as its configuration says, by a live change.
     let files = lab.files().context("the lab has a copy of its files")?;

@@ -63,10 +63,13 @@ const CHUNK: usize = 8192;
 /// Messages for a neighbour.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transmit {
-    /// Whole UPDATE messages.
+    /// Whole UPDATE messages, and ROUTE-REFRESH messages that mark the ends of what is sent again
+    /// (RFC 7313 §4).
     pub bytes: Bytes,
-    /// How many.
+    /// How many UPDATE messages.
     pub updates: u32,
+    /// How many ROUTE-REFRESH messages.
+    pub refreshes: u32,
 }
 
 /// What export looks at.

@@ -227,6 +227,7 @@ impl Tables {
                     epoch: session.epoch,
                     bytes: transmit.bytes,
                     updates: transmit.updates,
+                    refreshes: transmit.refreshes,
                 });
             }
         }

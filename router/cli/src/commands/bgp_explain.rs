@@ -323,3 +323,49 @@ fn policy_json(by: &PolicyStatementRef) -> Value {
     let statement = Some(&by.statement).filter(|name| !name.is_empty());
     json!({"policy": by.policy, "statement": statement})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str, rd: Option<&str>) -> Result<(String, Option<String>), String> {
+        let args = ExplainArgs {
+            words: line.split_whitespace().map(str::to_owned).collect(),
+            rd: rd.map(str::to_owned),
+            instance: None,
+        };
+        let asked = Asked::of(&args).map_err(|failure| failure.fix.unwrap_or_default())?;
+        Ok((asked.text(), asked.peer.map(str::to_owned)))
+    }
+
+    #[test]
+    fn a_route_distinguisher_is_told_from_a_prefix_and_an_address() {
+        let plain = |text: &str| Ok((text.to_owned(), None));
+        for text in [
+            "10.1.0.0/16",
+            "fd00::1",
+            "2001:db8::/32",
+            "::",
+            "65000:1 10.1.0.0/16",
+        ] {
+            assert_eq!(asked(text, None), plain(text));
+        }
+        assert_eq!(
+            asked("192.0.2.1:7 fd00::/8 fabric/tor-a", None),
+            Ok((
+                "192.0.2.1:7 fd00::/8".to_owned(),
+                Some("fabric/tor-a".to_owned())
+            ))
+        );
+        assert_eq!(
+            asked("10.1.2.3 tor-a", Some("65000:1")),
+            Ok(("65000:1 10.1.2.3".to_owned(), Some("tor-a".to_owned())))
+        );
+        assert!(
+            asked("65000:1", None)
+                .unwrap_err()
+                .contains("65000:1 10.1.0.0/16")
+        );
+        assert!(asked("10.1.0.0/16 tor-a tor-b", None).is_err());
+    }
+}

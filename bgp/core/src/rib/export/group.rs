@@ -52,6 +52,9 @@ pub(in crate::rib) struct GroupKey {
     /// How each family goes out; one without a possible next hop does not.
     pub(in crate::rib) outlets: Vec<Outlet>,
     pub(in crate::rib) edit: Edit,
+    /// The neighbour itself, where it is sent a limited number of routes: it shares them with nobody,
+    /// as what it said itself takes no place.
+    pub(in crate::rib) alone: Option<PeerId>,
     /// The neighbour's AS, where a policy looks at it.
     pub(in crate::rib) peer_asn: Option<Asn>,
 }

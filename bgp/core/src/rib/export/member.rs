@@ -131,6 +131,7 @@ impl Member {
         self.push(Transmit {
             bytes: bytes.into(),
             updates,
+            refreshes: 0,
         });
     }
 
@@ -145,6 +146,7 @@ impl Member {
         self.push(Transmit {
             bytes: bytes.into(),
             updates: 0,
+            refreshes: 1,
         });
     }
 

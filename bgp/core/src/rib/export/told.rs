@@ -54,6 +54,7 @@ impl Exports {
             member.push(Transmit {
                 bytes: bytes.into(),
                 updates: updates as u32,
+                refreshes: 0,
             });
         }
     }
