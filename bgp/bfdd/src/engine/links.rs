@@ -71,13 +71,20 @@ pub(crate) fn forwards((interface, family): Place) -> bool {
         let text = std::fs::read_to_string(path);
         text.is_ok_and(|text| text.trim() != "0")
     };
-    match family {
-        Family::V4 => nix::net::if_::if_indextoname(interface).is_ok_and(|name| {
+    let is_on_for_device = |family: &str, setting: &str| {
+        nix::net::if_::if_indextoname(interface).is_ok_and(|name| {
             let name = name.to_string_lossy();
-            is_on(&format!("/proc/sys/net/ipv4/conf/{name}/forwarding"))
-        }),
-        // That of a device says whether the kernel acts as a host there; it forwards all the same.
-        Family::V6 => is_on("/proc/sys/net/ipv6/conf/all/forwarding"),
+            is_on(&format!("/proc/sys/net/{family}/conf/{name}/{setting}"))
+        })
+    };
+    match family {
+        Family::V4 => is_on_for_device("ipv4", "forwarding"),
+        // `forwarding` of a device says whether the kernel acts as a host there: it forwards all
+        // the same. `force_forwarding` came with Linux 6.17.
+        Family::V6 => {
+            is_on("/proc/sys/net/ipv6/conf/all/forwarding")
+                || is_on_for_device("ipv6", "force_forwarding")
+        }
     }
 }
 
