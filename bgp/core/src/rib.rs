@@ -192,6 +192,9 @@ pub enum RibOutput {
         family: Family,
         /// The limit.
         limit: u32,
+        /// After how many seconds it may come back; 0 waits for an operator. As the tables know it,
+        /// who hear of a change before the session does.
+        restart_s: u32,
     },
 }
 

@@ -84,7 +84,9 @@ impl Rib {
             table.keys.put(&told, add_path, usize::MAX, &mut nlri);
             // A process that ends before all is settled leaves what was left to it, too.
             let before = neighbour.unsettled.iter().flat_map(|left| &left.announced);
-            for before in before.filter(|before| before.family == table.family) {
+            let alike =
+                |list: &&Announced| list.family == table.family && list.add_path == add_path;
+            for before in before.filter(alike) {
                 nlri.extend(self.no_longer_told(id, slot, before));
             }
             if !nlri.is_empty() {

@@ -200,6 +200,7 @@ impl Tables {
                     peer,
                     family,
                     limit,
+                    restart_s,
                 } => {
                     tracing::warn!(%peer, %family, limit, "more routes than maxRoutes");
                     if let Some(session) = self.sessions.get(&peer) {
@@ -208,6 +209,7 @@ impl Tables {
                             epoch: session.epoch,
                             family,
                             limit,
+                            restart_s,
                         });
                     }
                 }

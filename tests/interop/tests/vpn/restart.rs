@@ -4,7 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use harness::{CONVERGED, Lab, Signal, bird, causeway, frr, wait_for};
 
-use crate::{FOURS, PEERS, SIXES, at_bird, at_frr, everybody_has_the_others_routes, stored};
+use crate::{
+    FOURS, PEERS, RED, SIXES, at_bird, at_frr, everybody_has_the_others_routes, gobgp_has, stored,
+};
 
 /// LLGR_STALE (RFC 9494 §5), as BIRD writes it.
 const LLGR_STALE: &str = "(65535,6)";
@@ -26,12 +28,11 @@ pub(crate) fn of_a_neighbour(lab: &Lab) -> Result<()> {
         ensure!(is_long_lived_stale(lab)? == [true, true], "not yet");
         are_stale(lab, true)
     })?;
-    // FRR has not said that it knows them (RFC 9494 §4.3).
-    wait_for("FRR not to be sent those", CONVERGED, || {
-        let table = frr::show(lab.node("frr"), "bgp ipv4 vpn")?.to_string();
-        ensure!(!table.contains("10.12.0.0"), "{table}");
-        Ok(())
+    // GoBGP has not said that it knows them (RFC 9494 §4.3); FRR has.
+    wait_for("GoBGP not to be sent those", CONVERGED, || {
+        gobgp_has(lab, &[RED[0], RED[2], RED[3]])
     })?;
+    at_frr(lab, "ipv4", FOURS[1])?;
     bird2.start()?;
     wait_for("BIRD 2's routes again", CONVERGED, || {
         causeway::established(node, "bird2")?;

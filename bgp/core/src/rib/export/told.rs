@@ -6,6 +6,7 @@ use router_types::Family;
 
 use super::{Exports, PeerId, Sources, Transmit};
 use crate::rib::keys::DestId;
+use crate::rib::neighbour::SessionFamily;
 
 impl Exports {
     /// The routes of a table a neighbour is told, with path identifiers; none where it is not up.
@@ -42,7 +43,9 @@ impl Exports {
     /// Withdraws what a neighbour was told by the process before, behind all that waits for it.
     pub(in crate::rib) fn take_back(&mut self, peer: PeerId, nlri: Nlri<'_>) {
         let Some(key) = self.key(peer) else { return };
-        let Some(outlet) = key.outlet(nlri.family()) else {
+        let outlet = key.outlet(nlri.family());
+        let alike = |family: &SessionFamily| family.add_path_send == nlri.has_path_ids();
+        let Some(outlet) = outlet.filter(|outlet| alike(&outlet.family)) else {
             return;
         };
         let (context, max_len) = (outlet.family.context(), key.max_len);
