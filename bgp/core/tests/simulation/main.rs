@@ -23,10 +23,13 @@
 mod acts;
 mod case;
 mod check;
+mod compare;
+mod filter;
 mod model;
 mod node;
 mod random;
 mod shrink;
+mod told;
 mod topology;
 mod wire;
 mod world;
