@@ -115,6 +115,16 @@ impl World {
                 };
                 self.configure(node)
             }
+            Act::Several { link } => {
+                let link = link % links;
+                let plan = &mut self.topology.plans[link];
+                plan.takes_several = !plan.takes_several;
+                self.disturb(link);
+                for end in self.topology.links[link] {
+                    self.configure(end.node)?;
+                }
+                Ok(())
+            }
             Act::Limit { link, end, most } => {
                 let link = link % links;
                 let node = self.topology.links[link][end].node;
@@ -229,7 +239,8 @@ impl World {
             let here = self.topology.links[link][end];
             if let Some(context) = self.context(node, link, family) {
                 let mut bytes = Vec::new();
-                say(&mut bytes, &here, key, &said, &context, more);
+                let asn = self.topology.nodes[node].asn;
+                say(&mut bytes, (&here, asn), key, &said, &context, more);
                 self.send_routes(node, link, &bytes);
             }
         }

@@ -45,6 +45,9 @@ pub(crate) struct More {
     pub(crate) vpn: bool,
     /// Whether external sessions need policies (RFC 8212).
     pub(crate) strict: bool,
+    /// Whether scripted neighbours leave IPv6 out of graceful restart (RFC 4724 §3).
+    #[serde(default)]
+    pub(crate) partial: bool,
 }
 
 /// How speakers are connected.
@@ -125,7 +128,11 @@ pub(crate) enum Act {
         way: Way,
         filter: Option<Filter>,
     },
-    /// A neighbour may send so many routes of a family, until everything settles.
+    /// Both ends of a link come to take several routes for a destination, or one again: in another
+    /// session.
+    Several { link: usize },
+    /// A neighbour may send so many routes of IPv4 unicast, until everything settles. The next step
+    /// is long after.
     Limit { link: usize, end: usize, most: u32 },
     /// A speaker wants routes of VPNs with these route targets; `None` wants all.
     Want {
@@ -200,6 +207,7 @@ impl Case {
             several: random.below(3) == 0,
             vpn: random.below(3) == 0,
             strict: random.below(4) == 0,
+            partial: random.below(2) == 0,
         };
         let mut case = Case {
             seed,
@@ -337,6 +345,7 @@ fn act(shape: Shape, hold_s: u16, more: More, random: &mut Random) -> Act {
                 some.collect()
             }),
         },
+        37 if more.several => Act::Several { link: pick(random) },
         37 | 38 => Act::TakeOver {
             speaker: pick(random),
         },

@@ -26,6 +26,10 @@ const QUIET: Duration = Duration::from_secs(20);
 /// How long it takes at most until what happened at one node is known to all.
 const WORD: Duration = Duration::from_secs(15);
 
+/// How long a limit is looked at: until a session that ended for it is up again, and passes it
+/// again. The other end waits five minutes before that.
+const LIMITED: Duration = Duration::from_secs(330);
+
 /// Runs a case. The error says what did not hold.
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     let mut world = World::new(case);
@@ -43,7 +47,12 @@ pub(crate) fn run(case: &Case) -> Result<(), String> {
                 let node = node % world.nodes.len();
                 leave(&mut world, node, *back, *forwards).map_err(at)?;
             }
-            act => world.act(act.clone()).map_err(at)?,
+            act => {
+                world.act(act.clone()).map_err(at)?;
+                if let Act::Limit { .. } = act {
+                    world.run_until(world.now + LIMITED).map_err(at)?;
+                }
+            }
         }
     }
     settle(&mut world).map_err(|why| format!("in the end: {why}"))?;

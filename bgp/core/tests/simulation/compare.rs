@@ -17,6 +17,7 @@ pub(crate) fn truth<'w>(world: &'w World, away: &BTreeMap<usize, Away>) -> Truth
     let mut truth = Truth {
         topology: &world.topology,
         restarts: world.case.restart_s.is_some(),
+        partial: world.case.more.partial,
         strict: world.case.more.strict,
         locals: standing.iter().map(|s| s.locals.clone()).collect(),
         said: standing.iter().map(|s| s.said.clone()).collect(),

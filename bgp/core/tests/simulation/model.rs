@@ -16,7 +16,7 @@ use crate::case::Said;
 use crate::filter::{DROPPED, Filter, MARK, MARKED, PICKED, PREFERRED, Way};
 use crate::node::label;
 use crate::told::Told;
-use crate::topology::{LONG_LIVED, STRANGER_ASN, Topology, destination, prefix, target};
+use crate::topology::{LONG_LIVED, Topology, destination, prefix, target};
 
 const NO_EXPORT: u32 = 0xffff_ff01;
 const NO_ADVERTISE: u32 = 0xffff_ff02;
@@ -92,6 +92,8 @@ pub(crate) struct Truth<'t> {
     pub(crate) topology: &'t Topology,
     /// Whether sessions have graceful restart.
     pub(crate) restarts: bool,
+    /// Whether scripted neighbours have it for all families but IPv6.
+    pub(crate) partial: bool,
     /// Whether external sessions need policies (RFC 8212).
     pub(crate) strict: bool,
     /// The own destinations of each node; only speakers have any.
@@ -142,7 +144,7 @@ impl Truth<'_> {
             for node in 0..self.topology.nodes.len() {
                 if let Some(away) = self.away.get(&node) {
                     let told = away.told.iter();
-                    let left = told.map(|(end, table)| (*end, self.left_of(end.0, away, table)));
+                    let left = told.map(|(at, table)| (*at, self.left_of(*at, away, table)));
                     expected.told.extend(left);
                     continue;
                 }
@@ -160,13 +162,16 @@ impl Truth<'_> {
     }
 
     /// What is kept of what a node that is away had told.
-    fn left_of(&self, link: usize, away: &Away, table: &Table) -> Table {
+    fn left_of(&self, (link, end): (usize, usize), away: &Away, table: &Table) -> Table {
         let plan = &self.topology.plans[link];
+        let there = self.topology.links[link][1 - end].node;
+        let is_partial = self.partial && !self.topology.nodes[there].is_speaker;
+        let restarts = |family| self.restarts && !(is_partial && family == Family::IPV6_UNICAST);
         let mut left = Table::new();
         for (destination, routes) in table {
             let long_lived = plan.long_lived && LONG_LIVED.contains(&destination.family());
             let kept: Vec<Route> = match away.phase {
-                Phase::Restarting if self.restarts => routes.clone(),
+                Phase::Restarting if restarts(destination.family()) => routes.clone(),
                 Phase::LongGone if self.restarts && long_lived => {
                     let lasting = routes.iter().filter(|r| !r.communities.contains(&NO_LLGR));
                     let mark = |route: &Route| {
@@ -349,8 +354,8 @@ impl Truth<'_> {
 }
 
 /// What a scripted neighbour says.
-fn strange(said: &Said, destination: &Destination, next_hop: IpAddr) -> Route {
-    let mut path = vec![STRANGER_ASN];
+fn strange(asn: u32, said: &Said, destination: &Destination, next_hop: IpAddr) -> Route {
+    let mut path = vec![asn];
     path.extend(&said.path);
     let is_vpn = destination.family() == Family::VPNV4;
     let targets = said.targets.iter().filter(|_| is_vpn);

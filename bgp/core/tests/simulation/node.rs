@@ -23,7 +23,7 @@ use router_types::{Asn, Family};
 use crate::case::{Case, Said};
 use crate::filter::{Filter, Way};
 use crate::told::Told;
-use crate::topology::{End, LONG_LIVED, STRANGER_ASN, Topology, destination, name, target};
+use crate::topology::{End, LONG_LIVED, Topology, destination, name, target};
 
 /// The pause after too many routes, in seconds.
 const LIMIT_PAUSE_S: u32 = 5;
@@ -292,7 +292,7 @@ pub(crate) fn label(said: &Said) -> u32 {
 /// several routes is said where several can be.
 pub(crate) fn say(
     out: &mut Vec<u8>,
-    here: &End,
+    (here, asn): (&End, u32),
     (number, id): (u8, u8),
     said: &Said,
     family: &FamilyContext,
@@ -302,7 +302,7 @@ pub(crate) fn say(
         return;
     };
     let destination = destination(number);
-    let mut path = vec![Asn(STRANGER_ASN)];
+    let mut path = vec![Asn(asn)];
     path.extend(said.path.iter().map(|asn| Asn(*asn)));
     let mut attributes = PathAttributes {
         origin: Origin::from_code(said.origin),

@@ -11,8 +11,8 @@ use router_types::Family;
 use crate::case::{Case, PREFIXES, Shape};
 use crate::random::Random;
 
-/// The AS of the scripted neighbours.
-pub(crate) const STRANGER_ASN: u32 = 64_701;
+/// The AS of the first scripted neighbour, and mostly of the second.
+const STRANGER_ASN: u32 = 64_701;
 
 /// The speakers, then the scripted neighbours, and the links between all of them.
 #[derive(Debug)]
@@ -106,9 +106,16 @@ impl Topology {
         };
         topology.node(STRANGER_ASN, false);
         topology.link(first, count, false);
-        topology.node(STRANGER_ASN, false);
+        // Or in different ASes, so that it does not.
+        topology.node(STRANGER_ASN + u32::from(random.below(3) == 0), false);
         topology.link(second, count + 1, false);
         topology.link(0, count + 1, false);
+        // Their identifiers are higher than those of speakers, or lower.
+        let third = 255 - 2 * random.below(2) as u8;
+        for stranger in count..count + 2 {
+            let last = stranger as u8 + 1;
+            topology.nodes[stranger].router_id = Ipv4Addr::new(10, third, 0, last);
+        }
         topology.equip(case, &mut random);
         topology
     }
@@ -126,9 +133,6 @@ impl Topology {
                 takes_several,
                 long_lived: case.more.long_lived_s.is_some() && random.below(4) > 0,
             });
-            if !takes_several {
-                continue;
-            }
             for end in 0..2 {
                 let most = 1 + random.below(3) as u8;
                 // Scripted neighbours say what they are told to say.

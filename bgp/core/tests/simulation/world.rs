@@ -15,7 +15,7 @@ use bgp_core::peer::{
     TransportFailure,
 };
 use bgp_core::rib::{RibInput, RibOutput, SessionInfo};
-use bgp_wire::{FamilyContext, MessageKind};
+use bgp_wire::{Capability, FamilyContext, MessageKind, Open, frame};
 use ipnet::IpNet;
 use router_types::Family;
 
@@ -439,6 +439,10 @@ impl World {
                 if session.established == Some(conn) && is_keepalive(&bytes) {
                     watch::keepalive(session, now).map_err(|e| format!("node {node}: {e}"))?;
                 }
+                let bytes = match self.case.more.partial && !is_speaker {
+                    true => without_ipv6_restart(bytes),
+                    false => bytes,
+                };
                 self.send(serial, end, &bytes);
             }
             PeerOutput::Up { conn, negotiated } => {
@@ -510,7 +514,15 @@ impl World {
         for ((number, id), said) in &self.standing[node].said {
             let family = destination(*number).family();
             if let Some(context) = self.context(node, link, family) {
-                say(&mut bytes, &here, (*number, *id), said, &context, &[]);
+                let asn = self.topology.nodes[node].asn;
+                say(
+                    &mut bytes,
+                    (&here, asn),
+                    (*number, *id),
+                    said,
+                    &context,
+                    &[],
+                );
             }
         }
         for family in self.topology.plans[link].families() {
@@ -739,6 +751,26 @@ fn failure(kind: FailureKind) -> TransportFailure {
         kind,
         text: "simulated".into(),
     }
+}
+
+/// An OPEN whose sender keeps nothing of IPv6 over a restart; any other message as it is.
+fn without_ipv6_restart(message: Vec<u8>) -> Vec<u8> {
+    let Ok(Some(frame)) = frame::next(&message, frame::MAX_LEN) else {
+        return message;
+    };
+    if frame.kind != MessageKind::Open {
+        return message;
+    }
+    let mut open = Open::decode(frame.body).expect("speakers make no errors");
+    for capability in &mut open.capabilities {
+        if let Capability::GracefulRestart(restart) = capability {
+            let families = &mut restart.families;
+            families.retain(|family| family.family != Family::IPV6_UNICAST);
+        }
+    }
+    let mut bytes = Vec::new();
+    open.encode(&mut bytes);
+    bytes
 }
 
 fn is_keepalive(message: &[u8]) -> bool {

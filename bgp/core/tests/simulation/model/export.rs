@@ -30,7 +30,8 @@ impl Truth<'_> {
             let destination = destination(*number);
             if *id == 0 || several.is_some() {
                 let hop = here.next_hop(&destination);
-                tell(destination, strange(said, &destination, hop));
+                let asn = self.topology.nodes[node].asn;
+                tell(destination, strange(asn, said, &destination, hop));
             }
         }
         for prefix in &self.locals[node] {
