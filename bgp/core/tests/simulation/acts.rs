@@ -115,6 +115,46 @@ impl World {
                 };
                 self.configure(node)
             }
+            Act::Forget {
+                stranger,
+                prefix,
+                id,
+            } => {
+                let node = speakers + stranger;
+                self.standing[node].said.remove(&(prefix, id));
+                let family = destination(prefix).family();
+                for (link, end) in self.topology.links_of(node).collect::<Vec<_>>() {
+                    let there = self.topology.links[link][1 - end].node;
+                    self.tell(there, link, PeerInput::AskForRoutes { family })?;
+                }
+                Ok(())
+            }
+            Act::Relabel { stranger } => {
+                let node = speakers + stranger;
+                let all = self.standing[node].said.clone();
+                let of_vpn = |(number, _): &(u8, u8)| *number >= crate::case::PREFIXES;
+                for (key, mut said) in all.into_iter().filter(|(key, _)| of_vpn(key)) {
+                    said.label ^= 1;
+                    self.say(node, key, said, &[]);
+                }
+                Ok(())
+            }
+            Act::Hide { link, end } => {
+                let link = link % links;
+                let node = self.topology.links[link][end].node;
+                let hidden = &mut self.standing[node].hidden;
+                if !hidden.remove(&link) {
+                    hidden.insert(link);
+                }
+                let routes = local_routes(&self.topology, node, &self.standing[node]);
+                self.push(node, ForRib::Input(RibInput::LocalRoutes(routes)));
+                Ok(())
+            }
+            Act::Revise { speaker } => {
+                let speaker = speaker % speakers;
+                self.standing[speaker].revision ^= 1;
+                self.configure(speaker)
+            }
             Act::Several { link } => {
                 let link = link % links;
                 let plan = &mut self.topology.plans[link];

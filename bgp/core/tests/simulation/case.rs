@@ -128,6 +128,14 @@ pub(crate) enum Act {
         way: Way,
         filter: Option<Filter>,
     },
+    /// A scripted neighbour loses one without a word, and is asked to say everything again.
+    Forget { stranger: usize, prefix: u8, id: u8 },
+    /// It gives routes of VPNs other labels.
+    Relabel { stranger: usize },
+    /// A speaker tells a neighbour nothing of its own destinations any more, or does again.
+    Hide { link: usize, end: usize },
+    /// The policies of a speaker come to say something else.
+    Revise { speaker: usize },
     /// Both ends of a link come to take several routes for a destination, or one again: in another
     /// session.
     Several { link: usize },
@@ -184,6 +192,9 @@ pub(crate) struct Said {
     /// Route targets, of a route of a VPN.
     #[serde(default)]
     pub(crate) targets: Vec<u8>,
+    /// Its label.
+    #[serde(default)]
+    pub(crate) label: u8,
 }
 
 fn yes() -> bool {
@@ -221,6 +232,13 @@ impl Case {
             more,
             steps: Vec::new(),
         };
+        // Something to lose.
+        for _ in 0..2 + random.below(4) {
+            case.steps.push(Step {
+                after_ms: random.below(1_000),
+                act: say(shape, more, &mut random),
+            });
+        }
         for _ in 0..steps {
             let step = Step {
                 after_ms: after_ms(&mut random),
@@ -257,32 +275,30 @@ fn act(shape: Shape, hold_s: u16, more: More, random: &mut Random) -> Act {
     let pick = |random: &mut Random| random.below(64) as usize;
     let end = |random: &mut Random| random.below(2) as usize;
     let prefix = |random: &mut Random| random.below(PREFIXES.into()) as u8;
-    let said_of = |random: &mut Random| match more.vpn {
-        true => random.below(DESTINATIONS.into()) as u8,
-        false => random.below(PREFIXES.into()) as u8,
-    };
-    let id = |random: &mut Random| match more.several {
-        true => random.below(3) as u8,
-        false => 0,
-    };
     // About as often shorter as longer than the hold time.
     let pause = |random: &mut Random| random.below(u64::from(hold_s) * 2_000);
-    match random.below(40) {
+    match random.below(44) {
         0..=3 => Act::Locals {
             speaker: pick(random),
             prefixes: (0..random.below(4)).map(|_| prefix(random)).collect(),
         },
-        4..=12 => Act::Say {
-            stranger: end(random),
-            prefix: said_of(random),
-            id: id(random),
-            said: said(shape, random),
-        },
-        13 | 14 => Act::Unsay {
-            stranger: end(random),
-            prefix: said_of(random),
-            id: id(random),
-        },
+        4..=11 => say(shape, more, random),
+        12 | 13 => {
+            let (stranger, prefix, id) = one_said(more, random);
+            Act::Unsay {
+                stranger,
+                prefix,
+                id,
+            }
+        }
+        14 => {
+            let (stranger, prefix, id) = one_said(more, random);
+            Act::Forget {
+                stranger,
+                prefix,
+                id,
+            }
+        }
         15 => Act::SayBroken {
             stranger: end(random),
             prefix: prefix(random),
@@ -346,7 +362,23 @@ fn act(shape: Shape, hold_s: u16, more: More, random: &mut Random) -> Act {
             }),
         },
         37 if more.several => Act::Several { link: pick(random) },
-        37 | 38 => Act::TakeOver {
+        37 | 38 | 43 => Act::Filter {
+            link: pick(random),
+            end: end(random),
+            way: Way::Out,
+            filter: filter(random),
+        },
+        42 if more.vpn => Act::Relabel {
+            stranger: end(random),
+        },
+        39 => Act::Hide {
+            link: pick(random),
+            end: end(random),
+        },
+        40 => Act::Revise {
+            speaker: pick(random),
+        },
+        41 => Act::TakeOver {
             speaker: pick(random),
         },
         _ => Act::Refresh {
@@ -354,6 +386,27 @@ fn act(shape: Shape, hold_s: u16, more: More, random: &mut Random) -> Act {
             end: end(random),
         },
     }
+}
+
+fn say(shape: Shape, more: More, random: &mut Random) -> Act {
+    let (stranger, prefix, id) = one_said(more, random);
+    Act::Say {
+        stranger,
+        prefix,
+        id,
+        said: said(shape, random),
+    }
+}
+
+/// A scripted neighbour, a destination and which of its routes.
+fn one_said(more: More, random: &mut Random) -> (usize, u8, u8) {
+    let destinations = if more.vpn { DESTINATIONS } else { PREFIXES };
+    let ids = if more.several { 3 } else { 1 };
+    (
+        random.below(2) as usize,
+        random.below(destinations.into()) as u8,
+        random.below(ids) as u8,
+    )
 }
 
 fn filter(random: &mut Random) -> Option<Filter> {
@@ -388,5 +441,6 @@ fn said(shape: Shape, random: &mut Random) -> Said {
             _ => Vec::new(),
         },
         targets: (0..TARGETS).filter(|_| random.below(2) == 0).collect(),
+        label: random.below(2) as u8,
     }
 }

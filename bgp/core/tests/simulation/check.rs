@@ -67,7 +67,7 @@ fn settle(world: &mut World) -> Result<Expected, String> {
         world.run_until(world.now + Duration::from_secs(5))?;
         let down = world.down();
         let is_quiet = world.now - world.last_update >= QUIET;
-        if world.is_through() && down.is_empty() && is_quiet {
+        if world.is_through() && down.is_empty() && is_quiet && !world.has_mail() {
             break;
         }
         if world.now > end {

@@ -24,6 +24,8 @@ pub(crate) fn truth<'w>(world: &'w World, away: &BTreeMap<usize, Away>) -> Truth
         closed: BTreeSet::new(),
         metrics: standing.iter().map(|s| s.metrics.clone()).collect(),
         filters: BTreeMap::new(),
+        revisions: standing.iter().map(|s| s.revision).collect(),
+        hidden: standing.iter().map(|s| s.hidden.clone()).collect(),
         targets: standing.iter().map(|s| s.targets.clone()).collect(),
         away: away.clone(),
         wire: BTreeMap::new(),
@@ -46,6 +48,7 @@ pub(crate) fn truth<'w>(world: &'w World, away: &BTreeMap<usize, Away>) -> Truth
 
 /// Every table of every node that is there.
 pub(crate) fn compare(world: &World, truth: &Truth<'_>, expected: &Expected) -> Result<(), String> {
+    let mut wrong = Vec::new();
     for (number, node) in world.nodes.iter().enumerate() {
         let Some(node) = node else {
             if truth.away.contains_key(&number) {
@@ -61,18 +64,22 @@ pub(crate) fn compare(world: &World, truth: &Truth<'_>, expected: &Expected) -> 
             for (link, end) in world.topology.links_of(number) {
                 if !is_away(link, end) {
                     let told = node.sessions[&link].told.table();
-                    same(told, &expected.told[&(link, end)], number, link)?;
+                    wrong.extend(same(told, &expected.told[&(link, end)], number, link).err());
                 }
             }
             continue;
         };
         for (link, end) in world.topology.links_of(number) {
             let stale = is_away(link, end);
-            received(world, (number, tables), truth, expected, (link, end), stale)?;
+            let there = (number, tables);
+            wrong.extend(received(world, there, truth, expected, (link, end), stale).err());
         }
-        used(number, tables, truth, expected)?;
+        wrong.extend(used(number, tables, truth, expected).err());
     }
-    Ok(())
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(wrong.join("\n")),
+    }
 }
 
 /// What is taken of a neighbour's routes, and what is not.

@@ -16,7 +16,7 @@ use crate::topology::prefix;
 pub(crate) enum Filter {
     /// Takes everything as it is.
     Open,
-    /// Marks routes for [`MARKED`] prefixes with a community.
+    /// Marks routes for [`MARKED`] prefixes with one of [`MARKS`].
     Mark,
     /// The same, and prefers them.
     Prefer,
@@ -37,19 +37,19 @@ pub(crate) enum Way {
 
 /// The prefixes that are marked, by number.
 pub(crate) const MARKED: [u8; 2] = [0, 1];
-/// The prefixes that are dropped.
-pub(crate) const DROPPED: [u8; 2] = [2, 3];
+/// The prefixes that are dropped, by revision.
+pub(crate) const DROPPED: [[u8; 2]; 2] = [[2, 3], [0, 3]];
 /// What routes are picked out by.
 pub(crate) const PICKED: u32 = 64_701 << 16 | 7;
-/// What is added to those for marked prefixes, and to all that are tagged.
-pub(crate) const MARK: u32 = 64_701 << 16 | 9;
+/// What is added to those for marked prefixes by revision, and to all that are tagged.
+pub(crate) const MARKS: [u32; 2] = [64_701 << 16 | 9, 64_701 << 16 | 10];
 pub(crate) const TAG: u32 = 64_701 << 16 | 11;
 /// The LOCAL_PREF of those that are preferred.
 pub(crate) const PREFERRED: u32 = 200;
 
 impl Filter {
-    /// Every one there is, in the form of a configuration.
-    pub(crate) fn all() -> Vec<PolicyConfig> {
+    /// Every one there is, in the form of a configuration of this revision.
+    pub(crate) fn all(revision: usize) -> Vec<PolicyConfig> {
         let mut all = Vec::new();
         for filter in [
             Filter::Open,
@@ -60,7 +60,7 @@ impl Filter {
             Filter::Tag,
         ] {
             for inside in [false, true] {
-                all.push(filter.policy(inside));
+                all.push(filter.policy(inside, revision));
             }
         }
         all
@@ -72,7 +72,7 @@ impl Filter {
         PolicyName(format!("{self:?} {place}"))
     }
 
-    fn policy(self, inside: bool) -> PolicyConfig {
+    fn policy(self, inside: bool, revision: usize) -> PolicyConfig {
         let add = |value| {
             Change::AddCommunities(vec![AnyCommunity::Standard(bgp_wire::Community(value))])
         };
@@ -84,9 +84,9 @@ impl Filter {
         let rejected = Action::Final(Verdict::Reject);
         let (conditions, changes, action) = match self {
             Filter::Open => (Vec::new(), Vec::new(), accepted),
-            Filter::Mark => (prefixes(MARKED), vec![add(MARK)], accepted),
+            Filter::Mark => (prefixes(MARKED), vec![add(MARKS[revision])], accepted),
             Filter::Prefer => {
-                let changes = vec![Change::LocalPref(PREFERRED), add(MARK)];
+                let changes = vec![Change::LocalPref(PREFERRED), add(MARKS[revision])];
                 (prefixes(MARKED), changes, accepted)
             }
             Filter::Pick => {
@@ -98,7 +98,7 @@ impl Filter {
                 };
                 (vec![has], Vec::new(), rejected)
             }
-            Filter::Drop => (prefixes(DROPPED), Vec::new(), rejected),
+            Filter::Drop => (prefixes(DROPPED[revision]), Vec::new(), rejected),
             Filter::Tag if inside => (Vec::new(), vec![add(TAG)], Action::Continue),
             Filter::Tag => {
                 let changes = vec![add(TAG), Change::PrependOwn(2)];

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use router_types::Family;
 
 use crate::case::Said;
-use crate::filter::{DROPPED, Filter, MARK, MARKED, PICKED, PREFERRED, Way};
+use crate::filter::{DROPPED, Filter, MARKED, MARKS, PICKED, PREFERRED, Way};
 use crate::node::label;
 use crate::told::Told;
 use crate::topology::{LONG_LIVED, Topology, destination, prefix, target};
@@ -106,6 +106,10 @@ pub(crate) struct Truth<'t> {
     pub(crate) metrics: Vec<BTreeMap<IpAddr, Option<u32>>>,
     /// Policies by link and end.
     pub(crate) filters: BTreeMap<(usize, usize, Way), Filter>,
+    /// The revision of each node's policies.
+    pub(crate) revisions: Vec<usize>,
+    /// The links whose neighbours each node tells nothing of its own destinations.
+    pub(crate) hidden: Vec<BTreeSet<usize>>,
     /// The route targets each node asks for.
     pub(crate) targets: Vec<Option<BTreeSet<u8>>>,
     /// Who is away.
@@ -223,6 +227,7 @@ impl Truth<'_> {
             return Some(route);
         }
         let filter = self.filters.get(&at);
+        let revision = self.revisions[self.topology.links[at.0][at.1].node];
         let is_one_of = |numbers: [u8; 2]| {
             let of = destination.prefix();
             numbers.into_iter().any(|n| of == Some(prefix(n)))
@@ -233,14 +238,14 @@ impl Truth<'_> {
             None | Some(Filter::Open) => {}
             Some(Filter::Mark) | Some(Filter::Prefer) if !is_one_of(MARKED) => {}
             Some(Filter::Mark) => {
-                route.communities.insert(MARK);
+                route.communities.insert(MARKS[revision]);
             }
             Some(Filter::Prefer) => {
-                route.communities.insert(MARK);
+                route.communities.insert(MARKS[revision]);
                 route.local_pref = Some(PREFERRED);
             }
             Some(Filter::Pick) if route.communities.contains(&PICKED) => return None,
-            Some(Filter::Drop) if is_one_of(DROPPED) => return None,
+            Some(Filter::Drop) if is_one_of(DROPPED[revision]) => return None,
             Some(Filter::Pick) | Some(Filter::Drop) => {}
             Some(Filter::Tag) => {
                 route.communities.insert(crate::filter::TAG);

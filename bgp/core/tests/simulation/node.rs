@@ -43,6 +43,10 @@ pub(crate) struct Standing {
     pub(crate) filters: BTreeMap<(usize, Way), Filter>,
     /// How many routes of IPv4 unicast are taken, by link.
     pub(crate) limits: BTreeMap<usize, u32>,
+    /// Which revision of its policies counts, 0 or 1.
+    pub(crate) revision: usize,
+    /// Links whose neighbours are told nothing of its own destinations.
+    pub(crate) hidden: BTreeSet<usize>,
     /// The route targets it asks for; `None` is all.
     pub(crate) targets: Option<BTreeSet<u8>>,
 }
@@ -182,7 +186,7 @@ pub(crate) fn config(
         .expect("AS and identifier are not 0");
     config.transit = Transit::Allowed;
     config.ebgp_requires_policy = case.more.strict && plan.is_speaker;
-    config.policies = Filter::all();
+    config.policies = Filter::all(standing.revision);
     config.route_targets = standing
         .targets
         .as_ref()
@@ -272,20 +276,21 @@ fn family_config(
     }
 }
 
-/// A speaker's own destinations, for all its neighbours.
+/// A speaker's own destinations, for the neighbours they are not hidden from.
 pub(crate) fn local_routes(topology: &Topology, number: usize, standing: &Standing) -> LocalRoutes {
     let mut routes = LocalRoutes::default();
     for prefix in &standing.locals {
-        for (link, _) in topology.links_of(number) {
+        let told = topology.links_of(number);
+        for (link, _) in told.filter(|(link, _)| !standing.hidden.contains(link)) {
             routes.add(*prefix, name(link), ExportAttributes::default());
         }
     }
     routes
 }
 
-/// The label a scripted neighbour gives a route of a VPN: another one with other attributes.
+/// The label a scripted neighbour gives a route of a VPN.
 pub(crate) fn label(said: &Said) -> u32 {
-    16 + said.med.unwrap_or(0) * 100 + said.path.len() as u32
+    16 + u32::from(said.label)
 }
 
 /// The UPDATE in which a scripted neighbour says something, with more attributes at the end. One of

@@ -93,6 +93,14 @@ impl Topology {
                     topology.link(0, client, true);
                     topology.link(1, client, true);
                 }
+                // Or three that reflect to each other: routes come back to who reflected them. What is
+                // asked for could settle in several ways then, since who reflects a membership takes
+                // the place of who had it (RFC 4684 §3.2 i).
+                if random.below(3) == 0 && !case.more.vpn {
+                    let among = |ends: &&mut [End; 2]| ends.iter().all(|end| end.node < 3);
+                    let reflecting = topology.links.iter_mut().filter(among);
+                    reflecting.flatten().for_each(|end| end.has_client = true);
+                }
                 topology.link(0, plain, false);
                 topology.link(2, outside, false);
                 topology.link(plain, outside, false);
@@ -126,7 +134,7 @@ impl Topology {
             let ends = self.links[link];
             let is_speaker = |end: &End| self.nodes[end.node].is_speaker;
             let among_speakers = ends.iter().all(is_speaker);
-            let takes_several = case.more.several && random.below(2) == 0;
+            let takes_several = case.more.several && random.below(4) > 0;
             self.plans.push(LinkPlan {
                 has_vpns: case.more.vpn,
                 has_targets: case.more.vpn && among_speakers && random.below(4) > 0,

@@ -15,7 +15,7 @@ use bgp_core::peer::{
     TransportFailure,
 };
 use bgp_core::rib::{RibInput, RibOutput, SessionInfo};
-use bgp_wire::{Capability, FamilyContext, MessageKind, Open, frame};
+use bgp_wire::{Capability, FamilyContext, MessageKind, Open, RefreshKind, RouteRefresh, frame};
 use ipnet::IpNet;
 use router_types::Family;
 
@@ -190,6 +190,12 @@ impl World {
             | Event::Turn { .. }
             | Event::Locals { .. } => false,
         })
+    }
+
+    /// Whether something is under way to somebody who is there.
+    pub(crate) fn has_mail(&self) -> bool {
+        let mut ends = self.wires.values().flat_map(|wire| &wire.ends);
+        ends.any(|end| end.is_open && !end.coming.is_empty())
     }
 
     /// Lets everything happen until a time.
@@ -452,6 +458,7 @@ impl World {
                 session.said_at = None;
                 session.told = Told::default();
                 let epoch = session.epoch;
+                self.forwards(node, link, &negotiated)?;
                 if is_speaker {
                     let up = ForRib::Up {
                         link,
@@ -486,7 +493,7 @@ impl World {
                     let peer = name(link);
                     self.push(node, ForRib::Input(RibInput::Resend { peer, family }));
                 } else {
-                    self.say_everything(node, link);
+                    self.say_again(node, link, family);
                 }
             }
             PeerOutput::RefreshBegins { family } => {
@@ -508,27 +515,44 @@ impl World {
 
     /// What a scripted neighbour has to say, with End-of-RIB.
     fn say_everything(&mut self, node: usize, link: usize) {
-        let end = self.end_of(node, link);
-        let here = self.topology.links[link][end];
         let mut bytes = Vec::new();
-        for ((number, id), said) in &self.standing[node].said {
-            let family = destination(*number).family();
-            if let Some(context) = self.context(node, link, family) {
-                let asn = self.topology.nodes[node].asn;
-                say(
-                    &mut bytes,
-                    (&here, asn),
-                    (*number, *id),
-                    said,
-                    &context,
-                    &[],
-                );
-            }
+        let families = self.topology.plans[link].families();
+        for family in families.iter().copied() {
+            self.say_family(node, link, family, &mut bytes);
         }
-        for family in self.topology.plans[link].families() {
+        for family in families {
             bgp_wire::end_of_rib(&mut bytes, family);
         }
         self.send_routes(node, link, &bytes);
+    }
+
+    /// What it has to say of a family again, between marks where those were agreed on (RFC 7313).
+    fn say_again(&mut self, node: usize, link: usize, family: Family) {
+        let agreed = self.session(node, link).and_then(|s| s.peer.negotiated());
+        let marks = agreed.is_some_and(|agreed| agreed.enhanced_refresh);
+        let mut bytes = Vec::new();
+        let mark = |kind, bytes: &mut Vec<u8>| {
+            if marks {
+                RouteRefresh { family, kind }.encode(bytes);
+            }
+        };
+        mark(RefreshKind::Begin, &mut bytes);
+        self.say_family(node, link, family, &mut bytes);
+        mark(RefreshKind::End, &mut bytes);
+        self.send_routes(node, link, &bytes);
+    }
+
+    fn say_family(&self, node: usize, link: usize, family: Family, bytes: &mut Vec<u8>) {
+        let here = self.topology.links[link][self.end_of(node, link)];
+        let asn = self.topology.nodes[node].asn;
+        let Some(context) = self.context(node, link, family) else {
+            return;
+        };
+        for ((number, id), said) in &self.standing[node].said {
+            if destination(*number).family() == family {
+                say(bytes, (&here, asn), (*number, *id), said, &context, &[]);
+            }
+        }
     }
 
     /// How a family goes over a session that is up.
@@ -661,6 +685,8 @@ impl World {
                     break;
                 };
                 backlog += transmit.bytes.len();
+                watch::end_of_rib(&tables.rib, &name(*link), &transmit.bytes)
+                    .map_err(|why| format!("node {node}: {why}"))?;
                 // What a session that is down was to be sent is lost with it.
                 if wire.is_some() {
                     sends.push((*link, transmit.bytes));

@@ -34,7 +34,8 @@ impl Truth<'_> {
                 tell(destination, strange(asn, said, &destination, hop));
             }
         }
-        for prefix in &self.locals[node] {
+        let tells_own = !self.hidden[node].contains(&link);
+        for prefix in self.locals[node].iter().filter(|_| tells_own) {
             let destination = Destination::Ip(*prefix);
             if let Some(route) = self.own(link, end, &destination) {
                 tell(destination, route);
@@ -45,8 +46,9 @@ impl Truth<'_> {
             let own = destination.prefix();
             let is_own = matches!(destination, Destination::Ip(_))
                 && own.is_some_and(|own| self.locals[node].contains(&own));
-            // Its own destinations are the node's, whatever others say.
-            if is_own {
+            // Its own destinations are the node's, whatever others say; who is told nothing of them is
+            // told what others say.
+            if is_own && tells_own {
                 continue;
             }
             let passes = |candidate: &Candidate| {

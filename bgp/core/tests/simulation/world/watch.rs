@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What must hold at every moment, whatever happens.
 
-use bgp_core::config::{InstanceConfig, PeerName};
-use bgp_core::peer::DownReason;
-use bgp_core::rib::{PrefixFilter, Rejection, RouteQuery, RouteTable, RouteView, Verdict};
+use bgp_core::config::{InstanceConfig, PeerConfig, PeerName};
+use bgp_core::peer::{DownReason, Negotiated};
+use bgp_core::rib::{PrefixFilter, Rejection, Rib, RouteQuery, RouteTable, RouteView, Verdict};
 use bgp_core::routes::RouteItem;
+
+use bgp_wire::{PeerKind, SessionContext, Update, UpdateView};
 
 use super::*;
 use crate::node::{Session, Tables};
@@ -143,6 +145,30 @@ fn routes(tables: &Tables, table: RouteTable, family: Family, now: Instant) -> V
     tables.rib.routes(&query, now).routes
 }
 
+/// RFC 4724 §2: whoever says End-of-RIB of a family has said all of it.
+pub(super) fn end_of_rib(rib: &Rib, peer: &PeerName, mut bytes: &[u8]) -> Result<(), String> {
+    while let Ok(Some(frame)) = frame::next(bytes, frame::MAX_EXTENDED_LEN) {
+        let update = (frame.kind == MessageKind::Update).then(|| UpdateView::split(frame.body));
+        let is_end = update.is_some_and(|view| match view {
+            Ok(view) => {
+                let mut canonical = Vec::new();
+                let context = SessionContext::plain(PeerKind::Internal, &PeerConfig::CARRIED);
+                let update = Update::parse(&view, &context, &mut canonical);
+                update.end_of_rib().is_some()
+            }
+            Err(_) => false,
+        });
+        let (_, behind) = rib.backlog(peer);
+        if is_end && behind > 0 {
+            return Err(format!(
+                "{peer} is told the end, and {behind} routes are to come"
+            ));
+        }
+        bytes = &bytes[frame.len..];
+    }
+    Ok(())
+}
+
 /// RFC 4271 §10: every KEEPALIVE comes after 75 to 100 % of the time between two.
 pub(super) fn keepalive(session: &mut Session, now: Instant) -> Result<(), String> {
     let interval = session.peer.negotiated().and_then(|n| n.keepalive);
@@ -187,6 +213,32 @@ pub(super) fn reason(session: &Session, reason: &DownReason, now: Instant) -> Re
 }
 
 impl World {
+    /// RFC 4724 §3: a node whose session comes back without a restart has forwarded meanwhile, and
+    /// says so. Otherwise what is kept of it would go as soon as it is back.
+    pub(super) fn forwards(
+        &self,
+        node: usize,
+        link: usize,
+        agreed: &Negotiated,
+    ) -> Result<(), String> {
+        let there = self.topology.links[link][1 - self.end_of(node, link)].node;
+        let session = self.nodes[there]
+            .as_ref()
+            .map(|there| &there.sessions[&link]);
+        // The second session of its life at least: one may be this.
+        let is_back = session.is_some_and(|session| session.epoch > 1);
+        let restart = agreed.graceful_restart.iter();
+        let mut lost = restart.flat_map(|restart| &restart.families);
+        let lost = lost.find(|family| is_back && !family.forwarding_preserved);
+        match lost {
+            Some(family) => Err(format!(
+                "node {there}, link {link}: back without a restart, and does not forward {}",
+                family.family
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Both ends of a link have dialled at once: one of the two connections has come up.
     pub(super) fn raced(&mut self, link: usize, since: Instant) -> Result<(), String> {
         if self.disturbed[link] <= since && self.down().contains(&link) {
