@@ -121,6 +121,16 @@ impl World {
                 id,
             } => {
                 let node = speakers + stranger;
+                let down = self.down();
+                if self
+                    .topology
+                    .links_of(node)
+                    .any(|(link, _)| down.contains(&link))
+                {
+                    // Whoever is not up yet cannot ask, and may be told all the same.
+                    self.unsay(node, (prefix, id));
+                    return Ok(());
+                }
                 self.standing[node].said.remove(&(prefix, id));
                 let family = destination(prefix).family();
                 for (link, end) in self.topology.links_of(node).collect::<Vec<_>>() {

@@ -124,6 +124,15 @@ impl Topology {
             let last = stranger as u8 + 1;
             topology.nodes[stranger].router_id = Ipv4Addr::new(10, third, 0, last);
         }
+        // Addresses are of links, or of nodes: then neighbours are sent the same, and share what is
+        // made for them.
+        if random.below(2) == 0 {
+            for end in topology.links.iter_mut().flatten() {
+                let node = end.node as u8;
+                end.v4 = Ipv4Addr::new(172, 17, node, 1);
+                end.v6 = Ipv6Addr::new(0xfd98, node.into(), 0, 0, 0, 0, 0, 1);
+            }
+        }
         topology.equip(case, &mut random);
         topology
     }
@@ -141,10 +150,10 @@ impl Topology {
                 takes_several,
                 long_lived: case.more.long_lived_s.is_some() && random.below(4) > 0,
             });
-            for end in 0..2 {
+            for (end, plan) in ends.iter().enumerate() {
                 let most = 1 + random.below(3) as u8;
                 // Scripted neighbours say what they are told to say.
-                let sends = !is_speaker(&ends[end]) || random.below(3) > 0;
+                let sends = !is_speaker(plan) || random.below(3) > 0;
                 self.links[link][end].sends_several = sends.then_some(most);
             }
         }

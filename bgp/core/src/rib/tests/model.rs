@@ -131,7 +131,7 @@ impl World {
                 .add_peer(name.clone(), peer.with_families(families).unwrap())
                 .unwrap();
         }
-        let mut rib = ready(config.clone(), now);
+        let rib = ready(config.clone(), now);
         World {
             rib,
             now,

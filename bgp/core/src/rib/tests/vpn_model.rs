@@ -81,7 +81,7 @@ impl World {
         let mut config = reflector(&PEERS.map(|(name, _)| name));
         // Nothing of its own, which the model would have to know.
         config.route_targets = Some(BTreeSet::new());
-        let mut rib = ready(config, now);
+        let rib = ready(config, now);
         World {
             rib,
             now,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connections between speakers: calls, answers, octets that arrive in pieces and late, and ends.
 
+use super::tables::IN_FLIGHT;
 use super::*;
 
 impl World {

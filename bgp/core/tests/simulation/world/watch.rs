@@ -6,7 +6,7 @@ use bgp_core::peer::{DownReason, Negotiated};
 use bgp_core::rib::{PrefixFilter, Rejection, Rib, RouteQuery, RouteTable, RouteView, Verdict};
 use bgp_core::routes::RouteItem;
 
-use bgp_wire::{PeerKind, SessionContext, Update, UpdateView};
+use bgp_wire::{PeerKind, SessionContext, Update, UpdateView, frame};
 
 use super::*;
 use crate::node::{Session, Tables};
