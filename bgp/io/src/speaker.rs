@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::handover::HandedSession;
-use crate::instance::{Instance, InstanceSnapshot};
+use crate::instance::{Detail, Instance, InstanceSnapshot};
 use crate::listener::Call;
 use crate::recorder::Recorder;
 use crate::rib_thread::{Question, RouteEvent};
@@ -59,7 +59,7 @@ enum Command {
         oneshot::Sender<Vec<String>>,
     ),
     NextHops(Vec<NextHopState>),
-    Snapshot(oneshot::Sender<Vec<InstanceSnapshot>>),
+    Snapshot(Detail, oneshot::Sender<Vec<InstanceSnapshot>>),
     Reset(InstanceName, PeerName, Reset, oneshot::Sender<bool>),
     LinkDown(LinkIndex, String),
     Ask(InstanceName, Question),
@@ -130,8 +130,18 @@ impl Speaker {
 
     /// Everything there is to say.
     pub async fn snapshot(&self) -> Vec<InstanceSnapshot> {
+        self.look(Detail::All).await
+    }
+
+    /// As [`Speaker::snapshot`], without how many routes and bytes each neighbour has, for which the
+    /// tables may have to be walked: those numbers are 0.
+    pub async fn sessions(&self) -> Vec<InstanceSnapshot> {
+        self.look(Detail::Sessions).await
+    }
+
+    async fn look(&self, detail: Detail) -> Vec<InstanceSnapshot> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Snapshot(reply)).await;
+        self.send(Command::Snapshot(detail, reply)).await;
         answer.await.unwrap_or_default()
     }
 
@@ -259,8 +269,9 @@ impl Worker {
                         .await;
                 }
             }
-            Command::Snapshot(reply) => {
-                let asked: Vec<_> = self.instances.values().map(Instance::snapshot).collect();
+            Command::Snapshot(detail, reply) => {
+                let instances = self.instances.values();
+                let asked: Vec<_> = instances.map(|i| i.snapshot(detail)).collect();
                 tokio::task::spawn_local(async move {
                     let mut all = Vec::new();
                     for snapshot in asked {
