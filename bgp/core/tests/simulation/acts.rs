@@ -160,10 +160,10 @@ impl World {
                 self.push(node, ForRib::Input(RibInput::LocalRoutes(routes)));
                 Ok(())
             }
-            Act::Revise { speaker } => {
-                let speaker = speaker % speakers;
-                self.standing[speaker].revision ^= 1;
-                self.configure(speaker)
+            Act::Revise { link, end } => {
+                let node = self.topology.links[link % links][end].node;
+                self.standing[node].revision ^= 1;
+                self.configure(node)
             }
             Act::Several { link } => {
                 let link = link % links;

@@ -134,8 +134,8 @@ pub(crate) enum Act {
     Relabel { stranger: usize },
     /// A speaker tells a neighbour nothing of its own destinations any more, or does again.
     Hide { link: usize, end: usize },
-    /// The policies of a speaker come to say something else.
-    Revise { speaker: usize },
+    /// The policies of a speaker, at an end of a link, come to say something else.
+    Revise { link: usize, end: usize },
     /// Both ends of a link come to take several routes for a destination, or one again: in another
     /// session.
     Several { link: usize },
@@ -244,17 +244,23 @@ impl Case {
                 after_ms: after_ms(&mut random),
                 act: act(shape, hold_s, more, &mut random),
             };
-            // What is closed is mostly opened again: that is when routes have to come back.
-            let reopens = match step.act {
-                Act::Import { link, end, .. } if random.below(3) > 0 => Some((link, end)),
+            // What is closed is mostly opened again: that is when routes have to come back. And
+            // policies change while they are in use.
+            let next = match step.act {
+                Act::Import { link, end, .. } if random.below(3) > 0 => {
+                    let open = true;
+                    Some(Act::Import { link, end, open })
+                }
+                Act::Filter { link, end, .. } if random.below(3) == 0 => {
+                    Some(Act::Revise { link, end })
+                }
                 _ => None,
             };
             case.steps.push(step);
-            if let Some((link, end)) = reopens {
-                let open = true;
+            if let Some(act) = next {
                 case.steps.push(Step {
                     after_ms: after_ms(&mut random),
-                    act: Act::Import { link, end, open },
+                    act,
                 });
             }
         }
@@ -376,7 +382,8 @@ fn act(shape: Shape, hold_s: u16, more: More, random: &mut Random) -> Act {
             end: end(random),
         },
         40 => Act::Revise {
-            speaker: pick(random),
+            link: pick(random),
+            end: end(random),
         },
         41 => Act::TakeOver {
             speaker: pick(random),

@@ -288,9 +288,7 @@ impl Truth<'_> {
             for told in routes.into_iter().flatten() {
                 let taken = self.takes(link, end, destination, told);
                 if let Some(route) = taken.filter(|route| reachable(&route.next_hop)) {
-                    let wire = self.wire.get(&(link, end));
-                    let id = wire.and_then(|wire| wire.ids(destination, told).first().copied());
-                    let id = id.unwrap_or(0);
+                    let id = self.identifier(link, end, destination, told);
                     all.push(Candidate {
                         link,
                         end,
@@ -301,6 +299,18 @@ impl Truth<'_> {
             }
         }
         all
+    }
+
+    /// The identifier of a route, where several came: as it was told, before it was marked as stale.
+    fn identifier(&self, link: usize, end: usize, destination: &Destination, told: &Route) -> u32 {
+        let Some(wire) = self.wire.get(&(link, end)) else {
+            return 0;
+        };
+        let mut before = told.clone();
+        before.communities.remove(&LLGR_STALE);
+        let ids = wire.ids(destination, told);
+        let ids = ids.into_iter().chain(wire.ids(destination, &before));
+        ids.into_iter().next().unwrap_or(0)
     }
 
     /// The best one first, then the best one of the rest, and so on.
