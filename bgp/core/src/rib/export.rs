@@ -325,7 +325,8 @@ impl Exports {
     pub(super) fn poll_transmit(&mut self, id: PeerId, from: &Sources<'_>) -> Option<Transmit> {
         let member = self.members.get_mut(&id)?;
         let group = self.groups.get(&member.group)?;
-        if member.queue.is_empty() && member.is_behind_at_all() {
+        // A part of what it is behind with may be its own altogether, and nothing is sent of it.
+        while member.queue.is_empty() && member.is_behind_at_all() {
             group.catch_up(id, member, from);
         }
         if self.locals_known && member.queue.is_empty() && !member.is_behind_at_all() {

@@ -18,6 +18,7 @@ mod inheritance;
 mod limits;
 mod model;
 mod own;
+mod play;
 mod policy;
 mod vpn;
 mod vpn_model;
@@ -147,6 +148,13 @@ fn withdraw(rib: &mut Rib, peer: &str, prefix: &str, now: Instant) {
         },
         now,
     );
+}
+
+/// Tables that know that the node has no routes of its own.
+fn ready(config: InstanceConfig, now: Instant) -> Rib {
+    let mut rib = Rib::new(config, now);
+    rib.handle(local(&[]), now);
+    rib
 }
 
 fn local(prefixes: &[(&str, &[&str])]) -> RibInput {
