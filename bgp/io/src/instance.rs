@@ -111,6 +111,9 @@ impl Instance {
         adopted: Vec<HandedSession>,
     ) -> io::Result<Instance> {
         let rib = rib_thread::start(config.clone(), events, options.recorder.clone())?;
+        if options.hold_ends {
+            rib.input(RibInput::HoldEnds).await;
+        }
         rib.input(RibInput::LocalRoutes(routes.clone())).await;
         let mut listeners = Listeners::new(config.name().clone(), calls);
         // Before the first neighbour is dialled: two ends that start together call each other.

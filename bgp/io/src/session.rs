@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
+use bgp_core::config::{InstanceName, PeerConfig, PeerName};
 use bgp_core::deliveries::SELECTION_DEFERRAL;
 use bgp_core::fsm::State;
 use bgp_core::peer::{
@@ -82,6 +82,9 @@ pub(crate) enum PeerCommand {
         family: Family,
         /// The limit.
         limit: u32,
+        /// After how many seconds it may come back. Not this task's to look up: it may hear of a new
+        /// limit later than the tables.
+        restart_s: u32,
     },
     /// How are you?
     Snapshot(oneshot::Sender<PeerSnapshot>),
@@ -279,10 +282,15 @@ impl Session {
                 epoch,
                 family,
                 limit,
+                restart_s,
             } => {
                 // The next session must not pay for the one before.
                 if self.established.is_some() && epoch == self.epoch {
-                    self.exceeded(family, limit);
+                    self.handle(PeerInput::Stop(StopReason::PrefixLimit {
+                        limit,
+                        family,
+                        restart_s,
+                    }));
                 }
             }
             PeerCommand::Adopt(session) => self.adopt(*session),
@@ -325,23 +333,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn exceeded(&mut self, family: Family, limit: u32) {
-        let config = self.peer.config().families().get(&family);
-        let beyond = config
-            .and_then(|config| config.limit)
-            .map(|limit| limit.beyond);
-        let restart_s = match beyond {
-            Some(BeyondLimit::Restart { after_s }) => after_s,
-            // The limit has been taken away meanwhile.
-            Some(BeyondLimit::WarnOnly) | None => return,
-        };
-        self.handle(PeerInput::Stop(StopReason::PrefixLimit {
-            limit,
-            family,
-            restart_s,
-        }));
     }
 
     fn called(&mut self, stream: TcpStream, remote: SocketAddr) {

@@ -11,6 +11,7 @@ pub mod fabric;
 pub mod frr;
 pub mod gobgp;
 pub mod kernel;
+pub mod paths;
 pub mod pod;
 pub mod traffic;
 

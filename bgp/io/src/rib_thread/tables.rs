@@ -192,6 +192,7 @@ impl Tables {
                     peer,
                     family,
                     limit,
+                    restart_s,
                 } => {
                     tracing::warn!(%peer, %family, limit, "more routes than maxRoutes");
                     if let Some(session) = self.sessions.get(&peer) {
@@ -200,6 +201,7 @@ impl Tables {
                             epoch: session.epoch,
                             family,
                             limit,
+                            restart_s,
                         });
                     }
                 }
