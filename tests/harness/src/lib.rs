@@ -10,6 +10,7 @@ pub mod causeway;
 pub mod fabric;
 pub mod frr;
 pub mod gobgp;
+pub mod guide;
 pub mod kernel;
 pub mod paths;
 pub mod pod;
