@@ -15,7 +15,7 @@ pub fn manifest(page: &str, name: &str) -> Result<String> {
     let path = root()?.join("docs/guide/src").join(page);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let named = format!("  name: {name}\n");
-    let mut blocks = text.split("```yaml\n").skip(1);
+    let blocks = text.split("```yaml\n").skip(1);
     let found = blocks
         .filter_map(|block| block.split("```").next())
         .find(|block| block.contains("apiVersion:") && block.contains(&named));

@@ -285,6 +285,13 @@ fn who_is_long_gone_is_the_last_resort(lab: &Lab) -> Result<()> {
     let argv = ["causeway", "bgp", "explain", OF_BIRD2, "bird3"];
     let said = node.exec_ok(&argv)?;
     ensure!(said.contains("LLGR_STALE"), "{said}");
+    let metrics = node.exec_ok(&["curl", "-sS", "http://127.0.0.1:9962/metrics"])?;
+    let kept =
+        r#"causeway_bgp_stale_routes{afi="ipv4",instance="main",peer="bird2",safi="unicast"} "#;
+    let count = metrics.lines().find_map(|line| line.strip_prefix(kept));
+    ensure!(count.is_some_and(|count| count != "0"), "{metrics}");
+    let agreed = r#"causeway_bgp_graceful_restart{instance="main",mode="long-lived",peer="frr"} 1"#;
+    ensure!(metrics.contains(agreed), "{metrics}");
     lab.node("bird2").start()?;
     established(lab, &["bird2"])?;
     wait_for("no mark at FRR", CONVERGED, || {

@@ -534,7 +534,7 @@ fn limits(lab: &Lab) -> Result<()> {
     nobody_was_reset(lab)?;
 
     // A limit that is lowered counts at once.
-    limited("import: { mode: All, maxRoutes: 2, restartAfterSeconds: 5 }")?;
+    limited("import: { mode: All, maxRoutes: 2, restartAfterSeconds: 8 }")?;
     wait_for("FRR to hear why", CONVERGED, || {
         let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
         let shown = shown["10.2.0.1"].to_string();
@@ -544,7 +544,8 @@ fn limits(lab: &Lab) -> Result<()> {
         );
         Ok(())
     })?;
-    // FRR calls every second; the node is there for it after five, and has to end it again.
+    // FRR calls every second; the node is there for it after eight, less some jitter, and ends
+    // it again.
     let told = || -> Result<u64> {
         let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
         let count = &shown["10.2.0.1"]["messageStats"]["notificationsRecv"];
