@@ -8,7 +8,8 @@
 //!
 //! - [`session::Session::handle_packet`] with what came,
 //! - [`session::Session::handle_timeout`] when [`session::Session::poll_timeout`] is due,
-//! - [`session::Session::poll_output`] until it is empty, after each of the two.
+//! - [`session::Session::handle_echo`] with those of our echo packets ([`echo`]) that come back,
+//! - [`session::Session::poll_output`] until it is empty, after each of these.
 //!
 //! Implemented: asynchronous mode, the echo function in both roles, Poll and Final with all rules
 //! of changing intervals (§6.8.3), jitter (§6.8.7), all five authentication types (§6.7), the
@@ -16,6 +17,7 @@
 //! (§6.1). Not implemented: demand mode of our own, since an edge gains nothing from it, and
 //! point-to-multipoint (RFC 8562).
 
+pub mod echo;
 pub mod profile;
 pub mod session;
 pub mod wire;

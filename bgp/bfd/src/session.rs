@@ -6,15 +6,19 @@
 //!
 //! Deviations: a Poll Sequence is run for changes while Up only (§6.8.3 demands it always): in other
 //! states changes take effect at once, since both ends send once a second anyway. The echo function
-//! detects failures from the first echo packet that came back on: a neighbour that asks for echo
-//! packets and does not return any is guarded by control packets, and never flaps.
+//! detects failures, and control packets slow down, from the first echo packet that came back on: a
+//! neighbour that asks for echo packets and does not return any is guarded by control packets, and
+//! never flaps.
 
+mod echo_run;
 mod status;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub use status::{EchoStatus, SessionStatus};
+pub use status::{EchoState, EchoStatus, SessionStatus};
+
+use echo_run::EchoRun;
 
 use crate::jitter::Random;
 use crate::profile::{Hops, Profile};
@@ -29,7 +33,10 @@ pub enum Output {
     /// Send this control packet.
     Transmit(Encoded),
     /// Send an echo packet.
-    TransmitEcho,
+    TransmitEcho {
+        /// Its number, for [`crate::echo::Echo`].
+        sequence: u64,
+    },
     /// The state has changed.
     State {
         /// What it was.
@@ -59,6 +66,9 @@ pub enum Discard {
     /// The session is shut.
     #[error("session is administratively down")]
     AdminDown,
+    /// An echo packet of ours that is not under way: it has been back, or it is too late.
+    #[error("echo packet is not awaited")]
+    StaleEcho,
 }
 
 /// A Poll Sequence (RFC 5880 §6.5).
@@ -100,14 +110,6 @@ impl Default for Remote {
             min_echo_rx_us: 0,
         }
     }
-}
-
-/// Our own echo packets.
-#[derive(Clone, Copy, Debug, Default)]
-struct EchoRun {
-    next_transmit: Option<Instant>,
-    /// When the last one came back.
-    heard: Option<Instant>,
 }
 
 /// A session.
@@ -246,7 +248,7 @@ impl Session {
             return Err(Discard::AdminDown);
         }
         self.step(packet.state, now);
-        self.adjust(now);
+        self.adjust();
         if packet.poll {
             self.transmit(true, now);
         } else {
@@ -256,18 +258,26 @@ impl Session {
         Ok(())
     }
 
-    /// One of our echo packets has come back.
-    pub fn handle_echo(&mut self, now: Instant) {
-        if self.is_echoing() {
-            self.record.echoes_in += 1;
-            let first = self.echo.heard.replace(now).is_none();
-            if first {
-                // Control packets may be slower from here on.
-                self.adjust(now);
-                self.tell_changes(now);
-                self.schedule(now);
-            }
+    /// One of our echo packets has come back: the caller has checked its seal
+    /// ([`crate::echo::EchoKey`]), that it came over the link of the session, and from one hop away.
+    ///
+    /// # Errors
+    /// It does not count: each counts once, and only while it is under way.
+    pub fn handle_echo(&mut self, sequence: u64, now: Instant) -> Result<(), Discard> {
+        let is_first = self.echo.heard.is_none();
+        let lost = self.echo.receive(sequence, now).ok_or(Discard::StaleEcho)?;
+        self.record.echoes_in += 1;
+        // Those that never came back before the first did say nothing of losses.
+        if !is_first {
+            self.record.echoes_lost += lost;
         }
+        if is_first {
+            // Control packets may be slower from here on.
+            self.adjust();
+            self.tell_changes(now);
+        }
+        self.schedule(now);
+        Ok(())
     }
 
     /// Does what [`Session::poll_timeout`] is due for.
@@ -276,8 +286,9 @@ impl Session {
             self.neighbour_is_silent(now);
         }
         if self.echo_detect_at().is_some_and(|at| at <= now) {
+            self.record.echoes_lost += self.echo.stop();
             self.go(State::Down, Diagnostic::ECHO_FAILED, now);
-            self.adjust(now);
+            self.adjust();
             self.tell_changes(now);
         }
         if self.next_transmit.is_some_and(|at| at <= now) {
@@ -286,9 +297,10 @@ impl Session {
         if let Some(at) = self.echo.next_transmit
             && at <= now
         {
-            self.outputs.push_back(Output::TransmitEcho);
+            let (sequence, lost) = self.echo.send(now);
+            self.outputs.push_back(Output::TransmitEcho { sequence });
             self.record.echoes_out += 1;
-            self.echo.next_transmit = None;
+            self.record.echoes_lost += lost;
         }
         self.schedule(now);
     }
@@ -303,7 +315,7 @@ impl Session {
             self.sequence_received = None;
         }
         self.profile = profile;
-        self.adjust(now);
+        self.adjust();
         self.tell_changes(now);
         self.schedule(now);
     }
@@ -317,7 +329,7 @@ impl Session {
             (false, State::AdminDown) => self.go(State::Down, Diagnostic::NONE, now),
             (true, State::AdminDown) | (false, State::Down | State::Init | State::Up) => return,
         }
-        self.adjust(now);
+        self.adjust();
         self.tell_changes(now);
         self.schedule(now);
     }
@@ -345,14 +357,20 @@ impl Session {
             transmit_interval_us: self.transmit_interval().map_or(0, us),
             detection_time_us: self.detection_time().map_or(0, us),
             polling: self.poll != Poll::Idle,
+            echo_state: self.echo_state(),
             echo: self.is_echoing().then(|| EchoStatus {
                 interval_us: us(self.echo_interval()),
                 returning: self.echo.heard.is_some(),
+                detection_time_us: us(
+                    self.echo_interval() * u32::from(self.profile.multiplier.get())
+                ),
+                round_trip_us: self.echo.round_trip.map_or(0, us),
             }),
             packets_in: self.record.packets_in,
             packets_out: self.record.packets_out,
             echoes_in: self.record.echoes_in,
             echoes_out: self.record.echoes_out,
+            echoes_lost: self.record.echoes_lost,
             up_count: self.record.up_count,
             down_count: self.record.down_count,
             last_down: self.record.last_down,
@@ -420,7 +438,7 @@ impl Session {
             .went((from, to), diagnostic, self.remote.state, now);
         if from == State::Up {
             self.poll = Poll::Idle;
-            self.echo = EchoRun::default();
+            self.echo.stop();
         }
         self.outputs.push_back(Output::State {
             from,
@@ -440,14 +458,18 @@ impl Session {
         }
         self.remote = Remote::default();
         self.heard = None;
-        self.adjust(now);
+        self.adjust();
         self.tell_changes(now);
     }
 
     /// Asks for the intervals that the profile and the state want (§6.8.3).
-    fn adjust(&mut self, _now: Instant) {
+    fn adjust(&mut self) {
+        if !self.is_echoing() {
+            self.echo.stop();
+        }
         let slow = if self.state == State::Up { 0 } else { SLOW_US };
         let tx = self.profile.transmit.us().max(slow);
+        // While echo packets guard the path, control packets may come once a second.
         let relaxed = if self.echo.heard.is_some() {
             SLOW_US
         } else {
@@ -531,6 +553,24 @@ impl Session {
             && self.remote.min_echo_rx_us != 0
     }
 
+    /// How far our echo packets get.
+    pub fn echo_state(&self) -> EchoState {
+        let is_wanted = self.profile.echo.transmit.is_some();
+        match self.hops {
+            Hops::Single if is_wanted => {}
+            Hops::Single | Hops::Multi => return EchoState::Off,
+        }
+        if self.state != State::Up || self.remote.state != State::Up {
+            EchoState::Waiting
+        } else if self.remote.min_echo_rx_us == 0 {
+            EchoState::Refused
+        } else if self.echo.heard.is_none() {
+            EchoState::Unreturned
+        } else {
+            EchoState::Returning
+        }
+    }
+
     fn echo_interval(&self) -> Duration {
         let ours = self
             .profile
@@ -541,8 +581,8 @@ impl Session {
     }
 
     fn echo_detect_at(&self) -> Option<Instant> {
-        let heard = self.echo.heard.filter(|_| self.is_echoing())?;
-        Some(heard + self.echo_interval() * u32::from(self.profile.multiplier.get()))
+        self.echo
+            .detect_at(self.echo_interval(), self.profile.multiplier)
     }
 
     /// What a packet says.
@@ -607,12 +647,11 @@ impl Session {
             }
         });
         if self.is_echoing() {
-            if self.echo.next_transmit.is_none() {
-                let interval = self.echo_interval();
-                self.echo.next_transmit = Some(now + self.random.spread(interval, multiplier));
-            }
+            let interval = self.echo_interval();
+            let (multiplier, random) = (self.profile.multiplier, &mut self.random);
+            self.echo.schedule(interval, multiplier, random, now);
         } else {
-            self.echo = EchoRun::default();
+            self.echo.stop();
         }
     }
 }

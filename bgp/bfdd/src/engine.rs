@@ -5,16 +5,19 @@
 //! and a client whose queue is full is let go; it comes back and is told everything anew.
 
 mod drops;
+mod echo;
 mod entry;
+mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver as Inbox, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver as Inbox, Sender, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use bgp_bfd::echo::EchoKey;
 use bgp_bfd::profile::{Hops, Profile};
 use bgp_bfd::session::Session;
 use bgp_bfd::wire;
@@ -24,7 +27,10 @@ use nix::sys::time::TimeSpec;
 
 use drops::{Drop, Drops};
 use entry::Entry;
+pub(crate) use links::loopback_addresses;
+use links::{Links, Place};
 
+use crate::link_socket::LinkSocket;
 use crate::protocol::{Event, LATENESS_US, Report, SessionKey};
 use crate::socket::{Arrival, Port, Receiver, TTL};
 
@@ -45,7 +51,8 @@ pub(crate) type ClientId = u64;
 pub(crate) enum Command {
     Connected(ClientId, String, SyncSender<Event>),
     Disconnected(ClientId),
-    Want(ClientId, SessionKey, Box<Profile>),
+    /// With the addresses of the node that are on no link, where the profile asks for them.
+    Want(ClientId, SessionKey, Box<Profile>, Option<Vec<IpAddr>>),
     Release(ClientId, SessionKey),
     Retain(ClientId),
     Report(ClientId, u64),
@@ -66,6 +73,11 @@ pub(crate) struct Engine {
     by_key: BTreeMap<SessionKey, u32>,
     timers: BTreeSet<(Instant, u32)>,
     receivers: Vec<Receiver>,
+    links: Links,
+    /// Whether the kernel forwards, where a session wants echo packets.
+    forwarding: BTreeMap<Place, bool>,
+    loopback_addresses: Vec<IpAddr>,
+    echo_key: EchoKey,
     clients: BTreeMap<ClientId, Client>,
     /// Owners without a client, and since when.
     absent: BTreeMap<String, Instant>,
@@ -85,6 +97,8 @@ impl Engine {
         receivers: Vec<Receiver>,
         linger: Duration,
         seed: u64,
+        echo_key: EchoKey,
+        closing: Sender<LinkSocket>,
         warnings: Vec<String>,
     ) -> Engine {
         Engine {
@@ -92,6 +106,10 @@ impl Engine {
             by_key: BTreeMap::new(),
             timers: BTreeSet::new(),
             receivers,
+            links: Links::new(closing),
+            forwarding: BTreeMap::new(),
+            loopback_addresses: Vec::new(),
+            echo_key,
             clients: BTreeMap::new(),
             absent: BTreeMap::new(),
             linger,
@@ -117,6 +135,11 @@ impl Engine {
             for index in 0..self.receivers.len() {
                 if readable.get(index + 1) == Some(&true) {
                     drained &= self.receive(index);
+                }
+            }
+            for (index, place) in self.links.places().into_iter().enumerate() {
+                if readable.get(index + 1 + self.receivers.len()) == Some(&true) {
+                    drained &= self.receive_link(place);
                 }
             }
             let now = Instant::now();
@@ -147,6 +170,9 @@ impl Engine {
         fds.push(PollFd::new(wake.as_fd(), PollFlags::POLLIN));
         for receiver in &self.receivers {
             fds.push(PollFd::new(receiver.as_fd(), PollFlags::POLLIN));
+        }
+        for link in self.links.fds() {
+            fds.push(PollFd::new(link, PollFlags::POLLIN));
         }
         let next = self.timers.first().map(|(at, _)| *at);
         let next = next.into_iter().chain(self.ending).min();
@@ -215,6 +241,8 @@ impl Engine {
         if let Err(discard) = entry.session.handle_packet(&received, now) {
             tracing::debug!(peer = %entry.key.peer, %discard, "packet discarded");
             entry.drops.count(Drop::of_session(discard));
+        } else if hops == Hops::Single {
+            self.note_interface(number, arrival.interface, now);
         }
         self.after(number, now);
     }
@@ -236,24 +264,6 @@ impl Engine {
                     .get(number)
                     .is_some_and(|entry| entry.is_met_by(arrival, hops))
             })
-    }
-
-    /// A neighbour's echo packet, addressed to us: it wants it back. Those addressed to itself the
-    /// kernel forwards.
-    fn echo(&mut self, index: usize, bytes: &[u8], arrival: Arrival) {
-        let wanted = self.sessions.values().any(|entry| {
-            entry.is_met_by(arrival, Hops::Single) && entry.session.profile().echo.receive.is_some()
-        });
-        if arrival.ttl.map(u32::from) != Some(TTL) {
-            return self.drops.count(Drop::Ttl);
-        }
-        if !wanted {
-            return self.drops.count(Drop::NoSession);
-        }
-        let to = SocketAddr::new(arrival.from.ip(), wire::PORT_ECHO);
-        if let Err(error) = self.receivers[index].reflect(bytes, to) {
-            tracing::debug!(%error, %to, "an echo packet could not be returned");
-        }
     }
 
     fn serve_timers(&mut self, now: Instant) {
@@ -291,6 +301,7 @@ impl Engine {
         };
         let random = &mut self.random;
         let changed = entry.carry_out(now, || next(random));
+        let echo_due = entry.echo_due.take();
         if changed {
             let event = Event::State {
                 key: entry.key.clone(),
@@ -298,6 +309,9 @@ impl Engine {
             };
             let owners = entry.owners.clone();
             self.tell(&owners, &event);
+        }
+        if let Some(sequence) = echo_due {
+            self.send_echo(number, sequence);
         }
         self.schedule(number);
     }
@@ -338,7 +352,11 @@ impl Engine {
         match command {
             Command::Connected(id, owner, events) => self.connected(id, owner, events),
             Command::Disconnected(id) => self.disconnected(id, now),
-            Command::Want(id, key, profile) => self.want(id, key, *profile, now),
+            Command::Want(id, key, profile, addresses) => {
+                self.loopback_addresses =
+                    addresses.unwrap_or_else(|| std::mem::take(&mut self.loopback_addresses));
+                self.want(id, key, *profile, now);
+            }
             Command::Release(id, key) => {
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.wanted.remove(&key);
@@ -404,9 +422,7 @@ impl Engine {
         }
     }
 
-    fn want(&mut self, id: ClientId, key: SessionKey, mut profile: Profile, now: Instant) {
-        // This process returns echo packets and sends none: to send them takes link addresses.
-        profile.echo.transmit = None;
+    fn want(&mut self, id: ClientId, key: SessionKey, profile: Profile, now: Instant) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
@@ -423,7 +439,11 @@ impl Engine {
         if entry.removed_at.take().is_some() {
             entry.session.handle_admin(false, now);
         }
-        entry.session.handle_profile(profile, now);
+        entry.wanted = profile;
+        self.fit(number, now);
+        let Some(entry) = self.sessions.get(&number) else {
+            return;
+        };
         let status = Box::new(entry.session.status(now));
         self.tell(&[owner].into(), &Event::State { key, status });
         self.after(number, now);
@@ -484,6 +504,7 @@ impl Engine {
 
     /// Sessions of owners that are away for too long end.
     fn keep_house(&mut self, now: Instant) {
+        self.keep_echo(now);
         let linger = self.linger;
         let gone: Vec<String> = self
             .absent

@@ -14,6 +14,8 @@ pub mod private_socket;
 pub mod protocol;
 pub mod server;
 
+mod datagram;
 mod engine;
+mod link_socket;
 mod realtime;
 mod socket;

@@ -164,6 +164,15 @@ pub struct SessionReport {
     pub failure: Option<String>,
     /// Packets that could not be sent.
     pub send_failures: u64,
+    /// Where the last echo packet of ours came from.
+    #[serde(default)]
+    pub echo_source: Option<IpAddr>,
+    /// Why echo packets that are wanted are not sent or taken, where that is so.
+    #[serde(default)]
+    pub echo_failure: Option<String>,
+    /// The neighbour's echo packets that this process has returned; the kernel's are not counted.
+    #[serde(default)]
+    pub echoes_reflected: u64,
 }
 
 /// Upper ends of the buckets of lateness, in microseconds.

@@ -3,7 +3,7 @@
 //! the sessions' thread only takes commands from a queue.
 
 use std::fs;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +12,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bgp_bfd::echo::EchoKey;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::engine::{Command, Engine};
+use crate::engine::{Command, Engine, loopback_addresses};
+use crate::link_socket::LinkSocket;
 use crate::protocol::{self, Event, Request, VERSION};
 use crate::{private_socket, realtime, socket};
 
@@ -82,6 +84,11 @@ impl Server {
             ));
         }
         let seed = seed();
+        let echo_key = EchoKey::new(secret()?);
+        let (closing, closed) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("closing".to_owned())
+            .spawn(move || closed.into_iter().for_each(drop::<LinkSocket>))?;
         let linger = options.linger;
         let engine = std::thread::Builder::new()
             .name("bfd".to_owned())
@@ -95,7 +102,7 @@ impl Server {
                 for warning in &warnings {
                     tracing::warn!("{warning}");
                 }
-                let engine = Engine::new(receivers, linger, seed, warnings);
+                let engine = Engine::new(receivers, linger, seed, echo_key, closing, warnings);
                 engine.run(&inbox, &wake)
             })?;
         let accepting = commands.clone();
@@ -151,6 +158,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
+}
+
+/// What nobody can guess.
+fn secret() -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    Ok(secret)
 }
 
 fn accept(listener: &UnixListener, commands: &Commands) {
@@ -219,7 +233,12 @@ fn serve(id: u64, stream: &UnixStream, commands: &Commands) -> io::Result<()> {
             Request::Hello { .. } => return Err(io::Error::other("a second Hello")),
             Request::Want(wanted) => {
                 let (key, profile) = wanted.open().map_err(io::Error::other)?;
-                Command::Want(id, key, Box::new(profile))
+                // Not on the sessions' thread: to list addresses takes the kernel a while.
+                let addresses = match profile.echo.transmit {
+                    Some(_) => loopback_addresses().ok(),
+                    None => None,
+                };
+                Command::Want(id, key, Box::new(profile), addresses)
             }
             Request::Release { key } => Command::Release(id, key),
             Request::Retain => Command::Retain(id),

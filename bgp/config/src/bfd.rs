@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
 
 use bgp_bfd::profile::{Auth, AuthType, Echo, Interval, Profile};
-use router_resources::kinds::{BfdAuthType, BfdAuthentication, BfdProfileSpec};
+use router_resources::kinds::{BfdAuthType, BfdAuthentication, BfdEcho, BfdProfileSpec};
 use router_resources::{ObjectKey, Snapshot, Statement};
 
 use crate::statements::{Statements, condition_type};
@@ -82,14 +82,24 @@ fn profile(
         .ok()
         .and_then(NonZeroU8::new)
         .ok_or("detectMultiplier is not between 1 and 255")?;
+    if spec.echo == Some(BfdEcho::default()) {
+        return Err(
+            "echo says nothing: give it transmitIntervalMilliseconds to send echo packets, \
+             receiveIntervalMilliseconds to return the peer's, or both"
+                .to_owned(),
+        );
+    }
     let echo = match &spec.echo {
         None => Echo::default(),
         Some(echo) => Echo {
-            transmit: None,
-            receive: Some(interval(
-                "echo.receiveIntervalMilliseconds",
-                echo.receive_interval_milliseconds,
-            )?),
+            transmit: echo
+                .transmit_interval_milliseconds
+                .map(|ms| interval("echo.transmitIntervalMilliseconds", ms))
+                .transpose()?,
+            receive: echo
+                .receive_interval_milliseconds
+                .map(|ms| interval("echo.receiveIntervalMilliseconds", ms))
+                .transpose()?,
         },
     };
     let auth = spec
@@ -137,4 +147,50 @@ fn authentication(
     };
     let key_id = u8::try_from(written.key_id).map_err(|_| "keyID is not between 0 and 255")?;
     Auth::new(kind, key_id, key.as_slice()).map_err(|error| format!("{place}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn echo(written: &str) -> Result<Echo, String> {
+        let spec = serde_json::from_str(written).expect("a spec");
+        profile(&spec, &Snapshot::default(), "kube-system").map(|profile| profile.echo)
+    }
+
+    #[test]
+    fn echo_is_off_unless_written_and_each_way_by_itself() {
+        let ms = |ms| Some(Interval::from_ms(ms).expect("in range"));
+        for (written, transmit, receive) in [
+            ("{}", None, None),
+            (
+                r#"{"echo": {"transmitIntervalMilliseconds": 50}}"#,
+                ms(50),
+                None,
+            ),
+            (
+                r#"{"echo": {"receiveIntervalMilliseconds": 20}}"#,
+                None,
+                ms(20),
+            ),
+            (
+                r#"{"echo": {"transmitIntervalMilliseconds": 50, "receiveIntervalMilliseconds": 20}}"#,
+                ms(50),
+                ms(20),
+            ),
+        ] {
+            assert_eq!(echo(written), Ok(Echo { transmit, receive }), "{written}");
+        }
+    }
+
+    #[test]
+    fn echo_that_says_nothing_or_too_much_is_refused_with_its_place() {
+        let error = echo(r#"{"echo": {}}"#).expect_err("it says nothing");
+        assert!(error.contains("echo says nothing"), "{error}");
+        let error = echo(r#"{"echo": {"transmitIntervalMilliseconds": 5}}"#).expect_err("too fast");
+        assert!(
+            error.starts_with("echo.transmitIntervalMilliseconds: "),
+            "{error}"
+        );
+    }
 }

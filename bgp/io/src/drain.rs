@@ -171,7 +171,7 @@ async fn announce(speaker: &Speaker, wait_s: u64) {
 }
 
 async fn is_told(speaker: &Speaker) -> bool {
-    let snapshot = speaker.snapshot().await;
+    let snapshot = speaker.sessions().await;
     let names: Vec<InstanceName> = snapshot
         .iter()
         .map(|instance| instance.config.name().clone())

@@ -37,6 +37,15 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Calls of strangers that are told so at the same time; more are just closed. Arbitrary.
 const REFUSALS: usize = 16;
 
+/// How much a snapshot says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Detail {
+    /// Nothing for which tables are walked.
+    Sessions,
+    /// Everything.
+    All,
+}
+
 /// Everything there is to say about an instance.
 #[derive(Clone, Debug)]
 pub struct InstanceSnapshot {
@@ -325,7 +334,10 @@ impl Instance {
     }
 
     /// Asks everybody for what there is to say. The instance need not wait for the answers.
-    pub(crate) fn snapshot(&self) -> impl Future<Output = InstanceSnapshot> + 'static {
+    pub(crate) fn snapshot(
+        &self,
+        detail: Detail,
+    ) -> impl Future<Output = InstanceSnapshot> + 'static {
         let mut answers = Vec::new();
         for (name, inbox) in &self.peers {
             let (reply, answer) = oneshot::channel();
@@ -351,7 +363,11 @@ impl Instance {
         async move {
             let (mut counts, stats) = rib
                 .ask(move |rib, _| {
-                    let counts = rib.all_counts().into_iter().map(|(name, counts)| {
+                    let counts = match detail {
+                        Detail::Sessions => BTreeMap::new(),
+                        Detail::All => rib.all_counts(),
+                    };
+                    let counts = counts.into_iter().map(|(name, counts)| {
                         let (bytes, destinations) = rib.backlog(&name);
                         let backlog = Backlog {
                             bytes: bytes as u64,

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::handover::HandedSession;
-use crate::instance::{Instance, InstanceSnapshot};
+use crate::instance::{Detail, Instance, InstanceSnapshot};
 use crate::listener::Call;
 use crate::recorder::Recorder;
 use crate::rib_thread::{Question, RouteEvent};
@@ -63,7 +63,7 @@ enum Command {
     ),
     NextHops(Vec<NextHopState>),
     SendEnds,
-    Snapshot(oneshot::Sender<Vec<InstanceSnapshot>>),
+    Snapshot(Detail, oneshot::Sender<Vec<InstanceSnapshot>>),
     Reset(InstanceName, PeerName, Reset, oneshot::Sender<bool>),
     LinkDown(LinkIndex, String),
     Ask(InstanceName, Question),
@@ -140,8 +140,18 @@ impl Speaker {
 
     /// Everything there is to say.
     pub async fn snapshot(&self) -> Vec<InstanceSnapshot> {
+        self.look(Detail::All).await
+    }
+
+    /// As [`Speaker::snapshot`], without how many routes and bytes each neighbour has, for which the
+    /// tables may have to be walked: those numbers are 0.
+    pub async fn sessions(&self) -> Vec<InstanceSnapshot> {
+        self.look(Detail::Sessions).await
+    }
+
+    async fn look(&self, detail: Detail) -> Vec<InstanceSnapshot> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Snapshot(reply)).await;
+        self.send(Command::Snapshot(detail, reply)).await;
         answer.await.unwrap_or_default()
     }
 
@@ -275,8 +285,9 @@ impl Worker {
                     instance.rib().input(RibInput::SendEnds).await;
                 }
             }
-            Command::Snapshot(reply) => {
-                let asked: Vec<_> = self.instances.values().map(Instance::snapshot).collect();
+            Command::Snapshot(detail, reply) => {
+                let instances = self.instances.values();
+                let asked: Vec<_> = instances.map(|i| i.snapshot(detail)).collect();
                 tokio::task::spawn_local(async move {
                     let mut all = Vec::new();
                     for snapshot in asked {

@@ -38,6 +38,7 @@ const PACKAGES: &[&str] = &[
     "socat",
     "netcat-openbsd",
     "procps",
+    "systemd",
     "ethtool",
     "curl",
     "jq",

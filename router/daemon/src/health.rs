@@ -129,7 +129,7 @@ fn resources(parts: &Parts, report: &mut Report) {
 
 /// Shown where there are sessions, or should be.
 async fn bfd(parts: &Parts, report: &mut Report) {
-    let wanted = parts.speaker.snapshot().await.iter().any(|instance| {
+    let wanted = parts.speaker.sessions().await.iter().any(|instance| {
         let mut peers = instance.config.peers().values();
         peers.any(|peer| peer.bfd.is_some())
     });
@@ -229,7 +229,7 @@ async fn bgp(parts: &Parts, report: &mut Report) {
             );
         }
     }
-    for instance in parts.speaker.snapshot().await {
+    for instance in parts.speaker.sessions().await {
         for (address, error) in &instance.listen_failures {
             report.issue(
                 Health::Error,

@@ -160,7 +160,7 @@ impl Delivered {
         let complete = async {
             loop {
                 let changed = self.changed.notified();
-                let instances = speaker.snapshot().await;
+                let instances = speaker.sessions().await;
                 let sessions = instances.iter().flat_map(|instance| {
                     let name = instance.config.name();
                     instance.peers.iter().map(move |peer| (name, &peer.session))

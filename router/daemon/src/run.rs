@@ -305,7 +305,7 @@ async fn watch_over(parts: Parts, every: Duration) {
     loop {
         let answers = async {
             parts.routes.ask(|_| ()).await;
-            parts.speaker.snapshot().await;
+            parts.speaker.sessions().await;
         };
         match tokio::time::timeout(every, answers).await {
             Ok(()) => readiness::alive(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! BFD beside BGP: against FRR on a link with both families, against BIRD 2 with keyed MD5, and
+//! BFD beside BGP: against FRR on a link with both families and echo both ways, against BIRD 2 with keyed MD5, and
 //! against BIRD 3 two hops away with meticulous SHA1.
 
 use std::fs;
@@ -15,6 +15,9 @@ const PEERS: [(&str, &str); 4] = [
     ("bird2", "10.5.2.2"),
     ("bird3", "10.5.0.13"),
 ];
+
+/// The addresses of FRR.
+const FRR: [&str; 2] = ["10.5.1.2", "fd00:10:5:1::2"];
 
 #[test]
 fn sessions_with_frr_and_bird_are_watched() -> Result<()> {
@@ -66,6 +69,7 @@ fn sessions_with_frr_and_bird_are_watched() -> Result<()> {
             Ok(())
         })?;
     }
+    echo_of_ours(&lab)?;
     frr::configure(router, &["bfd", "profile fast", "no echo-mode"])?;
 
     let before = flaps(node)?;
@@ -360,6 +364,97 @@ fn failures_are_told_from_restarts(lab: &Lab) -> Result<()> {
         all_up(lab)?;
     }
     Ok(())
+}
+
+/// Our echo packets are returned by FRR's kernel while FRR's go, too; when they alone are lost the
+/// session is down, and BGP with it.
+fn echo_of_ours(lab: &Lab) -> Result<()> {
+    let (node, router) = (lab.node("node1"), lab.node("frr"));
+    let file = lab
+        .files()
+        .context("a lab of a test has files")?
+        .join("resources.d/bfd.yaml");
+    let without = fs::read_to_string(&file)?;
+    let (own, both) = (
+        "echo: { receiveIntervalMilliseconds: 50 }",
+        "echo: { transmitIntervalMilliseconds: 50, receiveIntervalMilliseconds: 50 }",
+    );
+    let before = flaps(node)?;
+    fs::write(&file, without.replacen(own, both, 1))?;
+    for peer in FRR {
+        echo_returns(node, peer)?;
+        wait_for("FRR to slow down", CONVERGED, || {
+            let found = session(node, peer)?;
+            ensure!(found["echoIntervalUs"] == 50_000, "{found:#}");
+            ensure!(found["echoDetectionTimeUs"] == 150_000, "{found:#}");
+            ensure!(found["requiredMinRxUs"] == 1_000_000, "{found:#}");
+            ensure!(found["polling"] == false, "{found:#}");
+            Ok(())
+        })?;
+    }
+    // Off the link, as RFC 5881 §4 asks, where the node has such an address of the family.
+    assert_eq!(session(node, FRR[0])?["echoSource"], "10.5.0.1");
+    assert_eq!(session(node, FRR[1])?["echoSource"], "fd00:10:5:1::1");
+    assert_eq!(flaps(node)?, before, "started without a flap");
+    let bird = session(node, "10.5.2.2")?;
+    assert_eq!(bird["echoState"], "refused", "{bird:#}");
+    assert_eq!(bird["state"], "up", "{bird:#}");
+
+    // FRR's data plane drops echo packets, its BFD and BGP are well.
+    for (family, peer) in [("-4", FRR[0]), ("-6", FRR[1])] {
+        let downs = |found: &Value| found["downCount"].as_u64().context("no count");
+        let before = downs(&session(node, peer)?)?;
+        let echo = "pref 1 ipproto 17 dport 3785 blackhole".split(' ');
+        let rule: Vec<&str> = ["ip", family, "rule", "add"]
+            .into_iter()
+            .chain(echo)
+            .collect();
+        router.exec_ok(&rule)?;
+        wait_for("echo packets to be missed", CONVERGED, || {
+            let found = session(node, peer)?;
+            ensure!(found["lastDown"] == "echo function failed", "{found:#}");
+            Ok(())
+        })?;
+        // Control packets guard the path from there on, and nothing flaps again.
+        wait_for("control packets as before", CONVERGED, || {
+            let found = session(node, peer)?;
+            ensure!(found["echoState"] == "unreturned", "{found:#}");
+            ensure!(found["detectionTimeUs"] == 300_000, "{found:#}");
+            ensure!(downs(&found)? == before + 1, "{found:#}");
+            Ok(())
+        })?;
+        router.exec_ok(&["ip", family, "rule", "del", "pref", "1"])?;
+        echo_returns(node, peer)?;
+    }
+    wait_for("Cease / BFD Down to FRR", CONVERGED, || {
+        let peer = causeway::peer(node, "frr-v4")?;
+        let sent = &peer["last-notification-sent"];
+        ensure!(sent["code"] == 6 && sent["subcode"] == 10, "{peer:#}");
+        Ok(())
+    })?;
+    all_up(lab)?;
+
+    let before = flaps(node)?;
+    fs::write(&file, without)?;
+    for peer in FRR {
+        wait_for("echo packets to end", CONVERGED, || {
+            let found = session(node, peer)?;
+            ensure!(found["echoState"] == "off", "{found:#}");
+            ensure!(found["detectionTimeUs"] == 300_000, "{found:#}");
+            Ok(())
+        })?;
+    }
+    assert_eq!(flaps(node)?, before, "ended without a flap");
+    Ok(())
+}
+
+/// Waits until echo packets come back.
+fn echo_returns(node: &Node, peer: &str) -> Result<()> {
+    wait_for(&format!("echo packets from {peer}"), CONVERGED, || {
+        let found = session(node, peer)?;
+        ensure!(found["echoState"] == "returning", "{found:#}");
+        Ok(())
+    })
 }
 
 /// Waits until BGP and BFD are up with everybody.

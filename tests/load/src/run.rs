@@ -116,26 +116,27 @@ pub fn run(
         senders,
         receivers,
     };
-    let recording = if options.profile {
-        let pid = process.pids()[0];
-        Some(Recording::start(pid, world.dir())?)
-    } else {
-        None
-    };
     let first = scenario.senders + scenario.receivers + scenario.stuck;
     let watched = first..first + scenario.bfd.min(scenario.idle);
     let mut bfd = match watched.is_empty() || subject.is_rival() {
         true => None,
         false => Some(Bfd::start(world, &options.bfdd, watched)?),
     };
-    let mut result = play(
-        &mut cast,
-        &mut process,
-        scenario,
-        table,
-        output,
-        options.limit,
-    );
+    let mut recording = None;
+    let mut result = come_up(&mut cast, &mut process).and_then(|()| {
+        // Not before: perf misses threads that are made while it looks which there are.
+        if options.profile {
+            recording = Some(Recording::start(process.pids()[0], world.dir())?);
+        }
+        play(
+            &mut cast,
+            &mut process,
+            scenario,
+            table,
+            output,
+            options.limit,
+        )
+    });
     if let (Ok(measured), Some(bfd)) = (&mut result, &mut bfd) {
         let bfd = bfd.measured()?;
         measured.missed += u32::try_from(bfd.flaps).unwrap_or(u32::MAX);
@@ -234,6 +235,12 @@ fn sender_bytes(scenario: &Scenario, table: &Table, peer: &Peer) -> Vec<u8> {
     bytes
 }
 
+/// Until all sessions are there and what that took is done.
+fn come_up(cast: &mut Cast, process: &mut Process) -> Result<()> {
+    cast.generator.establish(ESTABLISHED)?;
+    rest(cast, process)
+}
+
 fn play(
     cast: &mut Cast,
     process: &mut Process,
@@ -242,8 +249,6 @@ fn play(
     output: Vec<Rc<[u8]>>,
     limit: Duration,
 ) -> Result<Measured> {
-    cast.generator.establish(ESTABLISHED)?;
-    rest(cast, process)?;
     let stuck = cast.receivers.end..cast.receivers.end + usize::from(scenario.stuck);
     for peer in &mut cast.generator.peers[stuck] {
         peer.is_reading = false;

@@ -14,6 +14,7 @@ pub(super) struct Record {
     pub(super) packets_out: u64,
     pub(super) echoes_in: u64,
     pub(super) echoes_out: u64,
+    pub(super) echoes_lost: u64,
     pub(super) up_count: u64,
     pub(super) down_count: u64,
     pub(super) failures: u64,
@@ -28,6 +29,7 @@ impl Record {
             packets_out: 0,
             echoes_in: 0,
             echoes_out: 0,
+            echoes_lost: 0,
             up_count: 0,
             down_count: 0,
             failures: 0,
@@ -98,6 +100,9 @@ pub struct SessionStatus {
     pub detection_time_us: u64,
     /// Whether a Poll Sequence runs.
     pub polling: bool,
+    /// How far our echo packets get.
+    #[serde(default)]
+    pub echo_state: EchoState,
     /// Our echo packets, where they go.
     pub echo: Option<EchoStatus>,
     /// Packets taken.
@@ -108,6 +113,9 @@ pub struct SessionStatus {
     pub echoes_in: u64,
     /// Echo packets sent.
     pub echoes_out: u64,
+    /// Echo packets that did not come back although others had.
+    #[serde(default)]
+    pub echoes_lost: u64,
     /// How often it came up.
     pub up_count: u64,
     /// How often it went from up to something else.
@@ -121,6 +129,36 @@ pub struct SessionStatus {
     pub in_state: Duration,
 }
 
+/// How far our own echo packets get.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EchoState {
+    /// The profile asks for none, or the neighbour is several hops away.
+    #[default]
+    Off,
+    /// Not sent: the session is not up.
+    Waiting,
+    /// Not sent: the neighbour takes none.
+    Refused,
+    /// Sent, and none has come back: control packets alone guard the path.
+    Unreturned,
+    /// They come back: their absence means down.
+    Returning,
+}
+
+impl EchoState {
+    /// The name as printed: `off`, `waiting`, `refused`, `unreturned`, `returning`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EchoState::Off => "off",
+            EchoState::Waiting => "waiting",
+            EchoState::Refused => "refused",
+            EchoState::Unreturned => "unreturned",
+            EchoState::Returning => "returning",
+        }
+    }
+}
+
 /// Our own echo packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -129,4 +167,10 @@ pub struct EchoStatus {
     pub interval_us: u64,
     /// Whether any has come back, so that their absence means down.
     pub returning: bool,
+    /// How long their absence means down, in microseconds.
+    #[serde(default)]
+    pub detection_time_us: u64,
+    /// How long the last one took, in microseconds; 0 where none has come back.
+    #[serde(default)]
+    pub round_trip_us: u64,
 }

@@ -19,16 +19,19 @@ pub(crate) enum Drop {
     Replayed,
     /// The session is shut.
     AdminDown,
+    /// An echo packet of ours that is forged, or that is back too late or again.
+    Echo,
 }
 
 impl Drop {
-    const ALL: [(Drop, &'static str); 6] = [
+    const ALL: [(Drop, &'static str); 7] = [
         (Drop::Ttl, "ttl"),
         (Drop::Malformed, "malformed"),
         (Drop::NoSession, "no-session"),
         (Drop::Authentication, "authentication"),
         (Drop::Replayed, "replayed"),
         (Drop::AdminDown, "admin-down"),
+        (Drop::Echo, "echo"),
     ];
 
     pub(crate) fn of_session(discard: Discard) -> Drop {
@@ -38,6 +41,7 @@ impl Drop {
             }
             Discard::Replayed => Drop::Replayed,
             Discard::AdminDown => Drop::AdminDown,
+            Discard::StaleEcho => Drop::Echo,
         }
     }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use bgp_bfd::profile::Hops;
+use bgp_bfd::profile::{Hops, Profile};
 use bgp_bfd::session::{Output, Session};
 
 use super::drops::Drops;
+use super::echo::EchoWay;
 use crate::protocol::{SessionKey, SessionReport};
 use crate::socket::{self, Arrival};
 
@@ -19,6 +20,11 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct Entry {
     pub(crate) key: SessionKey,
     pub(crate) session: Session,
+    /// As wanted; the session runs with what this node can do of it.
+    pub(crate) wanted: Profile,
+    pub(crate) echo: EchoWay,
+    /// The echo packet the session wants sent.
+    pub(crate) echo_due: Option<u64>,
     pub(crate) owners: BTreeSet<String>,
     pub(crate) drops: Drops,
     /// The timer that is set.
@@ -36,7 +42,10 @@ impl Entry {
     pub(crate) fn new(key: SessionKey, session: Session) -> Entry {
         Entry {
             key,
+            wanted: session.profile().clone(),
             session,
+            echo: EchoWay::default(),
+            echo_due: None,
             owners: BTreeSet::new(),
             drops: Drops::default(),
             scheduled: None,
@@ -69,8 +78,7 @@ impl Entry {
         while let Some(output) = self.session.poll_output() {
             match output {
                 Output::Transmit(bytes) => self.send(bytes.as_slice(), now, &mut random),
-                // No profile in force asks for it.
-                Output::TransmitEcho => {}
+                Output::TransmitEcho { sequence } => self.echo_due = Some(sequence),
                 Output::State {
                     from,
                     to,
@@ -136,6 +144,9 @@ impl Entry {
             drops: self.drops.list(),
             failure: self.failure.clone(),
             send_failures: self.send_failures,
+            echo_source: self.echo.last_source,
+            echo_failure: self.echo.failure().cloned(),
+            echoes_reflected: self.echo.reflected,
         }
     }
 }

@@ -3,11 +3,16 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use bgp_bfd::profile::Hops;
+use bgp_bfd::session::EchoState;
 
+use super::echo::echoing;
 use super::pair::{Pair, key, profile, up};
 
 /// Sessions between the two processes.
 const SESSIONS: u32 = 100;
+
+/// More of them, with echo packets every 50 ms both ways.
+const ECHOING: u32 = 20;
 
 /// How long the load lasts.
 const LOAD: Duration = Duration::from_secs(15);
@@ -26,16 +31,20 @@ impl Drop for Busy {
     }
 }
 
-/// 100 sessions of 50 ms x 3 at both ends, with more busy loops than processors: not one flap.
+/// 100 sessions of 50 ms x 3 and 20 of as many echo packets at both ends, with more busy loops than processors: not one flap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn load_does_not_flap_sessions() {
-    let pair = Pair::new(SESSIONS);
+    let pair = Pair::new(SESSIONS + ECHOING);
     let (left, right) = (pair.left.client(), pair.right.client());
     let mut sessions = Vec::new();
-    for number in 1..=SESSIONS {
+    for number in 1..=SESSIONS + ECHOING {
+        let wanted = match number {
+            ..=SESSIONS => profile(50),
+            _ => echoing(50, 50),
+        };
         let (ours, theirs) = (format!("10.9.0.{number}"), format!("10.9.1.{number}"));
-        sessions.push(left.request(key(&theirs, &ours, Hops::Single), profile(50)));
-        sessions.push(right.request(key(&ours, &theirs, Hops::Single), profile(50)));
+        sessions.push(left.request(key(&theirs, &ours, Hops::Single), wanted.clone()));
+        sessions.push(right.request(key(&ours, &theirs, Hops::Single), wanted));
     }
     for session in &mut sessions {
         up(session).await;
@@ -54,7 +63,12 @@ async fn load_does_not_flap_sessions() {
     drop(busy);
     for client in [&left, &right] {
         let report = client.report().await.unwrap();
-        assert_eq!(report.sessions.len(), SESSIONS as usize);
+        assert_eq!(report.sessions.len(), (SESSIONS + ECHOING) as usize);
+        let returning = report
+            .sessions
+            .iter()
+            .filter(|s| s.status.echo_state == EchoState::Returning);
+        assert_eq!(returning.count(), ECHOING as usize);
         let flaps: u64 = report.sessions.iter().map(|s| s.status.down_count).sum();
         assert_eq!(flaps, 0, "{:?}", report.lateness);
         assert!(report.warnings.is_empty(), "{:?}", report.warnings);

@@ -46,6 +46,7 @@ pub fn list(answer: &ListBfdSessionsResponse) -> View {
             Column::new("Flaps").right(),
             Column::new("Diagnostic").prose(),
             Column::new("Hops").wide(),
+            Column::new("Echo").wide(),
             Column::new("Local").wide(),
             Column::new("Remote State").wide(),
             Column::new("In").wide().right(),
@@ -83,9 +84,14 @@ pub fn details(answer: &ListBfdSessionsResponse) -> View {
             fact(
                 "In force",
                 format!(
-                    "transmit {}, detection {}{}",
+                    "transmit {}, detection {}{}{}",
                     us_text(session.transmit_interval_us),
-                    us_text(session.detection_time_us),
+                    us_text(detection_us(session)),
+                    if is_guarded_by_echo(session) {
+                        " by echo packets"
+                    } else {
+                        ""
+                    },
                     if session.polling { ", polling" } else { "" }
                 ),
             ),
@@ -119,6 +125,7 @@ pub fn details(answer: &ListBfdSessionsResponse) -> View {
                 "Packets",
                 format!("{} in, {} out", session.packets_in, session.packets_out),
             ),
+            fact("Echo packets", echo_text(session)),
             fact(
                 "Transitions",
                 format!(
@@ -135,6 +142,9 @@ pub fn details(answer: &ListBfdSessionsResponse) -> View {
         }
         if !session.failure.is_empty() {
             rows.push(fact("Failure", session.failure.clone()));
+        }
+        if !session.echo_failure.is_empty() {
+            rows.push(fact("Echo failure", session.echo_failure.clone()));
         }
         rows
     };
@@ -219,6 +229,16 @@ fn item(session: &BfdSession) -> Item {
             "failure": session.failure,
             "sendFailures": session.send_failures,
             "drops": drops_json(&session.drops),
+            "echoState": session.echo_state,
+            "echoIntervalUs": session.echo_interval_us,
+            "echoDetectionTimeUs": session.echo_detection_time_us,
+            "echoRoundTripUs": session.echo_round_trip_us,
+            "echoesIn": session.echoes_in,
+            "echoesOut": session.echoes_out,
+            "echoesLost": session.echoes_lost,
+            "echoesReflected": session.echoes_reflected,
+            "echoSource": session.echo_source,
+            "echoFailure": session.echo_failure,
         }),
         rows: vec![vec![
             session.peer.as_str().into(),
@@ -226,7 +246,7 @@ fn item(session: &BfdSession) -> Item {
             state(session),
             ms_text(session.in_state_ms).into(),
             us_text(session.transmit_interval_us).into(),
-            us_text(session.detection_time_us).into(),
+            us_text(detection_us(session)).into(),
             session.down_count.into(),
             if session.failure.is_empty() {
                 session.diagnostic.as_str().into()
@@ -234,12 +254,59 @@ fn item(session: &BfdSession) -> Item {
                 session.failure.as_str().into()
             },
             session.hops.as_str().into(),
+            session.echo_state.as_str().into(),
             or_dash(&session.local_address),
             session.remote_state.as_str().into(),
             session.packets_in.into(),
             session.packets_out.into(),
         ]],
     }
+}
+
+fn is_guarded_by_echo(session: &BfdSession) -> bool {
+    session.echo_state == "returning"
+}
+
+/// How soon a failure is found, by whatever finds it sooner.
+fn detection_us(session: &BfdSession) -> u64 {
+    match is_guarded_by_echo(session) {
+        true => session
+            .echo_detection_time_us
+            .min(session.detection_time_us),
+        false => session.detection_time_us,
+    }
+}
+
+/// What becomes of echo packets, ours and theirs.
+fn echo_text(session: &BfdSession) -> String {
+    let ours = match session.echo_state.as_str() {
+        "waiting" => "not sent: the session is not up".to_owned(),
+        "refused" => "not sent: the peer takes none".to_owned(),
+        "unreturned" => format!(
+            "{} sent every {}, none comes back: does the peer forward, and has it a route to {}?",
+            session.echoes_out,
+            us_text(session.echo_interval_us),
+            or_unknown(&session.echo_source)
+        ),
+        "returning" => format!(
+            "every {} from {}, round trip {}; {} sent, {} returned, {} lost",
+            us_text(session.echo_interval_us),
+            or_unknown(&session.echo_source),
+            us_text(session.echo_round_trip_us),
+            session.echoes_out,
+            session.echoes_in,
+            session.echoes_lost
+        ),
+        _ => "none of ours".to_owned(),
+    };
+    match session.echoes_reflected {
+        0 => ours,
+        count => format!("{ours}; {count} of the peer's returned by causeway-bfdd"),
+    }
+}
+
+fn or_unknown(address: &str) -> &str {
+    if address.is_empty() { "?" } else { address }
 }
 
 /// What one end says in its packets.

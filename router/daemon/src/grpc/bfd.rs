@@ -99,5 +99,18 @@ fn session(report: &SessionReport) -> api::BfdSession {
         failure: report.failure.clone().unwrap_or_default(),
         send_failures: report.send_failures,
         drops: drops(&report.drops),
+        echo_state: status.echo_state.name().into(),
+        echo_interval_us: status.echo.map_or(0, |echo| echo.interval_us),
+        echo_detection_time_us: status.echo.map_or(0, |echo| echo.detection_time_us),
+        echo_round_trip_us: status.echo.map_or(0, |echo| echo.round_trip_us),
+        echoes_in: status.echoes_in,
+        echoes_out: status.echoes_out,
+        echoes_lost: status.echoes_lost,
+        echoes_reflected: report.echoes_reflected,
+        echo_source: report
+            .echo_source
+            .map(|a| a.to_string())
+            .unwrap_or_default(),
+        echo_failure: report.echo_failure.clone().unwrap_or_default(),
     }
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What BFD sessions count.
 
+use std::time::Duration;
+
 use bgp_bfd::profile::Hops;
+use bgp_bfd::session::EchoState;
 use bgp_bfd::wire::State;
 use bgp_bfdd::protocol::LATENESS_US;
-use prometheus::{IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Registry};
 
 use super::catalog::family;
 use super::gauge;
@@ -37,6 +40,17 @@ pub(super) async fn bfd(parts: &Parts, registry: &Registry) -> prometheus::Resul
         IntCounterVec::new,
         "causeway_bfd_send_failures_total",
     )?;
+    let echoes = family(
+        registry,
+        IntCounterVec::new,
+        "causeway_bfd_echo_packets_total",
+    )?;
+    let echo_state = family(registry, IntGaugeVec::new, "causeway_bfd_echo_state")?;
+    let round_trip = family(
+        registry,
+        GaugeVec::new,
+        "causeway_bfd_echo_round_trip_seconds",
+    )?;
     let drops = family(
         registry,
         IntCounterVec::new,
@@ -58,6 +72,20 @@ pub(super) async fn bfd(parts: &Parts, registry: &Registry) -> prometheus::Resul
             State::Up => 3,
         };
         state.with_label_values(&labels).set(gauge(number));
+        let number = match one.status.echo_state {
+            EchoState::Off => 0,
+            EchoState::Waiting => 1,
+            EchoState::Refused => 2,
+            EchoState::Unreturned => 3,
+            EchoState::Returning => 4,
+        };
+        echo_state.with_label_values(&labels).set(gauge(number));
+        if let Some(echo) = one.status.echo.filter(|echo| echo.returning) {
+            let took = Duration::from_micros(echo.round_trip_us);
+            round_trip
+                .with_label_values(&labels)
+                .set(took.as_secs_f64());
+        }
         send_failures
             .with_label_values(&labels)
             .inc_by(one.send_failures);
@@ -66,6 +94,10 @@ pub(super) async fn bfd(parts: &Parts, registry: &Registry) -> prometheus::Resul
             (&transitions, "down", one.status.down_count),
             (&packets, "in", one.status.packets_in),
             (&packets, "out", one.status.packets_out),
+            (&echoes, "sent", one.status.echoes_out),
+            (&echoes, "returned", one.status.echoes_in),
+            (&echoes, "lost", one.status.echoes_lost),
+            (&echoes, "reflected", one.echoes_reflected),
         ] {
             family
                 .with_label_values(&[peer.as_str(), interface, hops, label])

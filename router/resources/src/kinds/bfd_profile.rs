@@ -31,7 +31,7 @@ pub struct BfdProfileSpec {
     /// Whether the peer has to speak first.
     #[serde(default)]
     pub passive: bool,
-    /// The echo function, on links only. Absent: the peer is told not to send any.
+    /// The echo function, on links only. Absent: none are sent, and the peer is told not to send any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo: Option<BfdEcho>,
     /// How packets are authenticated. Absent: not at all.
@@ -39,13 +39,22 @@ pub struct BfdProfileSpec {
     pub authentication: Option<BfdAuthentication>,
 }
 
-/// The echo function.
+/// The echo function: packets that the other end's forwarding returns, so that the path is tested
+/// with the data plane and without the control plane of the other end. At least one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BfdEcho {
-    /// How often the peer may send echo packets, in milliseconds, to have them returned.
+    /// How often the peer may send echo packets, in milliseconds, to have them returned. Absent: the
+    /// peer is told not to send any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
-    pub receive_interval_milliseconds: i32,
+    pub receive_interval_milliseconds: Option<i32>,
+    /// How often this end sends echo packets, in milliseconds, where the peer takes them; the slower
+    /// of this and what the peer allows is used. Once some have come back, `detectMultiplier` lost in
+    /// a row mean down, and control packets slow down to one a second. Absent: none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 60_000))]
+    pub transmit_interval_milliseconds: Option<i32>,
 }
 
 /// How packets are authenticated.

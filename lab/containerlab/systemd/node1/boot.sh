@@ -1,0 +1,24 @@
+#!/bin/sh
+# Makes systemd PID 1 of namespaces and a control group of its own, and tidies up after it.
+set -eu
+mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+group=$(mktemp -d "$own/causeway-lab.XXXXXX")
+echo $$ >"$group/cgroup.procs"
+printf '%032x\n' 1 >/etc/machine-id
+cp /etc/lab/causeway.yaml /etc/causeway/causeway.yaml
+# The units call the programs where a package puts them.
+for program in causewayd causeway causeway-bfdd; do
+  ln -sf "/usr/local/bin/$program" "/usr/bin/$program"
+done
+ended=0
+unshare --mount --pid --fork --kill-child --cgroup /bin/sh -euc '
+  umount /sys/fs/cgroup
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  mount -t proc proc /proc
+  export container=lab
+  exec /lib/systemd/systemd --system --unit=lab.target
+' || ended=$?
+echo $$ >"$own/cgroup.procs"
+find "$group" -depth -type d -exec rmdir {} +
+exit "$ended"
