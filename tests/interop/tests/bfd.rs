@@ -356,8 +356,9 @@ fn failures_are_told_from_restarts(lab: &Lab) -> Result<()> {
             Ok(())
         })?;
         has_route()?;
-        router.exec_ok(&["kill", "-CONT", bfdd.trim()])?;
+        // Before FRR notices that it was away, and ends the session itself.
         let text = monitor.stop()?;
+        router.exec_ok(&["kill", "-CONT", bfdd.trim()])?;
         let deleted = format!("Deleted {PREFIX} ");
         let was_deleted = text.lines().any(|line| line.starts_with(&deleted));
         ensure!(was_deleted == independent, "{independent}: {text}");

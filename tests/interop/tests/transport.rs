@@ -13,8 +13,10 @@ use harness::{
 };
 use serde_json::Value;
 
-/// What BIRD 2 announces with more communities than 4096 octets hold.
+/// How many routes BIRD 2 announces with more communities than 4096 octets hold.
 const LARGE: usize = 20;
+/// As many of them as FRR's queue, its socket and ours do not take together.
+const TOO_MUCH: usize = 200;
 /// Large communities of each of these routes: of twelve octets each.
 const COMMUNITIES: usize = 1000;
 
@@ -263,7 +265,7 @@ fn families_nobody_asked_for_end_nothing(lab: &Lab) -> Result<()> {
 /// RFC 8654: from BIRD 2, which has extended messages, to FRR, which has them; to GoBGP, which has
 /// not, these routes cannot be told.
 fn messages_of_more_than_4096_octets(lab: &Lab) -> Result<()> {
-    large_routes(lab, true)?;
+    large_routes(lab, LARGE)?;
     for number in [0, LARGE - 1] {
         let prefix = format!("10.36.{number}.0/24");
         seen(lab, "frr", &prefix, &[64500, 64502], "10.2.0.3")?;
@@ -274,20 +276,20 @@ fn messages_of_more_than_4096_octets(lab: &Lab) -> Result<()> {
     }
     // Others of the same neighbour are there.
     seen(lab, "gobgp", "10.32.0.0/24", &[64502], "10.2.0.3")?;
-    large_routes(lab, false)?;
+    large_routes(lab, 0)?;
     unseen(lab, "frr", "10.36.0.0/24")
 }
 
-/// Has BIRD 2 announce the large routes, or not.
-fn large_routes(lab: &Lab, wanted: bool) -> Result<()> {
+/// Has BIRD 2 announce so many large routes.
+fn large_routes(lab: &Lab, count: usize) -> Result<()> {
     let pristine = harness::root()?.join("lab/containerlab/paths/bird2/bird.conf");
     let mut text = fs::read_to_string(pristine)?;
     let session = "neighbor 10.2.0.1 as 64500;";
     ensure!(text.contains(session), "{text}");
     text = text.replace(session, &format!("{session} enable extended messages on;"));
-    if wanted {
+    if count > 0 {
         text.push_str("protocol static large { ipv4;\n");
-        for number in 0..LARGE {
+        for number in 0..count {
             text.push_str(&format!("route 10.36.{number}.0/24 blackhole {{\n"));
             for community in 0..COMMUNITIES {
                 text.push_str(&format!(
@@ -324,7 +326,7 @@ fn who_speaks_and_does_not_listen_is_given_up(lab: &Lab) -> Result<()> {
         Ok(causeway::established(node, "frr")?["received"]["keepalive"].clone())
     };
     let before = keepalives()?;
-    large_routes(lab, true)?;
+    large_routes(lab, TOO_MUCH)?;
     wait_for("FRR to be given up", CONVERGED, || {
         let peer = causeway::peer(node, "frr")?;
         ensure!(peer["session-state"] != "established", "established");
@@ -340,7 +342,7 @@ fn who_speaks_and_does_not_listen_is_given_up(lab: &Lab) -> Result<()> {
     // The others had all of it meanwhile.
     seen(lab, "bird3", "10.32.0.0/24", &[64502], "10.2.0.3")?;
     hung.stop()?;
-    large_routes(lab, false)?;
+    large_routes(lab, 0)?;
     established(lab, &["frr"])
 }
 
