@@ -546,14 +546,14 @@ fn limits(lab: &Lab) -> Result<()> {
     })?;
     // FRR calls every second; the node is there for it after eight, less some jitter, and ends
     // it again.
-    let told = || -> Result<u64> {
+    let sessions = || -> Result<u64> {
         let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
-        let count = &shown["10.2.0.1"]["messageStats"]["notificationsRecv"];
+        let count = &shown["10.2.0.1"]["connectionsEstablished"];
         count.as_u64().context("a count")
     };
-    let (before, since) = (told()?, Instant::now());
-    wait_for("FRR to hear it again", CONVERGED, || {
-        let now = told()?;
+    let (before, since) = (sessions()?, Instant::now());
+    wait_for("FRR to be spoken with again", CONVERGED, || {
+        let now = sessions()?;
         ensure!(now > before, "{before} before, {now} now");
         Ok(())
     })?;
