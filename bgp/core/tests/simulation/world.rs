@@ -52,6 +52,8 @@ pub(crate) enum Event {
     Unshut { link: usize, end: usize },
     /// A session whose ends dialled at once must be up by now, if nothing came between.
     Raced { link: usize, since: Instant },
+    /// A new process takes the sessions of a node over.
+    TakeOver { node: usize, life: u32 },
     /// What the process before announced, and this one does not, is withdrawn.
     Sweep {
         node: usize,
@@ -177,7 +179,10 @@ impl World {
     /// Whether nobody is away, and nothing is to come that somebody decided before.
     pub(crate) fn is_through(&self) -> bool {
         !self.events.values().any(|event| match event {
-            Event::Back(_) | Event::Unshut { .. } | Event::Sweep { .. } => true,
+            Event::Back(_)
+            | Event::Unshut { .. }
+            | Event::TakeOver { .. }
+            | Event::Sweep { .. } => true,
             Event::Raced { .. }
             | Event::Syn { .. }
             | Event::SynAck(_)
@@ -280,6 +285,10 @@ impl World {
                 self.configure(node)
             }
             Event::Raced { link, since } => self.raced(link, since),
+            Event::TakeOver { node, life } => match self.lives[node] == life {
+                true => self.take_over(node),
+                false => Ok(()),
+            },
             Event::Sweep {
                 node,
                 life,

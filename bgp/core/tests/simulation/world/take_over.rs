@@ -19,9 +19,22 @@ struct Passed {
 }
 
 impl World {
+    /// A new process is to take over while much is under way, so that messages are cut by it.
+    pub(crate) fn prepare_take_over(&mut self, node: usize) -> Result<(), String> {
+        let life = self.lives[node];
+        for (link, _) in self.topology.links_of(node).collect::<Vec<_>>() {
+            for family in self.topology.plans[link].families() {
+                self.tell(node, link, PeerInput::AskForRoutes { family })?;
+            }
+        }
+        let at = 10 + self.random.below(60);
+        self.after(at, Event::TakeOver { node, life });
+        Ok(())
+    }
+
     /// A new process goes on with the sessions of a speaker. Those it cannot go on with end, as
     /// before a planned restart.
-    pub(crate) fn take_over(&mut self, node: usize) -> Result<(), String> {
+    pub(super) fn take_over(&mut self, node: usize) -> Result<(), String> {
         // What the tables were told is sent before they let go.
         self.turn(node, usize::MAX)?;
         let Some(there) = &self.nodes[node] else {
