@@ -18,12 +18,16 @@
 //! | AGGREGATOR | this speaker |
 //! | LOCAL_PREF, MULTI_EXIT_DISC | absent, as for any route of the node itself. Deviation: routes of different MULTI_EXIT_DISC are aggregated (the RFC forbids it), because whoever configures an aggregate means all that is within |
 //! | communities | those of all contributors together (RFC 1997, RFC 8092 §6, RFC 4360), see below |
+//! | ONLY_TO_CUSTOMER | when every contributor has it: their AS number where it is one, else this AS's |
 //! | everything else | absent |
 //!
 //! Deviation from "those of all": GRACEFUL_SHUTDOWN, LLGR_STALE and NO_LLGR stay only if every
 //! contributor has them, as one leaving contributor does not make the aggregate leave; so do
 //! NO_EXPORT, NO_ADVERTISE, NO_EXPORT_SUBCONFED and NO_PEER, as one route that is to stay must not
-//! keep the others, which the aggregate stands for, from being reached. BLACKHOLE
+//! keep the others, which the aggregate stands for, from being reached. The same holds for
+//! ONLY_TO_CUSTOMER, of which RFC 9234 says nothing for aggregates: one of routes that are all for
+//! customers must not reach providers and peers by losing the mark (§5: it "MUST be preserved
+//! unchanged"), and a customer's route within must not be hidden from them. BLACKHOLE
 //! and ACCEPT_OWN never stay: an aggregate that is dropped would drop more than was asked for. The
 //! link bandwidth is a contributor's own.
 //!
@@ -94,6 +98,8 @@ struct Counts {
     origins: [u32; 3],
     /// Contributors with ATOMIC_AGGREGATE or a path that the aggregate leaves out.
     atomic: u32,
+    /// Contributors with ONLY_TO_CUSTOMER, by its AS number.
+    only_to_customer: BTreeMap<Asn, u32>,
     communities: BTreeMap<AnyCommunity, u32>,
 }
 
@@ -102,6 +108,7 @@ struct Counts {
 struct Summary {
     origin: Origin,
     atomic: bool,
+    only_to_customer: Option<Asn>,
     communities: Vec<AnyCommunity>,
 }
 
@@ -322,6 +329,7 @@ impl Summary {
             origin: attributes.origin.unwrap_or(Origin::Incomplete),
             atomic: attributes.atomic_aggregate
                 || attributes.as_path.as_ref().is_some_and(has_path),
+            only_to_customer: attributes.only_to_customer,
             communities,
         }
     }
@@ -332,6 +340,9 @@ impl Counts {
         self.contributors += 1;
         self.origins[summary.origin as usize] += 1;
         self.atomic += u32::from(summary.atomic);
+        if let Some(asn) = summary.only_to_customer {
+            *self.only_to_customer.entry(asn).or_default() += 1;
+        }
         for community in &summary.communities {
             *self.communities.entry(*community).or_default() += 1;
         }
@@ -342,6 +353,14 @@ impl Counts {
         self.contributors -= 1;
         self.origins[summary.origin as usize] -= 1;
         self.atomic -= u32::from(summary.atomic);
+        if let Some(asn) = summary.only_to_customer
+            && let Some(count) = self.only_to_customer.get_mut(&asn)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.only_to_customer.remove(&asn);
+            }
+        }
         for community in &summary.communities {
             if let Some(count) = self.communities.get_mut(community) {
                 *count -= 1;
@@ -350,6 +369,19 @@ impl Counts {
                 }
             }
         }
+    }
+
+    /// The mark of an aggregate of this AS.
+    fn only_to_customer(&self, own: Asn) -> Option<Asn> {
+        let marked: u32 = self.only_to_customer.values().sum();
+        if marked < self.contributors {
+            return None;
+        }
+        let mut asns = self.only_to_customer.keys();
+        asns.next().map(|first| match asns.next() {
+            Some(_) => own,
+            None => *first,
+        })
     }
 
     /// The aggregate's attributes; `None` without a contributor.
@@ -363,6 +395,7 @@ impl Counts {
             as_path: Some(AsPath::default()),
             atomic_aggregate: self.atomic > 0,
             aggregator: Some(aggregator),
+            only_to_customer: self.only_to_customer(aggregator.asn),
             ..PathAttributes::default()
         };
         // In the order of the map, which is that of each list.

@@ -417,12 +417,11 @@ impl Peer {
         self.established().and_then(Connection::negotiated)
     }
 
-    /// Counts UPDATE messages the caller sent for the RIB.
-    pub fn count_updates_sent(&mut self, messages: u64, bytes: u64) {
-        self.record
-            .counters
-            .sent
-            .count(bgp_wire::MessageKind::Update, messages, bytes);
+    /// Counts UPDATE and ROUTE-REFRESH messages the caller sent for the RIB, and the bytes of both.
+    pub fn count_routes_sent(&mut self, updates: u64, refreshes: u64, bytes: u64) {
+        let sent = &mut self.record.counters.sent;
+        sent.count(bgp_wire::MessageKind::Update, updates, bytes);
+        sent.count(bgp_wire::MessageKind::RouteRefresh, refreshes, 0);
     }
 
     /// Everything there is to say about the session.
@@ -531,6 +530,10 @@ impl Peer {
     }
 
     fn stop(&mut self, reason: StopReason, now: Instant) {
+        if matches!(reason, StopReason::Reset | StopReason::Shutdown { .. }) {
+            // The neighbour may take by now what it refused.
+            self.style = OpenStyle::Full;
+        }
         let limited = matches!(
             self.record.down,
             Some(DownReason::Stopped(StopReason::PrefixLimit { .. }))

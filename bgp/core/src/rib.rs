@@ -45,6 +45,7 @@ mod decide;
 mod explain;
 mod export;
 mod import;
+mod inheritance;
 mod intake;
 mod keys;
 mod neighbour;
@@ -72,6 +73,7 @@ pub use self::explain::{
 };
 use self::export::{Edit, Exports, GroupKey, Outlet, Sources, Target};
 pub use self::export::{Transmit, Withheld};
+pub use self::inheritance::{Announced, Inheritance};
 use self::intake::PolicyUse;
 use self::keys::DestId;
 use self::neighbour::Neighbours;
@@ -96,6 +98,11 @@ pub enum RibInput {
     /// All local routes, in place of those before. End-of-RIB is sent to nobody before this came
     /// once: until then what neighbours were sent is not all (RFC 4724 §4.1).
     LocalRoutes(LocalRoutes),
+    /// After a restart: End-of-RIB is sent to nobody until [`RibInput::SendEnds`], as neighbours that
+    /// kept routes drop then what was not announced again (RFC 4724 §4.1).
+    HoldEnds,
+    /// What neighbours had announced is known again, and the kernel has it.
+    SendEnds,
     /// What is known about next hops; those not named stay as they are.
     NextHops(Vec<NextHopState>),
     /// A session came up.
@@ -144,6 +151,17 @@ pub enum RibInput {
         #[serde(with = "serial::family")]
         family: Family,
     },
+    /// The numbers neighbours had in the tables of the process before this one: told first of all,
+    /// as path identifiers are made of them.
+    Numbers(BTreeMap<PeerName, u16>),
+    /// A neighbour came up with a session of the process before: told right behind
+    /// [`RibInput::PeerUp`].
+    Inherit {
+        /// The neighbour.
+        peer: PeerName,
+        /// What is left about it.
+        left: Box<Inheritance>,
+    },
     /// The time of [`Rib::poll_timeout`] has come.
     Timeout,
 }
@@ -179,6 +197,9 @@ pub enum RibOutput {
         family: Family,
         /// The limit.
         limit: u32,
+        /// After how many seconds it may come back; 0 waits for an operator. As the tables know it,
+        /// who hear of a change before the session does.
+        restart_s: u32,
     },
 }
 
@@ -311,6 +332,8 @@ impl Rib {
         match input {
             RibInput::Configure(config) => self.configure(*config),
             RibInput::LocalRoutes(routes) => self.set_local_routes(&routes),
+            RibInput::HoldEnds => self.exports.hold_ends(true),
+            RibInput::SendEnds => self.exports.hold_ends(false),
             RibInput::NextHops(states) => self.set_next_hops(&states),
             RibInput::PeerUp { peer, session } => self.peer_up(&peer, *session, now),
             RibInput::PeerDown { peer, keep_routes } => self.peer_down(&peer, keep_routes, now),
@@ -323,6 +346,8 @@ impl Rib {
             }
             RibInput::RefreshBegins { peer, family } => self.refresh_begins(&peer, family, now),
             RibInput::RefreshEnds { peer, family } => self.refresh_ends(&peer, family),
+            RibInput::Numbers(numbers) => self.renumber(numbers),
+            RibInput::Inherit { peer, left } => self.inherit(&peer, *left, now),
             RibInput::Timeout => self.drop_overdue(now),
         }
         self.settle_aggregates();
@@ -384,7 +409,11 @@ impl Rib {
         let neighbours = self.neighbours.iter();
         let wishes = neighbours.filter_map(|neighbour| neighbour.targets_until);
         let wishes = wishes.min().map(|at| (at, "route target membership"));
-        stale.into_iter().chain(lingering).chain(wishes).min()
+        let neighbours = self.neighbours.iter();
+        let left = neighbours.filter_map(|neighbour| neighbour.unsettled.as_ref());
+        let left = left.map(|left| (left.until, "what a handover left")).min();
+        let all = stale.into_iter().chain(lingering).chain(wishes).chain(left);
+        all.min()
     }
 
     /// How many destinations wait to be told by [`Rib::poll_best`].
@@ -616,6 +645,7 @@ impl Rib {
             four_octet_as: session.four_octet_as,
             max_len: session.max_len,
             peer_asn: outlets.iter().any(looks_at_asn).then_some(session.peer_asn),
+            alone: outlets.iter().any(|o| o.limit.is_some()).then_some(id),
             outlets,
             edit: Edit::new(
                 &neighbour.config,

@@ -192,6 +192,25 @@ pub(crate) mod hex {
     }
 }
 
+/// Bytes as hexadecimal digits, or null.
+pub(crate) mod hex_option {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Digits(#[serde(with = "super::hex")] Vec<u8>);
+
+    pub(crate) fn serialize<S: Serializer>(v: &Option<Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
+        v.clone().map(Digits).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D>(d: D) -> Result<Option<Vec<u8>>, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        Ok(Option::<Digits>::deserialize(d)?.map(|Digits(bytes)| bytes))
+    }
+}
+
 /// Shared bytes as hexadecimal digits.
 pub(crate) mod shared_hex {
     use std::sync::Arc;

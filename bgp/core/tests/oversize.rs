@@ -167,13 +167,30 @@ fn what_does_not_fit_is_withdrawn_where_it_was_announced() {
     assert_eq!(sent(&mut rib, "peer 1", 4096), [Some(100)]);
     assert_eq!(sent(&mut rib, "peer 2", 65535), [Some(100)]);
     // Longer than short messages, and longer than any once the own AS is in front.
+    let mut gone = vec![None];
     for (len, in_long) in [(5000, Some(5000)), (65_400, Some(65_400)), (65_500, None)] {
         announce(&mut rib, len, now);
-        // Told again, it is gone all the same.
-        assert_eq!(sent(&mut rib, "peer 1", 4096), [None], "{len}");
+        // Once.
+        assert_eq!(sent(&mut rib, "peer 1", 4096), gone, "{len}");
         assert_eq!(sent(&mut rib, "peer 2", 65535), [in_long], "{len}");
         assert_eq!(rib.stats().routes, 1);
+        // What is not sent is not said to be.
+        let count = |peer: &str| rib.counts(&peer.into())[&V4].advertised;
+        let listed = |peer: &str| advertised(&rib, peer, now);
+        assert_eq!((count("peer 1"), listed("peer 1")), (0, 0), "{len}");
+        let in_long = usize::from(in_long.is_some());
+        assert_eq!(
+            (count("peer 2"), listed("peer 2")),
+            (in_long as u64, in_long)
+        );
+        gone.clear();
     }
+    let why = rib.explain(prefix(), Some(&"peer 1".into()), now);
+    let why = why.adverts[0].routes[0]
+        .outcome
+        .as_ref()
+        .expect_err("not sent");
+    assert_eq!(why.name(), "too-long");
     announce(&mut rib, 0, now);
     assert_eq!(sent(&mut rib, "peer 1", 4096), [Some(0)]);
     assert_eq!(sent(&mut rib, "peer 2", 65535), [Some(0)]);

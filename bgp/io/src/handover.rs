@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceName, PeerName};
 use bgp_core::peer::Handover;
+use bgp_core::rib::Inheritance;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-/// The longest text of a record: a message that is not complete and what waits to be written, in
-/// hexadecimal digits, with room.
-const MAX_LEN: usize = 64 << 20;
+/// The longest text of a record, for the destinations a neighbour was told: a million of VPNs with
+/// five paths each and their identifiers, in hexadecimal digits, with room.
+const MAX_LEN: usize = 1 << 30;
 
 /// An established session with its connection.
 #[derive(Debug)]
@@ -32,10 +33,11 @@ pub struct HandedSession {
 pub(crate) struct HandoverRecord {
     pub(crate) instance: InstanceName,
     pub(crate) peer: PeerName,
+    /// The listen range it is of; `None` for a configured neighbour.
+    pub(crate) range: Option<PeerName>,
     pub(crate) session: Handover,
-    /// The prefixes the neighbour was told. What the next process does not announce to it is
-    /// withdrawn.
-    pub(crate) announced: Vec<String>,
+    /// What the tables leave to those of the next process.
+    pub(crate) left: Inheritance,
     /// What waits to be written; may begin in the middle of a message.
     pub(crate) unsent: Vec<u8>,
 }
@@ -143,6 +145,9 @@ fn too_long(len: usize) -> io::Error {
 mod tests {
     use std::net::TcpListener;
 
+    use bgp_core::rib::Announced;
+    use router_types::Family;
+
     use super::*;
 
     fn session(unsent: usize) -> HandedSession {
@@ -158,7 +163,16 @@ mod tests {
                     received: vec![2],
                     unread: Vec::new(),
                 },
-                announced: vec!["10.0.0.0/8".to_owned()],
+                range: None,
+                left: Inheritance {
+                    number: 3,
+                    announced: vec![Announced {
+                        family: Family::IPV4_UNICAST,
+                        add_path: true,
+                        nlri: vec![0, 0, 0, 1, 8, 10],
+                    }],
+                    memberships: Some(vec![0]),
+                },
                 unsent: vec![7; unsent],
             },
         }

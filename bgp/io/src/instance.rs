@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::adopted::Adopted;
 use crate::bfd::Bfd;
 use crate::connection;
 use crate::handover::HandedSession;
@@ -95,6 +96,8 @@ pub(crate) struct Instance {
     /// With the neighbours of listen ranges.
     effective: InstanceConfig,
     members: Members,
+    /// Sessions of the process before whose neighbours are not there yet.
+    adopted: Adopted,
     routes: LocalRoutes,
     departures: mpsc::UnboundedSender<Departure>,
     local: LocalSpeaker,
@@ -119,8 +122,23 @@ impl Instance {
         departures: mpsc::UnboundedSender<Departure>,
         adopted: Vec<HandedSession>,
     ) -> io::Result<Instance> {
-        let rib = rib_thread::start(config.clone(), events, options.recorder.clone())?;
-        rib.input(RibInput::LocalRoutes(routes.clone())).await;
+        let mut members = Members::default();
+        for session in &adopted {
+            members.readmit(&config, session);
+        }
+        let effective = members.beside(&config);
+        let rib = rib_thread::start(effective.clone(), events, options.recorder.clone())?;
+        if options.hold_ends {
+            rib.input(RibInput::HoldEnds).await;
+        }
+        if !adopted.is_empty() {
+            let number =
+                |session: &HandedSession| (session.record.peer.clone(), session.record.left.number);
+            let numbers = adopted.iter().map(number).collect();
+            rib.input(RibInput::Numbers(numbers)).await;
+        }
+        rib.input(RibInput::LocalRoutes(members.routes(&routes)))
+            .await;
         let mut listeners = Listeners::new(config.name().clone(), calls);
         // Before the first neighbour is dialled: two ends that start together call each other.
         listeners.apply(&config).await;
@@ -139,19 +157,15 @@ impl Instance {
             strangers: 0,
             last_stranger: None,
             refusals: JoinSet::new(),
-            effective: config.clone(),
-            members: Members::default(),
+            adopted: Adopted::new(adopted),
+            effective,
+            members,
             routes,
             departures,
             config,
         };
-        let mut adopted: BTreeMap<PeerName, HandedSession> = adopted
-            .into_iter()
-            .map(|session| (session.record.peer.clone(), session))
-            .collect();
-        for (name, peer) in instance.config.peers().clone() {
-            let session = adopted.remove(&name);
-            instance.start_peer(name, peer, session);
+        for (name, peer) in instance.effective.peers().clone() {
+            instance.start_peer(name, peer);
         }
         // Neighbours that are added later saw no restart.
         instance.local.restarted = false;
@@ -201,7 +215,7 @@ impl Instance {
             .await;
         for (name, peer) in effective.peers() {
             match self.peers.get(name) {
-                None => self.start_peer(name.clone(), peer.clone(), None),
+                None => self.start_peer(name.clone(), peer.clone()),
                 Some(inbox) => {
                     if self.effective.peers().get(name) != Some(peer) {
                         // A task ends only when it is told to.
@@ -258,6 +272,13 @@ impl Instance {
         }
     }
 
+    /// Gives up on sessions of the process before that nobody went on with.
+    pub(crate) fn refuse_strays(&mut self) {
+        for stray in self.adopted.take_overdue() {
+            self.part(stray);
+        }
+    }
+
     /// Tries again to open what could not be opened.
     pub(crate) async fn retry_listeners(&mut self) {
         if self.listeners.failures().next().is_some() {
@@ -300,7 +321,7 @@ impl Instance {
                     instance = %self.config.name(), peer = %name, "joined by its listen range"
                 );
                 self.tell_members().await;
-                self.start_peer(name.clone(), *config, None);
+                self.start_peer(name.clone(), *config);
                 if let Some(inbox) = self.peers.get(&name) {
                     let _ = inbox.send(PeerCommand::Called(call.stream, call.remote));
                 }
@@ -325,6 +346,23 @@ impl Instance {
         if self.refusals.len() < REFUSALS {
             let mut goodbye = Vec::new();
             Notification::new(ErrorKind::CONNECTION_REJECTED).encode(&mut goodbye);
+            self.refusals
+                .spawn_local(connection::dismiss(stream, goodbye));
+        }
+    }
+
+    /// Says goodbye on a session that no neighbour goes on with.
+    fn part(&mut self, session: HandedSession) {
+        let HandedSession { stream, record } = session;
+        tracing::warn!(
+            instance = %self.config.name(), peer = %record.peer,
+            "a session of the process before has no neighbour here: it was ended"
+        );
+        let prepared = stream.set_nonblocking(true);
+        if let Ok(stream) = prepared.and_then(|()| TcpStream::from_std(stream)) {
+            // It may begin in the middle of a message.
+            let mut goodbye = record.unsent;
+            Notification::new(ErrorKind::PEER_DECONFIGURED).encode(&mut goodbye);
             self.refusals
                 .spawn_local(connection::dismiss(stream, goodbye));
         }
@@ -391,33 +429,37 @@ impl Instance {
         }
     }
 
-    /// Takes the sessions that are up from their tasks, for the next process. Those of listen
-    /// ranges end with this one.
-    pub(crate) async fn hand_over(&self) -> Vec<HandedSession> {
+    /// Takes the sessions that are up from their tasks, for the next process, and passes on those
+    /// that came from the process before and found no neighbour yet.
+    pub(crate) async fn hand_over(&mut self) -> Vec<HandedSession> {
         // All at the same time: one that does not read must not take the others' time.
         let mut letting_go = JoinSet::new();
-        for name in self.config.peers().keys().cloned() {
+        for name in self.peers.keys().cloned() {
             let rib = self.rib.clone();
             letting_go.spawn_local(async move { (rib.let_go(&name, FLUSH).await, name) });
         }
         let mut waiting = Vec::new();
         while let Some(asked) = letting_go.join_next().await {
             // In this order: nothing comes from the tables for a session that was let go.
-            let Ok((Some(told), name)) = asked else {
+            let Ok((Some(left), name)) = asked else {
                 continue;
             };
             let Some(inbox) = self.peers.get(&name) else {
                 continue;
             };
             let (reply, answer) = oneshot::channel();
-            let told = told.into_iter().flat_map(|(_, prefixes)| prefixes);
             // A task that has ended has no session.
-            let _ = inbox.send(PeerCommand::HandOver(told.collect(), reply));
+            let _ = inbox.send(PeerCommand::HandOver(Box::new(left), reply));
             waiting.push(answer);
         }
-        let mut sessions = Vec::new();
+        let mut sessions = self.adopted.take_all();
         for answer in waiting {
             sessions.extend(answer.await.ok().flatten());
+        }
+        for HandedSession { record, .. } in &mut sessions {
+            if let Some(range) = self.members.range(&record.peer) {
+                record.range = Some(range.clone());
+            }
         }
         sessions
     }
@@ -433,7 +475,8 @@ impl Instance {
         partings
     }
 
-    fn start_peer(&mut self, name: PeerName, config: PeerConfig, adopted: Option<HandedSession>) {
+    fn start_peer(&mut self, name: PeerName, config: PeerConfig) {
+        let adopted = self.adopted.take(&name, &config);
         let (inbox, commands) = mpsc::unbounded_channel();
         // Spreads the timers of neighbours and nodes; nothing secret.
         let seed = RandomState::new().hash_one(&name.0);

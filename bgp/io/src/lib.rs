@@ -19,6 +19,7 @@
 //! neighbour that takes nothing for the send hold time is given up, by this crate for what waits
 //! here and by `TCP_USER_TIMEOUT` for what waits in the kernel). Not implemented: TCP-AO (RFC 5925).
 
+mod adopted;
 mod bfd;
 mod connection;
 pub mod drain;

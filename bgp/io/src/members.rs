@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use bgp_core::config::{InstanceConfig, ListenRange, LocalRoutes, PeerConfig, PeerName};
 
+use crate::handover::HandedSession;
+
 /// The neighbours of an instance's listen ranges.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
@@ -61,6 +63,33 @@ impl Members {
         Admission::Joined(neighbour, Box::new(peer))
     }
 
+    /// Takes a neighbour of the process before in again. Where its range is gone or full it is left
+    /// out.
+    pub(crate) fn readmit(&mut self, config: &InstanceConfig, session: &HandedSession) {
+        let HandedSession { stream, record } = session;
+        if record.range.is_none() || config.peers().contains_key(&record.peer) {
+            return;
+        }
+        // One that is gone has nothing to go on with.
+        let Ok(remote) = stream.peer_addr() else {
+            return;
+        };
+        let configured = config.peers().values();
+        if configured
+            .into_iter()
+            .any(|peer| peer.address.ip() == remote.ip())
+        {
+            return;
+        }
+        match self.admit(config, remote) {
+            Admission::Joined(name, _) if name != record.peer => {
+                // Another range has its address by now: that is another neighbour.
+                self.remove(&name);
+            }
+            Admission::Joined(..) | Admission::Full | Admission::Stranger => {}
+        }
+    }
+
     /// Forgets a neighbour that has left. `false` when it was none.
     pub(crate) fn remove(&mut self, name: &PeerName) -> bool {
         let Some(member) = self.by_name.remove(name) else {
@@ -88,8 +117,12 @@ impl Members {
                 Some(_) | None => false,
             }
         });
-        self.refused
-            .retain(|range, _| config.ranges().contains_key(range));
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.retain(|name, _| {
+            let range = config.ranges().get(name);
+            range.is_some_and(|range| self.of_range(name) >= usize::from(range.max()))
+        });
+        self.refused = refused;
     }
 
     /// The configuration with these neighbours beside the configured ones.

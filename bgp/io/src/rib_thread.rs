@@ -16,9 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
-use bgp_core::rib::{BestChange, PrefixFilter, Rib, RibInput, RouteQuery, RouteTable, SessionInfo};
+use bgp_core::rib::{BestChange, Inheritance, Rib, RibInput, SessionInfo};
 use bgp_core::routes::{RouteBatch, RouteItem};
-use ipnet::IpNet;
 use router_types::Family;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -83,9 +82,12 @@ pub(crate) enum RibMessage {
         epoch: u64,
         credit: Arc<Credit>,
         inbox: mpsc::UnboundedSender<PeerCommand>,
+        /// What the process before has left about it, where it is that one's session.
+        left: Option<Box<Inheritance>>,
     },
-    /// Send nothing more to a neighbour once everything is with the kernel, and say what it was told.
-    LetGo(PeerName, oneshot::Sender<Announced>),
+    /// Send nothing more to a neighbour once everything is with the kernel, and say what the next
+    /// process has to know of it.
+    LetGo(PeerName, oneshot::Sender<Option<Inheritance>>),
     /// A question about the tables.
     Ask(Question),
     /// The instance has ended.
@@ -102,35 +104,6 @@ impl fmt::Debug for RibMessage {
             RibMessage::End(_) => f.write_str("End"),
         }
     }
-}
-
-/// The prefixes a neighbour was told, by family. Of unicast alone: sessions with other families are
-/// not handed over.
-pub(crate) type Announced = Vec<(Family, Vec<IpNet>)>;
-
-/// What a neighbour was told. Looks at every destination.
-pub(crate) fn announced(rib: &Rib, peer: &PeerName, now: Instant) -> Announced {
-    let of_family = |family| {
-        let mut prefixes = Vec::new();
-        let mut query = RouteQuery {
-            table: RouteTable::Advertised(peer.clone()),
-            family,
-            filter: PrefixFilter::All,
-            after: None,
-            limit: usize::MAX,
-        };
-        loop {
-            let page = rib.routes(&query, now);
-            prefixes.extend(page.routes.iter().filter_map(|route| route.prefix.prefix()));
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => return (family, prefixes),
-            }
-        }
-    };
-    [Family::IPV4_UNICAST, Family::IPV6_UNICAST]
-        .map(of_family)
-        .into()
 }
 
 /// The way to the RIB's thread, which ends when all of them are gone.
@@ -221,13 +194,13 @@ impl RibSender {
         Arc::new(Credit::new(self.shared.wake.clone()))
     }
 
-    /// Has nothing more sent to a neighbour, once what there is has gone, and tells what it was told.
-    /// `None` when that takes too long.
-    pub(crate) async fn let_go(&self, peer: &PeerName, limit: Duration) -> Option<Announced> {
+    /// Has nothing more sent to a neighbour, once what there is has gone, and tells what the next
+    /// process has to know. `None` when that takes too long, and when it is not up.
+    pub(crate) async fn let_go(&self, peer: &PeerName, limit: Duration) -> Option<Inheritance> {
         let (reply, answer) = oneshot::channel();
         let permit = self.reserve().await?;
         permit.send(RibMessage::LetGo(peer.clone(), reply));
-        tokio::time::timeout(limit, answer).await.ok()?.ok()
+        tokio::time::timeout(limit, answer).await.ok()?.ok()?
     }
 
     /// Ends the thread, after everything sent before, and waits for it.

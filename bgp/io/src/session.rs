@@ -1,24 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The task of a neighbour: drives its [`Peer`] with connections, time and the RIB.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_core::config::{BeyondLimit, InstanceName, PeerConfig, PeerName};
-use bgp_core::deliveries::SELECTION_DEFERRAL;
+use bgp_core::config::{InstanceName, PeerConfig, PeerName};
 use bgp_core::fsm::State;
 use bgp_core::peer::{
     ConnId, Direction, KeepRoutes, LocalSpeaker, Peer, PeerInput, PeerOutput, PeerSnapshot,
     StopReason,
 };
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{Rib, RibInput, SessionInfo};
-use bgp_wire::NlriEntry;
+use bgp_core::rib::{Inheritance, RibInput, SessionInfo};
 use bytes::Bytes;
-use ipnet::IpNet;
 use router_types::{Family, LinkIndex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -30,7 +27,7 @@ use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
-use crate::rib_thread::{Credit, RibMessage, RibSender, announced};
+use crate::rib_thread::{Credit, RibMessage, RibSender};
 use crate::socket;
 
 /// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
@@ -71,8 +68,10 @@ pub(crate) enum PeerCommand {
         epoch: u64,
         /// The messages.
         bytes: Bytes,
-        /// How many.
+        /// How many UPDATE messages.
         updates: u32,
+        /// How many ROUTE-REFRESH messages.
+        refreshes: u32,
     },
     /// The session brought more routes than it may.
     LimitExceeded {
@@ -82,16 +81,16 @@ pub(crate) enum PeerCommand {
         family: Family,
         /// The limit.
         limit: u32,
+        /// After how many seconds it may come back; 0 waits for an operator.
+        restart_s: u32,
     },
     /// How are you?
     Snapshot(oneshot::Sender<PeerSnapshot>),
     /// Go on with a session of the process before. Comes before [`PeerCommand::Start`].
     Adopt(Box<HandedSession>),
-    /// Pass the session that is up on, with what the neighbour was told, and stop; without one
-    /// answer none.
-    HandOver(Vec<IpNet>, oneshot::Sender<Option<HandedSession>>),
-    /// Withdraw what the process before has announced and this one does not.
-    Sweep(Vec<IpNet>),
+    /// Pass the session that is up on, with what the tables leave to the next process, and stop;
+    /// without one answer none.
+    HandOver(Box<Inheritance>, oneshot::Sender<Option<HandedSession>>),
     /// Tell the neighbour and the RIB, and end. Returns the connections on which goodbye is still
     /// being said, each for some seconds at most.
     End(StopReason, oneshot::Sender<Partings>),
@@ -113,6 +112,8 @@ pub(crate) struct Session {
     held: bool,
     /// Sessions so far. Bytes of one must not get into the next.
     epoch: u64,
+    /// What the tables of the process before left, until its session is up here.
+    left: Option<Box<Inheritance>>,
     /// What the tables have under way, of the session that is up.
     credit: Option<Arc<Credit>>,
     dials: BTreeMap<ConnId, AbortHandle>,
@@ -173,6 +174,7 @@ impl Session {
             rib,
             inbox,
             epoch: 0,
+            left: None,
             credit: None,
             dials: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -217,10 +219,9 @@ impl Session {
                         }
                         return;
                     }
-                    Some(PeerCommand::Sweep(told)) => self.sweep(told).await,
-                    Some(PeerCommand::HandOver(told, reply)) => {
+                    Some(PeerCommand::HandOver(left, reply)) => {
                         // Who asked is gone: the connection ends with this task.
-                        let _ = reply.send(self.hand_over(&told).await);
+                        let _ = reply.send(self.hand_over(*left).await);
                     }
                     Some(command) => self.command(command),
                     None => return,
@@ -268,8 +269,9 @@ impl Session {
                 epoch,
                 bytes,
                 updates,
+                refreshes,
             } => {
-                self.transmit(epoch, bytes, updates);
+                self.transmit(epoch, bytes, [updates, refreshes]);
             }
             PeerCommand::Snapshot(reply) => {
                 // Nobody waits any more: nothing is lost.
@@ -279,14 +281,19 @@ impl Session {
                 epoch,
                 family,
                 limit,
+                restart_s,
             } => {
                 // The next session must not pay for the one before.
                 if self.established.is_some() && epoch == self.epoch {
-                    self.exceeded(family, limit);
+                    self.handle(PeerInput::Stop(StopReason::PrefixLimit {
+                        limit,
+                        family,
+                        restart_s,
+                    }));
                 }
             }
             PeerCommand::Adopt(session) => self.adopt(*session),
-            PeerCommand::Sweep(_) | PeerCommand::HandOver(..) | PeerCommand::End(..) => {
+            PeerCommand::HandOver(..) | PeerCommand::End(..) => {
                 unreachable!("taken care of where commands are received")
             }
         }
@@ -325,23 +332,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    fn exceeded(&mut self, family: Family, limit: u32) {
-        let config = self.peer.config().families().get(&family);
-        let beyond = config
-            .and_then(|config| config.limit)
-            .map(|limit| limit.beyond);
-        let restart_s = match beyond {
-            Some(BeyondLimit::Restart { after_s }) => after_s,
-            // The limit has been taken away meanwhile.
-            Some(BeyondLimit::WarnOnly) | None => return,
-        };
-        self.handle(PeerInput::Stop(StopReason::PrefixLimit {
-            limit,
-            family,
-            restart_s,
-        }));
     }
 
     fn called(&mut self, stream: TcpStream, remote: SocketAddr) {
@@ -387,70 +377,26 @@ impl Session {
             // Before anything else: it may begin in the middle of a message.
             connection.send(record.unsent);
         }
+        self.left = Some(Box::new(record.left));
         self.handle(PeerInput::Adopt {
             conn,
             addresses: session_addresses(local, remote),
             handover: Box::new(record.session),
         });
-        let told: Vec<IpNet> = record
-            .announced
-            .iter()
-            .filter_map(|prefix| prefix.parse().ok())
-            .collect();
-        let inbox = self.inbox.clone();
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(SELECTION_DEFERRAL).await;
-            // A task that has ended has no session.
-            let _ = inbox.send(PeerCommand::Sweep(told));
-        });
-        tracing::info!(peer = %self.name, "went on with the session of the process before");
-    }
-
-    /// Withdraws what the neighbour was told by the process before and is not told by this one. The
-    /// thread of the tables does it, between what it sends.
-    async fn sweep(&mut self, told: Vec<IpNet>) {
-        if self.epoch != 1 || self.established.is_none() {
-            return; // the neighbour forgot it with the session
+        // What comes up later is another session.
+        match self.left.take() {
+            None => {
+                tracing::info!(peer = %self.name, "went on with the session of the process before")
+            }
+            Some(_) => tracing::warn!(
+                peer = %self.name,
+                "the session of the process before is not what is configured: it was ended"
+            ),
         }
-        let Some(negotiated) = self.peer.negotiated() else {
-            return;
-        };
-        let context = negotiated.context.clone();
-        let (name, inbox, epoch) = (self.name.clone(), self.inbox.clone(), self.epoch);
-        let question = move |rib: &Rib, now: Instant| {
-            let told_now: BTreeSet<IpNet> = announced(rib, &name, now)
-                .into_iter()
-                .flat_map(|(_, prefixes)| prefixes)
-                .collect();
-            let gone: Vec<NlriEntry> = told
-                .into_iter()
-                .filter(|prefix| !told_now.contains(prefix))
-                .map(|prefix| NlriEntry {
-                    path_id: None,
-                    prefix,
-                })
-                .collect();
-            let mut bytes = Vec::new();
-            let mut updates = 0;
-            for family in &context.families {
-                let entries = gone.iter().copied();
-                updates += bgp_wire::withdraw(&mut bytes, family, context.max_len(), entries);
-            }
-            if updates > 0 {
-                tracing::info!(peer = %name, prefixes = gone.len(), "withdrew what was announced before");
-                // A task that has ended has no session to send to.
-                let _ = inbox.send(PeerCommand::Transmit {
-                    epoch,
-                    bytes: bytes.into(),
-                    updates: u32::try_from(updates).unwrap_or(u32::MAX),
-                });
-            }
-        };
-        self.rib.ask(question).await;
     }
 
     /// Lets go of the session that is up, with everything that was received or is to be written.
-    async fn hand_over(&mut self, told: &[IpNet]) -> Option<HandedSession> {
+    async fn hand_over(&mut self, left: Inheritance) -> Option<HandedSession> {
         let established = self.established?;
         let connection = self.connections.get(&established)?;
         let stream = connection.stream().as_fd().try_clone_to_owned().ok()?;
@@ -477,8 +423,9 @@ impl Session {
             record: HandoverRecord {
                 instance: self.instance.clone(),
                 peer: self.name.clone(),
+                range: None,
                 session,
-                announced: told.iter().map(ToString::to_string).collect(),
+                left,
                 unsent,
             },
         })
@@ -578,7 +525,8 @@ impl Session {
         }
     }
 
-    fn transmit(&mut self, epoch: u64, bytes: Bytes, updates: u32) {
+    /// Sends routes: so many UPDATE and ROUTE-REFRESH messages.
+    fn transmit(&mut self, epoch: u64, bytes: Bytes, messages: [u32; 2]) {
         if epoch != self.epoch {
             return; // for a session that is down
         }
@@ -588,8 +536,9 @@ impl Session {
         else {
             return;
         };
+        let [updates, refreshes] = messages.map(u64::from);
         self.peer
-            .count_updates_sent(u64::from(updates), bytes.len() as u64);
+            .count_routes_sent(updates, refreshes, bytes.len() as u64);
         let written = connection.send_routes(bytes);
         if let Some(credit) = &self.credit {
             credit.written(written);
@@ -676,6 +625,7 @@ impl Session {
                     epoch: self.epoch,
                     credit,
                     inbox: self.inbox.clone(),
+                    left: self.left.take(),
                 });
             }
             PeerOutput::Down {

@@ -63,7 +63,9 @@ pub use nlri::{
 };
 pub use notification::{ErrorKind, MAX_SHUTDOWN_COMMUNICATION, Notification};
 pub use open::{Open, VERSION};
-pub use pack::{PackError, announce, announce_with, end_of_rib, withdraw, withdraw_with};
+pub use pack::{
+    PackError, announce, announce_with, end_of_rib, fits, withdraw, withdraw_nlri, withdraw_with,
+};
 pub use path::{Aggregator, DecodedAttributes, OpaqueAttribute, Origin, PathAttributes};
 pub use refresh::{RefreshKind, RouteRefresh};
 pub use update::{MpReach, Update, UpdateView};

@@ -139,6 +139,28 @@ impl<'a> Nlri<'a> {
         self.add_path
     }
 
+    /// As many prefixes from the front as take no more than so many octets, and the others.
+    pub fn split_at_octets(&self, most: usize) -> (Nlri<'a>, Nlri<'a>) {
+        let id_len = if self.add_path { 4 } else { 0 };
+        let (mut end, mut count) = (0, 0);
+        while let Some(&bits) = self.bytes.get(end + id_len) {
+            let next = end + id_len + 1 + octets(bits);
+            if next > most {
+                break;
+            }
+            end = next;
+            count += 1;
+        }
+        // The list was checked: no prefix goes beyond its end.
+        let (front, rest) = self.bytes.split_at(end.min(self.bytes.len()));
+        let part = |bytes, count| Nlri {
+            bytes,
+            count,
+            ..*self
+        };
+        (part(front, count), part(rest, self.count - count))
+    }
+
     /// The prefixes in order; none for a family whose destinations are more than prefixes, which
     /// [`Nlri::vpn`] and [`Nlri::route_targets`] read.
     pub const fn iter(&self) -> NlriIter<'a> {

@@ -13,7 +13,7 @@ use crate::attribute::{AttributeCode, AttributeFlags, RawAttributes};
 use crate::context::FamilyContext;
 use crate::frame::{self, MessageKind};
 use crate::next_hop::PathNextHop;
-use crate::nlri::NlriEntry;
+use crate::nlri::{Nlri, NlriEntry};
 
 /// Room for the largest prefix with path identifier, label and route distinguisher.
 const MAX_ENTRY: usize = 4 + 1 + 3 + 8 + 16;
@@ -71,7 +71,7 @@ pub fn announce(
 ) -> Result<usize, PackError> {
     let mut entries = of_family(family.family, entries).peekable();
     if entries.peek().is_none() {
-        check(family, max_len, attributes, next_hop)?;
+        check(family, max_len, attributes.len(), next_hop)?;
         return Ok(0);
     }
     announce_with(out, family, max_len, attributes, next_hop, |out, end| {
@@ -95,7 +95,7 @@ pub fn announce_with(
     next_hop: PathNextHop,
     mut fill: impl FnMut(&mut Vec<u8>, usize) -> bool,
 ) -> Result<usize, PackError> {
-    let classic = check(family, max_len, attributes, next_hop)?;
+    let classic = check(family, max_len, attributes.len(), next_hop)?;
     let mut messages = 0;
     // What stands before the prefixes is the same in every message.
     let mut front = 0..0;
@@ -136,11 +136,21 @@ pub fn announce_with(
     }
 }
 
+/// Whether a route of these attributes, given by their length as encoded, fits into a message.
+pub fn fits(
+    family: &FamilyContext,
+    max_len: usize,
+    attributes_len: usize,
+    next_hop: PathNextHop,
+) -> bool {
+    check(family, max_len, attributes_len, next_hop).is_ok()
+}
+
 /// Whether the prefixes go into the NLRI field.
 fn check(
     family: &FamilyContext,
     max_len: usize,
-    attributes: &[u8],
+    attributes_len: usize,
     next_hop: PathNextHop,
 ) -> Result<bool, PackError> {
     if !next_hop.fits(family.family, family.extended_next_hop) {
@@ -149,7 +159,7 @@ fn check(
     let classic = family.family == Family::IPV4_UNICAST && next_hop.encoded_len() == 4;
     let overhead = frame::HEADER_LEN
         + 4
-        + attributes.len()
+        + attributes_len
         + if classic {
             3 + 4
         } else {
@@ -157,7 +167,7 @@ fn check(
         };
     if overhead + MAX_ENTRY > max_len {
         return Err(PackError::AttributesTooLong {
-            len: attributes.len(),
+            len: attributes_len,
             max_len,
         });
     }
@@ -181,6 +191,26 @@ pub fn withdraw(
     withdraw_with(out, family, max_len, |out, end| {
         fill(out, end, family.add_path_send, &mut entries);
         entries.peek().is_some()
+    })
+}
+
+/// Appends UPDATE messages that withdraw destinations of any family as they stand in a list, and
+/// returns how many messages. Of VPNs the list has [`Label::WITHDRAWN`](crate::Label::WITHDRAWN).
+pub fn withdraw_nlri(
+    out: &mut Vec<u8>,
+    family: &FamilyContext,
+    max_len: usize,
+    nlri: Nlri<'_>,
+) -> usize {
+    if nlri.is_empty() {
+        return 0;
+    }
+    let mut left = nlri;
+    withdraw_with(out, family, max_len, |out, end| {
+        let (part, rest) = left.split_at_octets(end.saturating_sub(out.len()));
+        out.extend_from_slice(part.as_bytes());
+        left = rest;
+        !left.is_empty()
     })
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -87,8 +87,9 @@ pub async fn serve_unix(
 impl Listener {
     /// Makes the socket and its folder, in the place of one nobody listens on any more.
     ///
-    /// The socket appears under its name with its final owner and permissions: it is made under
-    /// another one and renamed.
+    /// The socket appears under its name with its final owner and permissions: it is made in a
+    /// folder that nobody else may enter and moved. Made in its place, or under another name beside
+    /// it, it would have the permissions of the umask for a moment.
     ///
     /// # Errors
     ///
@@ -110,11 +111,21 @@ impl Listener {
             }
             _ => {}
         }
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(format!(".{}", std::process::id()));
-        let unfinished = PathBuf::from(unfinished);
-        let _ = fs::remove_file(&unfinished);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let nursery = path.with_file_name(format!(".{name}.{}", std::process::id()));
+        // Of a process of the same number that was killed here.
+        match fs::remove_dir_all(&nursery) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &nursery)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let mut private = fs::DirBuilder::new();
+        let private = private.mode(0o700).create(&nursery);
+        private.map_err(failed("make the folder", &nursery))?;
         let made = (|| {
+            // Short: the path of a socket has room for 107 octets.
+            let unfinished = nursery.join("s");
             let listener = UnixListener::bind(&unfinished).map_err(failed("bind", path))?;
             if let Some(group) = access.group {
                 std::os::unix::fs::chown(&unfinished, None, Some(group))
@@ -125,17 +136,13 @@ impl Listener {
             fs::rename(&unfinished, path).map_err(failed("put in place", path))?;
             Ok(listener)
         })();
-        match made {
-            Ok(listener) => Ok(Listener {
-                listener,
-                path: path.to_owned(),
-                access,
-            }),
-            Err(e) => {
-                let _ = fs::remove_file(&unfinished);
-                Err(e)
-            }
-        }
+        // What is left of it is empty, and nobody else's.
+        let _ = fs::remove_dir_all(&nursery);
+        Ok(Listener {
+            listener: made?,
+            path: path.to_owned(),
+            access,
+        })
     }
 
     fn allows(&self, stream: &UnixStream) -> bool {

@@ -10,9 +10,12 @@ pub mod causeway;
 pub mod fabric;
 pub mod frr;
 pub mod gobgp;
+pub mod guide;
 pub mod kernel;
+pub mod paths;
 pub mod pod;
 pub mod traffic;
+pub mod upgrade;
 
 use std::{
     path::{Path, PathBuf},

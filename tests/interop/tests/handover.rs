@@ -3,8 +3,7 @@
 //! is nothing to see. `causewayd --take-over` gets the TCP sessions of the daemon that runs.
 
 use anyhow::{Context, Result, ensure};
-use harness::{CONVERGED, Lab, bird, causeway, frr, lab, wait_for};
-use serde_json::Value;
+use harness::{CONVERGED, Lab, causeway, frr, lab, upgrade, wait_for};
 
 const UPGRADES: u32 = 100;
 
@@ -38,10 +37,7 @@ fn a_hundred_upgrades_are_no_event_for_neighbours() -> Result<()> {
             CONVERGED,
             || {
                 for session in SESSIONS {
-                    let peer = causeway::established(node1, session)?;
-                    // Of this daemon's own life: it got no OPEN.
-                    let opens = &peer["received"]["open"];
-                    ensure!(*opens == 0, "{session}: {opens} OPENs");
+                    upgrade::goes_on(node1, session)?;
                 }
                 received(node1, &network(round))
             },
@@ -60,18 +56,12 @@ fn by_signal(node1: &harness::Node) -> Result<()> {
     let path = node1.path("/tmp/notify.sock");
     let manager = std::os::unix::net::UnixDatagram::bind(&path)?;
     manager.set_read_timeout(Some(CONVERGED))?;
-    let pid = || -> Result<u64> {
-        let answer = causeway::ask(node1, "status")?;
-        answer["pid"].as_u64().context("the pid of the daemon")
-    };
+    let pid = || upgrade::pid(node1);
     let taken_over = |before: u64| {
         wait_for("the next daemon with the sessions", CONVERGED, || {
             ensure!(pid()? != before, "still {before}");
-            for session in SESSIONS {
-                let peer = causeway::established(node1, session)?;
-                ensure!(peer["received"]["open"] == 0, "{peer:#}");
-            }
-            Ok(())
+            let mut sessions = SESSIONS.iter();
+            sessions.try_for_each(|session| upgrade::goes_on(node1, session))
         })
     };
     let first = pid()?;
@@ -113,32 +103,12 @@ fn received(node: &harness::Node, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-/// What would differ if a session had ended: counters of FRR, and since when BIRD's are up.
 fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
-    let mut seen = Vec::new();
-    for peer in ["10.1.1.1", "fd00:10:1:1::1"] {
-        let answer = frr::show(lab.node("frr"), &format!("bgp neighbors {peer}"))?;
-        let peer = &answer[peer];
-        let messages = &peer["messageStats"];
-        let count = |name: &str| -> Result<Value> {
-            let found = messages
-                .get(name)
-                .with_context(|| format!("no {name}: {messages}"))?;
-            Ok(found.clone())
-        };
-        seen.push(format!(
-            "{} {} {} {} {}",
-            peer["bgpState"],
-            peer["connectionsEstablished"],
-            count("opensRecv")?,
-            count("notificationsRecv")?,
-            count("notificationsSent")?,
-        ));
-    }
-    for (node, protocol) in [("bird2", "node1"), ("bird3", "node1")] {
-        let text = bird::run(lab.node(node), &format!("show protocols {protocol}"))?;
-        let line = text.lines().find(|line| line.contains("Established"));
-        seen.push(line.with_context(|| format!("{node}: {text}"))?.to_owned());
-    }
-    Ok(seen)
+    let frr = lab.node("frr");
+    Ok(vec![
+        upgrade::seen_by_frr(frr, "10.1.1.1")?,
+        upgrade::seen_by_frr(frr, "fd00:10:1:1::1")?,
+        upgrade::seen_by_bird(lab.node("bird2"), "node1")?,
+        upgrade::seen_by_bird(lab.node("bird3"), "node1")?,
+    ])
 }

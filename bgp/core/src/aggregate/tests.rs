@@ -265,3 +265,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_aggregate_is_for_customers_alone_where_all_within_it_is() {
+    let mut all = aggregates();
+    all.configure(&[of("10.0.0.0/8", true)]);
+    let marked = |asn: Option<u32>| PathAttributes {
+        only_to_customer: asn.map(Asn),
+        ..route(Origin::Igp, &[65010], &[])
+    };
+    let mut mark = |prefix: &str, asn: Option<Option<u32>>| {
+        all.set(net(prefix), asn.map(marked).as_ref());
+        all.take_changes();
+        all.told[&net("10.0.0.0/8")].only_to_customer
+    };
+    assert_eq!(mark("10.1.0.0/16", Some(Some(65010))), Some(Asn(65010)));
+    assert_eq!(mark("10.2.0.0/16", Some(Some(65010))), Some(Asn(65010)));
+    // By this AS, where several have set it.
+    assert_eq!(mark("10.3.0.0/16", Some(Some(65020))), Some(Asn(65000)));
+    assert_eq!(mark("10.4.0.0/16", Some(None)), None, "a customer's own");
+    assert_eq!(mark("10.4.0.0/16", None), Some(Asn(65000)));
+    assert_eq!(mark("10.3.0.0/16", None), Some(Asn(65010)));
+}

@@ -9,11 +9,10 @@
 use std::time::Instant;
 
 use bgp_wire::{Capability, ErrorKind, MessageKind, Notification, Open, frame};
-use router_types::Family;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{Agreed, Connection, Phase};
-use super::open::{self, Negotiated, OpenStyle};
+use super::open::{self, OpenStyle};
 use super::reason::DownReason;
 use super::{ConnId, Direction, Outgoing, Peer, PeerOutput, SessionAddresses, StopReason};
 use crate::fsm::Event;
@@ -39,7 +38,8 @@ impl Peer {
     pub fn hand_over(&mut self, now: Instant) -> Option<(ConnId, Handover)> {
         let connection = self.established()?;
         let agreed = connection.agreed()?;
-        if !may_pass_on(&agreed.negotiated) {
+        // The next process has none of its routes and asks for them again.
+        if !agreed.negotiated.route_refresh {
             return None;
         }
         let message = |open: &Open| {
@@ -135,18 +135,6 @@ impl Peer {
         }
         self.bytes(conn, &handover.unread, now);
     }
-}
-
-/// Whether a session can go on in another process: its routes can be asked for again, and what the
-/// neighbour has of ours and must not keep can be named by prefix alone.
-fn may_pass_on(negotiated: &Negotiated) -> bool {
-    let unicast = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
-    negotiated.route_refresh
-        && negotiated
-            .context
-            .families
-            .iter()
-            .all(|family| !family.add_path_send && unicast.contains(&family.family))
 }
 
 fn decode(message: &[u8]) -> Option<Open> {

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use bgp_wire::PathAttributes;
+use bgp_wire::{Destination, PathAttributes, RouteDistinguisher, VpnPrefix};
 use ipnet::IpNet;
 use router_types::Family;
 
@@ -21,19 +21,20 @@ use super::query::RouteView;
 use super::rejection::Rejection;
 use super::table::Path;
 use super::{PeerId, Rib, slot_of};
-use crate::config::{PeerName, family_of};
+use crate::config::PeerName;
 use crate::policy::PolicyName;
 
 /// All there is to say about a destination.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explanation {
     /// The destination.
-    pub prefix: IpNet,
+    pub destination: Destination,
     /// Its routes: the best one first, those that are not considered last.
     pub paths: Vec<PathExplanation>,
     /// The neighbours that have no route for it here.
     pub silent: Vec<(PeerName, Silence)>,
-    /// The nearest destination around it with a route that can be used.
+    /// The nearest prefix around it with a route that can be used, of the same route distinguisher
+    /// where it has one.
     pub covering: Option<IpNet>,
     /// The aggregate that is announced in its place.
     pub suppressed_by: Option<IpNet>,
@@ -134,26 +135,35 @@ impl std::fmt::Display for Silence {
 impl Rib {
     /// Explains a destination: why each route for it is used or not, and why each neighbour, or the
     /// one named, is sent it or not. Costs some microseconds for each neighbour.
-    pub fn explain(&self, prefix: &IpNet, peer: Option<&PeerName>, now: Instant) -> Explanation {
-        let prefix = prefix.trunc();
+    pub fn explain(
+        &self,
+        destination: impl Into<Destination>,
+        peer: Option<&PeerName>,
+        now: Instant,
+    ) -> Explanation {
+        let destination = trunc(destination.into());
+        let plain = match destination {
+            Destination::Ip(prefix) => Some(prefix),
+            Destination::Vpn(_) | Destination::RouteTarget(_) => None,
+        };
         let mut explanation = Explanation {
-            prefix,
+            destination,
             paths: Vec::new(),
             silent: Vec::new(),
-            covering: self.covering(&prefix),
-            suppressed_by: self.aggregates.suppressing(&prefix),
+            covering: self.covering(&destination),
+            suppressed_by: plain.and_then(|prefix| self.aggregates.suppressing(&prefix)),
             adverts: Vec::new(),
         };
-        let family = family_of(&prefix);
+        let family = destination.family();
         let Some(slot) = slot_of(family) else {
             return explanation;
         };
-        let id = self.tables[slot].keys.find(&prefix);
+        let id = self.tables[slot].keys.find_destination(&destination);
         let mut heard: Vec<PeerId> = Vec::new();
         if let Some(id) = id {
             let paths = self.tables[slot].sorted(id);
             heard.extend(paths.iter().map(|path| path.peer));
-            explanation.paths = self.paths_of(slot, id, &paths, prefix, now);
+            explanation.paths = self.paths_of(slot, id, &paths, destination, now);
         }
         let named = self
             .neighbours
@@ -175,25 +185,37 @@ impl Rib {
         explanation
     }
 
-    /// The destination an address is routed by: the most specific one with a route in use.
-    pub fn longest_match(&self, address: IpAddr) -> Option<IpNet> {
-        let host = IpNet::from(address);
-        let is_routed = self.is_routed(&host);
-        if is_routed {
+    /// The destination an address is routed by: the most specific one with a route in use, of a route
+    /// distinguisher where one is named.
+    pub fn longest_match(
+        &self,
+        address: IpAddr,
+        rd: Option<RouteDistinguisher>,
+    ) -> Option<Destination> {
+        let host = with_prefix(rd, IpNet::from(address));
+        if self.is_routed(&host) {
             return Some(host);
         }
-        self.covering(&host)
+        self.covering(&host).map(|prefix| with_prefix(rd, prefix))
     }
 
-    fn covering(&self, prefix: &IpNet) -> Option<IpNet> {
+    fn covering(&self, destination: &Destination) -> Option<IpNet> {
+        let rd = match destination {
+            Destination::Vpn(vpn) => Some(vpn.rd),
+            Destination::Ip(_) | Destination::RouteTarget(_) => None,
+        };
+        let prefix = destination.prefix()?;
         let mut wider = std::iter::successors(prefix.supernet(), IpNet::supernet);
-        wider.find(|wider| self.is_routed(wider))
+        wider.find(|wider| self.is_routed(&with_prefix(rd, *wider)))
     }
 
-    fn is_routed(&self, prefix: &IpNet) -> bool {
-        self.find(prefix).is_some_and(|(slot, id)| {
-            self.tables[slot].local.contains(id) || self.best_path(slot, id).is_some()
-        })
+    fn is_routed(&self, destination: &Destination) -> bool {
+        let Some(slot) = slot_of(destination.family()) else {
+            return false;
+        };
+        let table = &self.tables[slot];
+        let id = table.keys.find_destination(destination);
+        id.is_some_and(|id| table.local.contains(id) || self.best_path(slot, id).is_some())
     }
 
     fn paths_of(
@@ -201,7 +223,7 @@ impl Rib {
         slot: usize,
         id: DestId,
         paths: &[Path],
-        prefix: IpNet,
+        destination: Destination,
         now: Instant,
     ) -> Vec<PathExplanation> {
         let is_local = self.tables[slot].local.contains(id);
@@ -209,7 +231,7 @@ impl Rib {
         let mut all: Vec<PathExplanation> = Vec::with_capacity(paths.len() + 1);
         if is_local {
             all.push(PathExplanation {
-                route: self.own_view(prefix),
+                route: self.own_view(destination),
                 lost: None,
                 policy: None,
             });
@@ -224,7 +246,7 @@ impl Rib {
             };
             let lost = lost.filter(|_| !beside_local);
             all.push(PathExplanation {
-                route: self.view(prefix, path, verdict, now),
+                route: self.view(destination, path, verdict, now),
                 lost: lost.and_then(|(to, step)| self.comparison(path, &paths[to], step)),
                 policy: match verdict {
                     Verdict::Rejected(Rejection::Policy(at)) => {
@@ -306,6 +328,23 @@ impl Rib {
             policy: name.clone(),
             statement: statement.map(|statement| statement.name.clone()),
         })
+    }
+}
+
+/// A prefix, of a VPN where there is a distinguisher.
+fn with_prefix(rd: Option<RouteDistinguisher>, prefix: IpNet) -> Destination {
+    match rd {
+        Some(rd) => Destination::Vpn(VpnPrefix { rd, prefix }),
+        None => Destination::Ip(prefix),
+    }
+}
+
+/// Without host bits.
+fn trunc(destination: Destination) -> Destination {
+    match destination {
+        Destination::Ip(prefix) => Destination::Ip(prefix.trunc()),
+        Destination::Vpn(vpn) => with_prefix(Some(vpn.rd), vpn.prefix.trunc()),
+        Destination::RouteTarget(target) => Destination::RouteTarget(target),
     }
 }
 

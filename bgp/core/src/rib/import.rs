@@ -217,12 +217,13 @@ impl Rib {
                 }
                 true
             }
-            BeyondLimit::Restart { .. } => {
+            BeyondLimit::Restart { after_s } => {
                 if is_first {
                     self.outputs.push_back(RibOutput::LimitExceeded {
                         peer: peer(),
                         family,
                         limit: most,
+                        restart_s: after_s,
                     });
                 }
                 false
@@ -246,13 +247,15 @@ impl Rib {
             if routes < limit.warn_at().into() {
                 continue;
             }
-            let ends = matches!(limit.beyond, BeyondLimit::Restart { .. });
-            if routes > most.into() && ends {
+            if let BeyondLimit::Restart { after_s } = limit.beyond
+                && routes > most.into()
+            {
                 neighbour.over_limit.insert(family);
                 self.outputs.push_back(RibOutput::LimitExceeded {
                     peer: name,
                     family,
                     limit: most,
+                    restart_s: after_s,
                 });
                 continue;
             }

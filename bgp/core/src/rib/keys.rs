@@ -113,6 +113,16 @@ impl Keys {
         each!(self, table => table.find_all(nlri, out));
     }
 
+    /// Each destination of a list as it stands there, with its number where it has one, and its
+    /// path identifier.
+    pub(super) fn look_up<'n>(
+        &self,
+        nlri: Nlri<'n>,
+        found: impl FnMut(&'n [u8], Option<DestId>, u32),
+    ) {
+        each!(self, table => table.look_up(nlri, found));
+    }
+
     /// The number of a plain prefix; `None` in a table of another kind.
     pub(super) fn find(&self, prefix: &IpNet) -> Option<DestId> {
         self.find_destination(&Destination::Ip(*prefix))
@@ -271,6 +281,18 @@ impl<K: Key> KeyTable<K> {
             for &(path_id, key, tag) in ahead.entries() {
                 out.extend(self.find_tagged(key, tag).map(|id| (id, path_id)));
             }
+        }
+    }
+
+    fn look_up<'n>(&self, nlri: Nlri<'n>, mut found: impl FnMut(&'n [u8], Option<DestId>, u32)) {
+        let mut rest = nlri.as_bytes();
+        loop {
+            let from = rest;
+            let Some((path_id, key)) = take_entry::<K>(&mut rest, nlri.has_path_ids()) else {
+                return;
+            };
+            let (entry, _) = from.split_at(from.len() - rest.len());
+            found(entry, self.find(key), path_id);
         }
     }
 

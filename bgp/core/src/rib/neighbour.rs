@@ -6,11 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_wire::{FamilyContext, PathNextHop, Role};
+use bgp_wire::{FamilyContext, PathNextHop, Role, RouteTargetPrefix};
 use router_types::{Asn, Family, Safi};
 use serde::{Deserialize, Serialize};
 
 use super::PeerId;
+use super::inheritance::Unsettled;
 use super::intake::Intake;
 use crate::config::{PeerConfig, PeerName};
 use crate::peer::{Negotiated, SessionAddresses};
@@ -169,6 +170,10 @@ pub(super) struct Neighbour {
     pub(super) has_targets: bool,
     /// Until when it is waited for to say what it asks for.
     pub(super) targets_until: Option<Instant>,
+    /// What it asked for before a handover, until it has said so again.
+    pub(super) asked_before: Vec<RouteTargetPrefix>,
+    /// What is left to be done after a handover.
+    pub(super) unsettled: Option<Unsettled>,
 }
 
 impl Neighbour {
@@ -192,6 +197,8 @@ impl Neighbour {
             near_limit: BTreeSet::new(),
             has_targets: false,
             targets_until: None,
+            asked_before: Vec::new(),
+            unsettled: None,
         }
     }
 
@@ -235,6 +242,8 @@ impl Neighbour {
 pub(super) struct Neighbours {
     slots: Vec<Option<Box<Neighbour>>>,
     ids: BTreeMap<PeerName, PeerId>,
+    /// The numbers some had in the process before, which nobody else gets.
+    kept: BTreeMap<PeerName, PeerId>,
 }
 
 impl Neighbours {
@@ -270,19 +279,44 @@ impl Neighbours {
         if let Some(id) = self.id(name) {
             return id;
         }
-        let free = self.slots.iter().position(Option::is_none);
-        let at = free.unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
+        let neighbour = Neighbour::new(name.clone(), config.clone());
+        self.place(Box::new(neighbour))
+    }
+
+    /// Gives all of them new numbers: those named the ones they had. Nothing must refer to the
+    /// numbers before.
+    pub(super) fn renumber(&mut self, numbers: BTreeMap<PeerName, PeerId>) {
+        self.kept = numbers;
+        self.ids.clear();
+        for neighbour in std::mem::take(&mut self.slots).into_iter().flatten() {
+            self.place(neighbour);
+        }
+    }
+
+    fn place(&mut self, neighbour: Box<Neighbour>) -> PeerId {
+        let is_empty = |id: &PeerId| {
+            let slot = self.slots.get(usize::from(*id));
+            *id < PeerId::MAX && slot.is_none_or(Option::is_none)
+        };
+        let had = self.kept.get(&neighbour.name).copied();
+        let id = had.filter(is_empty).unwrap_or_else(|| {
+            let kept: BTreeSet<PeerId> = self.kept.values().copied().collect();
+            let mut numbers = 0..PeerId::MAX;
+            let free = numbers.find(|id| is_empty(id) && !kept.contains(id));
+            free.expect("an instance has fewer than 65535 neighbours")
         });
-        let id = PeerId::try_from(at).expect("an instance has fewer than 65535 neighbours");
-        self.slots[at] = Some(Box::new(Neighbour::new(name.clone(), config.clone())));
-        self.ids.insert(name.clone(), id);
+        let at = usize::from(id);
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, || None);
+        }
+        self.ids.insert(neighbour.name.clone(), id);
+        self.slots[at] = Some(neighbour);
         id
     }
 
     pub(super) fn remove(&mut self, name: &PeerName) {
         if let Some(id) = self.ids.remove(name) {
+            self.kept.remove(name);
             self.slots[usize::from(id)] = None;
         }
     }

@@ -218,6 +218,8 @@ impl Rib {
         neighbour.up = true;
         neighbour.up_since = Some(now);
         neighbour.synced.clear();
+        neighbour.asked_before.clear();
+        neighbour.unsettled = None;
         neighbour.session = Some(session);
         self.renew_intakes(id);
         self.await_targets(id, now);
@@ -236,6 +238,8 @@ impl Rib {
             return;
         };
         neighbour.up = false;
+        neighbour.asked_before.clear();
+        neighbour.unsettled = None;
         let refreshing = std::mem::take(&mut neighbour.refreshing);
         neighbour.targets_until = None;
         let Some(keep) = keep else {
@@ -300,6 +304,9 @@ impl Rib {
                 neighbour.stale_until = None;
             }
             self.purge(id, Some(family), Which::Stale);
+            if family == Family::ROUTE_TARGET {
+                self.forget_what_was_asked_before(id);
+            }
         }
     }
 
@@ -340,6 +347,15 @@ impl Rib {
             .collect();
         for id in had_their_time {
             self.targets_are_known(id);
+        }
+        let unsettled: Vec<PeerId> = self
+            .neighbours
+            .iter_mut()
+            .filter(|(_, n)| n.unsettled.as_ref().is_some_and(|left| left.until <= now))
+            .map(|(id, _)| id)
+            .collect();
+        for id in unsettled {
+            self.settle(id);
         }
         let families: Vec<Family> = self.tables.iter().map(|table| table.family).collect();
         for (id, up) in overdue {

@@ -101,6 +101,7 @@ impl Rib {
         {
             self.wishing.insert(id);
         }
+        self.forget_what_was_asked_before(id);
     }
 
     /// What a neighbour wants, out of what it said. Looks at every membership.
@@ -116,6 +117,9 @@ impl Rib {
         }
         let table = &self.tables[ROUTE_TARGETS];
         let mut targets = Targets::default();
+        for target in &neighbour.asked_before {
+            targets.add(*target);
+        }
         for dest in table.having(|path| path.peer == id && path.rejected.is_none()) {
             if let Destination::RouteTarget(target) = table.keys.destination(dest) {
                 targets.add(target);

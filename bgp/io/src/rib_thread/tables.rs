@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{BestChange, Rib, RibInput, RibOutput};
+use bgp_core::rib::{BestChange, Inheritance, Rib, RibInput, RibOutput};
 use bgp_core::routes::RouteItem;
 use router_types::Family;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Announced, Credit, RibMessage, RouteEvent, announced};
+use super::{Credit, RibMessage, RouteEvent};
 use crate::recorder::Recorder;
 use crate::session::PeerCommand;
 
@@ -30,7 +30,7 @@ pub(super) struct Tables {
     /// The version of the next hops that was told.
     told_hops: u64,
     /// Neighbours to let go of, once everything they are to be told is with the kernel.
-    letting_go: Vec<(PeerName, oneshot::Sender<Announced>)>,
+    letting_go: Vec<(PeerName, oneshot::Sender<Option<Inheritance>>)>,
 }
 
 struct Session {
@@ -150,6 +150,7 @@ impl Tables {
                 epoch,
                 credit,
                 inbox,
+                left,
             } => {
                 self.sessions.insert(
                     peer.clone(),
@@ -159,7 +160,14 @@ impl Tables {
                         inbox,
                     },
                 );
+                let of_peer = peer.clone();
                 self.input(RibInput::PeerUp { peer, session });
+                if let Some(left) = left {
+                    self.input(RibInput::Inherit {
+                        peer: of_peer,
+                        left,
+                    });
+                }
             }
             RibMessage::LetGo(peer, reply) => self.letting_go.push((peer, reply)),
             RibMessage::Ask(question) => question(&self.rib, Instant::now()),
@@ -192,6 +200,7 @@ impl Tables {
                     peer,
                     family,
                     limit,
+                    restart_s,
                 } => {
                     tracing::warn!(%peer, %family, limit, "more routes than maxRoutes");
                     if let Some(session) = self.sessions.get(&peer) {
@@ -200,6 +209,7 @@ impl Tables {
                             epoch: session.epoch,
                             family,
                             limit,
+                            restart_s,
                         });
                     }
                 }
@@ -219,6 +229,7 @@ impl Tables {
                     epoch: session.epoch,
                     bytes: transmit.bytes,
                     updates: transmit.updates,
+                    refreshes: transmit.refreshes,
                 });
             }
         }
@@ -227,16 +238,15 @@ impl Tables {
 
     /// Lets go of neighbours that have everything.
     fn let_go(&mut self) {
-        let now = Instant::now();
         for (peer, reply) in std::mem::take(&mut self.letting_go) {
-            let idle = self
+            let is_written = self
                 .sessions
                 .get(&peer)
                 .is_none_or(|session| session.credit.is_all_written());
-            if idle {
+            if is_written && self.rib.backlog(&peer) == (0, 0) {
                 self.sessions.remove(&peer);
                 // Who asked waits no longer: the session ends with this process.
-                let _ = reply.send(announced(&self.rib, &peer, now));
+                let _ = reply.send(self.rib.inheritance(&peer));
             } else if !reply.is_closed() {
                 self.letting_go.push((peer, reply));
             }

@@ -5,10 +5,12 @@ use bgp_core::config::{
     ConnectMode, ExportAttributes, ImportMode, LocalRoutes, Md5Password, Timers,
 };
 use bgp_core::fsm::State;
+use bgp_core::peer::StopReason;
 use bgp_core::rib::RouteTable;
 use router_types::Family;
 
 use crate::node::{Node, importing, until};
+use crate::ranges::{dialler, name, template, with_range};
 
 /// Two speakers with a session that has a password; the left one dials.
 async fn signed_pair() -> (Node, Node) {
@@ -112,4 +114,66 @@ async fn a_session_that_would_be_another_one_is_reset() {
     })
     .await;
     left.until_up("peer").await;
+}
+
+#[tokio::test]
+async fn neighbours_of_a_listen_range_do_not_notice_new_processes() {
+    let (mut node, ips) = with_range(2, template()).await;
+    let mut routes = LocalRoutes::default();
+    for prefix in ["10.1.0.0/24", "10.2.0.0/24"] {
+        let prefix = prefix.parse().unwrap();
+        routes.add(prefix, "rack".into(), ExportAttributes::default());
+    }
+    node.locals = routes;
+    node.apply().await;
+    let first = dialler(ips[0], 65101, &node, None).await;
+    let second = dialler(ips[1], 65102, &node, None).await;
+    for caller in [&first, &second] {
+        caller.until_accepted("peer", 2).await;
+    }
+    let mut less = LocalRoutes::default();
+    let prefix = "10.1.0.0/24".parse().unwrap();
+    less.add(prefix, "rack".into(), ExportAttributes::default());
+    node.locals = less;
+    for _ in 0..3 {
+        node = node.succeeded().await;
+    }
+    for (caller, ip) in [(&first, ips[0]), (&second, ips[1])] {
+        caller.until_accepted("peer", 1).await;
+        let counters = caller.session("peer").await.counters;
+        assert_eq!((counters.established, counters.flaps), (1, 0));
+        let report = node.report(&name(ip)).await.expect("still a neighbour");
+        assert_eq!(report.range, Some("rack".into()));
+        assert_eq!(report.session.counters.received.open, 0);
+    }
+    // They take the places of the range, and leave them like others.
+    let third = dialler(ips[2], 65103, &node, None).await;
+    third.until_down("peer", "Connection Rejected").await;
+    first.stop(StopReason::Deconfigured).await;
+    third.until_up("peer").await;
+}
+
+#[tokio::test]
+async fn a_neighbour_that_is_found_later_gets_its_session() {
+    let (mut left, right) = signed_pair().await;
+    left.announce("peer", &["10.1.0.0/24"]).await;
+    right.until_accepted("peer", 1).await;
+    let config = left.config("peer");
+    left.forget("peer");
+    left = left.succeeded().await;
+    left.set("peer", config).await;
+    left.until_up("peer").await;
+    let counters = left.session("peer").await.counters;
+    assert_eq!(counters.received.open, 0, "it is the same session");
+    assert_eq!(right.session("peer").await.counters.flaps, 0);
+}
+
+#[tokio::test]
+async fn a_session_whose_neighbour_is_gone_is_ended_with_a_word() {
+    let (mut left, right) = signed_pair().await;
+    left.until_up("peer").await;
+    left.forget("peer");
+    let left = left.succeeded().await;
+    right.until_down("peer", "Peer De-configured").await;
+    drop(left);
 }

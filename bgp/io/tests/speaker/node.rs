@@ -152,6 +152,11 @@ impl Node {
         self.peers.push((name.into(), config));
     }
 
+    /// Takes a neighbour away without telling the speaker.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.peers.retain(|(other, _)| other.0 != name);
+    }
+
     /// The configuration of a neighbour.
     pub(crate) fn config(&self, name: &str) -> PeerConfig {
         let found = self.peers.iter().find(|(other, _)| other.0 == name);

@@ -27,14 +27,14 @@ fn prefix() -> (IpNet, [IpAddr; 3]) {
     (net, [at(1), at(2), at(3)])
 }
 
-fn template() -> PeerConfig {
+pub(crate) fn template() -> PeerConfig {
     let mut template = PeerConfig::template();
     template.timers = Timers::new(1, 9, 3).unwrap();
     importing(template, ImportMode::All, None)
 }
 
 /// A speaker with one range.
-async fn with_range(max: u16, template: PeerConfig) -> (Node, [IpAddr; 3]) {
+pub(crate) async fn with_range(max: u16, template: PeerConfig) -> (Node, [IpAddr; 3]) {
     let (net, ips) = prefix();
     let mut node = Node::start(65001).await;
     let mut families = template.families().clone();
@@ -47,7 +47,7 @@ async fn with_range(max: u16, template: PeerConfig) -> (Node, [IpAddr; 3]) {
     (node, ips)
 }
 
-async fn dialler(ip: IpAddr, asn: u32, node: &Node, password: Option<&str>) -> Node {
+pub(crate) async fn dialler(ip: IpAddr, asn: u32, node: &Node, password: Option<&str>) -> Node {
     let mut caller = Node::start_with(ip, asn, bgp_io::Options::default()).await;
     let mut config = caller.towards(node);
     config.connect = ConnectMode::Active;
@@ -56,7 +56,7 @@ async fn dialler(ip: IpAddr, asn: u32, node: &Node, password: Option<&str>) -> N
     caller
 }
 
-fn name(ip: IpAddr) -> String {
+pub(crate) fn name(ip: IpAddr) -> String {
     format!("rack:{ip}")
 }
 

@@ -228,6 +228,14 @@ async fn resets_come_back_and_soft_ones_do_not_end_anything() {
         p.session.counters.received.route_refresh == 2
     })
     .await;
+    // Begin and end of each family (RFC 7313), counted at both ends.
+    right
+        .until("peer", "the marks", |p| {
+            p.session.counters.received.route_refresh == 4
+        })
+        .await;
+    let answered = left.session("peer").await.counters.sent.route_refresh;
+    assert_eq!(answered, 4);
     assert_eq!(right.session("peer").await.counters.established, 1);
     right.reset("peer", Reset::Hard).await;
     left.until_down("peer", "Administrative Reset").await;

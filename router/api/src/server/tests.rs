@@ -123,3 +123,36 @@ async fn credentials_decide_where_the_mode_lets_everybody_in() {
         assert_eq!(outcome.expect("no panic"), expected, "uid {uid} gid {gid}");
     }
 }
+
+#[tokio::test]
+async fn nobody_else_may_open_it_at_any_moment() {
+    let folder = folder();
+    let (path, inside) = (
+        folder.path().join("causeway.sock"),
+        folder.path().to_owned(),
+    );
+    let is_done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let until = std::sync::Arc::clone(&is_done);
+    // Sockets under any name are of their final mode; the folder they are made in is closed.
+    let watcher = std::thread::spawn(move || {
+        let mut seen = 0_u32;
+        while !until.load(std::sync::atomic::Ordering::Relaxed) {
+            let entries = fs::read_dir(&inside).expect("own folder").flatten();
+            for found in entries.filter_map(|entry| entry.metadata().ok()) {
+                let mode = found.permissions().mode() & 0o777;
+                let expected = if found.is_dir() { 0o700 } else { 0o660 };
+                assert_eq!(mode, expected, "{:?}", found.file_type());
+                seen += 1;
+            }
+        }
+        seen
+    });
+    for _ in 0..300 {
+        drop(Listener::bind(&path, Access::default()).expect("binds"));
+    }
+    is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(
+        watcher.join().expect("never open to others") > 0,
+        "the watcher saw it"
+    );
+}

@@ -34,6 +34,7 @@ pub enum BgpCommand {
   causeway bgp explain 10.1.0.0/16
   causeway bgp explain 10.1.2.3                        the longest match
   causeway bgp explain 10.1.0.0/16 tor-a               only what tor-a sent and is sent
+  causeway bgp explain 65000:1 10.1.0.0/16             of a VPN, by its route distinguisher
   causeway bgp explain 10.1.0.0/16 -o json"
     )]
     Explain(ExplainArgs),
@@ -94,11 +95,14 @@ pub struct RoutesArgs {
 /// Options of `bgp explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// A prefix, or an address for its longest match
-    #[arg(value_name = "PREFIX")]
-    pub destination: String,
-    /// Only this peer: its name, instance/name, or address
-    pub peer: Option<String>,
+    /// [RD] PREFIX [PEER]: a prefix, or an address for its longest match; before it the route
+    /// distinguisher of a VPN; after it the only peer of interest by its name, instance/name, or
+    /// address
+    #[arg(value_name = "WORDS", required = true, num_args = 1..=3)]
+    pub words: Vec<String>,
+    /// The route distinguisher of a VPN
+    #[arg(long, value_name = "RD")]
+    pub rd: Option<String>,
     /// Only this instance
     #[arg(long)]
     pub instance: Option<String>,

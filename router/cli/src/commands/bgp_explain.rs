@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `causeway bgp explain`: why a prefix is routed and announced as it is.
 
+use std::net::IpAddr;
+
+use bgp_wire::RouteDistinguisher;
 use router_api::Connection;
 use router_api::v1alpha1::{
     Advert, AdvertExplanation, ExplainPrefixRequest, ExplainPrefixResponse, PathExplanation,
@@ -22,25 +25,27 @@ pub(crate) async fn fetch(
     args: &ExplainArgs,
     now_unix_ns: i64,
 ) -> Result<Outcome, Failure> {
+    let asked = Asked::of(args)?;
     let mut request = ExplainPrefixRequest {
-        destination: args.destination.clone(),
+        destination: asked.destination.to_owned(),
+        route_distinguisher: asked.rd.unwrap_or_default().to_owned(),
         instance: args.instance.clone().unwrap_or_default(),
         peer: String::new(),
     };
-    if let Some(name) = &args.peer {
+    if let Some(name) = asked.peer {
         match name.split_once('/') {
             Some((instance, peer)) => {
                 request.instance = instance.to_owned();
                 request.peer = peer.to_owned();
             }
-            None => request.peer.clone_from(name),
+            None => request.peer = name.to_owned(),
         }
     }
     let answer = match connection.bgp().explain_prefix(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => {
             if status.code() == Code::NotFound
-                && let Some(peer) = &args.peer
+                && let Some(peer) = asked.peer
             {
                 // Says which name is near.
                 bgp_neighbor::find(connection, peer).await?;
@@ -50,7 +55,47 @@ pub(crate) async fn fetch(
     };
     let is_found = answer.explanations.iter().any(|one| !one.paths.is_empty());
     let exit = if is_found { Exit::Ok } else { Exit::NotFound };
-    Ok((view(&args.destination, &answer, now_unix_ns), exit))
+    Ok((view(&asked.text(), &answer, now_unix_ns), exit))
+}
+
+/// What the words ask about.
+struct Asked<'a> {
+    rd: Option<&'a str>,
+    destination: &'a str,
+    peer: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    fn of(args: &ExplainArgs) -> Result<Asked<'_>, Failure> {
+        let mut words = args.words.iter().map(String::as_str).peekable();
+        let is_rd = |word: &&str| {
+            word.parse::<IpAddr>().is_err() && word.parse::<RouteDistinguisher>().is_ok()
+        };
+        let rd = args.rd.as_deref().or_else(|| words.next_if(is_rd));
+        let Some(destination) = words.next() else {
+            return Err(
+                Failure::usage("a route distinguisher needs a prefix after it")
+                    .fix("write `causeway bgp explain 65000:1 10.1.0.0/16`"),
+            );
+        };
+        let peer = words.next();
+        if let Some(more) = words.next() {
+            return Err(Failure::usage(format!("`{more}` is one word too many"))
+                .fix("write `causeway bgp explain [RD] PREFIX [PEER]`"));
+        }
+        Ok(Asked {
+            rd,
+            destination,
+            peer,
+        })
+    }
+
+    fn text(&self) -> String {
+        match self.rd {
+            Some(rd) => format!("{rd} {}", self.destination),
+            None => self.destination.to_owned(),
+        }
+    }
 }
 
 /// The page of an explanation.
@@ -72,9 +117,10 @@ pub fn view(destination: &str, answer: &ExplainPrefixResponse, now_unix_ns: i64)
 }
 
 fn explanation(page: &mut Page, destination: &str, one: &PrefixExplanation) {
-    let prefix = match one.prefix.as_str() {
-        "" => destination,
-        prefix => prefix,
+    let prefix = match (one.prefix.as_str(), one.route_distinguisher.as_str()) {
+        ("", _) => destination.to_owned(),
+        (prefix, "") => prefix.to_owned(),
+        (prefix, rd) => format!("{rd} {prefix}"),
     };
     page.lines.push(vec![
         Cell::strong(prefix),
@@ -148,7 +194,11 @@ fn route(page: &mut Page, path: &PathExplanation, width: usize) {
     }
     if let Some(attributes) = route.attributes.as_ref().filter(|_| !route.peer.is_empty()) {
         let text = attributes_text(attributes);
-        page.line(format!("{indent}via {} {text}", next_hop_text(&route)));
+        let hop = next_hop_text(&route);
+        page.line(match route.label {
+            Some(label) => format!("{indent}via {hop} label {label} {text}"),
+            None => format!("{indent}via {hop} {text}"),
+        });
     }
     if route.stale {
         page.line(format!(
@@ -240,7 +290,7 @@ fn explanation_json(one: &PrefixExplanation, now_unix_ns: i64) -> Value {
             "routes": advert.adverts.iter().map(advert_json).collect::<Vec<_>>(),
         })
     });
-    json!({
+    let mut explained = json!({
         "instance": one.instance,
         "local-asn": one.local_asn,
         "prefix": one.prefix,
@@ -249,7 +299,11 @@ fn explanation_json(one: &PrefixExplanation, now_unix_ns: i64) -> Value {
         "paths": paths.collect::<Vec<_>>(),
         "silent": silent.collect::<Vec<_>>(),
         "adverts": adverts.collect::<Vec<_>>(),
-    })
+    });
+    if !one.route_distinguisher.is_empty() {
+        explained["route-distinguisher"] = one.route_distinguisher.as_str().into();
+    }
+    explained
 }
 
 fn advert_json(one: &Advert) -> Value {
@@ -268,4 +322,50 @@ fn advert_json(one: &Advert) -> Value {
 fn policy_json(by: &PolicyStatementRef) -> Value {
     let statement = Some(&by.statement).filter(|name| !name.is_empty());
     json!({"policy": by.policy, "statement": statement})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str, rd: Option<&str>) -> Result<(String, Option<String>), String> {
+        let args = ExplainArgs {
+            words: line.split_whitespace().map(str::to_owned).collect(),
+            rd: rd.map(str::to_owned),
+            instance: None,
+        };
+        let asked = Asked::of(&args).map_err(|failure| failure.fix.unwrap_or_default())?;
+        Ok((asked.text(), asked.peer.map(str::to_owned)))
+    }
+
+    #[test]
+    fn a_route_distinguisher_is_told_from_a_prefix_and_an_address() {
+        let plain = |text: &str| Ok((text.to_owned(), None));
+        for text in [
+            "10.1.0.0/16",
+            "fd00::1",
+            "2001:db8::/32",
+            "::",
+            "65000:1 10.1.0.0/16",
+        ] {
+            assert_eq!(asked(text, None), plain(text));
+        }
+        assert_eq!(
+            asked("192.0.2.1:7 fd00::/8 fabric/tor-a", None),
+            Ok((
+                "192.0.2.1:7 fd00::/8".to_owned(),
+                Some("fabric/tor-a".to_owned())
+            ))
+        );
+        assert_eq!(
+            asked("10.1.2.3 tor-a", Some("65000:1")),
+            Ok(("65000:1 10.1.2.3".to_owned(), Some("tor-a".to_owned())))
+        );
+        assert!(
+            asked("65000:1", None)
+                .unwrap_err()
+                .contains("65000:1 10.1.0.0/16")
+        );
+        assert!(asked("10.1.0.0/16 tor-a tor-b", None).is_err());
+    }
 }

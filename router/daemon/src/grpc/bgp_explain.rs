@@ -8,6 +8,7 @@ use bgp_core::rib::{
     Advert, AdvertExplanation, Explanation, PathExplanation, PolicyStatement, Silence, Verdict,
     Withheld,
 };
+use bgp_wire::{Destination, RouteDistinguisher, VpnPrefix};
 use ipnet::IpNet;
 use router_api::v1alpha1 as api;
 use tonic::Status;
@@ -16,7 +17,8 @@ use super::bgp;
 use super::bgp_routes::{attributes, route};
 use crate::run::Parts;
 
-enum Destination {
+/// What is asked about.
+enum Asked {
     Prefix(IpNet),
     Address(IpAddr),
 }
@@ -28,13 +30,21 @@ pub async fn explain(
 ) -> Result<api::ExplainPrefixResponse, Status> {
     let text = &request.destination;
     let destination = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
-        (Ok(prefix), _) => Destination::Prefix(prefix.trunc()),
-        (_, Ok(address)) => Destination::Address(address),
+        (Ok(prefix), _) => Asked::Prefix(prefix.trunc()),
+        (_, Ok(address)) => Asked::Address(address),
         _ => {
             return Err(Status::invalid_argument(format!(
                 "{text:?} is neither a prefix nor an address: write 10.0.0.0/8 or 10.1.2.3"
             )));
         }
+    };
+    let rd = match request.route_distinguisher.as_str() {
+        "" => None,
+        text => Some(text.parse::<RouteDistinguisher>().map_err(|error| {
+            Status::invalid_argument(format!(
+                "{text:?} is no route distinguisher: {error}: write 65000:1 or 192.0.2.1:1"
+            ))
+        })?),
     };
     let peers = bgp::peers(parts).await;
     let mut wanted: Vec<(&str, u32, Option<PeerName>)> = Vec::new();
@@ -59,13 +69,17 @@ pub async fn explain(
     for (name, local_asn, peer) in wanted {
         let instance = InstanceName(name.to_owned());
         let of_peer = peer.clone();
-        let (prefix, address) = match &destination {
-            Destination::Prefix(prefix) => (Some(*prefix), None),
-            Destination::Address(address) => (None, Some(*address)),
+        let (known, address) = match (&destination, rd) {
+            (Asked::Prefix(prefix), None) => (Some(Destination::Ip(*prefix)), None),
+            (Asked::Prefix(prefix), Some(rd)) => {
+                let prefix = *prefix;
+                (Some(Destination::Vpn(VpnPrefix { rd, prefix })), None)
+            }
+            (Asked::Address(address), _) => (None, Some(*address)),
         };
         let answer = parts.speaker.ask(&instance, move |rib, now| {
-            let prefix = prefix.or_else(|| rib.longest_match(address?))?;
-            Some(rib.explain(&prefix, of_peer.as_ref(), now))
+            let destination = known.or_else(|| rib.longest_match(address?, rd))?;
+            Some(rib.explain(destination, of_peer.as_ref(), now))
         });
         let Some(answer) = answer.await else { continue };
         let scene = Scene {
@@ -79,6 +93,7 @@ pub async fn explain(
                 instance: name.to_owned(),
                 local_asn,
                 summary: format!("no route in this instance matches {text}"),
+                route_distinguisher: request.route_distinguisher.clone(),
                 ..Default::default()
             },
         });
@@ -106,7 +121,14 @@ impl Scene<'_> {
         api::PrefixExplanation {
             instance: self.instance.to_owned(),
             local_asn: self.local_asn,
-            prefix: all.prefix.to_string(),
+            prefix: match all.destination {
+                Destination::Vpn(vpn) => vpn.prefix.to_string(),
+                other => other.to_string(),
+            },
+            route_distinguisher: match all.destination {
+                Destination::Vpn(vpn) => vpn.rd.to_string(),
+                Destination::Ip(_) | Destination::RouteTarget(_) => String::new(),
+            },
             summary: summary(all),
             paths: paths.into_iter().map(|path| self.path(path)).collect(),
             covering_prefix: all.covering.map(|net| net.to_string()).unwrap_or_default(),
@@ -265,6 +287,7 @@ fn summary(all: &Explanation) -> String {
         1 => "1 route".to_owned(),
         count => format!("{count} routes"),
     };
+    let is_of_vpn = matches!(all.destination, Destination::Vpn(_));
     match (
         best.map(|path| &path.route.peer),
         all.paths.len(),
@@ -279,6 +302,14 @@ fn summary(all: &Explanation) -> String {
                 more => format!(", {more} more are used beside it"),
             };
             format!("the best of {} is that of {peer}{beside}", many(count))
+        }
+        // Packets of VPNs go through nodes that are in them.
+        (None, 0, Some(covering)) if is_of_vpn => {
+            format!("no route; the nearest one around it is {covering}")
+        }
+        (None, count, Some(covering)) if is_of_vpn => {
+            let routes = many(count);
+            format!("none of {routes} can be used; the nearest one around it is {covering}")
         }
         (None, 0, Some(covering)) => {
             format!("no route; packets go by {covering}")

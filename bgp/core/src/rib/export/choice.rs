@@ -75,7 +75,14 @@ pub(super) struct Choice<'g> {
 
 /// Whether a set of attributes goes out.
 #[derive(Clone, Copy)]
-enum Passage<'g> {
+struct Passage<'g> {
+    gate: Gate<'g>,
+    /// Whether it may be too long for a message, so that it has to be looked at as it goes.
+    is_long: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Gate<'g> {
     Open,
     Closed(Withheld),
     ByPolicy(Judgement<'g>),
@@ -187,15 +194,36 @@ impl<'g> Choice<'g> {
         best: BestKey,
         id: DestId,
     ) -> Result<Run<'g>, Withheld> {
-        let decision = match passage {
-            Passage::Closed(why) => return Err(why),
-            Passage::Open => None,
-            Passage::ByPolicy(judgement) => Some(self.decide(&judgement, id)?),
+        let decision = match passage.gate {
+            Gate::Closed(why) => return Err(why),
+            Gate::Open => None,
+            Gate::ByPolicy(judgement) => Some(self.decide(&judgement, id)?),
         };
-        Ok(Run {
-            source: self.source(best),
-            decision,
+        let source = self.source(best);
+        let run = Run { source, decision };
+        if self.key.alone.is_some() && run.peer() == self.key.alone {
+            return Err(Withheld::SplitHorizon);
+        }
+        if passage.is_long && !self.fits(&run) {
+            return Err(Withheld::TooLong);
+        }
+        Ok(run)
+    }
+
+    /// Whether a run goes into a message.
+    fn fits(&self, run: &Run<'_>) -> bool {
+        let mut bytes = Vec::new();
+        let hop = self.encode(run, self.key.four_octet_as, &mut bytes);
+        hop.is_none_or(|hop| {
+            let context = self.outlet.family.context();
+            bgp_wire::fits(&context, self.key.max_len, bytes.len(), hop)
         })
+    }
+
+    /// Whether attributes leave little room in a message. What is added on the way out is much less
+    /// than half of one; where a policy adds more, the route is left out when it is written.
+    fn is_long(&self, attributes: &[u8]) -> bool {
+        attributes.len() > self.key.max_len / 2
     }
 
     fn is_membership(&self) -> bool {
@@ -299,7 +327,8 @@ impl<'g> Choice<'g> {
                 Ok(_) if announced.contains(&path_id) => Err(Withheld::PathsTaken),
                 other => other,
             };
-            if run.is_ok() {
+            // Its own takes a place, with a limit of routes or without.
+            if matches!(run, Ok(_) | Err(Withheld::SplitHorizon)) {
                 announced.push(path_id);
             }
             all.push((Some(path.peer), path_id, run));
@@ -445,10 +474,16 @@ impl<'g> Choice<'g> {
                 Some(self.decide(&judgement, id)?)
             }
         };
-        Ok(Run {
+        let run = Run {
             source: Source::Local(told),
             decision,
-        })
+        };
+        match told {
+            Told::Aggregate(bytes) if self.is_long(bytes) && !self.fits(&run) => {
+                Err(Withheld::TooLong)
+            }
+            Told::Aggregate(_) | Told::Own(_) => Ok(run),
+        }
     }
 
     fn decide(&self, judgement: &Judgement<'_>, id: DestId) -> Result<Decision, Withheld> {
@@ -462,11 +497,19 @@ impl<'g> Choice<'g> {
 
     /// Whether a learned route is passed on (RFC 4271 §9.2, RFC 1997, RFC 4456 §6, RFC 9234 §5).
     fn passage(&self, best: BestKey) -> Passage<'g> {
+        let bytes = self.from.attributes.bytes(best.attributes);
+        Passage {
+            gate: self.gate(best),
+            is_long: bytes.is_some_and(|bytes| self.is_long(bytes)),
+        }
+    }
+
+    fn gate(&self, best: BestKey) -> Gate<'g> {
         let (Some(hot), Some(source)) = (
             self.from.attributes.hot(best.attributes),
             self.from.neighbours.get(best.peer),
         ) else {
-            return Passage::Closed(Withheld::NoRoute);
+            return Gate::Closed(Withheld::NoRoute);
         };
         let withheld = match self.key.target {
             _ if hot.no_advertise => Some(Withheld::NoAdvertise),
@@ -481,17 +524,17 @@ impl<'g> Choice<'g> {
         let withheld = withheld.or_else(|| self.key.edit.withholds(hot));
         let withheld = withheld.or_else(|| self.withholds_vpn(best));
         if let Some(why) = withheld {
-            return Passage::Closed(why);
+            return Gate::Closed(why);
         }
         match &self.outlet.policy {
-            PolicyUse::Deny => Passage::Closed(Withheld::NoPolicy),
-            PolicyUse::Missing => Passage::Closed(Withheld::PolicyMissing),
-            PolicyUse::None => Passage::Open,
+            PolicyUse::Deny => Gate::Closed(Withheld::NoPolicy),
+            PolicyUse::Missing => Gate::Closed(Withheld::PolicyMissing),
+            PolicyUse::None => Gate::Open,
             PolicyUse::Policy(policy) => match self.from.attributes.attributes(best.attributes) {
                 Some(attributes) => {
-                    Passage::ByPolicy(self.judge(policy, &attributes, Source::Learned(best)))
+                    Gate::ByPolicy(self.judge(policy, &attributes, Source::Learned(best)))
                 }
-                None => Passage::Closed(Withheld::NoRoute),
+                None => Gate::Closed(Withheld::NoRoute),
             },
         }
     }

@@ -52,6 +52,9 @@ pub(in crate::rib) struct GroupKey {
     /// How each family goes out; one without a possible next hop does not.
     pub(in crate::rib) outlets: Vec<Outlet>,
     pub(in crate::rib) edit: Edit,
+    /// The neighbour itself, where it is sent a limited number of routes: it shares them with nobody,
+    /// as what it said itself takes no place.
+    pub(in crate::rib) alone: Option<PeerId>,
     /// The neighbour's AS, where a policy looks at it.
     pub(in crate::rib) peer_asn: Option<Asn>,
 }
@@ -111,6 +114,11 @@ impl GroupKey {
 }
 
 impl Outlet {
+    /// Whether several routes are sent for a destination.
+    pub(super) fn sends_several(&self) -> bool {
+        self.paths.is_some()
+    }
+
     /// How many routes are sent for a destination.
     pub(super) fn most_paths(&self) -> usize {
         self.paths.map_or(1, |most| usize::from(most.get()))
@@ -454,6 +462,39 @@ impl Group {
             all
         };
         self.announced.iter().zip(from.tables).map(of).collect()
+    }
+
+    /// The routes of a table announced to a member, with path identifiers.
+    pub(super) fn told(&self, peer: PeerId, slot: usize, from: &Sources<'_>) -> Vec<(DestId, u32)> {
+        let table = &from.tables[slot];
+        if self
+            .key
+            .outlet(table.family)
+            .is_some_and(Outlet::sends_several)
+        {
+            return self.paths.told(slot, peer).collect();
+        }
+        let all = self.all_but(peer, Some(table.family), from);
+        all[slot].iter().map(|id| (id, 0)).collect()
+    }
+
+    /// Whether a route of a table is announced to a member.
+    pub(super) fn is_told(
+        &self,
+        peer: PeerId,
+        slot: usize,
+        (id, path_id): (DestId, u32),
+        from: &Sources<'_>,
+    ) -> bool {
+        let table = &from.tables[slot];
+        if self
+            .key
+            .outlet(table.family)
+            .is_some_and(Outlet::sends_several)
+        {
+            return self.paths.is_told(slot, peer, id, path_id);
+        }
+        self.is_announced(slot, id) && !(from.transit && self.is_own(peer, table, id, from))
     }
 
     /// How many destinations of a table are announced whose route is a neighbour's own, by

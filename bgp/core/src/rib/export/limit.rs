@@ -2,7 +2,8 @@
 //! How many destinations a group announces at most. Those beyond wait until others are withdrawn,
 //! so that a neighbour with a limit of its own does not end the session.
 //!
-//! It counts what the group announces, what came from one of its members included.
+//! A group with a limit has one member. What came from that one is not announced in it, so that it
+//! takes no place.
 
 use crate::rib::bits::Bits;
 use crate::rib::keys::DestId;

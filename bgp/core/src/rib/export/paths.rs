@@ -128,6 +128,21 @@ impl PathsOut {
         })
     }
 
+    /// Those of a table that are announced to a member: all but its own, with identifiers.
+    pub(super) fn told(&self, slot: usize, peer: PeerId) -> impl Iterator<Item = (DestId, u32)> {
+        self.by_table[slot].iter().flat_map(move |(id, said)| {
+            let others = said.iter().filter(move |(_, from, _)| *from != Some(peer));
+            others.map(|(path_id, ..)| (*id, *path_id))
+        })
+    }
+
+    /// Whether a route is announced to a member.
+    pub(super) fn is_told(&self, slot: usize, peer: PeerId, id: DestId, path_id: u32) -> bool {
+        let said = self.by_table[slot].get(&id);
+        let mut said = said.into_iter().flatten();
+        said.any(|(known, from, _)| *known == path_id && *from != Some(peer))
+    }
+
     /// How many routes of a table are announced.
     pub(super) fn count(&self, slot: usize) -> u64 {
         let all = self.by_table[slot].values();

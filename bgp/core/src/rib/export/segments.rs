@@ -131,6 +131,7 @@ impl<'a> Writer<'a> {
             transmit: Transmit {
                 bytes: bytes.into(),
                 updates: std::mem::take(&mut self.updates),
+                refreshes: 0,
             },
             except: self.except,
         });

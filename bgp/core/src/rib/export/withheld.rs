@@ -51,6 +51,8 @@ pub enum Withheld {
     Limit,
     /// Better ones take all places there are for a destination (RFC 7911).
     PathsTaken,
+    /// With its attributes it fits no message of the session (RFC 4271 §9.2, RFC 8654 §4).
+    TooLong,
 }
 
 impl Withheld {
@@ -79,6 +81,7 @@ impl Withheld {
             Withheld::NotWanted => "not-wanted",
             Withheld::Limit => "limit",
             Withheld::PathsTaken => "paths-taken",
+            Withheld::TooLong => "too-long",
         }
     }
 
@@ -100,6 +103,7 @@ impl Withheld {
             Withheld::NoLabel => Some("RFC 4364 §10"),
             Withheld::NotWanted => Some("RFC 4684 §6"),
             Withheld::PathsTaken => Some("RFC 7911"),
+            Withheld::TooLong => Some("RFC 8654 §4"),
         }
     }
 }
@@ -134,6 +138,7 @@ impl fmt::Display for Withheld {
             Withheld::NotWanted => "the peer asks for none of its route targets",
             Withheld::Limit => "the peer is sent as many routes as it may be (export.maxRoutes)",
             Withheld::PathsTaken => "better routes take all places the peer has for a prefix",
+            Withheld::TooLong => "its attributes leave no room for it in a message to the peer",
         })
     }
 }

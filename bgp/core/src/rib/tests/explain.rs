@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is explained, in the words an operator reads.
 
-use bgp_wire::Community;
+use bgp_wire::{Community, Destination, VpnPrefix};
 
 use super::*;
 use crate::policy::{Action, Condition, PolicyConfig, Statement, Verdict as PolicyVerdict};
@@ -37,9 +37,20 @@ fn rib(config: InstanceConfig, now: Instant) -> Rib {
     rib
 }
 
+/// `10.0.0.0/8`, and of a VPN `65000:1 10.0.0.0/8`.
+fn destination(text: &str) -> Destination {
+    match text.split_once(' ') {
+        Some((rd, prefix)) => Destination::Vpn(VpnPrefix {
+            rd: rd.parse().unwrap(),
+            prefix: prefix.parse().unwrap(),
+        }),
+        None => Destination::Ip(text.parse().unwrap()),
+    }
+}
+
 /// An explanation, a line for each thing it says.
 fn lines(rib: &Rib, prefix: &str, now: Instant) -> Vec<String> {
-    let explained = rib.explain(&prefix.parse().unwrap(), None, now);
+    let explained = rib.explain(destination(prefix), None, now);
     let name = |peer: &Option<PeerName>| peer.as_ref().map_or("own".to_owned(), |p| p.0.clone());
     let by = |policy: &Option<PolicyStatement>| match policy {
         Some(policy) => format!(
@@ -182,8 +193,8 @@ fn a_prefix_without_a_route_says_what_covers_it_and_who_could_have_sent_it() {
             "to d: not, the session does not carry the family",
         ]
     );
-    let longest = |address: &str| rib.longest_match(address.parse().unwrap());
-    assert_eq!(longest("10.1.2.3"), Some("10.0.0.0/8".parse().unwrap()));
+    let longest = |address: &str| rib.longest_match(address.parse().unwrap(), None);
+    assert_eq!(longest("10.1.2.3"), Some(destination("10.0.0.0/8")));
     assert_eq!(longest("11.1.2.3"), None);
 }
 
@@ -313,4 +324,51 @@ fn communities_loops_limits_and_next_hops_are_named() {
         "10.6.0.0/16",
         "b: the neighbour has sent as many routes as it may",
     );
+}
+
+#[test]
+fn destinations_of_vpns_are_explained_by_distinguisher_and_prefix() {
+    use super::vpn::{offer, reflector, said_all, session_with, up_with, want};
+
+    let now = Instant::now();
+    let mut rib = Rib::new(reflector(&["a", "b", "c"]), now);
+    rib.handle(local(&[]), now);
+    let vpn = [Family::VPNV4, Family::ROUTE_TARGET];
+    up_with(&mut rib, "a", session_with(10, 65001, &vpn[..1]), now);
+    up_with(&mut rib, "b", session_with(11, 65001, &vpn[..1]), now);
+    up_with(&mut rib, "c", session_with(12, 65001, &vpn), now);
+    want(&mut rib, "c", &["rt:65000:9"], "10.0.0.12", now);
+    said_all(&mut rib, "c", Family::ROUTE_TARGET, now);
+    for (peer, hop) in [("a", "10.0.0.10"), ("b", "10.0.0.11")] {
+        let routes = ["65000:1 10.1.0.0/16 100", "65000:2 10.1.2.0/24 200"];
+        offer(&mut rib, peer, &routes, &["rt:65000:1"], hop, now);
+    }
+    while ["a", "b", "c"]
+        .iter()
+        .any(|name| rib.poll_transmit(&(*name).into()).is_some())
+    {}
+    let said = lines(&rib, "65000:1 10.1.0.0/16", now).join("\n");
+    for words in [
+        "a: best",
+        "b: ",
+        "to a: not, it is the peer's own route",
+        "to b: a via 10.0.0.10",
+        "to c: not, the peer asks for none of its route targets",
+    ] {
+        assert!(said.contains(words), "no '{words}' in\n{said}");
+    }
+    // What lies around it counts within the distinguisher alone.
+    let around = rib.explain(destination("65000:1 10.1.2.0/24"), None, now);
+    assert_eq!(around.covering, Some("10.1.0.0/16".parse().unwrap()));
+    assert_eq!(around.paths, []);
+    let around = rib.explain(destination("65000:2 10.1.2.0/25"), None, now);
+    assert_eq!(around.covering, Some("10.1.2.0/24".parse().unwrap()));
+    assert_eq!(
+        rib.explain(destination("10.1.2.0/24"), None, now).covering,
+        None
+    );
+    let longest = |rd: &str| rib.longest_match("10.1.2.3".parse().unwrap(), rd.parse().ok());
+    assert_eq!(longest("65000:1"), Some(destination("65000:1 10.1.0.0/16")));
+    assert_eq!(longest("65000:2"), Some(destination("65000:2 10.1.2.0/24")));
+    assert_eq!(longest("65000:3"), None);
 }

@@ -123,7 +123,7 @@ fn routes_beyond_the_limit_of_what_is_sent_wait_until_others_go() {
     assert_eq!(news(&mut rib), [reached]);
     let counts = rib.counts(&"a".into())[&Family::IPV4_UNICAST];
     assert_eq!((counts.advertised, counts.held), (2, 2));
-    let waits = rib.explain(&prefix(3).parse().unwrap(), None, now);
+    let waits = rib.explain(prefix(3).parse::<IpNet>().unwrap(), None, now);
     let why = waits.adverts[0].routes[0].outcome.as_ref().unwrap_err();
     assert_eq!(*why, Withheld::Limit);
 
@@ -139,4 +139,53 @@ fn routes_beyond_the_limit_of_what_is_sent_wait_until_others_go() {
     assert!(announced.contains(&prefix(3)), "{announced:?}");
     assert_eq!(withdrawn, Vec::<String>::new());
     assert_eq!(rib.counts(&"a".into())[&Family::IPV4_UNICAST].held, 0);
+}
+
+#[test]
+fn what_a_neighbour_said_itself_takes_no_place_among_what_it_is_sent() {
+    let now = Instant::now();
+    for several in [false, true] {
+        let plain = all(&["a", "b", "c"]);
+        let mut config = InstanceConfig::new("i".into(), Asn(65001), plain.router_id()).unwrap();
+        config.transit = Transit::Allowed;
+        for (name, peer) in plain.peers() {
+            let mut families = peer.families().clone();
+            for family in families.values_mut() {
+                family.limit_out = std::num::NonZeroU32::new(2).filter(|_| name.0 != "b");
+                family.add_path.send = std::num::NonZeroU8::new(2).filter(|_| several);
+            }
+            let peer = peer.clone().with_families(families).unwrap();
+            config.add_peer(name.clone(), peer).unwrap();
+        }
+        let mut rib = Rib::new(config, now);
+        rib.handle(local(&[]), now);
+        for (name, number) in [("a", 10), ("b", 11), ("c", 12)] {
+            let mut session = session(number, 65000 + u32::from(number));
+            for family in &mut session.families {
+                family.add_path_send = several;
+            }
+            let peer = name.into();
+            rib.handle(RibInput::PeerUp { peer, session }, now);
+        }
+        let own = ["10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16"];
+        announce(&mut rib, "a", &own, &[65010], "10.0.0.10", now);
+        let others = ["10.6.0.0/16", "10.7.0.0/16", "10.8.0.0/16"];
+        announce(&mut rib, "b", &others, &[65011], "10.0.0.11", now);
+        while ["a", "b", "c"]
+            .iter()
+            .any(|name| rib.poll_transmit(&(*name).into()).is_some())
+        {}
+        let counts = |rib: &Rib, peer: &str| {
+            let counts = rib.counts(&peer.into())[&Family::IPV4_UNICAST];
+            (counts.advertised, counts.held)
+        };
+        assert_eq!(counts(&rib, "a"), (2, 1), "several: {several}");
+        assert_eq!(counts(&rib, "b"), (3, 0));
+        assert_eq!(counts(&rib, "c"), (2, 4));
+        // Better than its own from then on: it has no place for it.
+        announce(&mut rib, "b", &own[..1], &[65011], "10.0.0.11", now);
+        withdraw(&mut rib, "a", own[0], now);
+        while rib.poll_transmit(&"a".into()).is_some() {}
+        assert_eq!(counts(&rib, "a"), (2, 2), "several: {several}");
+    }
 }

@@ -503,8 +503,8 @@ impl World {
         self.explanations_agree();
     }
 
-    /// No more than the limit is sent, nothing that is not expected, and room is used. What came from
-    /// the neighbour itself takes places of its group.
+    /// No more than the limit is sent, nothing that is not expected, and all room is used: what came
+    /// from the neighbour itself takes none.
     fn is_within(
         &self,
         peer: usize,
@@ -517,19 +517,10 @@ impl World {
         for (prefix, routes) in seen {
             assert_eq!(Some(routes), expected.get(prefix), "{name} {prefix}");
         }
-        let own = (0..PREFIXES)
-            .filter(|n| self.ranked(*n).contains(&peer))
-            .count();
         let missing = expected.len() - seen.len();
         let held = self.rib.counts(&name.into())[&Family::IPV4_UNICAST].held as usize;
-        assert!(
-            held >= missing,
-            "{name}: {held} wait, {missing} are missing"
-        );
-        assert!(
-            missing == 0 || seen.len() + own >= limit,
-            "{name}: {seen:#?}"
-        );
+        assert_eq!(held, missing, "{name}: those that wait are those missing");
+        assert!(missing == 0 || seen.len() == limit, "{name}: {seen:#?}");
     }
 
     /// What is explained is what there is: the best route is the model's, every other one lost to
@@ -538,7 +529,7 @@ impl World {
         let expected: Vec<_> = (0..PEERS.len()).map(|peer| self.expected(peer)).collect();
         for n in 0..PREFIXES {
             let net: IpNet = prefix(n).parse().unwrap();
-            let explained = self.rib.explain(&net, None, self.now);
+            let explained = self.rib.explain(net, None, self.now);
             let ranked = self.ranked(n);
             let is_local = self.locals.contains(&n);
             let best = explained.paths.first().filter(|path| path.route.is_best());

@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Routes of VPNs through a reflector: BIRD 2, BIRD 3, FRR and GoBGP announce them, and each has the
 //! others', with labels, route distinguishers and route targets as they were; GoBGP, which says what
-//! it wants (RFC 4684), has those and no others.
+//! it wants (RFC 4684), has those and no others. Restarts of either end, limits and upgrades concern
+//! these routes as they do others.
+
+mod limits;
+mod restart;
+mod upgrades;
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use harness::{CONVERGED, Lab, bird, causeway, frr, gobgp, lab, wait_for};
 use serde_json::Value;
+
+const PEERS: [&str; 4] = ["frr", "bird2", "bird3", "gobgp"];
 
 /// Routes as the tests name them: route distinguisher, prefix, next hop, label, route target.
 type Route = (&'static str, &'static str, &'static str, u64, &'static str);
@@ -50,7 +58,7 @@ const RED: [&str; 4] = [
 fn routes_of_vpns_are_reflected_as_they_are_and_where_they_are_wanted() -> Result<()> {
     let lab = lab("vpn", "vpn")?;
     let node = lab.node("node1");
-    for peer in ["frr", "bird2", "bird3", "gobgp"] {
+    for peer in PEERS {
         wait_for(&format!("the session with {peer}"), CONVERGED, || {
             causeway::established(node, peer)
         })?;
@@ -67,8 +75,34 @@ fn routes_of_vpns_are_reflected_as_they_are_and_where_they_are_wanted() -> Resul
     the_neighbours_are_counted(&lab)?;
     gobgp_has_what_it_asks_for(&lab)?;
     the_best_of_two_is_sent_and_a_new_label_too(&lab)?;
+    destinations_are_explained(&lab)?;
+    limits::of_routes_of_vpns(&lab)?;
+    restart::of_a_neighbour(&lab)?;
+    restart::of_the_reflector(&lab)?;
+    let _daemon = upgrades::are_no_event(&lab)?;
     what_the_reflector_asks_for_changes_live(&lab)?;
     lab.down()
+}
+
+/// The resources of the reflector with a line of BIRD 2's own for its VPN family of an address family.
+fn with_bird2(afi: &str, line: &str) -> Result<String> {
+    let pristine = harness::root()?.join("lab/containerlab/vpn/resources.d/reflector.yaml");
+    let text = fs::read_to_string(pristine)?;
+    let bird2 = "10.2.2.2, peerASN: 65000, peerConfigRef: { name: ";
+    let own = text.replace(&format!("{bird2}client"), &format!("{bird2}bird2"));
+    let (_, client) = text.split_once("---").context("two documents")?;
+    let family = format!("- {{ afi: {afi}, safi: mpls_vpn");
+    let config = client
+        .replace("name: client", "name: bird2")
+        .replace(&family, &format!("{family}, {line}"));
+    ensure!(own != text && config.contains(line), "{text}");
+    Ok(format!("{own}---{config}"))
+}
+
+/// The resources the daemon reads.
+fn resources(lab: &Lab) -> Result<PathBuf> {
+    let files = lab.files().context("the lab has a copy of its files")?;
+    Ok(files.join("resources.d"))
 }
 
 /// Whether `causeway bgp routes` lists a route.
@@ -228,6 +262,47 @@ fn the_best_of_two_is_sent_and_a_new_label_too(lab: &Lab) -> Result<()> {
     wait_for("BIRD 2's route again", CONVERGED, || {
         at_bird(lab, "bird3", "vpn4s", FOURS[1])
     })
+}
+
+/// Why the best is the best, and why GoBGP is not sent what it does not ask for.
+fn destinations_are_explained(lab: &Lab) -> Result<()> {
+    let explained = causeway::ask(lab.node("node1"), "bgp explain 65000:13 10.13.1.0/24")?;
+    let one = &explained["explanations"][0];
+    ensure!(one["route-distinguisher"] == "65000:13", "{explained:#}");
+    ensure!(one["paths"][0]["verdict"] == "best", "{explained:#}");
+    ensure!(one["paths"][0]["route"]["label"] == 301, "{explained:#}");
+    let adverts = one["adverts"].as_array().context("adverts")?;
+    let to = |peer: &str| {
+        let found = adverts.iter().find(|advert| advert["peer"] == peer);
+        found.map(|advert| advert["routes"][0].clone())
+    };
+    let sent = to("frr").context("FRR")?;
+    ensure!(
+        sent["sent"] == true && sent["next-hop"] == "10.2.3.2",
+        "{explained:#}"
+    );
+    for (peer, why) in [("gobgp", "not-wanted"), ("bird3", "split-horizon")] {
+        let withheld = to(peer).with_context(|| format!("no {peer}"))?;
+        ensure!(withheld["withheld"] == why, "{peer}: {explained:#}");
+    }
+    // The longest match of an address, in words.
+    let node = lab.node("node1");
+    let text = node.exec_ok(&[
+        "causeway",
+        "bgp",
+        "explain",
+        "--rd",
+        "65000:13",
+        "10.13.1.7",
+    ])?;
+    ensure!(
+        text.starts_with("65000:13 10.13.1.0/24 in main: the best of 1 route"),
+        "{text}"
+    );
+    ensure!(text.contains("via 10.2.3.2 label 301"), "{text}");
+    let nothing = node.exec(&["causeway", "bgp", "explain", "65000:99", "10.13.1.0/24"])?;
+    ensure!(nothing.status.code() == Some(4), "{nothing:?}");
+    Ok(())
 }
 
 fn what_the_reflector_asks_for_changes_live(lab: &Lab) -> Result<()> {
