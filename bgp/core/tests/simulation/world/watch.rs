@@ -49,6 +49,10 @@ impl Told {
             RibInput::Configure(_) => Told::Configured,
             RibInput::PeerDown { .. }
             | RibInput::LocalRoutes(_)
+            | RibInput::HoldEnds
+            | RibInput::SendEnds
+            | RibInput::Numbers(_)
+            | RibInput::Inherit { .. }
             | RibInput::NextHops(_)
             | RibInput::Resend { .. }
             | RibInput::RefreshBegins { .. }
