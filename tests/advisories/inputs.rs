@@ -4,6 +4,11 @@
 //! Each input was built from the advisory's or the report's description alone. A test of bgp-wire
 //! decodes each of them, and one of bgp-io sends it over a session; both include this file.
 
+#[path = "update.rs"]
+mod update;
+
+use self::update::body;
+
 /// The AS of the neighbour that sends them.
 pub(crate) const ASN: u16 = 65_002;
 
@@ -73,16 +78,6 @@ fn capability(capability: &[u8]) -> Input {
     all.extend_from_slice(&[65, 4, 0, 0, 0xfd, 0xea, 2, 0]);
     let len = all.len() as u8;
     open(len + 2, &[&[2, len][..], &all].concat())
-}
-
-fn body(withdrawn: &[u8], attributes: &[&[u8]], announced: &[u8]) -> Vec<u8> {
-    let attributes = attributes.concat();
-    let mut body = (withdrawn.len() as u16).to_be_bytes().to_vec();
-    body.extend_from_slice(withdrawn);
-    body.extend_from_slice(&(attributes.len() as u16).to_be_bytes());
-    body.extend_from_slice(&attributes);
-    body.extend_from_slice(announced);
-    body
 }
 
 /// A route with one attribute more.

@@ -456,7 +456,11 @@ impl Session {
             }
             State::AdminDown | State::Down => {}
         }
-        self.remote = Remote::default();
+        self.remote = Remote {
+            // What the silence means is decided by it (RFC 5882 §4.3).
+            control_plane_independent: self.remote.control_plane_independent,
+            ..Remote::default()
+        };
         self.heard = None;
         self.adjust();
         self.tell_changes(now);

@@ -530,6 +530,10 @@ impl Peer {
     }
 
     fn stop(&mut self, reason: StopReason, now: Instant) {
+        if matches!(reason, StopReason::Reset | StopReason::Shutdown { .. }) {
+            // The neighbour may take by now what it refused.
+            self.style = OpenStyle::Full;
+        }
         let limited = matches!(
             self.record.down,
             Some(DownReason::Stopped(StopReason::PrefixLimit { .. }))

@@ -98,6 +98,11 @@ pub enum RibInput {
     /// All local routes, in place of those before. End-of-RIB is sent to nobody before this came
     /// once: until then what neighbours were sent is not all (RFC 4724 §4.1).
     LocalRoutes(LocalRoutes),
+    /// After a restart: End-of-RIB is sent to nobody until [`RibInput::SendEnds`], as neighbours that
+    /// kept routes drop then what was not announced again (RFC 4724 §4.1).
+    HoldEnds,
+    /// What neighbours had announced is known again, and the kernel has it.
+    SendEnds,
     /// What is known about next hops; those not named stay as they are.
     NextHops(Vec<NextHopState>),
     /// A session came up.
@@ -327,6 +332,8 @@ impl Rib {
         match input {
             RibInput::Configure(config) => self.configure(*config),
             RibInput::LocalRoutes(routes) => self.set_local_routes(&routes),
+            RibInput::HoldEnds => self.exports.hold_ends(true),
+            RibInput::SendEnds => self.exports.hold_ends(false),
             RibInput::NextHops(states) => self.set_next_hops(&states),
             RibInput::PeerUp { peer, session } => self.peer_up(&peer, *session, now),
             RibInput::PeerDown { peer, keep_routes } => self.peer_down(&peer, keep_routes, now),

@@ -10,6 +10,9 @@ mod replay;
 #[path = "../../../tests/fuzz/bodies/speaker.rs"]
 mod speaker;
 
+use std::fs;
+use std::path::Path;
+
 use proptest::prelude::*;
 
 const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
@@ -42,6 +45,38 @@ fn the_corpus_of_speakers_keeps_the_invariants() {
         |octet| vec![0, 0xff, octet ^ 1, octet ^ 0x80],
         speaker::speaker_any_messages,
     );
+}
+
+/// A target whose corpus no test replays would rot.
+#[test]
+fn every_fuzz_target_has_a_corpus_that_a_test_replays() {
+    let root = Path::new(MANIFEST).join("../..");
+    let fuzz = root.join("tests/fuzz");
+    let replays = ["bgp/wire", "bgp/core", "bgp/bfd"].map(|krate| {
+        let path = root.join(krate).join("tests/corpus.rs");
+        fs::read_to_string(&path).expect("each of them replays corpora")
+    });
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).expect("the targets' manifest");
+    let mut targets = 0;
+    for entry in fs::read_dir(fuzz.join("fuzz_targets")).expect("the targets") {
+        let path = entry.expect("a readable folder").path();
+        let target = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .expect("a name");
+        let quoted = format!("\"{target}\"");
+        assert!(manifest.contains(&quoted), "{target} is not in Cargo.toml");
+        assert!(
+            fuzz.join("corpus").join(target).is_dir(),
+            "{target} has no corpus"
+        );
+        assert!(
+            replays.iter().any(|test| test.contains(&quoted)),
+            "no test replays the corpus of {target}"
+        );
+        targets += 1;
+    }
+    assert!(targets > 0, "there are no targets");
 }
 
 /// What happens to one of the three neighbours, as the body reads it.

@@ -128,6 +128,9 @@ impl Instance {
         }
         let effective = members.beside(&config);
         let rib = rib_thread::start(effective.clone(), events, options.recorder.clone())?;
+        if options.hold_ends {
+            rib.input(RibInput::HoldEnds).await;
+        }
         if !adopted.is_empty() {
             let number =
                 |session: &HandedSession| (session.record.peer.clone(), session.record.left.number);

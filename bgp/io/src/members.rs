@@ -117,8 +117,12 @@ impl Members {
                 Some(_) | None => false,
             }
         });
-        self.refused
-            .retain(|range, _| config.ranges().contains_key(range));
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.retain(|name, _| {
+            let range = config.ranges().get(name);
+            range.is_some_and(|range| self.of_range(name) >= usize::from(range.max()))
+        });
+        self.refused = refused;
     }
 
     /// The configuration with these neighbours beside the configured ones.

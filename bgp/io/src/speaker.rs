@@ -35,6 +35,9 @@ pub struct Options {
     /// Whether this is a restart over which forwarding went on: said in OPEN where graceful restart
     /// is configured (RFC 4724 §3, R and F bits).
     pub restarted: bool,
+    /// Whether End-of-RIB is held back until [`Speaker::send_ends`]: neighbours that kept this end's
+    /// routes drop then what was not announced again (RFC 4724 §4.1).
+    pub hold_ends: bool,
     /// Sessions of the process before; each goes to the neighbour of its name, when its instance
     /// starts.
     pub adopted: Vec<HandedSession>,
@@ -59,6 +62,7 @@ enum Command {
         oneshot::Sender<Vec<String>>,
     ),
     NextHops(Vec<NextHopState>),
+    SendEnds,
     Snapshot(Detail, oneshot::Sender<Vec<InstanceSnapshot>>),
     Reset(InstanceName, PeerName, Reset, oneshot::Sender<bool>),
     LinkDown(LinkIndex, String),
@@ -121,6 +125,12 @@ impl Speaker {
     /// Says what is known about next hops.
     pub async fn set_next_hops(&self, states: Vec<NextHopState>) {
         self.send(Command::NextHops(states)).await;
+    }
+
+    /// Says that the tables are what they were before the restart, and the kernel has them: the End-of-RIB
+    /// that [`Options::hold_ends`] held back is sent.
+    pub async fn send_ends(&self) {
+        self.send(Command::SendEnds).await;
     }
 
     /// Says that a link is down, for neighbours on it ("fast external fail-over").
@@ -268,6 +278,12 @@ impl Worker {
                         .rib()
                         .input(RibInput::NextHops(states.clone()))
                         .await;
+                }
+            }
+            Command::SendEnds => {
+                self.options.hold_ends = false;
+                for instance in self.instances.values() {
+                    instance.rib().input(RibInput::SendEnds).await;
                 }
             }
             Command::Snapshot(detail, reply) => {

@@ -239,6 +239,17 @@ async fn bgp(parts: &Parts, report: &mut Report) {
                 "causeway bgp peers".to_owned(),
             );
         }
+        for (name, refused) in &instance.refused_by_ranges {
+            let range = instance.config.ranges().get(name);
+            let max = range.map_or(0, |range| range.max());
+            report.issue(
+                Health::Warning,
+                ("bgp", ""),
+                format!("listen range {}/{name}", instance.config.name()),
+                format!("full: maxPeers is {max}, and {refused} calls were refused since"),
+                "causeway bgp peers".to_owned(),
+            );
+        }
     }
     if let Some(asked) = parts.drain.asked() {
         let reason = match asked.reason.as_str() {

@@ -23,13 +23,14 @@ const TRACK: Duration = Duration::from_millis(200);
 ///
 /// After a restart learned routes are held until `release`: the kernel has those of the run
 /// before, and a destination that two neighbours offer must not lose one of them because the other
-/// is heard first (RFC 4724 §4.1, deferred selection).
+/// is heard first (RFC 4724 §4.1, deferred selection). What `release` brings is answered once they
+/// are passed on.
 pub async fn carry(
     mut events: mpsc::Receiver<RouteEvent>,
     speaker: Speaker,
     routes: Routes,
     delivered: Arc<Delivered>,
-    release: oneshot::Receiver<()>,
+    release: oneshot::Receiver<oneshot::Sender<()>>,
 ) {
     let mut held = Some(Vec::new());
     let mut release = std::pin::pin!(release);
@@ -85,9 +86,13 @@ pub async fn carry(
                 None => return,
             },
             // Dropped without a word, it releases all the same.
-            _ = &mut release, if held.is_some() => {
+            passed = &mut release, if held.is_some() => {
                 for (origin, learned) in held.take().into_iter().flatten() {
                     routes.learned(origin, learned).await;
+                }
+                if let Ok(passed) = passed {
+                    // Nobody waits any more: they are passed on all the same.
+                    let _ = passed.send(());
                 }
             }
             _ = tick.tick(), if dirty => {

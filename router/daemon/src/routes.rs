@@ -60,6 +60,7 @@ enum Command {
     Peers(Vec<IpAddr>),
     Track(Vec<TrackedNextHop>),
     Prune,
+    Settled(oneshot::Sender<()>),
     Ask(Question),
 }
 
@@ -172,6 +173,14 @@ impl Routes {
         self.send(Command::Prune).await;
     }
 
+    /// Waits until the kernel has what was sent before, as far as it takes it.
+    pub async fn settled(&self) {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Settled(reply)).await;
+        // A thread that has ended settles nothing more.
+        let _ = answer.await;
+    }
+
     /// Asks a question. `None` when the thread has ended.
     pub async fn ask<T: Send + 'static>(
         &self,
@@ -211,6 +220,8 @@ struct Worker {
     convergence: Histogram,
     /// When the first change came that is not in the kernel yet.
     converging_since: Option<Instant>,
+    /// Who waits until everything is.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Worker {
@@ -240,6 +251,7 @@ impl Worker {
             interfaces_changed: false,
             convergence,
             converging_since: None,
+            waiting: Vec::new(),
         };
         let topology = worker.read_topology()?;
         worker.rib.replace_topology(topology);
@@ -260,6 +272,10 @@ impl Worker {
             }
             if let Some(since) = self.converging_since.take() {
                 self.convergence.observe(since.elapsed().as_secs_f64());
+            }
+            for waiting in self.waiting.drain(..) {
+                // Nobody waits any more: it is settled all the same.
+                let _ = waiting.send(());
             }
             self.tell();
             let timeout = self.reconciler.poll_timeout().map(|(at, _)| at);
@@ -365,6 +381,7 @@ impl Worker {
                 self.tracked = wanted;
             }
             Command::Prune => self.reconciler.prune(),
+            Command::Settled(reply) => self.waiting.push(reply),
             Command::Ask(question) => question(&View {
                 rib: &self.rib,
                 reconciler: &self.reconciler,

@@ -117,6 +117,7 @@ async fn serve(
     let (speaker, sessions) = Speaker::start(
         bgp_io::Options {
             restarted,
+            hold_ends: restarted,
             adopted,
             recorder,
             bfd: Some(bfd.clone()),
@@ -234,8 +235,23 @@ async fn serve(
             if restarted {
                 delivered.all(&speaker, SELECTION_DEFERRAL).await;
             }
+            let (passed, all_passed) = oneshot::channel();
             // Whoever carries the routes ends with the daemon.
-            let _ = release.send(());
+            let _ = release.send(passed);
+            let in_kernel = async {
+                if all_passed.await.is_ok() {
+                    routes.settled().await;
+                }
+            };
+            if tokio::time::timeout(SELECTION_DEFERRAL, in_kernel)
+                .await
+                .is_err()
+            {
+                tracing::info!(
+                    "neighbours are told the end of the routes before the kernel has them"
+                );
+            }
+            speaker.send_ends().await;
             delivered.all(&speaker, STALE_ROUTES).await;
             routes.prune().await;
         }

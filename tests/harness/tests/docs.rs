@@ -67,6 +67,41 @@ fn the_summary_lists_every_page_of_the_guide() -> Result<()> {
     Ok(())
 }
 
+/// `file::step` of the interop tests: a test, or a step that the file's tests take.
+#[test]
+fn every_feature_of_the_readme_is_seen_by_a_test() -> Result<()> {
+    let readme = fs::read_to_string(root()?.join("README.md"))?;
+    let tests = root()?.join("tests/interop/tests");
+    let (mut wrong, mut rows) = (Vec::new(), 0);
+    let rows_of_features = readme.lines().filter(|line| {
+        let cells: Vec<&str> = line.split('|').collect();
+        cells.len() == 5 && cells[2].contains("docs/guide/src/")
+    });
+    for row in rows_of_features {
+        rows += 1;
+        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        if !names.iter().any(|name| name.contains("::")) {
+            wrong.push(format!("no test: {row}"));
+        }
+        for (file, step) in names.iter().filter_map(|name| name.split_once("::")) {
+            let mut path = tests.join(file).with_extension("rs");
+            if !path.exists() {
+                path = tests.join(file).join("main.rs");
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let is_test = text.contains(&format!("#[test]\nfn {step}("));
+            let is_step = text.contains(&format!("\nfn {step}("))
+                && text.matches(&format!("{step}(")).count() > 1;
+            if !is_test && !is_step {
+                wrong.push(format!("{}: no test takes {step}", path.display()));
+            }
+        }
+    }
+    ensure!(rows > 30, "only {rows} rows found");
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
 #[test]
 fn every_command_shown_parses() -> Result<()> {
     let causeway = program()?;

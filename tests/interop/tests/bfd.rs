@@ -3,6 +3,7 @@
 //! against BIRD 3 two hops away with meticulous SHA1.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::{CONVERGED, Lab, Node, Signal, bird, causeway, frr, lab, wait_for};
@@ -166,7 +167,205 @@ fn sessions_with_frr_and_bird_are_watched() -> Result<()> {
     })?;
     bird::run(lab.node("bird2"), "enable bfd1")?;
     all_up(&lab)?;
+    packets_say_what_they_mean(&lab)?;
+    what_comes_from_afar_or_with_another_key_is_refused(&lab)?;
+    failures_are_told_from_restarts(&lab)?;
     lab.down()
+}
+
+/// Changes a file of the resources at once.
+fn edit(lab: &Lab, file: &str, from: &str, to: &str) -> Result<()> {
+    let files = lab.files().context("a lab of a test has files")?;
+    let path = files.join("resources.d").join(file);
+    let text = fs::read_to_string(&path)?;
+    ensure!(text.contains(from), "{file} has no {from:?}");
+    let beside = path.with_extension("new");
+    fs::write(&beside, text.replacen(from, to, 1))?;
+    fs::rename(&beside, &path)?;
+    Ok(())
+}
+
+/// Flags in packets: Poll and Final around a change (RFC 5880 §6.5), and always C, since BFD outlives
+/// the daemon.
+fn packets_say_what_they_mean(lab: &Lab) -> Result<()> {
+    let capture = "tcpdump -l -n -v -i eth1 -Z root udp port 3784 and host 10.5.1.2";
+    let argv: Vec<&str> = capture.split(' ').collect();
+    let heard = lab.node("node1").spawn(&argv)?;
+    wait_for("tcpdump to listen", CONVERGED, || {
+        ensure!(heard.text().contains("listening on"), "{}", heard.text());
+        Ok(())
+    })?;
+    let field = "transmitIntervalMilliseconds";
+    let (from, to) = (format!("{field}: 400"), format!("{field}: 150"));
+    edit(lab, "bfd.yaml", &from, &to)?;
+    wait_for("Poll and Final", CONVERGED, || {
+        let text = heard.text();
+        let (ours, theirs) = (flags(&text, "10.5.1.1"), flags(&text, "10.5.1.2"));
+        ensure!(ours.iter().any(|flags| flags.contains("Poll")), "{text}");
+        ensure!(theirs.iter().any(|flags| flags.contains("Final")), "{text}");
+        let all = ours.iter().all(|f| f.contains("Control Plane Independent"));
+        ensure!(all, "{text}");
+        Ok(())
+    })?;
+    heard.stop().map(drop)
+}
+
+/// The flags of packets from an address, as tcpdump prints them.
+fn flags<'a>(text: &'a str, from: &str) -> Vec<&'a str> {
+    let (mut found, mut is_from) = (Vec::new(), false);
+    for line in text.lines() {
+        if line.contains(" > ") {
+            is_from = line.trim().starts_with(&format!("{from}."));
+        } else if let Some((_, flags)) = line.split_once("Flags: [")
+            && is_from
+        {
+            found.extend(flags.split_once(']').map(|(flags, _)| flags));
+        }
+    }
+    found
+}
+
+/// RFC 5881 §5: one hop is 255; over several hops what the profile says; keys must be equal.
+fn what_comes_from_afar_or_with_another_key_is_refused(lab: &Lab) -> Result<()> {
+    let (node, router) = (lab.node("node1"), lab.node("frr"));
+    let dropped = |reason: &str| -> Result<f64> {
+        let metrics = node.exec_ok(&["curl", "-sS", "http://127.0.0.1:9962/metrics"])?;
+        let name = format!("causeway_bfd_dropped_packets_total{{reason=\"{reason}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        count.map_or(Ok(0.0), |count| Ok(count.parse()?))
+    };
+    let refused = |peer: &str, reason: &str, before: f64| {
+        wait_for(&format!("{peer} to be refused"), CONVERGED, || {
+            let found = session(node, peer)?;
+            ensure!(found["state"] != "up", "{found:#}");
+            let now = dropped(reason)?;
+            ensure!(now > before, "{reason}: {before} before, {now} now");
+            Ok(())
+        })
+    };
+    // As if a router were in between.
+    let before = dropped("ttl")?;
+    for rule in [
+        "add table ip far",
+        "add chain ip far out { type filter hook output priority 0 ; }",
+        "add rule ip far out udp dport 3784 ip ttl set 254",
+    ] {
+        router.exec_ok(&["nft", rule])?;
+    }
+    refused("10.5.1.2", "ttl", before)?;
+    assert_eq!(session(node, "fd00:10:5:1::2")?["state"], "up");
+    router.exec_ok(&["nft", "delete table ip far"])?;
+    all_up(lab)?;
+
+    // BIRD 3 sends 64.
+    let before = dropped("ttl")?;
+    edit(lab, "bfd.yaml", "minimumTTL: 64", "minimumTTL: 65")?;
+    refused("10.5.0.13", "ttl", before)?;
+    edit(lab, "bfd.yaml", "minimumTTL: 65", "minimumTTL: 64")?;
+    all_up(lab)?;
+
+    let before = dropped("authentication")?;
+    let (right, wrong) = ("password: bfd-bird2 }", "password: another }");
+    edit(lab, "bfd.yaml", right, wrong)?;
+    refused("10.5.2.2", "authentication", before)?;
+    edit(lab, "bfd.yaml", wrong, right)?;
+    all_up(lab)?;
+
+    let metrics = node.exec_ok(&["curl", "-sS", "http://127.0.0.1:9962/metrics"])?;
+    for line in [
+        "causeway_bfd_process_up 1",
+        r#"causeway_bfd_session_state{hops="multi",interface="",peer="10.5.0.13"} 3"#,
+        r#"causeway_bfd_session_transitions_total{hops="single",interface="eth2",peer="10.5.2.2",to="down"} "#,
+        r#"causeway_bfd_packets_total{direction="in",hops="single",interface="eth1",peer="10.5.1.2"} "#,
+        "causeway_bfd_timers_total{",
+    ] {
+        ensure!(metrics.contains(line), "no {line} in {metrics}");
+    }
+    Ok(())
+}
+
+/// RFC 5882 §4.3: where graceful restart is agreed on, BFD that dies with the control plane may mean
+/// a restart, and routes are kept; BFD that does not (the C bit) means that the path is dead.
+fn failures_are_told_from_restarts(lab: &Lab) -> Result<()> {
+    const PREFIX: &str = "10.51.0.0/24";
+    let (node, router) = (lab.node("node1"), lab.node("frr"));
+    let plain = "name: on-link\nspec:\n  bfdProfileRef: { name: fast }\n  \
+                 timers: { connectRetryTimeSeconds: 1 }\n  families:\n    \
+                 - { afi: ipv4, safi: unicast }\n";
+    let graceful = plain
+        .replace("spec:\n", "spec:\n  gracefulRestart: { enabled: true }\n")
+        .replace("unicast }", "unicast, import: { mode: All } }");
+    edit(lab, "peers.yaml", plain, &graceful)?;
+    frr::configure(
+        router,
+        &[
+            "router bgp 65051",
+            "bgp graceful-restart",
+            "bgp graceful-restart preserve-fw-state",
+            "no bgp network import-check",
+            "address-family ipv4 unicast",
+            &format!("network {PREFIX}"),
+        ],
+    )?;
+    let has_route = || {
+        wait_for("FRR's route in the kernel", CONVERGED, || {
+            let text = node.exec_ok(&["ip", "route", "show", "exact", PREFIX])?;
+            ensure!(text.contains("via 10.5.1.2"), "{text}");
+            Ok(())
+        })
+    };
+    let bfdd = router.exec_ok(&["cat", "/run/frr/bfdd.pid"])?;
+    for independent in [false, true] {
+        // FRR sets the bit for a session it begins, and for no other.
+        let word = if independent {
+            " check-control-plane-failure"
+        } else {
+            ""
+        };
+        frr::configure(
+            router,
+            &[
+                "router bgp 65051",
+                "no neighbor 10.5.1.1 bfd",
+                &format!("neighbor 10.5.1.1 bfd{word}"),
+                "neighbor 10.5.1.1 bfd profile fast",
+            ],
+        )?;
+        wait_for("FRR's C bit", CONVERGED, || {
+            let found = session(node, "10.5.1.2")?;
+            let bit = &found["remoteControlPlaneIndependent"];
+            ensure!(*bit == independent && found["state"] == "up", "{found:#}");
+            Ok(())
+        })?;
+        all_up(lab)?;
+        has_route()?;
+        let before = established_count(node, "frr-v4")?;
+        let monitor = node.spawn(&["ip", "monitor", "route"])?;
+        wait_for("the monitor to hear", CONVERGED, || {
+            node.exec_ok(&["ip", "route", "replace", "blackhole", "192.0.2.255/32"])?;
+            node.exec_ok(&["ip", "route", "delete", "blackhole", "192.0.2.255/32"])?;
+            ensure!(monitor.text().contains("192.0.2.255"), "nothing");
+            Ok(())
+        })?;
+        router.exec_ok(&["kill", "-STOP", bfdd.trim()])?;
+        wait_for("BGP anew without BFD", CONVERGED, || {
+            causeway::established(node, "frr-v4")?;
+            ensure!(
+                established_count(node, "frr-v4")? > before,
+                "the same session"
+            );
+            Ok(())
+        })?;
+        has_route()?;
+        // Before FRR notices that it was away, and ends the session itself.
+        let text = monitor.stop()?;
+        router.exec_ok(&["kill", "-CONT", bfdd.trim()])?;
+        let deleted = format!("Deleted {PREFIX} ");
+        let was_deleted = text.lines().any(|line| line.starts_with(&deleted));
+        ensure!(was_deleted == independent, "{independent}: {text}");
+        all_up(lab)?;
+    }
+    Ok(())
 }
 
 /// Our echo packets are returned by FRR's kernel while FRR's go, too; when they alone are lost the
@@ -213,11 +412,15 @@ fn echo_of_ours(lab: &Lab) -> Result<()> {
             .chain(echo)
             .collect();
         router.exec_ok(&rule)?;
+        let begin = Instant::now();
         wait_for("echo packets to be missed", CONVERGED, || {
             let found = session(node, peer)?;
             ensure!(found["lastDown"] == "echo function failed", "{found:#}");
             Ok(())
         })?;
+        // 150 ms, and what asking takes. Control packets would have taken three seconds.
+        let took = begin.elapsed();
+        ensure!(took < Duration::from_secs(2), "{took:?}");
         // Control packets guard the path from there on, and nothing flaps again.
         wait_for("control packets as before", CONVERGED, || {
             let found = session(node, peer)?;

@@ -6,6 +6,9 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use harness::{CONVERGED, Family, Node, causeway, frr, kernel, lab, upgrade, wait_for};
+use serde_json::Value;
+
+const GATEWAYS_V6: [&str; 2] = ["gateway6:fd00:172:16:1::1", "gateway6:fd00:172:16:2::1"];
 
 #[test]
 fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
@@ -77,6 +80,7 @@ fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
     })?;
     let after = causeway::established(node1, "gateway:172.16.2.1")?;
     assert_eq!(before["state-since"], after["state-since"]);
+    gateways_of_ipv6(node1, gw2)?;
 
     // The next daemon finds them again and goes on with their sessions.
     let saw = || -> Result<[String; 2]> {
@@ -118,8 +122,45 @@ fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
         ensure!(said.contains("no IPv4 default route"), "{said}");
         Ok(())
     })?;
+    node1.exec_ok(&["ip", "-6", "route", "delete", "default"])?;
+    wait_for("no gateway of IPv6 to be left", CONVERGED, || {
+        ensure!(gone(node1, GATEWAYS_V6[0])?, "gw1 is still a peer");
+        ensure!(gone(node1, GATEWAYS_V6[1])?, "gw2 is still a peer");
+        let said = causeway::ask(node1, "status")?.to_string();
+        ensure!(said.contains("no IPv6 default route"), "{said}");
+        Ok(())
+    })?;
     causeway::established(node1, "tor")?;
     lab.down()
+}
+
+/// The default route of IPv6 moves, and then has two gateways; the sessions of IPv4 do not notice.
+fn gateways_of_ipv6(node1: &Node, gw2: &Node) -> Result<()> {
+    let [first, second] = GATEWAYS_V6;
+    let since = |name: &str| -> Result<Value> {
+        Ok(causeway::established(node1, name)?["state-since"].clone())
+    };
+    let of_ipv4 = since("gateway:172.16.1.1")?;
+    let route = |hops: &[&str]| {
+        let mut argv = vec!["ip", "-6", "route", "replace", "default"];
+        argv.extend(hops);
+        node1.exec_ok(&argv)
+    };
+    route(&["via", "fd00:172:16:2::1"])?;
+    wait_for("the IPv6 session with gw2", CONVERGED, || {
+        frr::established(gw2, "fd00:172:16:2::2")?;
+        causeway::established(node1, second)
+    })?;
+    ensure!(gone(node1, first)?, "the old session is kept");
+    let of_second = since(second)?;
+    let (gw1, gw2) = ("fd00:172:16:1::1", "fd00:172:16:2::1");
+    route(&["nexthop", "via", gw1, "nexthop", "via", gw2])?;
+    wait_for("the IPv6 session with gw1 again", CONVERGED, || {
+        causeway::established(node1, first)
+    })?;
+    assert_eq!(since(second)?, of_second);
+    assert_eq!(since("gateway:172.16.1.1")?, of_ipv4);
+    Ok(())
 }
 
 fn gone(node: &Node, name: &str) -> Result<bool> {

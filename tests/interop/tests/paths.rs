@@ -7,25 +7,17 @@
 //! Each step writes the resources anew; what a step needs and does not change is as it was.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    BgpPath, CONVERGED, Family, Lab, Node, bird, causeway, frr, gobgp, lab, upgrade, wait_for,
+    CONVERGED, Lab, bird, causeway, frr,
+    paths::{
+        Written, at, files, in_kernel, nobody_was_reset, rejected, seen, unseen, up, with_peer,
+        write,
+    },
+    upgrade, wait_for,
 };
-use serde_json::Value;
-
-const PEERS: [&str; 4] = ["frr", "bird2", "bird3", "gobgp"];
-
-/// What the resources say beyond what they always do.
-#[derive(Default)]
-struct Written<'a> {
-    /// A line of the instance.
-    instance: &'a str,
-    /// Lines of peers' sessions and of their IPv4 family.
-    peers: &'a [(&'a str, &'a str, &'a str)],
-    /// A line of the pods' advertisement.
-    advertisement: &'a str,
-}
 
 #[test]
 fn reflection_several_paths_and_next_hops() -> Result<()> {
@@ -37,6 +29,10 @@ fn reflection_several_paths_and_next_hops() -> Result<()> {
     aggregates(&lab)?;
     blackholes(&lab)?;
     refreshes(&lab)?;
+    ipv6_alike(&lab)?;
+    nearer_next_hops(&lab)?;
+    nobody_was_reset(&lab)?;
+    policies_required(&lab)?;
     nobody_was_reset(&lab)?;
     upgrades(&lab)?;
     lab.down()
@@ -119,7 +115,7 @@ fn reflection(lab: &Lab) -> Result<()> {
 fn several_paths(lab: &Lab) -> Result<()> {
     write(lab, &Written::default())?;
     let hops = |speaker: &str| -> Result<Vec<String>> {
-        let paths = paths(lab, speaker, "10.100.0.0/24")?;
+        let paths = at(lab, speaker, "10.100.0.0/24")?;
         let mut hops: Vec<String> = paths.into_iter().flat_map(|path| path.next_hops).collect();
         hops.sort();
         Ok(hops)
@@ -266,14 +262,14 @@ fn blackholes(lab: &Lab) -> Result<()> {
     in_kernel(lab, victim, "blackhole")?;
     unseen(lab, "bird2", victim)?;
     wait_for("the route within the AS", CONVERGED, || {
-        let paths = paths(lab, "bird3", victim)?;
+        let paths = at(lab, "bird3", victim)?;
         let path = paths.first().context("no path")?;
         // BLACKHOLE and NO_EXPORT.
         ensure!(path.communities == ["65535:65281", "65535:666"], "{path:?}");
         Ok(())
     })?;
     wait_for("the pods' community at FRR", CONVERGED, || {
-        let paths = paths(lab, "frr", "10.244.1.0/24")?;
+        let paths = at(lab, "frr", "10.244.1.0/24")?;
         let path = paths.first().context("no path")?;
         // FRR adds NO_EXPORT by itself.
         ensure!(
@@ -350,6 +346,120 @@ fn refreshes(lab: &Lab) -> Result<()> {
     seen(lab, "frr", "10.32.0.0/24", &[64500, 64502], "10.2.0.3")
 }
 
+/// Next hops of third parties, and aggregates.
+fn ipv6_alike(lab: &Lab) -> Result<()> {
+    let (of_frr, aggregate) = ("2001:db8:31::/48", "2001:db8:32::/48");
+    let parts = ["2001:db8:32:1::/64", "2001:db8:32:2::/64"];
+    write(lab, &Written::default())?;
+    seen(lab, "bird2", of_frr, &[64500, 64501], "fd00:10:2::2")?;
+    for part in parts {
+        seen(lab, "frr", part, &[64500, 64502], "fd00:10:2::3")?;
+    }
+    let written = Written {
+        instance: "aggregates: [{ prefix: \"2001:db8:32::/48\", summaryOnly: true }]",
+        ..Written::default()
+    };
+    write(lab, &written)?;
+    seen(lab, "frr", aggregate, &[64500], "fd00:10:2::1")?;
+    for part in parts {
+        unseen(lab, "frr", part)?;
+        in_kernel(lab, part, "via fd00:10:2::3")?;
+    }
+    in_kernel(lab, aggregate, "unreachable")?;
+    write(lab, &Written::default())?;
+    unseen(lab, "frr", aggregate)?;
+    seen(lab, "frr", parts[0], &[64500, 64502], "fd00:10:2::3")
+}
+
+/// RFC 4271 §9.1.2.2 e: of two routes of the AS, the one whose next hop is nearer by the kernel's
+/// metric; as that changes, and until there is no way.
+fn nearer_next_hops(lab: &Lab) -> Result<()> {
+    let prefix = "10.35.0.0/24";
+    let node = lab.node("node1");
+    let way = |what: &str, to: &str, by: &str, metric: &str| {
+        node.exec_ok(&["ip", "route", what, to, "via", by, "metric", metric])
+    };
+    // The farther one has the lower router id.
+    way("add", "10.9.0.4/32", "10.2.0.4", "200")?;
+    way("add", "10.9.0.5/32", "10.2.0.5", "100")?;
+    let file = files(lab)?.join("bird3/bird.conf");
+    let text = fs::read_to_string(&file)?;
+    let changed = text
+        .replace(
+            "route 10.33.0.0/24 blackhole;",
+            "route 10.33.0.0/24 blackhole;\n  route 10.35.0.0/24 blackhole { \
+             bgp_community.add((64500, 4)); };",
+        )
+        .replace(
+            "export where source = RTS_STATIC; next hop self;",
+            "export filter { if source != RTS_STATIC then reject; \
+             if net = 10.35.0.0/24 then bgp_next_hop = 10.9.0.4; accept; };",
+        );
+    fs::write(&file, &changed)?;
+    bird::run(lab.node("bird3"), "configure")?;
+    let add = "gobgp global rib add 10.35.0.0/24 nexthop 10.9.0.5 origin igp community 64500:5";
+    let argv: Vec<&str> = add.split(' ').collect();
+    lab.node("gobgp").exec_ok(&argv)?;
+    let chosen = |community: &str, gateway: &str| {
+        wait_for(&format!("the route of {community}"), CONVERGED, || {
+            let paths = at(lab, "frr", prefix)?;
+            let path = paths.first().context("no path")?;
+            ensure!(path.communities == [community], "{paths:?}");
+            Ok(())
+        })?;
+        in_kernel(lab, prefix, gateway)
+    };
+    chosen("64500:5", "via 10.2.0.5")?;
+    let said = node.exec_ok(&["causeway", "bgp", "explain", prefix])?;
+    ensure!(said.contains("metric 200, against 100 of gobgp"), "{said}");
+
+    way("add", "10.9.0.5/32", "10.2.0.5", "300")?;
+    way("delete", "10.9.0.5/32", "10.2.0.5", "100")?;
+    chosen("64500:4", "via 10.2.0.4")?;
+    // By another way, to the same next hop.
+    way("add", "10.9.0.4/32", "10.2.0.3", "150")?;
+    chosen("64500:4", "via 10.2.0.3")?;
+    way("delete", "10.9.0.4/32", "10.2.0.3", "150")?;
+    way("delete", "10.9.0.4/32", "10.2.0.4", "200")?;
+    chosen("64500:5", "via 10.2.0.5")?;
+    way("delete", "10.9.0.5/32", "10.2.0.5", "300")?;
+    unseen(lab, "frr", prefix)?;
+    in_kernel(lab, prefix, "")?;
+    fs::write(&file, text)?;
+    bird::run(lab.node("bird3"), "configure").map(drop)
+}
+
+/// RFC 8212: external neighbours without policies exchange nothing that was learned.
+fn policies_required(lab: &Lab) -> Result<()> {
+    let instance = "ebgpRequiresPolicy: true";
+    let written = Written {
+        instance,
+        ..Written::default()
+    };
+    seen(lab, "bird3", "10.31.0.0/24", &[64501], "10.2.0.2")?;
+    write(lab, &written)?;
+    unseen(lab, "bird3", "10.31.0.0/24")?;
+    unseen(lab, "frr", "10.33.0.0/24")?;
+    unseen(lab, "bird2", "10.34.0.0/24")?;
+    // An advertisement says by itself who is told.
+    seen(lab, "frr", "10.244.1.0/24", &[64500], "10.2.0.1")?;
+    seen(lab, "bird3", "10.34.0.0/24", &[], "10.2.0.5")?;
+    rejected(lab, "frr", "10.31.0.0/24", "policy")?;
+    let family = "import: { policyRef: { name: any } }\n      export: { policyRef: { name: any } }";
+    let policy = "---\napiVersion: causeway.io/v1alpha1\nkind: BGPPolicy\n\
+                  metadata: { name: any }\nspec: { statements: [{ name: all, action: Accept }] }\n";
+    let written = Written {
+        instance,
+        peers: &[("frr", "", family)],
+        objects: policy,
+        ..Written::default()
+    };
+    write(lab, &written)?;
+    seen(lab, "bird3", "10.31.0.0/24", &[64501], "10.2.0.2")?;
+    seen(lab, "frr", "10.33.0.0/24", &[64500], "10.2.0.4")?;
+    unseen(lab, "bird2", "10.34.0.0/24")
+}
+
 /// BIRD 2's path has FRR's number, which FRR would take for a loop.
 fn as_override(lab: &Lab) -> Result<()> {
     seen(lab, "frr", "10.32.0.0/24", &[64500, 64502], "10.2.0.3")?;
@@ -424,10 +534,8 @@ fn limits(lab: &Lab) -> Result<()> {
     })?;
     nobody_was_reset(lab)?;
 
-    limited("import: { mode: All, maxRoutes: 2, restartAfterSeconds: 1 }")?;
-    node.exec_ok(&["causeway", "bgp", "refresh", "frr"])?;
-    lab.node("frr")
-        .exec_ok(&["vtysh", "-c", "clear bgp 10.2.0.1"])?;
+    // A limit that is lowered counts at once.
+    limited("import: { mode: All, maxRoutes: 2, restartAfterSeconds: 8 }")?;
     wait_for("FRR to hear why", CONVERGED, || {
         let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
         let shown = shown["10.2.0.1"].to_string();
@@ -437,6 +545,21 @@ fn limits(lab: &Lab) -> Result<()> {
         );
         Ok(())
     })?;
+    // FRR calls every second; the node is there for it after eight, less some jitter, and ends
+    // it again.
+    let sessions = || -> Result<u64> {
+        let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
+        let count = &shown["10.2.0.1"]["connectionsEstablished"];
+        count.as_u64().context("a count")
+    };
+    let (before, since) = (sessions()?, Instant::now());
+    wait_for("FRR to be spoken with again", CONVERGED, || {
+        let now = sessions()?;
+        ensure!(now > before, "{before} before, {now} now");
+        Ok(())
+    })?;
+    let waited = since.elapsed();
+    ensure!(waited > Duration::from_secs(4), "after {waited:?}");
     write(lab, &Written::default())?;
     seen(lab, "bird2", "10.31.3.0/24", &[64500, 64501], "10.2.0.2")
 }
@@ -591,6 +714,9 @@ fn another_as_number(lab: &Lab) -> Result<()> {
         lab.node("frr"),
         &["router bgp 64501", "neighbor 10.2.0.1 remote-as 64500"],
     )?;
+    // The number of before is tried as well, where FRR has not changed yet.
+    with_peer(lab, "frr", "localAS: { asn: 64510, dualAS: true }")?;
+    seen(lab, "frr", "10.32.0.0/24", &[64500, 64502], "10.2.0.3")?;
     write(lab, &Written::default())?;
     seen(lab, "frr", "10.32.0.0/24", &[64500, 64502], "10.2.0.3")
 }
@@ -608,145 +734,8 @@ fn first_as(lab: &Lab) -> Result<()> {
     seen(lab, "gobgp", "10.32.1.0/24", &[64501], "10.2.0.3")
 }
 
-fn up(test: &str) -> Result<Lab> {
-    let lab = lab("paths", test)?;
-    let node = lab.node("node1");
-    for peer in PEERS {
-        wait_for(peer, CONVERGED, || causeway::established(node, peer))?;
-    }
-    Ok(lab)
-}
-
-fn files(lab: &Lab) -> Result<std::path::PathBuf> {
-    let files = lab.files().context("the lab has a copy of its files")?;
-    Ok(files.to_owned())
-}
-
-fn with_peer(lab: &Lab, peer: &str, session: &str) -> Result<()> {
-    let written = Written {
-        peers: &[(peer, session, "")],
-        ..Written::default()
-    };
-    write(lab, &written)
-}
-
-/// Writes the resources: those of the topology, with what is asked for.
-fn write(lab: &Lab, wanted: &Written<'_>) -> Result<()> {
-    let folder = files(lab)?.join("resources.d");
-    let pristine = harness::root()?.join("lab/containerlab/paths/resources.d");
-    let insert = |file: &str, after: &str, line: &str| -> Result<String> {
-        let text = fs::read_to_string(pristine.join(file))?;
-        let (head, tail) = text.split_once(after).context("as the topology has it")?;
-        Ok(format!("{head}{after}{line}\n{tail}"))
-    };
-    let instance = format!("      {}", wanted.instance);
-    let cluster = insert("cluster.yaml", "transit: true\n", &instance)?;
-    fs::write(folder.join("cluster.yaml"), cluster)?;
-    let attributes = format!("      {}", wanted.advertisement);
-    let node = insert("node.yaml", "advertisementType: PodCIDR\n", &attributes)?;
-    fs::write(folder.join("node.yaml"), node)?;
-
-    let mut peers = fs::read_to_string(pristine.join("peers.yaml"))?;
-    for (peer, session, family) in wanted.peers {
-        let mut parts: Vec<String> = peers.split("---\n").map(str::to_owned).collect();
-        let named = format!("name: {peer} }}");
-        let part = parts.iter_mut().find(|part| part.contains(&named));
-        let part = part.with_context(|| format!("no peer {peer}"))?;
-        if !family.is_empty() {
-            let lines = part.lines().filter(|line| {
-                let default = line.contains("import:") && family.contains("import:");
-                let client = line.contains("routeReflectorClient") || line.contains("addPath");
-                !default && !client
-            });
-            *part = lines.map(|line| format!("{line}\n")).collect();
-            part.push_str(&format!("      {family}\n"));
-        }
-        *part = part.replacen("spec:\n", &format!("spec:\n  {session}\n"), 1);
-        peers = parts.join("---\n");
-    }
-    fs::write(folder.join("peers.yaml"), peers)?;
-    Ok(())
-}
-
-fn paths(lab: &Lab, speaker: &str, prefix: &str) -> Result<Vec<BgpPath>> {
-    let node = lab.node(speaker);
-    match speaker {
-        "frr" => frr::paths(node, Family::Ipv4, prefix),
-        "gobgp" => gobgp::paths(node, Family::Ipv4, prefix),
-        _ => bird::paths(node, prefix),
-    }
-}
-
-/// Waits until a speaker has a path of these AS numbers and this next hop for a prefix.
-fn seen(lab: &Lab, speaker: &str, prefix: &str, path: &[u32], hop: &str) -> Result<()> {
-    wait_for(
-        &format!("{prefix} at {speaker} as {path:?} by {hop}"),
-        CONVERGED,
-        || {
-            let all = paths(lab, speaker, prefix)?;
-            let is_it =
-                |found: &BgpPath| found.as_path == path && found.next_hops.iter().any(|h| h == hop);
-            ensure!(all.iter().any(is_it), "{all:?}");
-            Ok(())
-        },
-    )
-}
-
-/// Waits until a speaker has no path for exactly this prefix.
-fn unseen(lab: &Lab, speaker: &str, prefix: &str) -> Result<()> {
-    wait_for(
-        &format!("{prefix} to be gone at {speaker}"),
-        CONVERGED,
-        || {
-            let all = paths(lab, speaker, prefix)?;
-            ensure!(all.is_empty(), "{all:?}");
-            Ok(())
-        },
-    )
-}
-
-/// Waits until the node says of a neighbour's route that it is rejected, and why.
-fn rejected(lab: &Lab, peer: &str, prefix: &str, why: &str) -> Result<()> {
-    wait_for(
-        &format!("{prefix} of {peer} to be rejected"),
-        CONVERGED,
-        || {
-            let command = format!("bgp routes filtered ipv4 unicast peer {peer}");
-            let all = causeway::items(lab.node("node1"), &command)?;
-            let found = all.iter().find(|route| route["prefix"] == prefix);
-            let text = found.map_or_else(String::new, Value::to_string);
-            ensure!(text.contains(why), "{all:#?}");
-            Ok(())
-        },
-    )
-}
-
-/// Waits until the node's kernel has a route for exactly this prefix with these words; none for no
-/// words.
-fn in_kernel(lab: &Lab, prefix: &str, words: &str) -> Result<()> {
-    wait_for(
-        &format!("{prefix} {words} in the kernel"),
-        CONVERGED,
-        || {
-            let node: &Node = lab.node("node1");
-            let text = node.exec_ok(&["ip", "route", "show", "exact", prefix])?;
-            ensure!(text.trim().is_empty() == words.is_empty(), "{text}");
-            ensure!(text.contains(words), "{text}");
-            Ok(())
-        },
-    )
-}
-
 fn gobgp_attributes(lab: &Lab, prefix: &str) -> Result<String> {
     let argv = ["gobgp", "--json", "global", "rib", "-a", "ipv4"];
     let table = lab.node("gobgp").exec_json(&argv)?;
     Ok(table[prefix].to_string())
-}
-
-fn nobody_was_reset(lab: &Lab) -> Result<()> {
-    for peer in PEERS {
-        let found = causeway::peer(lab.node("node1"), peer)?;
-        ensure!(found["established-count"] == 1, "{found:#}");
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ const ANNOUNCED: &[&str] = &[
     "route-map tagged permit 10",
     "set community 65011:7 65011:666",
     "set large-community 65011:1:2",
+    "set extcommunity rt 65011:5",
     "set metric 50",
     "exit",
     "route-map unwanted permit 10",
@@ -53,13 +54,14 @@ spec:
     - name: tagged
       match:
         communities:
-          all: { standard: ["65011:7"], large: ["65011:1:*"] }
+          all: { standard: ["65011:7"], large: ["65011:1:*"], extended: ["rt:65011:*"] }
         med: { min: 50, max: 50 }
       set:
         localPreference: 300
         med: { add: 5 }
         communities:
           standard: { remove: ["65011:666"], add: ["65001:1", no-export] }
+          extended: { remove: ["rt:65011:5"], add: ["rt:65001:6"] }
       action: Continue
     - name: ours
       match:
@@ -85,6 +87,7 @@ spec:
         communities:
           standard: { replace: ["65001:5"] }
           large: { add: ["65001:2:2"] }
+          extended: { add: ["rt:65001:9"] }
         nextHop: { address: 10.1.1.99 }
       action: Accept
 "#;
@@ -123,6 +126,11 @@ fn a_policy_decides_what_is_taken_and_what_is_sent() -> Result<()> {
         serde_json::json!(["65001:1", "65011:7", "no-export"]),
         "{tagged:#}"
     );
+    assert_eq!(
+        tagged["extended-communities"],
+        serde_json::json!(["rt:65001:6"]),
+        "{tagged:#}"
+    );
     the_tool_says_the_same(&lab)?;
 
     wait_for("the export policy at FRR", CONVERGED, || {
@@ -137,11 +145,14 @@ fn a_policy_decides_what_is_taken_and_what_is_sent() -> Result<()> {
         );
         let shown = frr::show(other, &format!("bgp ipv4 unicast {PODS}"))?;
         ensure!(shown["paths"][0]["metric"] == 77, "{shown:#}");
+        let extended = &shown["paths"][0]["extendedCommunity"]["string"];
+        ensure!(*extended == "RT:65001:9", "{shown:#}");
         Ok(())
     })?;
 
     every_route_is_explained(&lab)?;
     routes_beyond_the_limit_wait(&lab)?;
+    ten_thousand_prefixes_are_as_good_as_ten(&lab)?;
 
     // Without its only statement the policy sends nothing; the session does not notice.
     let changed = POLICIES.replace("sources: [PodCIDR]", "sources: [Service]");
@@ -254,6 +265,36 @@ fn routes_beyond_the_limit_wait(lab: &Lab) -> Result<()> {
         ensure!(found == [PODS, MORE], "{found:?}");
         Ok(())
     })
+}
+
+/// A statement of as many prefixes as an operator may come with, changed in one of them. That the
+/// decision takes no more steps is counted beside the code.
+fn ten_thousand_prefixes_are_as_good_as_ten(lab: &Lab) -> Result<()> {
+    let (_, to_frr) = POLICIES.split_once("---\n").context("two policies")?;
+    for wanted in ["10.11.2.0/24", "10.11.4.0/25"] {
+        let mut policy = "apiVersion: causeway.io/v1alpha1\nkind: BGPPolicy\n\
+                          metadata: { name: from-frr }\nspec:\n  statements:\n    - name: listed\n      \
+                          action: Accept\n      match:\n        prefixes:\n"
+            .to_owned();
+        for number in 0..10_000_u32 {
+            let prefix = match number {
+                5_000 => wanted.to_owned(),
+                _ => format!("172.20.{}.{}/32", number >> 8, number & 0xff),
+            };
+            policy.push_str(&format!("          - {{ prefix: {prefix} }}\n"));
+        }
+        policy.push_str("---\n");
+        policy.push_str(to_frr);
+        fs::write(files(lab)?.join("policies.yaml"), policy)?;
+        wait_for(&format!("{wanted} alone"), CONVERGED, || {
+            let routes = received(lab)?;
+            let taken: Vec<&str> = routes.iter().filter_map(|r| r["prefix"].as_str()).collect();
+            ensure!(taken == [wanted], "{taken:?}");
+            Ok(())
+        })?;
+    }
+    fs::write(files(lab)?.join("policies.yaml"), POLICIES)?;
+    Ok(())
 }
 
 fn explain(lab: &Lab, what: &str) -> Result<String> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use harness::{CONVERGED, Family, Lab, Node, causeway, frr, lab, wait_for};
+use serde_json::Value;
 
 const DAEMON: &str = "causewayd.service";
 const BFDD: &str = "causeway-bfdd.service";
@@ -26,6 +27,8 @@ fn the_units_start_reload_restart_and_stop() -> Result<()> {
         system.is_active(BFDD)
     })?;
     wait_for("the session", CONVERGED, || pods_are_there(&lab))?;
+    wait_for("BFD with all it may use", CONVERGED, || bfd_is_well(node1))?;
+    let found = bfd_counts(node1)?;
 
     let before = opens(&lab)?;
     for _ in 0..RELOADS {
@@ -63,6 +66,8 @@ fn the_units_start_reload_restart_and_stop() -> Result<()> {
     })?;
     let bfdd = system.show(BFDD)?;
     assert_eq!(bfdd["NRestarts"], "0", "{bfdd:?}");
+    wait_for("BFD as before", CONVERGED, || bfd_is_well(node1))?;
+    assert_eq!(bfd_counts(node1)?, found, "BFD saw something of the daemon");
 
     system.systemctl(&["stop", DAEMON])?;
     let stopped = system.show(DAEMON)?;
@@ -123,6 +128,23 @@ fn pods_are_there(lab: &Lab) -> Result<()> {
     frr::established(lab.node("frr"), "10.6.0.1")?;
     frr::used_paths(lab.node("frr"), Family::Ipv4, "10.244.1.0/24", 1)?;
     causeway::established(lab.node("node1"), "frr").map(drop)
+}
+
+/// `causeway-bfdd` has its real-time priority, its locked memory and its packet socket.
+fn bfd_is_well(node: &Node) -> Result<()> {
+    let all = causeway::ask(node, "bfd sessions")?;
+    let warnings = all["warnings"].as_array().context("no list")?;
+    ensure!(warnings.is_empty(), "{warnings:?}");
+    let session = &causeway::items(node, "bfd session 10.6.0.2")?[0];
+    ensure!(session["echoState"] == "returning", "{session:#}");
+    Ok(())
+}
+
+/// The number of the session with FRR, and its flaps.
+fn bfd_counts(node: &Node) -> Result<(Value, Value)> {
+    let session = &causeway::items(node, "bfd session 10.6.0.2")?[0];
+    let field = |name: &str| session[name].clone();
+    Ok((field("localDiscriminator"), field("downCount")))
 }
 
 /// What FRR counts when a session ends and begins.

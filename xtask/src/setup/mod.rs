@@ -37,7 +37,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("cc", "gcc"),
     ("dpkg-deb", "dpkg"),
-    ("systemd-analyze", "systemd"),
 ];
 
 /// Files that packages bring without a program.

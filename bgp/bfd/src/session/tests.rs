@@ -249,6 +249,19 @@ fn slower_intervals_wait_for_the_answer_and_faster_ones_do_not_flap() {
 }
 
 #[test]
+fn a_neighbour_that_falls_silent_was_what_it_said() {
+    let mut link = link(profile(50, 50, 3), profile(50, 50, 3), 5);
+    link.run(Duration::from_secs(5));
+    link.loss = [100, 100];
+    link.run(Duration::from_secs(5));
+    let status = link.ends[0].status(Instant::now());
+    assert_eq!(status.state, State::Down);
+    assert_eq!(status.remote_discriminator, 0);
+    // Whether this may be a restart is asked after the fact.
+    assert!(status.remote_control_plane_independent);
+}
+
+#[test]
 fn shut_is_told_and_not_mistaken_for_failure() {
     let mut link = link(profile(50, 50, 3), profile(50, 50, 3), 5);
     link.run(Duration::from_secs(5));

@@ -107,12 +107,12 @@ impl Peer {
         self.record.capabilities_sent = offered.capabilities.clone();
         self.record.capabilities_received = theirs.capabilities.clone();
         let families: Vec<_> = negotiated.families().collect();
+        let interval = negotiated.keepalive;
         let agreed = Agreed {
             negotiated: Box::new(negotiated),
             theirs: Box::new(theirs),
             hold_at: None,
-            // At once: nobody knows how long the process before has been silent.
-            keepalive_at: Some(now),
+            keepalive_at: interval.map(|time| now + self.jitter.spread(time)),
             held_back_until: None,
         };
         self.outgoing = Outgoing::Active { retry_at: None };
@@ -124,9 +124,12 @@ impl Peer {
             phase: Phase::OpenConfirm(agreed),
         });
         self.establish(Direction::Incoming, now);
-        let mut keepalive = Vec::new();
-        frame::encode_keepalive(&mut keepalive);
-        self.send(conn, MessageKind::Keepalive, keepalive);
+        // At once: nobody knows how long the process before has been silent.
+        if interval.is_some() {
+            let mut keepalive = Vec::new();
+            frame::encode_keepalive(&mut keepalive);
+            self.send(conn, MessageKind::Keepalive, keepalive);
+        }
         for family in families {
             self.ask_for_routes(family, now);
         }

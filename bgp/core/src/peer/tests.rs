@@ -485,6 +485,17 @@ fn a_neighbour_that_refuses_capabilities_is_tried_without() {
         negotiated.families().collect::<Vec<_>>(),
         [Family::IPV4_UNICAST]
     );
+    // An operator's reset tries everything again.
+    peer.handle(PeerInput::Stop(StopReason::Reset), at);
+    outputs(&mut peer);
+    peer.handle(PeerInput::Timeout, at);
+    dialled(&mut peer, at);
+    let sent = outputs(&mut peer);
+    let PeerOutput::Send { bytes, .. } = &sent[0] else {
+        panic!("{sent:?}")
+    };
+    let message = frame::next(bytes, 4096).unwrap().unwrap();
+    assert!(!Open::decode(message.body).unwrap().capabilities.is_empty());
 }
 
 #[test]

@@ -95,6 +95,8 @@ pub(super) struct Exports {
     local_asn: Asn,
     /// Whether local routes were given once, so that a dump of them is complete.
     locals_known: bool,
+    /// Whether End-of-RIB has to wait all the same.
+    ends_held: bool,
     groups: BTreeMap<u32, Group>,
     next_group: u32,
     members: BTreeMap<PeerId, Member>,
@@ -155,6 +157,15 @@ impl Exports {
     /// Has End-of-RIB sent from then on.
     pub(super) fn locals_are_known(&mut self) {
         self.locals_known = true;
+    }
+
+    /// Holds End-of-RIB back, or no longer.
+    pub(super) fn hold_ends(&mut self, held: bool) {
+        self.ends_held = held;
+    }
+
+    fn may_end(&self) -> bool {
+        self.locals_known && !self.ends_held
     }
 
     /// A session came up: the neighbour is sent everything, then End-of-RIB.
@@ -317,18 +328,20 @@ impl Exports {
     pub(super) fn waiting(&self) -> impl Iterator<Item = PeerId> + '_ {
         let members = self.members.iter();
         members
-            .filter(|(_, member)| member.has_something(self.locals_known))
+            .filter(|(_, member)| member.has_something(self.may_end()))
             .map(|(id, _)| *id)
     }
 
     /// The next bytes for a neighbour, and whether it has caught up with them.
     pub(super) fn poll_transmit(&mut self, id: PeerId, from: &Sources<'_>) -> Option<Transmit> {
+        let may_end = self.may_end();
         let member = self.members.get_mut(&id)?;
         let group = self.groups.get(&member.group)?;
-        if member.queue.is_empty() && member.is_behind_at_all() {
+        // A part of what it is behind with may be its own altogether, and nothing is sent of it.
+        while member.queue.is_empty() && member.is_behind_at_all() {
             group.catch_up(id, member, from);
         }
-        if self.locals_known && member.queue.is_empty() && !member.is_behind_at_all() {
+        if may_end && member.queue.is_empty() && !member.is_behind_at_all() {
             member.finish();
         }
         member.pop()

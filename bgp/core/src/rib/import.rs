@@ -397,7 +397,10 @@ impl Rib {
 
     /// Applies a changed configuration to what is there, as far as that can be known: routes that
     /// were rejected, or that a policy changed, have to be sent again; the session asks for them.
-    pub(super) fn reconsider(&mut self, peer: PeerId) {
+    ///
+    /// The own AS in a path is looked at only where it is allowed less often than before: what is in
+    /// the table may have been prepended by policy.
+    pub(super) fn reconsider(&mut self, peer: PeerId, own_as: OwnAs) {
         for slot in 0..self.tables.len() {
             let neighbour = self.neighbours.get(peer);
             let Some(intake) = neighbour.and_then(|neighbour| neighbour.intake(slot)) else {
@@ -408,13 +411,14 @@ impl Rib {
                 let paths = self.tables[slot].sorted(id);
                 for mut path in paths.into_iter().filter(|path| accepted(path)) {
                     let keys = &self.tables[slot].keys;
-                    let own_as = self
+                    let times = self
                         .attributes
                         .hot(path.attributes)
                         .map_or(0, |hot| hot.own_as);
+                    let loops = own_as == OwnAs::FewerAllowed && times > intake.allow_own_as;
                     let rejected = if let Some(why) = intake.closed() {
                         Some(why)
-                    } else if own_as > intake.allow_own_as {
+                    } else if loops {
                         Some(Rejection::OwnAs)
                     } else {
                         intake.refuses(|| keys.prefix(id))
@@ -552,6 +556,13 @@ impl Arrival<'_> {
         rib.attributes.hold(attributes, 1);
         (attributes, rib.next_hops.hold(next_hop, self.link, 1))
     }
+}
+
+/// How often the own AS may be in a path of a neighbour whose configuration changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum OwnAs {
+    AsBefore,
+    FewerAllowed,
 }
 
 /// Which routes of a neighbour are dropped.

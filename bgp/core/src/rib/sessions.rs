@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bgp_wire::Community;
 use router_types::Family;
 
-use super::import::Which;
+use super::import::{OwnAs, Which};
 use super::intake::{Intake, PolicyUse};
 use super::neighbour::{Neighbour, SessionInfo};
 use super::table::Path;
@@ -60,6 +60,11 @@ impl Rib {
                 .filter_map(|family| family.export_policy.as_ref())
                 .any(|name| renewed.contains(name));
             let differs = neighbour.config != *peer;
+            let own_as = if peer.allow_own_as < neighbour.config.allow_own_as {
+                OwnAs::FewerAllowed
+            } else {
+                OwnAs::AsBefore
+            };
             // Whose routes are reflected, others are sent.
             reflection_differs |=
                 neighbour.config.route_reflector_client != peer.route_reflector_client;
@@ -75,7 +80,7 @@ impl Rib {
                     .get(id)
                     .is_some_and(|neighbour| neighbour.up)
             {
-                self.reconsider(id);
+                self.reconsider(id, own_as);
                 self.rejoin(id);
             }
             if differs {

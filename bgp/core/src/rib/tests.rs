@@ -18,6 +18,7 @@ mod inheritance;
 mod limits;
 mod model;
 mod own;
+mod play;
 mod policy;
 mod vpn;
 mod vpn_model;
@@ -147,6 +148,13 @@ fn withdraw(rib: &mut Rib, peer: &str, prefix: &str, now: Instant) {
         },
         now,
     );
+}
+
+/// Tables that know that the node has no routes of its own.
+fn ready(config: InstanceConfig, now: Instant) -> Rib {
+    let mut rib = Rib::new(config, now);
+    rib.handle(local(&[]), now);
+    rib
 }
 
 fn local(prefixes: &[(&str, &[&str])]) -> RibInput {
@@ -619,6 +627,24 @@ fn end_of_rib_waits_for_local_routes_to_be_known() {
     assert_eq!(sent(&mut rib, "a"), (vec![], vec![], 0));
     rib.handle(local(&[]), now);
     assert_eq!(sent(&mut rib, "a"), (vec![], vec![], 2));
+}
+
+#[test]
+fn end_of_rib_of_a_restart_waits_for_what_others_have_to_say() {
+    let now = Instant::now();
+    let mut rib = Rib::new(all(&["a", "b"]), now);
+    rib.handle(RibInput::HoldEnds, now);
+    rib.handle(local(&[("10.1.0.0/24", &["a"])]), now);
+    up(&mut rib, "a", 10, 65002, now);
+    // Routes are not held back, only their end.
+    assert_eq!(
+        sent(&mut rib, "a"),
+        (vec!["10.1.0.0/24".to_owned()], vec![], 0)
+    );
+    up(&mut rib, "b", 11, 65003, now);
+    rib.handle(RibInput::SendEnds, now);
+    assert_eq!(sent(&mut rib, "a"), (vec![], vec![], 2));
+    assert_eq!(sent(&mut rib, "b"), (vec![], vec![], 2));
 }
 
 #[test]

@@ -1,197 +1,161 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A run of a case, and what has to hold at its end.
+//! A run of a case, and what has to hold in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp_core::peer::{PeerInput, StopReason};
-use bgp_core::rib::{PrefixFilter, RibInput, RouteQuery, RouteTable, RouteView};
-use ipnet::IpNet;
-use router_types::Family;
+use bgp_core::rib::RibInput;
+use bgp_wire::Destination;
 
-use crate::case::Case;
-use crate::model::{Expected, Route, Routes, Truth};
+use crate::case::{Act, Back, Case};
+use crate::compare::{compare, truth};
+use crate::model::{Away, Expected, Phase, Truth};
 use crate::node::ForRib;
-use crate::topology::name;
-use crate::world::World;
-
-/// How long the script may take at most, with everybody back.
-const SCRIPT: Duration = Duration::from_secs(3_600);
+use crate::world::{Event, World};
 
 /// After that long of peace every session must be up, stale routes must be gone and nobody may have
-/// anything to say: longer than the longest pause after errors, the hold time of a silent
-/// connection before OPEN (4 minutes) and the restart time together.
-const PEACE: Duration = Duration::from_secs(400);
+/// anything to say: longer than the longest pause after errors, that after too many routes at the
+/// other end (5 minutes) and the hold time of a silent connection before OPEN (4 minutes).
+const PEACE: Duration = Duration::from_secs(600);
 
-/// How long everything must have been quiet by then.
-const QUIET: Duration = Duration::from_secs(60);
+/// How long everything must have been quiet by then: shorter than any timer that hides something.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// How long it takes at most until what happened at one node is known to all.
+const WORD: Duration = Duration::from_secs(15);
+
+/// How long a limit is looked at: until a session that ended for it is up again, and passes it
+/// again. The other end waits five minutes before that.
+const LIMITED: Duration = Duration::from_secs(330);
 
 /// Runs a case. The error says what did not hold.
 pub(crate) fn run(case: &Case) -> Result<(), String> {
     let mut world = World::new(case);
-    let end = world.now + SCRIPT;
-    while !world.is_through() {
-        world.run_until(world.now + Duration::from_secs(10))?;
-        if world.now > end {
-            return Err("the script never ends".into());
+    for (number, step) in case.steps.iter().enumerate() {
+        let at = |why: String| format!("step {number}: {why}");
+        let until = world.now + Duration::from_millis(step.after_ms);
+        world.run_until(until).map_err(at)?;
+        match &step.act {
+            Act::Rest => drop(settle(&mut world).map_err(at)?),
+            Act::Away {
+                node,
+                back,
+                forwards,
+            } => {
+                let node = node % world.nodes.len();
+                leave(&mut world, node, *back, *forwards).map_err(at)?;
+            }
+            act => {
+                world.act(act.clone()).map_err(at)?;
+                if let Act::Limit { .. } = act {
+                    world.run_until(world.now + LIMITED).map_err(at)?;
+                }
+            }
         }
     }
-    world.heal()?;
-    world.run_until(world.now + PEACE)?;
-    let down = world.down();
-    if !down.is_empty() {
-        return Err(format!("links {down:?} have no session after {PEACE:?}"));
-    }
-    if world.now - world.last_update < QUIET {
-        return Err("routes still change".into());
-    }
-    let truth = truth(&world);
-    let Some(expected) = truth.solve() else {
-        return Err("the model does not settle".into());
-    };
-    compare(&world, &truth, &expected)?;
-    follow(&truth, &expected)?;
+    settle(&mut world).map_err(|why| format!("in the end: {why}"))?;
     leave_nothing(world)
 }
 
-fn truth(world: &World) -> Truth<'_> {
-    let standing = &world.standing;
-    let ends = |node: usize| world.topology.links_of(node);
-    let closed = standing
-        .iter()
-        .enumerate()
-        .flat_map(|(node, standing)| ends(node).filter(|(link, _)| standing.closed.contains(link)));
-    Truth {
-        topology: &world.topology,
-        locals: standing.iter().map(|s| s.locals.clone()).collect(),
-        said: standing.iter().map(|s| s.said.clone()).collect(),
-        closed: closed.collect(),
-        metrics: standing.iter().map(|s| s.metrics.clone()).collect(),
+/// Waits until everything has settled, and looks at it.
+fn settle(world: &mut World) -> Result<Expected, String> {
+    let end = world.now + PEACE;
+    world.heal()?;
+    loop {
+        world.run_until(world.now + Duration::from_secs(5))?;
+        let down = world.down();
+        let is_quiet = world.now - world.last_update >= QUIET;
+        if world.is_through() && down.is_empty() && is_quiet && !world.has_mail() {
+            break;
+        }
+        if world.now > end {
+            return Err(match down.is_empty() {
+                true => format!("routes still change after {PEACE:?}"),
+                false => format!("links {down:?} have no session after {PEACE:?}"),
+            });
+        }
     }
+    look(world, &BTreeMap::new())
 }
 
-/// Every table beside the model's.
-fn compare(world: &World, truth: &Truth<'_>, expected: &Expected) -> Result<(), String> {
-    for (number, node) in world.nodes.iter().enumerate() {
-        let Some(node) = node else {
-            return Err(format!("node {number} is away"));
-        };
-        let Some(tables) = &node.tables else {
-            for (link, end) in world.topology.links_of(number) {
-                let told = &node.sessions[&link].told;
-                same(told, &expected.told[&(link, end)], number, link)?;
-            }
-            continue;
-        };
-        let routes = |table: RouteTable| -> Vec<RouteView> {
-            let mut all = Vec::new();
-            for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
-                let query = RouteQuery {
-                    table: table.clone(),
-                    family,
-                    filter: PrefixFilter::All,
-                    after: None,
-                    limit: usize::MAX,
-                };
-                all.extend(tables.rib.routes(&query, world.now).routes);
-            }
-            all
-        };
-        for (link, end) in world.topology.links_of(number) {
-            let told = &expected.told[&(link, end)];
-            let (taken, refused): (Vec<_>, Vec<_>) = told
-                .iter()
-                .partition(|(_, route)| truth.takes(link, end, route));
-            let mut found = Routes::new();
-            for view in routes(RouteTable::Received(name(link))) {
-                let (Some(attributes), Some(hop)) = (&view.attributes, view.next_hop) else {
-                    return Err(format!("node {number}: {view:?} is not whole"));
-                };
-                if view.stale {
-                    return Err(format!("node {number}, link {link}: {view:?} is stale"));
-                }
-                let prefix = view.prefix.prefix().ok_or("a route without a prefix")?;
-                found.insert(prefix, Route::read(attributes, hop));
-            }
-            let taken = taken.into_iter().map(|(p, r)| (*p, r.clone())).collect();
-            same(&found, &taken, number, link)?;
-            let filtered = routes(RouteTable::Filtered(name(link)));
-            let filtered: BTreeSet<IpNet> = filtered
-                .iter()
-                .filter_map(|view| view.prefix.prefix())
-                .collect();
-            let refused: BTreeSet<IpNet> = refused.into_iter().map(|(p, _)| *p).collect();
-            if filtered != refused {
-                return Err(format!(
-                    "node {number}, link {link}: refused {filtered:?}, not {refused:?}"
-                ));
-            }
-        }
-        let mut used = BTreeMap::new();
-        for n in 0..crate::case::PREFIXES {
-            let prefix = crate::topology::prefix(n);
-            let best = tables.rib.best(&prefix);
-            // That a route is stale, or is not any more, is not reported: it is used all the same.
-            let mut kernel = tables.kernel.get(&prefix).cloned();
-            if let (Some(kernel), Some(best)) = (&mut kernel, &best) {
-                kernel.stale = best.stale;
-            }
-            if kernel != best {
-                return Err(format!(
-                    "node {number}: {prefix} is {kernel:?} in the kernel and {best:?} in the tables"
-                ));
-            }
-            if let Some(best) = best {
-                used.insert(prefix, best.peers[0].clone());
-            }
-        }
-        let best = expected.best.iter();
-        let best: BTreeMap<IpNet, _> = best
-            .filter(|((node, prefix), _)| *node == number && !truth.locals[number].contains(prefix))
-            .map(|((_, prefix), link)| (*prefix, name(*link)))
-            .collect();
-        if used != best {
-            return Err(format!("node {number} uses {used:?}, not {best:?}"));
-        }
+/// Everything beside the model, with some nodes away.
+fn look(world: &World, away: &BTreeMap<usize, Away>) -> Result<Expected, String> {
+    let truth = truth(world, away);
+    let Some(expected) = truth.solve() else {
+        return Err("the model does not settle".into());
+    };
+    compare(world, &truth, &expected)?;
+    if away.is_empty() {
+        follow(&truth, &expected)?;
     }
+    Ok(expected)
+}
+
+/// A node goes and comes back; its neighbours keep what they were told as long as they should.
+fn leave(world: &mut World, node: usize, back: Back, forwards: bool) -> Result<(), String> {
+    let expected = settle(world)?;
+    let links = world.topology.links_of(node);
+    let told = links.map(|(link, end)| {
+        let at = (link, 1 - end);
+        (at, expected.told[&at].clone())
+    });
+    let told: BTreeMap<_, _> = told.collect();
+    let look = |world: &World, phase, when: &str| {
+        let told = told.clone();
+        look(world, &BTreeMap::from([(node, Away { told, phase })]))
+            .map_err(|why| format!("{when}: {why}"))
+    };
+    world.crash(node, false, forwards);
+    let restart_s = u64::from(world.case.restart_s.unwrap_or(0));
+    let stale_s = u64::from(world.case.more.long_lived_s.unwrap_or(0));
+    let gone = world.now;
+    world.run_until(gone + WORD)?;
+    look(world, Phase::Restarting, "within the restart time")?;
+    let waits = [Back::Late, Back::VeryLate].contains(&back);
+    if waits {
+        world.run_until(gone + Duration::from_secs(restart_s) + WORD)?;
+        look(world, Phase::LongGone, "after the restart time")?;
+    }
+    if back == Back::VeryLate && stale_s > 0 {
+        world.run_until(gone + Duration::from_secs(restart_s + stale_s) + WORD)?;
+        look(world, Phase::Forgotten, "after the long-lived stale time")?;
+    }
+    // What it has forgotten must be gone when it is back.
+    let standing = &mut world.standing[node];
+    let forgotten = standing.said.keys().next().copied();
+    forgotten.map(|key| standing.said.remove(&key));
+    standing.locals.pop_first();
+    world.after(0, Event::Back(node));
+    settle(world).map_err(|why| format!("node {node} is back: {why}"))?;
     Ok(())
-}
-
-fn same(found: &Routes, expected: &Routes, node: usize, link: usize) -> Result<(), String> {
-    if found == expected {
-        return Ok(());
-    }
-    let differing = expected.keys().chain(found.keys());
-    let differing = differing.filter(|prefix| found.get(prefix) != expected.get(prefix));
-    let lines: BTreeSet<String> = differing
-        .map(|p| format!("\n  {p}: {:?}\n  not {:?}", found.get(p), expected.get(p)))
-        .collect();
-    let lines: String = lines.into_iter().collect();
-    Err(format!("node {node} was told on link {link}:{lines}"))
 }
 
 /// Packets arrive: from every speaker, along the next hops it uses, without going round.
 fn follow(truth: &Truth<'_>, expected: &Expected) -> Result<(), String> {
-    for (start, prefix) in expected.best.keys() {
+    for (start, destination) in expected.used.keys() {
+        // Routes of VPNs lead to who gave the label, by other routes.
+        let Destination::Ip(prefix) = destination else {
+            continue;
+        };
         let mut at = *start;
         let mut passed = BTreeSet::new();
         loop {
+            let says = |number: &u8| crate::topology::destination(*number) == *destination;
             let is_there = truth.locals[at].contains(prefix)
-                || truth.said[at]
-                    .keys()
-                    .any(|n| crate::topology::prefix(*n) == *prefix);
+                || truth.said[at].keys().any(|(number, _)| says(number));
             if is_there {
                 break;
             }
             if !passed.insert(at) {
                 return Err(format!("{prefix} goes round from node {start}: {passed:?}"));
             }
-            let Some(link) = expected.best.get(&(at, *prefix)) else {
+            let used = expected.used.get(&(at, *destination));
+            let Some(used) = used.and_then(|used| used.first()) else {
                 return Err(format!("{prefix} ends at node {at} from node {start}"));
             };
-            let end = usize::from(truth.topology.links[*link][0].node != at);
-            let hop: IpAddr = expected.told[&(*link, end)][prefix].next_hop;
+            let hop: IpAddr = used.route.next_hop;
             let owner = truth
                 .topology
                 .links

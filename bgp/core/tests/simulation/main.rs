@@ -4,17 +4,22 @@
 //! A speaker is what bgp-core has: a [`Peer`](bgp_core::peer::Peer) for each neighbour and a
 //! [`Rib`](bgp_core::rib::Rib), with the order of bgp-io between them. Links cut octet streams
 //! anywhere, are slow, stand still and break; nodes crash with and without a word and come back
-//! with and without graceful restart; operators reset, shut down and reconfigure; both ends dial, so
-//! that connections collide. Once there has been peace for a while:
+//! with and without graceful restart, some late and some never expected; a new process takes the
+//! sessions over; operators reset, shut down and change policies, limits, ADD-PATH and what of VPNs
+//! is asked for; both ends dial, so that connections collide. Whenever everything has settled:
 //!
 //! - every session is up, and nobody still sends UPDATEs,
 //! - every table (what each neighbour was told, what was refused, what is used, what the kernel
-//!   would have) is the one the model computes from what is originated ([`model`]),
+//!   would have) is the one the model computes from what is originated ([`model`]), while a node is
+//!   away also from what it said before, as long as that is kept,
 //! - packets arrive and do not go round,
 //! - nothing is kept once sessions and originations are gone.
 //!
-//! Meanwhile: timers fire within the bounds of RFC 4271, nobody sends on a connection that is
-//! closed, and no session ends by an error message, since nobody said anything that deserves one.
+//! That is looked at as soon as nothing is under way any more: timers that make good in the end what
+//! should have been right before have no time to. Meanwhile: timers fire within the bounds of RFC
+//! 4271, nobody sends on a connection that is closed, no session ends by an error message, since
+//! nobody said anything that deserves one, and what must be so at once is looked at at once
+//! (`world/watch.rs`).
 //!
 //! A case is a seed and a script. One that fails is made as short as it still fails, printed, and
 //! written to `regressions/`, whose files [`what_once_failed_holds`] replays.
@@ -23,10 +28,13 @@
 mod acts;
 mod case;
 mod check;
+mod compare;
+mod filter;
 mod model;
 mod node;
 mod random;
 mod shrink;
+mod told;
 mod topology;
 mod wire;
 mod world;
@@ -36,7 +44,7 @@ use std::path::{Path, PathBuf};
 
 use crate::case::Case;
 
-/// Cases in every run of the tests: some ten seconds without optimisation.
+/// Cases in every run of the tests: some twenty seconds without optimisation.
 const CASES: u64 = 200;
 
 fn regressions() -> PathBuf {

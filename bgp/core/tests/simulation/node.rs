@@ -3,35 +3,64 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::time::Instant;
 
 use bgp_core::config::{
-    ExportAttributes, FamilyConfig, GracefulRestart, ImportMode, ImportPolicy, InstanceConfig,
-    LocalRoutes, PeerAddress, PeerConfig, Timers, Transit,
+    AddPathConfig, BeyondLimit, ExportAttributes, FamilyConfig, GracefulRestart, ImportMode,
+    ImportPolicy, InstanceConfig, LocalRoutes, NextHopMode, PeerAddress, PeerConfig, PrefixLimit,
+    StaleTime, Timers, Transit,
 };
 use bgp_core::peer::{ConnId, LocalSpeaker, Peer};
-use bgp_core::rib::{BestRoute, Rib, RibInput, SessionInfo};
+use bgp_core::rib::{BestRoute, Inheritance, Rib, RibInput, SessionInfo};
 use bgp_wire::{
-    AsPath, Community, FamilyContext, NlriEntry, Origin, PathAttributes, PathNextHop, announce,
-    withdraw,
+    AsPath, Community, Destination, FamilyContext, Label, NlriEntry, Origin, PathAttributes,
+    PathNextHop, VpnEntry, announce_with, withdraw_with,
 };
 use ipnet::IpNet;
 use router_types::{Asn, Family};
 
 use crate::case::{Case, Said};
-use crate::model::Routes;
-use crate::topology::{End, STRANGER_ASN, Topology, name, prefix};
+use crate::filter::{Filter, Way};
+use crate::told::Told;
+use crate::topology::{End, LONG_LIVED, Topology, destination, name, target};
+
+/// The pause after too many routes, in seconds.
+const LIMIT_PAUSE_S: u32 = 5;
 
 /// What is so about a node, crash or not: its configuration and what it originates.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
     pub(crate) locals: BTreeSet<IpNet>,
-    pub(crate) said: BTreeMap<u8, Said>,
+    /// By number of the destination, and of the route where there are several.
+    pub(crate) said: BTreeMap<(u8, u8), Said>,
     /// Links nothing is taken from.
     pub(crate) closed: BTreeSet<usize>,
     /// Links whose session is shut down.
     pub(crate) shut: BTreeSet<usize>,
     pub(crate) metrics: BTreeMap<IpAddr, Option<u32>>,
+    /// The policies of its neighbours, by link.
+    pub(crate) filters: BTreeMap<(usize, Way), Filter>,
+    /// How many routes of IPv4 unicast are taken, by link.
+    pub(crate) limits: BTreeMap<usize, u32>,
+    /// Which revision of its policies counts, 0 or 1.
+    pub(crate) revision: usize,
+    /// Links whose neighbours are told nothing of its own destinations.
+    pub(crate) hidden: BTreeSet<usize>,
+    /// The route targets it asks for; `None` is all.
+    pub(crate) targets: Option<BTreeSet<u8>>,
+}
+
+/// How a node comes to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Birth {
+    /// For the first time.
+    First,
+    /// After a crash.
+    Restart {
+        /// Whether it has forwarded meanwhile.
+        forwards: bool,
+    },
 }
 
 /// A node between two crashes.
@@ -57,8 +86,10 @@ pub(crate) struct Session {
     pub(crate) heard_at: Instant,
     /// When a KEEPALIVE was sent last.
     pub(crate) said_at: Option<Instant>,
-    /// What a scripted neighbour was told.
-    pub(crate) told: Routes,
+    /// What was told in the session, the last one where none is up.
+    pub(crate) told: Told,
+    /// What the process before has left, until the session is up.
+    pub(crate) left: Option<Box<Inheritance>>,
 }
 
 /// The tables and what waits for them.
@@ -72,6 +103,8 @@ pub(crate) struct Tables {
     pub(crate) is_blocked: bool,
     /// The session each neighbour has as the tables know it, by link.
     pub(crate) epochs: BTreeMap<usize, u64>,
+    /// The links in whose session the tables have said that too many routes came.
+    pub(crate) over_limit: BTreeSet<usize>,
     /// What the kernel would have by now.
     pub(crate) kernel: BTreeMap<IpNet, BestRoute>,
 }
@@ -84,6 +117,8 @@ pub(crate) enum ForRib {
         link: usize,
         session: Box<SessionInfo>,
         epoch: u64,
+        /// What the process before has left about the neighbour.
+        left: Option<Box<Inheritance>>,
     },
 }
 
@@ -93,17 +128,21 @@ impl Node {
         topology: &Topology,
         number: usize,
         standing: &Standing,
-        restarted: bool,
+        birth: Birth,
         now: Instant,
     ) -> Node {
         let plan = &topology.nodes[number];
         let config = config(case, topology, number, standing);
-        let preserved = restarted && case.restart_s.is_some();
+        let graceful = case.restart_s.is_some();
+        let (restarted, preserved) = match birth {
+            Birth::First => (false, false),
+            Birth::Restart { forwards } => (graceful, graceful && forwards),
+        };
         let session = |link: usize| {
             let local = LocalSpeaker {
                 asn: Asn(plan.asn),
                 router_id: plan.router_id,
-                restarted: preserved,
+                restarted,
                 forwarding_preserved: preserved,
             };
             let peer = config.peers()[&name(link)].clone();
@@ -117,7 +156,8 @@ impl Node {
                 calls: 0,
                 heard_at: now,
                 said_at: None,
-                told: Routes::new(),
+                told: Told::default(),
+                left: None,
             }
         };
         let links = topology.links_of(number);
@@ -128,6 +168,7 @@ impl Node {
             is_due: false,
             is_blocked: false,
             epochs: BTreeMap::new(),
+            over_limit: BTreeSet::new(),
             kernel: BTreeMap::new(),
         });
         Node {
@@ -149,24 +190,25 @@ pub(crate) fn config(
     let mut config = InstanceConfig::new("simulated".into(), Asn(plan.asn), plan.router_id)
         .expect("AS and identifier are not 0");
     config.transit = Transit::Allowed;
+    config.ebgp_requires_policy = case.more.strict && plan.is_speaker;
+    config.policies = Filter::all(standing.revision);
+    config.route_targets = standing
+        .targets
+        .as_ref()
+        .map(|targets| targets.iter().map(|number| target(*number).0).collect());
     for (link, end) in topology.links_of(number) {
         let there = &topology.links[link][1 - end];
         let address = PeerAddress::new(there.v4.into(), None).expect("a unicast address");
-        let family = FamilyConfig {
-            import: ImportPolicy {
-                mode: if standing.closed.contains(&link) {
-                    ImportMode::None
-                } else {
-                    ImportMode::All
-                },
-            },
-            ..FamilyConfig::default()
-        };
-        let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
-        let families = families.map(|each| (each, family.clone())).into();
+        let families = topology.plans[link].families();
+        let families = families.into_iter().map(|family| {
+            (
+                family,
+                family_config(case, topology, (link, end), standing, family),
+            )
+        });
         let mut peer = PeerConfig::new(address)
-            .with_families(families)
-            .expect("two families");
+            .with_families(families.collect())
+            .expect("families that are carried");
         peer.asn = Some(Asn(topology.nodes[there.node].asn));
         peer.timers = Timers::new(5, case.hold_s, case.hold_s / 3).expect("timers in range");
         let restart = |seconds| GracefulRestart::new(seconds).expect("seconds in range");
@@ -180,61 +222,170 @@ pub(crate) fn config(
     config
 }
 
-/// A speaker's own destinations, for all its neighbours.
+/// A family of a neighbour as things stand.
+fn family_config(
+    case: &Case,
+    topology: &Topology,
+    (link, end): (usize, usize),
+    standing: &Standing,
+    family: Family,
+) -> FamilyConfig {
+    let plan = &topology.plans[link];
+    let internal = topology.is_internal(link);
+    let is_membership = family == Family::ROUTE_TARGET;
+    let policy = |way| {
+        // What is asked for is looked at by none of the policies, but has to pass.
+        let filter = if is_membership {
+            (case.more.strict && !internal).then_some(Filter::Open)
+        } else {
+            standing.filters.get(&(link, way)).copied()
+        };
+        filter.map(|filter| filter.name(internal))
+    };
+    let mode = if standing.closed.contains(&link) {
+        ImportMode::None
+    } else {
+        ImportMode::All
+    };
+    let limit = standing.limits.get(&link);
+    let limit = limit.filter(|_| family == Family::IPV4_UNICAST);
+    let several = plan.takes_several && !is_membership;
+    let sends = topology.links[link][end].sends_several;
+    let stale_time = |seconds| StaleTime::new(seconds).expect("seconds in range");
+    FamilyConfig {
+        import: ImportPolicy { mode },
+        import_policy: policy(Way::In),
+        export_policy: policy(Way::Out),
+        limit: limit.map(|most| {
+            let mut limit = PrefixLimit::new(*most).expect("not 0");
+            limit.beyond = BeyondLimit::Restart {
+                after_s: LIMIT_PAUSE_S,
+            };
+            limit
+        }),
+        next_hop_mode: if family == Family::VPNV4 && !internal && topology.keeps_next_hops(link) {
+            NextHopMode::Unchanged
+        } else {
+            NextHopMode::Auto
+        },
+        add_path: AddPathConfig {
+            receive: several,
+            send: sends.filter(|_| several).and_then(NonZeroU8::new),
+        },
+        long_lived: case
+            .more
+            .long_lived_s
+            .filter(|_| plan.long_lived && LONG_LIVED.contains(&family))
+            .map(stale_time),
+        ..FamilyConfig::default()
+    }
+}
+
+/// A speaker's own destinations, for the neighbours they are not hidden from.
 pub(crate) fn local_routes(topology: &Topology, number: usize, standing: &Standing) -> LocalRoutes {
     let mut routes = LocalRoutes::default();
     for prefix in &standing.locals {
-        for (link, _) in topology.links_of(number) {
+        let told = topology.links_of(number);
+        for (link, _) in told.filter(|(link, _)| !standing.hidden.contains(link)) {
             routes.add(*prefix, name(link), ExportAttributes::default());
         }
     }
     routes
 }
 
-/// The UPDATE in which a scripted neighbour says something, with more attributes at the end.
-pub(crate) fn say(out: &mut Vec<u8>, here: &End, number: u8, said: &Said, more: &[u8]) {
-    let prefix = prefix(number);
-    let mut path = vec![Asn(STRANGER_ASN)];
+/// The label a scripted neighbour gives a route of a VPN.
+pub(crate) fn label(said: &Said) -> u32 {
+    16 + u32::from(said.label)
+}
+
+/// The UPDATE in which a scripted neighbour says something, with more attributes at the end. One of
+/// several routes is said where several can be.
+pub(crate) fn say(
+    out: &mut Vec<u8>,
+    (here, asn): (&End, u32),
+    (number, id): (u8, u8),
+    said: &Said,
+    family: &FamilyContext,
+    more: &[u8],
+) {
+    let Some(path_id) = path_id(id, family) else {
+        return;
+    };
+    let destination = destination(number);
+    let mut path = vec![Asn(asn)];
     path.extend(said.path.iter().map(|asn| Asn(*asn)));
-    let attributes = PathAttributes {
+    let mut attributes = PathAttributes {
         origin: Origin::from_code(said.origin),
         as_path: Some(AsPath::from_sequence(path)),
         med: said.med,
         communities: said.communities.iter().copied().map(Community).collect(),
         ..PathAttributes::default()
     };
+    if let Destination::Vpn(_) = destination {
+        attributes.extended_communities = said.targets.iter().map(|n| target(*n)).collect();
+    }
     let mut encoded = Vec::new();
     attributes.encode(true, &mut encoded);
     encoded.extend_from_slice(more);
-    let hop = PathNextHop::from_address(here.next_hop(&prefix));
-    announce(
-        out,
-        &context(&prefix),
-        bgp_wire::frame::MAX_LEN,
-        &encoded,
-        hop,
-        [entry(prefix)],
-    )
-    .expect("one prefix and a few attributes fit");
+    let hop = PathNextHop::from_address(here.next_hop(&destination));
+    let max_len = bgp_wire::frame::MAX_LEN;
+    let mut fill = |out: &mut Vec<u8>, _| {
+        let label = Label::new(label(said));
+        put(
+            out,
+            &destination,
+            path_id,
+            family.add_path_send,
+            Some(label),
+        );
+        false
+    };
+    announce_with(out, family, max_len, &encoded, hop, &mut fill)
+        .expect("one prefix and a few attributes fit");
 }
 
 /// The UPDATE in which it takes something back.
-pub(crate) fn unsay(out: &mut Vec<u8>, number: u8) {
-    let prefix = prefix(number);
+pub(crate) fn unsay(out: &mut Vec<u8>, (number, id): (u8, u8), family: &FamilyContext) {
+    let Some(path_id) = path_id(id, family) else {
+        return;
+    };
+    let destination = destination(number);
     let max_len = bgp_wire::frame::MAX_LEN;
-    withdraw(out, &context(&prefix), max_len, [entry(prefix)]);
+    withdraw_with(out, family, max_len, |out, _| {
+        put(out, &destination, path_id, family.add_path_send, None);
+        false
+    });
 }
 
-fn context(prefix: &IpNet) -> FamilyContext {
-    FamilyContext::plain(match prefix {
-        IpNet::V4(_) => Family::IPV4_UNICAST,
-        IpNet::V6(_) => Family::IPV6_UNICAST,
-    })
+/// The identifier of one of several routes; nothing where only the first one is said.
+fn path_id(id: u8, family: &FamilyContext) -> Option<Option<u32>> {
+    match (family.add_path_send, id) {
+        (true, id) => Some(Some(1 + u32::from(id))),
+        (false, 0) => Some(None),
+        (false, _) => None,
+    }
 }
 
-fn entry(prefix: IpNet) -> NlriEntry {
-    NlriEntry {
-        path_id: None,
-        prefix,
+fn put(
+    out: &mut Vec<u8>,
+    destination: &Destination,
+    path_id: Option<u32>,
+    add_path: bool,
+    label: Option<Label>,
+) {
+    match *destination {
+        Destination::Ip(prefix) => NlriEntry { path_id, prefix }.encode(add_path, out),
+        Destination::Vpn(destination) => {
+            let entry = VpnEntry {
+                path_id,
+                label: label.unwrap_or(Label::new(0)),
+                destination,
+            };
+            match label {
+                Some(_) => entry.encode(add_path, out),
+                None => entry.encode_withdrawn(add_path, out),
+            }
+        }
+        Destination::RouteTarget(_) => unreachable!("scripted neighbours ask for nothing"),
     }
 }

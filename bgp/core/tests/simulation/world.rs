@@ -3,37 +3,33 @@
 //! clocks and threads is done here by events in one queue.
 
 mod connections;
+mod stranger;
+mod tables;
+mod take_over;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bgp_core::peer::{
-    CloseHow, ConnId, Direction, DownReason, FailureKind, PeerInput, PeerOutput, SessionAddresses,
+    CloseHow, ConnId, Direction, FailureKind, PeerInput, PeerOutput, SessionAddresses, StopReason,
     TransportFailure,
 };
 use bgp_core::rib::{RibInput, SessionInfo};
-use bgp_core::routes::{RouteBatch, RouteItem};
-use bgp_wire::{MessageKind, PathAttributes, PeerKind, SessionContext};
+use bgp_wire::{FamilyContext, MessageKind};
 use router_types::Family;
 
-use crate::case::{Act, Case};
-use crate::model::Route;
-use crate::node::{ForRib, Node, Standing, local_routes, say};
+use crate::case::Case;
+use crate::filter::{Filter, Way};
+use crate::node::{Birth, ForRib, Node, Standing, local_routes};
 use crate::random::Random;
+use crate::told::Told;
 use crate::topology::{End, Topology, name};
 use crate::wire::{Item, Wire, pieces};
-
-/// Octets under way to a neighbour before its tables wait, few enough to be reached.
-const IN_FLIGHT: usize = 300;
-
-/// A turn of the tables may be this late.
-const TURN_MS: u64 = 20;
 
 /// Something to come.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The step of this number of the script.
-    Step(usize),
     /// An attempt to connect arrives.
     Syn {
         link: usize,
@@ -53,7 +49,16 @@ pub(crate) enum Event {
     Back(usize),
     /// A shut down session is to start again.
     Unshut { link: usize, end: usize },
+    /// A session whose ends dialled at once must be up by now, if nothing came between.
+    Raced { link: usize, since: Instant },
+    /// A new process takes the sessions of a node over.
+    TakeOver { node: usize, life: u32 },
+    /// What neighbours of a node that restarts had announced is known again.
+    SendEnds { node: usize, life: u32 },
 }
+
+/// A delay from which on a link counts as disturbed.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Everything there is.
 pub(crate) struct World {
@@ -65,8 +70,12 @@ pub(crate) struct World {
     pub(crate) standing: Vec<Standing>,
     /// How often a node has crashed.
     pub(crate) lives: Vec<u32>,
+    /// How it comes back.
+    pub(crate) births: Vec<Birth>,
     /// Until when nothing passes a link.
     pub(crate) frozen: Vec<Option<Instant>>,
+    /// When something last happened to a link that sessions may be late for.
+    pub(crate) disturbed: Vec<Instant>,
     pub(crate) wires: BTreeMap<u64, Wire>,
     /// When an UPDATE was sent last.
     pub(crate) last_update: Instant,
@@ -91,7 +100,9 @@ impl World {
             nodes: topology.nodes.iter().map(|_| None).collect(),
             standing: topology.nodes.iter().map(|_| Standing::default()).collect(),
             lives: vec![0; topology.nodes.len()],
+            births: vec![Birth::First; topology.nodes.len()],
             frozen: vec![None; topology.links.len()],
+            disturbed: vec![now; topology.links.len()],
             wires: BTreeMap::new(),
             last_update: now,
             events: BTreeMap::new(),
@@ -104,12 +115,22 @@ impl World {
             let at = world.random.below(2_000);
             world.after(at, Event::Back(node));
         }
-        let mut at = 0;
-        for (number, step) in case.steps.iter().enumerate() {
-            at += step.after_ms;
-            world.after(at, Event::Step(number));
-        }
+        world.give_policies();
         world
+    }
+
+    /// Has external sessions of speakers take and send everything, where they need a policy for it.
+    fn give_policies(&mut self) {
+        for node in 0..self.topology.speakers() {
+            for (link, _) in self.topology.links_of(node) {
+                if self.case.more.strict && !self.topology.is_internal(link) {
+                    for way in [Way::In, Way::Out] {
+                        let filters = &mut self.standing[node].filters;
+                        filters.insert((link, way), Filter::Open);
+                    }
+                }
+            }
+        }
     }
 
     pub(crate) fn after(&mut self, ms: u64, event: Event) {
@@ -127,6 +148,19 @@ impl World {
     }
 
     /// How long something takes on a link: mostly little, sometimes a retransmission.
+    fn delay_on(&mut self, link: usize) -> Duration {
+        let delay = self.delay();
+        if delay > SLOW {
+            self.disturb(link);
+        }
+        delay
+    }
+
+    /// Something happens to a link.
+    pub(crate) fn disturb(&mut self, link: usize) {
+        self.disturbed[link] = self.now;
+    }
+
     fn delay(&mut self) -> Duration {
         let ms = match self.random.below(30) {
             0 => 200 + self.random.below(3_000),
@@ -136,16 +170,26 @@ impl World {
         Duration::from_micros(ms * 1_000 + 1 + self.random.below(900))
     }
 
-    /// Whether every step was taken and nobody is away.
+    /// Whether nobody is away, and nothing is to come that somebody decided before.
     pub(crate) fn is_through(&self) -> bool {
         !self.events.values().any(|event| match event {
-            Event::Step(_) | Event::Back(_) | Event::Unshut { .. } => true,
-            Event::Syn { .. }
+            Event::Back(_)
+            | Event::Unshut { .. }
+            | Event::TakeOver { .. }
+            | Event::SendEnds { .. } => true,
+            Event::Raced { .. }
+            | Event::Syn { .. }
             | Event::SynAck(_)
             | Event::Arrival(..)
             | Event::Turn { .. }
             | Event::Locals { .. } => false,
         })
+    }
+
+    /// Whether something is under way to somebody who is there.
+    pub(crate) fn has_mail(&self) -> bool {
+        let mut ends = self.wires.values().flat_map(|wire| &wire.ends);
+        ends.any(|end| end.is_open && !end.coming.is_empty())
     }
 
     /// Lets everything happen until a time.
@@ -210,10 +254,6 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Step(number) => {
-                let act: Act = self.case.steps[number].act.clone();
-                self.act(act)
-            }
             Event::Syn {
                 link,
                 end,
@@ -238,6 +278,17 @@ impl World {
                 self.standing[node].shut.remove(&link);
                 self.configure(node)
             }
+            Event::Raced { link, since } => self.raced(link, since),
+            Event::TakeOver { node, life } => match self.lives[node] == life {
+                true => self.take_over(node),
+                false => Ok(()),
+            },
+            Event::SendEnds { node, life } => {
+                if self.lives[node] == life {
+                    self.push(node, ForRib::Input(RibInput::SendEnds));
+                }
+                Ok(())
+            }
         }
     }
 
@@ -246,22 +297,22 @@ impl World {
         if self.nodes[node].is_some() {
             return Ok(());
         }
-        let restarted = self.lives[node] > 0;
-        let fresh = Node::new(
-            &self.case,
-            &self.topology,
-            node,
-            &self.standing[node],
-            restarted,
-            self.now,
-        );
-        let links: Vec<usize> = fresh.sessions.keys().copied().collect();
-        self.nodes[node] = Some(fresh);
+        let links = self.bear(node);
+        self.begin(node, links)
+    }
+
+    /// Has a node tell its tables what it knows, and its sessions to begin.
+    fn begin(&mut self, node: usize, links: Vec<usize>) -> Result<(), String> {
         if self.topology.nodes[node].is_speaker {
             self.tell_metrics(node);
             let life = self.lives[node];
             let at = self.random.below(3_000);
             self.after(at, Event::Locals { node, life });
+            if matches!(self.births[node], Birth::Restart { .. }) {
+                self.push(node, ForRib::Input(RibInput::HoldEnds));
+                let at = self.random.below(10_000);
+                self.after(at, Event::SendEnds { node, life });
+            }
         }
         for link in links {
             self.tell(node, link, PeerInput::Start)?;
@@ -269,11 +320,29 @@ impl World {
         Ok(())
     }
 
+    /// Makes a node of what stands. Returns its links.
+    fn bear(&mut self, node: usize) -> Vec<usize> {
+        let fresh = Node::new(
+            &self.case,
+            &self.topology,
+            node,
+            &self.standing[node],
+            self.births[node],
+            self.now,
+        );
+        let links: Vec<usize> = fresh.sessions.keys().copied().collect();
+        for link in &links {
+            self.disturb(*link);
+        }
+        self.nodes[node] = Some(fresh);
+        links
+    }
+
     /// What waits for a link that is frozen waits until then.
     fn waits(&mut self, link: usize, event: Event) -> Option<Event> {
         match self.frozen[link] {
             Some(until) if until > self.now => {
-                let delay = self.delay();
+                let delay = self.delay_on(link);
                 self.at(until + delay, event);
                 None
             }
@@ -316,6 +385,14 @@ impl World {
                 "node {node}, link {link}: up, and nothing was heard for the hold time"
             ));
         }
+        self.outputs(node, link)
+    }
+
+    /// Does what a session wants done.
+    fn outputs(&mut self, node: usize, link: usize) -> Result<(), String> {
+        let Some(session) = self.session(node, link) else {
+            return Ok(());
+        };
         let mut outputs = Vec::new();
         while let Some(output) = session.peer.poll_output() {
             outputs.push(output);
@@ -329,7 +406,6 @@ impl World {
 
     fn output(&mut self, node: usize, link: usize, output: PeerOutput) -> Result<(), String> {
         let (now, end, life) = (self.now, self.end_of(node, link), self.lives[node]);
-        let delay = self.delay();
         let is_speaker = self.topology.nodes[node].is_speaker;
         let Some(session) = self.session(node, link) else {
             return Ok(());
@@ -343,6 +419,7 @@ impl World {
                     conn,
                     life,
                 };
+                let delay = self.delay_on(link);
                 self.at(now + delay, event);
             }
             PeerOutput::Close { conn, how } => {
@@ -364,8 +441,12 @@ impl World {
                     return Err(format!("node {node} sends on {conn:?}, which is not there"));
                 };
                 if session.established == Some(conn) && is_keepalive(&bytes) {
-                    check_keepalive(session, now).map_err(|e| format!("node {node}: {e}"))?;
+                    watch::keepalive(session, now).map_err(|e| format!("node {node}: {e}"))?;
                 }
+                let bytes = match self.case.more.partial && !is_speaker {
+                    true => stranger::without_ipv6_restart(bytes),
+                    false => bytes,
+                };
                 self.send(serial, end, &bytes);
             }
             PeerOutput::Up { conn, negotiated } => {
@@ -373,13 +454,15 @@ impl World {
                 session.epoch += 1;
                 session.heard_at = now;
                 session.said_at = None;
-                session.told.clear();
-                let epoch = session.epoch;
+                session.told = Told::default();
+                let (epoch, left) = (session.epoch, session.left.take());
+                self.forwards(node, link, &negotiated)?;
                 if is_speaker {
                     let up = ForRib::Up {
                         link,
                         session: Box::new(SessionInfo::from(&*negotiated)),
                         epoch,
+                        left,
                     };
                     self.push(node, up);
                 } else {
@@ -391,8 +474,7 @@ impl World {
                 keep_routes,
             } => {
                 session.established = None;
-                session.told.clear();
-                check_reason(session, &reason, now)
+                watch::reason(session, &reason, now)
                     .map_err(|e| format!("node {node}, link {link}: {e}"))?;
                 let peer = name(link);
                 self.push(
@@ -401,22 +483,20 @@ impl World {
                 );
             }
             PeerOutput::Routes(changes) => {
-                if is_speaker {
-                    let peer = name(link);
-                    self.push(node, ForRib::Input(RibInput::Routes { peer, changes }));
-                } else {
-                    note(&mut session.told, &changes);
-                }
+                session.told.note(&changes);
+                let peer = name(link);
+                self.push(node, ForRib::Input(RibInput::Routes { peer, changes }));
             }
             PeerOutput::Resend { family } => {
                 if is_speaker {
                     let peer = name(link);
                     self.push(node, ForRib::Input(RibInput::Resend { peer, family }));
                 } else {
-                    self.say_everything(node, link);
+                    self.say_again(node, link, family);
                 }
             }
             PeerOutput::RefreshBegins { family } => {
+                session.told.begin(family);
                 let peer = name(link);
                 self.push(
                     node,
@@ -424,6 +504,7 @@ impl World {
                 );
             }
             PeerOutput::RefreshEnds { family } => {
+                session.told.end(family);
                 let peer = name(link);
                 self.push(node, ForRib::Input(RibInput::RefreshEnds { peer, family }));
             }
@@ -431,18 +512,15 @@ impl World {
         Ok(())
     }
 
-    /// What a scripted neighbour has to say, with End-of-RIB.
-    fn say_everything(&mut self, node: usize, link: usize) {
-        let end = self.end_of(node, link);
-        let here = self.topology.links[link][end];
-        let mut bytes = Vec::new();
-        for (number, said) in &self.standing[node].said {
-            say(&mut bytes, &here, *number, said, &[]);
-        }
-        for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
-            bgp_wire::end_of_rib(&mut bytes, family);
-        }
-        self.send_routes(node, link, &bytes);
+    /// How a family goes over a session that is up.
+    pub(crate) fn context(
+        &self,
+        node: usize,
+        link: usize,
+        family: Family,
+    ) -> Option<FamilyContext> {
+        let session = self.nodes[node].as_ref()?.sessions.get(&link)?;
+        session.peer.negotiated()?.context.family(family).copied()
     }
 
     /// Sends UPDATEs in the session of a node, if it is up.
@@ -458,109 +536,6 @@ impl World {
         }
     }
 
-    /// Gives the tables of a node something to do; a scripted neighbour has none.
-    pub(crate) fn push(&mut self, node: usize, message: ForRib) {
-        if let Some(tables) = self.nodes[node].as_mut().and_then(|n| n.tables.as_mut()) {
-            tables.queue.push_back(message);
-            self.schedule_turn(node);
-        }
-    }
-
-    /// The tables of a node waited for room, perhaps.
-    fn wake(&mut self, node: usize) {
-        let tables = self.nodes[node].as_mut().and_then(|n| n.tables.as_mut());
-        if tables.is_some_and(|tables| std::mem::take(&mut tables.is_blocked)) {
-            self.schedule_turn(node);
-        }
-    }
-
-    fn schedule_turn(&mut self, node: usize) {
-        let late = self.random.below(TURN_MS);
-        let life = self.lives[node];
-        let tables = self.nodes[node].as_mut().and_then(|n| n.tables.as_mut());
-        if let Some(tables) = tables.filter(|tables| !tables.is_due) {
-            tables.is_due = true;
-            self.after(late, Event::Turn { node, life });
-        }
-    }
-
-    /// The tables take what waits, and send what they have for those that can take it.
-    fn turn(&mut self, node: usize, most: usize) -> Result<(), String> {
-        let now = self.now;
-        let Some(Node {
-            sessions,
-            tables: Some(tables),
-            ..
-        }) = &mut self.nodes[node]
-        else {
-            return Ok(());
-        };
-        tables.is_due = false;
-        for _ in 0..most {
-            let Some(message) = tables.queue.pop_front() else {
-                break;
-            };
-            let input = match message {
-                ForRib::Input(input) => input,
-                ForRib::Up {
-                    link,
-                    session,
-                    epoch,
-                } => {
-                    tables.epochs.insert(link, epoch);
-                    let peer = name(link);
-                    RibInput::PeerUp { peer, session }
-                }
-            };
-            if let RibInput::PeerDown { peer, .. } = &input {
-                tables.epochs.retain(|link, _| name(*link) != *peer);
-            }
-            tables.rib.handle(input, now);
-        }
-        if let Some(output) = tables.rib.poll_output() {
-            return Err(format!("node {node}: {output:?} without a limit"));
-        }
-        while let Some(change) = tables.rib.poll_best() {
-            match change.best {
-                Some(best) => tables.kernel.insert(change.prefix, best),
-                None => tables.kernel.remove(&change.prefix),
-            };
-        }
-        let is_behind = !tables.queue.is_empty();
-        let mut sends = Vec::new();
-        for (link, epoch) in &tables.epochs {
-            let Some(session) = sessions.get(link) else {
-                continue;
-            };
-            let conn = session.established.filter(|_| session.epoch == *epoch);
-            let wire = conn.and_then(|conn| session.wires.get(&conn));
-            let end = usize::from(self.topology.links[*link][0].node != node);
-            let mut backlog = match wire {
-                Some(serial) => self.wires[serial].ends[1 - end].backlog(),
-                None => 0,
-            };
-            while backlog < IN_FLIGHT {
-                let Some(transmit) = tables.rib.poll_transmit(&name(*link)) else {
-                    break;
-                };
-                backlog += transmit.bytes.len();
-                // What a session that is down was to be sent is lost with it.
-                if wire.is_some() {
-                    sends.push((*link, transmit.bytes));
-                }
-            }
-            tables.is_blocked |= backlog >= IN_FLIGHT;
-        }
-        for (link, bytes) in sends {
-            self.send_routes(node, link, &bytes);
-        }
-        if is_behind {
-            self.schedule_turn(node);
-        }
-        self.arm(node, None);
-        Ok(())
-    }
-
     /// The wires with an end at a node, with that end.
     pub(crate) fn wires_of(&self, node: usize) -> Vec<(u64, usize)> {
         let of = |(serial, wire): (&u64, &Wire)| {
@@ -571,17 +546,16 @@ impl World {
         self.wires.iter().filter_map(of).collect()
     }
 
-    /// The links whose session is not up at one of its ends.
-    pub(crate) fn down(&mut self) -> BTreeSet<usize> {
-        let links = self.topology.links.clone();
-        let is_down = |world: &mut World, link: usize, end: &End| {
-            world
-                .session(end.node, link)
-                .is_none_or(|session| session.established.is_none())
+    /// The links whose session is not up at one of its ends, or not on one connection.
+    pub(crate) fn down(&self) -> BTreeSet<usize> {
+        let up_on = |world: &World, link: usize, end: &End| {
+            let session = world.nodes[end.node].as_ref()?.sessions.get(&link)?;
+            session.wires.get(&session.established?).copied()
         };
         let mut down = BTreeSet::new();
-        for (link, ends) in links.iter().enumerate() {
-            if ends.iter().any(|end| is_down(self, link, end)) {
+        for (link, [one, other]) in self.topology.links.iter().enumerate() {
+            let wire = up_on(self, link, one);
+            if wire.is_none() || wire != up_on(self, link, other) {
                 down.insert(link);
             }
         }
@@ -609,76 +583,4 @@ fn failure(kind: FailureKind) -> TransportFailure {
 
 fn is_keepalive(message: &[u8]) -> bool {
     message.len() == 19 && message[18] == MessageKind::Keepalive as u8
-}
-
-/// RFC 4271 §10: every KEEPALIVE comes after 75 to 100 % of the time between two.
-fn check_keepalive(session: &mut crate::node::Session, now: Instant) -> Result<(), String> {
-    let interval = session.peer.negotiated().and_then(|n| n.keepalive);
-    if let (Some(interval), Some(before)) = (interval, session.said_at.replace(now)) {
-        let after = now - before;
-        if after > interval || after < interval * 3 / 4 {
-            return Err(format!("a KEEPALIVE after {after:?} of {interval:?}"));
-        }
-    }
-    Ok(())
-}
-
-/// Nothing was wrong with what anybody said, so nobody may say so.
-fn check_reason(
-    session: &crate::node::Session,
-    reason: &DownReason,
-    now: Instant,
-) -> Result<(), String> {
-    match reason {
-        DownReason::NotificationSent(_) | DownReason::UnexpectedMessage { .. } => {
-            Err(format!("down: {reason}"))
-        }
-        DownReason::HoldTimerExpired { hold_s, .. } => {
-            let silent = now - session.heard_at;
-            if silent < Duration::from_secs((*hold_s).into()) {
-                return Err(format!("given up after {silent:?} of {hold_s} s"));
-            }
-            Ok(())
-        }
-        DownReason::NotificationReceived(text) => match (text.code, text.subcode) {
-            // Hold timer, and what operators do.
-            (4, 0) | (6, _) => Ok(()),
-            _ => Err(format!("told off: {reason}")),
-        },
-        DownReason::ConnectionLost { .. } | DownReason::Stopped(_) | DownReason::Collision => {
-            Ok(())
-        }
-        DownReason::NotStarted
-        | DownReason::ConnectFailed { .. }
-        | DownReason::PeerAs { .. }
-        | DownReason::PeerAsNotInRange { .. }
-        | DownReason::RoleMismatch { .. }
-        | DownReason::SameRouterId
-        | DownReason::NoCommonFamily { .. } => Err(format!("down: {reason}")),
-    }
-}
-
-/// What a scripted neighbour was told.
-fn note(told: &mut crate::model::Routes, changes: &RouteBatch) {
-    let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
-    let context = SessionContext::plain(PeerKind::Internal, &families);
-    for item in changes.iter() {
-        match item {
-            RouteItem::Announce {
-                attributes,
-                next_hop,
-                nlri,
-            } => {
-                let decoded = PathAttributes::decode(attributes, &context);
-                let route = Route::read(&decoded.attributes, next_hop.address);
-                told.extend(nlri.iter().map(|entry| (entry.prefix, route.clone())));
-            }
-            RouteItem::Withdraw { nlri } => {
-                for entry in nlri.iter() {
-                    told.remove(&entry.prefix);
-                }
-            }
-            RouteItem::EndOfRib { .. } => {}
-        }
-    }
 }

@@ -12,10 +12,8 @@ async fn a_recorded_session_replays_to_its_outputs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("recording.jsonl");
     let options = Options {
-        adopted: Vec::new(),
-        restarted: false,
         recorder: Recorder::to_file(&file).unwrap(),
-        bfd: None,
+        ..Options::default()
     };
     let mut left = Node::start_with(address(), 65001, options).await;
     let mut right = Node::start(65002).await;

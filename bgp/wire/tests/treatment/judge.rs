@@ -7,6 +7,11 @@ use bgp_wire::{
 };
 use router_types::Family;
 
+#[path = "../../../../tests/advisories/update.rs"]
+mod update;
+
+pub(crate) use self::update::body;
+
 pub(crate) const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
 pub(crate) const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9];
 pub(crate) const NEXT_HOP: &[u8] = &[0x40, 3, 4, 192, 0, 2, 1];
@@ -65,16 +70,6 @@ pub(crate) fn judge(body: &[u8], context: &SessionContext) -> Judged {
         attributes: decoded.attributes,
         announced,
     }
-}
-
-pub(crate) fn body(withdrawn: &[u8], attributes: &[&[u8]], announced: &[u8]) -> Vec<u8> {
-    let attributes = attributes.concat();
-    let mut body = (withdrawn.len() as u16).to_be_bytes().to_vec();
-    body.extend_from_slice(withdrawn);
-    body.extend_from_slice(&(attributes.len() as u16).to_be_bytes());
-    body.extend_from_slice(&attributes);
-    body.extend_from_slice(announced);
-    body
 }
 
 pub(crate) fn attribute(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {

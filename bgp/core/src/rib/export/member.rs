@@ -53,11 +53,11 @@ impl Member {
         Some(next)
     }
 
-    /// Whether there is something to send; End-of-RIB counts once `locals_known`.
-    pub(super) fn has_something(&self, locals_known: bool) -> bool {
+    /// Whether there is something to send; End-of-RIB counts where it `may_end`.
+    pub(super) fn has_something(&self, may_end: bool) -> bool {
         !self.queue.is_empty()
             || self.is_behind_at_all()
-            || (locals_known && !self.end_of_rib.is_empty())
+            || (may_end && !self.end_of_rib.is_empty())
     }
 
     pub(super) fn is_behind_at_all(&self) -> bool {

@@ -30,8 +30,7 @@ fn change(config: &InstanceConfig, name: &str, edit: impl Fn(&mut FamilyConfig))
 }
 
 fn rib(config: InstanceConfig, now: Instant) -> Rib {
-    let mut rib = Rib::new(config, now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(config, now);
     up(&mut rib, "a", 10, 65010, now);
     up(&mut rib, "b", 11, 65011, now);
     up(&mut rib, "c", 12, 65001, now);

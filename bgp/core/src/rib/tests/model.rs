@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bgp_wire::update::{Update, UpdateView};
 use proptest::prelude::*;
 
+use super::play::{nothing_is_left, play};
 use super::*;
 
 const PEERS: [(&str, u8, u32); 5] = [
@@ -130,8 +131,7 @@ impl World {
                 .add_peer(name.clone(), peer.with_families(families).unwrap())
                 .unwrap();
         }
-        let mut rib = Rib::new(config.clone(), now);
-        rib.handle(local(&[]), now);
+        let rib = ready(config.clone(), now);
         World {
             rib,
             now,
@@ -612,23 +612,10 @@ proptest! {
         limit in prop::option::weighted(0.3, 1u32..5),
     ) {
         let mut world = World::new(add_path, limit);
-        for peer in 0..PEERS.len() {
-            world.take(Step::Up(peer));
-        }
-        for (at, step) in steps.into_iter().enumerate() {
-            world.take(step);
-            if at % 16 == 15 {
-                world.settle_and_compare();
-            }
-        }
-        world.settle_and_compare();
-        for peer in 0..PEERS.len() {
-            world.take(Step::Down(peer));
-        }
-        world.take(Step::Local(BTreeSet::new()));
+        let all = (0..PEERS.len()).map(Step::Up).chain(steps);
+        play(&mut world, all, World::take, World::settle_and_compare);
+        (0..PEERS.len()).for_each(|peer| world.take(Step::Down(peer)));
+        nothing_is_left(&mut world.rib, world.now);
         prop_assert!(world.rib.best(&AGGREGATE.parse().unwrap()).is_none());
-        let _ = world.rib.poll_transmit(&PEERS[0].0.into());
-        let stats = world.rib.stats();
-        prop_assert_eq!((stats.routes, stats.attribute_sets, stats.next_hops), (0, 0, 0));
     }
 }

@@ -42,8 +42,7 @@ fn an_aggregate_is_announced_and_its_remainder_dropped_while_something_is_within
         prefix: "10.0.0.0/8".parse().unwrap(),
         summary_only: true,
     });
-    let mut rib = Rib::new(config.clone(), now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(config.clone(), now);
     up(&mut rib, "a", 10, 65010, now);
     up(&mut rib, "b", 11, 65011, now);
     let aggregate = "10.0.0.0/8".parse().unwrap();
@@ -111,8 +110,7 @@ fn a_route_that_asks_for_it_is_dropped_and_stays_where_that_was_agreed_on() {
     let now = Instant::now();
     for agreed in [false, true] {
         let config = transit(&["a", "b"], |family| family.blackhole = agreed);
-        let mut rib = Rib::new(config, now);
-        rib.handle(local(&[]), now);
+        let mut rib = ready(config, now);
         up(&mut rib, "a", 10, 65010, now);
         up(&mut rib, "b", 11, 65011, now);
         let attributes = PathAttributes {
@@ -153,8 +151,7 @@ fn a_router_on_the_shared_network_stays_the_next_hop() {
     ];
     for mode in [NextHopMode::Auto, NextHopMode::ToSelf] {
         let config = transit(&["a", "b", "c"], |family| family.next_hop_mode = mode);
-        let mut rib = Rib::new(config, now);
-        rib.handle(local(&[]), now);
+        let mut rib = ready(config, now);
         for (name, number) in [("a", 10), ("b", 11), ("c", 12)] {
             let mut info = session(number, 65000 + u32::from(number));
             info.addresses.network = shared;
@@ -184,8 +181,7 @@ fn a_router_on_the_shared_network_stays_the_next_hop() {
 #[test]
 fn a_refresh_is_marked_both_ways_and_what_does_not_come_again_is_gone() {
     let now = Instant::now();
-    let mut rib = Rib::new(transit(&["a", "b"], |_| {}), now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(transit(&["a", "b"], |_| {}), now);
     for (name, number) in [("a", 10), ("b", 11)] {
         let mut info = session(number, 65000 + u32::from(number));
         info.enhanced_refresh = true;

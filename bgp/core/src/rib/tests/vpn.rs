@@ -234,8 +234,7 @@ fn heard(rib: &mut Rib, peer: &str) -> Vec<String> {
 #[test]
 fn routes_of_vpns_are_reflected_with_their_next_hops_and_labels() {
     let now = Instant::now();
-    let mut rib = Rib::new(reflector(&["a", "b"]), now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(reflector(&["a", "b"]), now);
     up_with(&mut rib, "a", session_with(10, 65001, &VPN), now);
     up_with(&mut rib, "b", session_with(11, 65001, &VPN), now);
     let both = ["65000:1 10.1.0.0/16 100", "65000:2 10.1.0.0/16 200"];
@@ -329,8 +328,7 @@ fn routes_of_vpns_are_reflected_with_their_next_hops_and_labels() {
 fn another_as_is_sent_routes_of_vpns_with_unchanged_next_hops_only() {
     let now = Instant::now();
     let mut config = reflector(&["a", "b"]);
-    let mut rib = Rib::new(config.clone(), now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(config.clone(), now);
     up_with(&mut rib, "a", session_with(10, 65001, &VPN), now);
     up_with(&mut rib, "b", session_with(11, 65002, &VPN), now);
     offer(
@@ -366,8 +364,7 @@ fn another_as_is_sent_routes_of_vpns_with_unchanged_next_hops_only() {
 #[test]
 fn a_neighbour_with_route_target_membership_is_sent_what_it_asks_for() {
     let now = Instant::now();
-    let mut rib = Rib::new(reflector(&["a", "b", "c"]), now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(reflector(&["a", "b", "c"]), now);
     up_with(&mut rib, "a", session_with(10, 65001, &VPN), now);
     let offers = ["65000:1 10.1.0.0/16 100", "65000:1 10.2.0.0/16 100"];
     offer(
@@ -450,8 +447,7 @@ fn a_neighbour_with_route_target_membership_is_sent_what_it_asks_for() {
 #[test]
 fn who_marks_no_end_is_not_waited_for() {
     let now = Instant::now();
-    let mut rib = Rib::new(reflector(&["a", "b"]), now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(reflector(&["a", "b"]), now);
     up_with(&mut rib, "a", session_with(10, 65001, &VPN), now);
     offer(
         &mut rib,
@@ -477,8 +473,7 @@ fn who_marks_no_end_is_not_waited_for() {
 fn what_this_speaker_asks_for_is_configured_and_changes_live() {
     let now = Instant::now();
     let mut config = reflector(&["a"]);
-    let mut rib = Rib::new(config.clone(), now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(config.clone(), now);
     up_with(&mut rib, "a", session_with(10, 65001, &CONSTRAINED), now);
     let mut a = Heard::default();
     a.listen(&mut rib, "a");
@@ -513,8 +508,7 @@ fn a_membership_of_a_client_is_what_other_reflectors_are_told_of() {
     }
     other.route_targets = None;
     config.route_targets = Some(BTreeSet::new());
-    let mut rib = Rib::new(config, now);
-    rib.handle(local(&[]), now);
+    let mut rib = ready(config, now);
     // The best one, by the lower identifier, is of one that is no client.
     for (name, number) in [("client", 13), ("a", 11), ("b", 12)] {
         up_with(

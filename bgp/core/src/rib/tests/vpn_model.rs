@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::play::{nothing_is_left, play};
 use super::vpn::*;
 use super::*;
 
@@ -80,8 +81,7 @@ impl World {
         let mut config = reflector(&PEERS.map(|(name, _)| name));
         // Nothing of its own, which the model would have to know.
         config.route_targets = Some(BTreeSet::new());
-        let mut rib = Rib::new(config, now);
-        rib.handle(local(&[]), now);
+        let rib = ready(config, now);
         World {
             rib,
             now,
@@ -218,21 +218,9 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let mut world = World::new();
-        for peer in 0..PEERS.len() {
-            world.take(Step::Up(peer));
-        }
-        for (at, step) in steps.into_iter().enumerate() {
-            world.take(step);
-            if at % 12 == 11 {
-                world.settle_and_compare();
-            }
-        }
-        world.settle_and_compare();
-        for peer in 0..PEERS.len() {
-            world.take(Step::Down(peer));
-        }
-        let _ = world.rib.poll_transmit(&PEERS[0].0.into());
-        let stats = world.rib.stats();
-        prop_assert_eq!((stats.routes, stats.attribute_sets, stats.next_hops), (0, 0, 0));
+        let all = (0..PEERS.len()).map(Step::Up).chain(steps);
+        play(&mut world, all, World::take, World::settle_and_compare);
+        (0..PEERS.len()).for_each(|peer| world.take(Step::Down(peer)));
+        nothing_is_left(&mut world.rib, world.now);
     }
 }

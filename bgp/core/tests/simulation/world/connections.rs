@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connections between speakers: calls, answers, octets that arrive in pieces and late, and ends.
 
+use super::tables::IN_FLIGHT;
 use super::*;
 
 impl World {
@@ -45,7 +46,7 @@ impl World {
         callee.wires.insert(call, serial);
         let conns = if end == 0 { [conn, call] } else { [call, conn] };
         self.wires.insert(serial, Wire::new(link, end, conns, now));
-        let delay = self.delay();
+        let delay = self.delay_on(link);
         self.at(now + delay, Event::SynAck(serial));
         let addresses = addresses(&ends[1 - end], &ends[end]);
         self.tell(
@@ -156,8 +157,11 @@ impl World {
 
     /// One end of a wire ends it: the other one hears of it after what was sent before.
     pub(crate) fn hang_up(&mut self, serial: u64, end: usize, kind: FailureKind) {
-        let delay = self.delay();
         let now = self.now;
+        let Some(link) = self.wires.get(&serial).map(|wire| wire.link) else {
+            return;
+        };
+        let delay = self.delay_on(link);
         let Some(wire) = self.wires.get_mut(&serial) else {
             return;
         };
@@ -173,7 +177,10 @@ impl World {
 
     pub(super) fn send(&mut self, serial: u64, end: usize, bytes: &[u8]) {
         for piece in pieces(bytes, &mut self.random) {
-            let at = self.now + self.delay();
+            let Some(link) = self.wires.get(&serial).map(|wire| wire.link) else {
+                return;
+            };
+            let at = self.now + self.delay_on(link);
             let Some(wire) = self.wires.get_mut(&serial) else {
                 return;
             };
