@@ -89,7 +89,7 @@ impl World {
                 Ok(())
             }
             Act::Race { link } => self.race(link % links),
-            Act::TakeOver { speaker } => self.take_over(speaker % speakers),
+            Act::TakeOver { speaker } => self.prepare_take_over(speaker % speakers),
             Act::Filter {
                 link,
                 end,

@@ -12,7 +12,7 @@ use bgp_core::config::{
     StaleTime, Timers, Transit,
 };
 use bgp_core::peer::{ConnId, LocalSpeaker, Peer};
-use bgp_core::rib::{BestRoute, Rib, RibInput, SessionInfo};
+use bgp_core::rib::{BestRoute, Inheritance, Rib, RibInput, SessionInfo};
 use bgp_wire::{
     AsPath, Community, Destination, FamilyContext, Label, NlriEntry, Origin, PathAttributes,
     PathNextHop, VpnEntry, announce_with, withdraw_with,
@@ -88,6 +88,8 @@ pub(crate) struct Session {
     pub(crate) said_at: Option<Instant>,
     /// What was told in the session, the last one where none is up.
     pub(crate) told: Told,
+    /// What the process before has left, until the session is up.
+    pub(crate) left: Option<Box<Inheritance>>,
 }
 
 /// The tables and what waits for them.
@@ -115,6 +117,8 @@ pub(crate) enum ForRib {
         link: usize,
         session: Box<SessionInfo>,
         epoch: u64,
+        /// What the process before has left about the neighbour.
+        left: Option<Box<Inheritance>>,
     },
 }
 
@@ -153,6 +157,7 @@ impl Node {
                 heard_at: now,
                 said_at: None,
                 told: Told::default(),
+                left: None,
             }
         };
         let links = topology.links_of(number);

@@ -17,7 +17,6 @@ use bgp_core::peer::{
 };
 use bgp_core::rib::{RibInput, SessionInfo};
 use bgp_wire::{FamilyContext, MessageKind};
-use ipnet::IpNet;
 use router_types::Family;
 
 use crate::case::Case;
@@ -52,13 +51,10 @@ pub(crate) enum Event {
     Unshut { link: usize, end: usize },
     /// A session whose ends dialled at once must be up by now, if nothing came between.
     Raced { link: usize, since: Instant },
-    /// What the process before announced, and this one does not, is withdrawn.
-    Sweep {
-        node: usize,
-        life: u32,
-        link: usize,
-        told: Vec<IpNet>,
-    },
+    /// A new process takes the sessions of a node over.
+    TakeOver { node: usize, life: u32 },
+    /// What neighbours of a node that restarts had announced is known again.
+    SendEnds { node: usize, life: u32 },
 }
 
 /// A delay from which on a link counts as disturbed.
@@ -177,7 +173,10 @@ impl World {
     /// Whether nobody is away, and nothing is to come that somebody decided before.
     pub(crate) fn is_through(&self) -> bool {
         !self.events.values().any(|event| match event {
-            Event::Back(_) | Event::Unshut { .. } | Event::Sweep { .. } => true,
+            Event::Back(_)
+            | Event::Unshut { .. }
+            | Event::TakeOver { .. }
+            | Event::SendEnds { .. } => true,
             Event::Raced { .. }
             | Event::Syn { .. }
             | Event::SynAck(_)
@@ -280,14 +279,13 @@ impl World {
                 self.configure(node)
             }
             Event::Raced { link, since } => self.raced(link, since),
-            Event::Sweep {
-                node,
-                life,
-                link,
-                told,
-            } => {
+            Event::TakeOver { node, life } => match self.lives[node] == life {
+                true => self.take_over(node),
+                false => Ok(()),
+            },
+            Event::SendEnds { node, life } => {
                 if self.lives[node] == life {
-                    self.sweep(node, link, &told);
+                    self.push(node, ForRib::Input(RibInput::SendEnds));
                 }
                 Ok(())
             }
@@ -310,6 +308,11 @@ impl World {
             let life = self.lives[node];
             let at = self.random.below(3_000);
             self.after(at, Event::Locals { node, life });
+            if matches!(self.births[node], Birth::Restart { .. }) {
+                self.push(node, ForRib::Input(RibInput::HoldEnds));
+                let at = self.random.below(10_000);
+                self.after(at, Event::SendEnds { node, life });
+            }
         }
         for link in links {
             self.tell(node, link, PeerInput::Start)?;
@@ -452,13 +455,14 @@ impl World {
                 session.heard_at = now;
                 session.said_at = None;
                 session.told = Told::default();
-                let epoch = session.epoch;
+                let (epoch, left) = (session.epoch, session.left.take());
                 self.forwards(node, link, &negotiated)?;
                 if is_speaker {
                     let up = ForRib::Up {
                         link,
                         session: Box::new(SessionInfo::from(&*negotiated)),
                         epoch,
+                        left,
                     };
                     self.push(node, up);
                 } else {

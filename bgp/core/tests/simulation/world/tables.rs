@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The tables of a node in their turns, as the thread of bgp-io has them.
 
-use bgp_core::config::BeyondLimit;
 use bgp_core::rib::RibOutput;
 
 use super::*;
@@ -52,19 +51,29 @@ impl World {
         };
         tables.is_due = false;
         let mut over = Vec::new();
-        for _ in 0..most {
-            let Some(message) = tables.queue.pop_front() else {
-                break;
-            };
+        let mut taken = 0;
+        // What is inherited is told right behind the session it is about.
+        let is_due = |next: &mut ForRib| matches!(next, ForRib::Input(RibInput::Inherit { .. }));
+        while let Some(message) = match taken < most {
+            true => tables.queue.pop_front(),
+            false => tables.queue.pop_front_if(is_due),
+        } {
+            taken += 1;
             let input = match message {
                 ForRib::Input(input) => input,
                 ForRib::Up {
                     link,
                     session,
                     epoch,
+                    left,
                 } => {
                     tables.epochs.insert(link, epoch);
                     tables.over_limit.remove(&link);
+                    if let Some(left) = left {
+                        let peer = name(link);
+                        let inherit = RibInput::Inherit { peer, left };
+                        tables.queue.push_front(ForRib::Input(inherit));
+                    }
                     let peer = name(link);
                     RibInput::PeerUp { peer, session }
                 }
@@ -81,11 +90,12 @@ impl World {
                         peer,
                         family,
                         limit,
+                        restart_s,
                     } => {
                         let link = tables.epochs.keys().find(|link| name(**link) == peer);
                         let link = *link.ok_or("too many routes of a session that is not up")?;
                         tables.over_limit.insert(link);
-                        over.push((link, tables.epochs[&link], family, limit));
+                        over.push((link, tables.epochs[&link], (family, limit, restart_s)));
                     }
                     RibOutput::ExportLimit { .. } => {
                         return Err(format!("node {node}: {output:?} without a limit"));
@@ -135,8 +145,8 @@ impl World {
             self.schedule_turn(node);
         }
         self.arm(node, None);
-        for (link, epoch, family, limit) in over {
-            self.end_session(node, link, epoch, (family, limit))?;
+        for (link, epoch, limit) in over {
+            self.end_session(node, link, epoch, limit)?;
         }
         Ok(())
     }
@@ -147,23 +157,16 @@ impl World {
         node: usize,
         link: usize,
         epoch: u64,
-        (family, limit): (Family, u32),
+        (family, limit, restart_s): (Family, u32, u32),
     ) -> Result<(), String> {
-        let Some(session) = self.session(node, link).filter(|s| s.epoch == epoch) else {
+        if self.session(node, link).is_none_or(|s| s.epoch != epoch) {
             return Ok(());
-        };
-        let configured = session.peer.config().families().get(&family);
-        let beyond = configured
-            .and_then(|family| family.limit)
-            .map(|limit| limit.beyond);
-        let Some(BeyondLimit::Restart { after_s }) = beyond else {
-            return Ok(());
-        };
+        }
         self.disturb(link);
         let reason = StopReason::PrefixLimit {
             limit,
             family,
-            restart_s: after_s,
+            restart_s,
         };
         self.tell(node, link, PeerInput::Stop(reason))
     }

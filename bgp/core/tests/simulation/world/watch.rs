@@ -21,6 +21,8 @@ pub(super) enum Told {
     End(PeerName, Vec<Family>),
     /// A neighbour is gone for good.
     Gone(PeerName),
+    /// Other limits count.
+    Configured,
     Other,
 }
 
@@ -44,9 +46,13 @@ impl Told {
                 peer,
                 keep_routes: None,
             } => Told::Gone(peer.clone()),
+            RibInput::Configure(_) => Told::Configured,
             RibInput::PeerDown { .. }
-            | RibInput::Configure(_)
             | RibInput::LocalRoutes(_)
+            | RibInput::HoldEnds
+            | RibInput::SendEnds
+            | RibInput::Numbers(_)
+            | RibInput::Inherit { .. }
             | RibInput::NextHops(_)
             | RibInput::Resend { .. }
             | RibInput::RefreshBegins { .. }
@@ -79,6 +85,10 @@ pub(super) fn tables(
                 true => Err(format!("{peer} is gone, its routes are not: {counts:?}")),
                 false => Ok(()),
             }
+        }
+        Told::Configured => {
+            let mut links = tables.epochs.keys();
+            links.try_for_each(|link| within_limits(tables, config, *link, now))
         }
         Told::Other => Ok(()),
     }
