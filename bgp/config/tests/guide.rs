@@ -93,7 +93,7 @@ fn compiled(page: &Path, objects: &[&str]) -> Compiled {
     for (number, object) in objects.iter().enumerate() {
         fs::write(folder.join(format!("{number:02}.yaml")), object).unwrap();
     }
-    let report = check(&[folder.clone()]);
+    let report = check(std::slice::from_ref(&folder));
     fs::remove_dir_all(&folder).unwrap();
     let findings: Vec<String> = report.diagnostics.iter().map(ToString::to_string).collect();
     assert_eq!(findings, [""; 0], "{}", page.display());
