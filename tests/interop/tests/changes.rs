@@ -293,7 +293,7 @@ fn a_shutdown_and_a_new_peer_are_told(lab: &Lab) -> Result<()> {
     // All that was written is taken back, with one reset of FRR's session.
     established(lab, &PEERS)?;
     let shut = "peerASN: 64502\n          shutdown: { message: cable 7 }\n";
-    let shut = with(&|text| text.replace("peerASN: 64502\n", shut))?;
+    let shut = with(&|text| text.replacen("peerASN: 64502\n", shut, 1))?;
     wait_for("everything as it was", CONVERGED, || {
         step(lab, &shut, ("bird2", "shutdown", "session-removed"))
     })?;

@@ -14,6 +14,9 @@ const BFDD: &str = "causeway-bfdd.service";
 /// Reloads one after the other: the second is done by a daemon that itself came by a reload.
 const RELOADS: usize = 3;
 
+/// What a container runtime gives the plugin.
+const NETWORK: &str = r#"{"cniVersion":"1.1.0","name":"causeway","type":"causeway-cni"}"#;
+
 /// The most that systemd may have to say against a unit: 10 is a service with every right.
 const EXPOSURE: f64 = 4.0;
 
@@ -29,6 +32,8 @@ fn the_units_start_reload_restart_and_stop() -> Result<()> {
     wait_for("the session", CONVERGED, || pods_are_there(&lab))?;
     wait_for("BFD with all it may use", CONVERGED, || bfd_is_well(node1))?;
     let found = bfd_counts(node1)?;
+    let pods = [system.pod("a")?, system.pod("b")?];
+    system.reaches("a", &pods[1])?;
 
     let before = opens(&lab)?;
     for _ in 0..RELOADS {
@@ -58,6 +63,8 @@ fn the_units_start_reload_restart_and_stop() -> Result<()> {
         causeway::established(node1, "frr").map(drop)
     })?;
     wait_for("the routes again", CONVERGED, || pods_are_there(&lab))?;
+    system.reaches("a", &pods[1])?;
+    system.pod_goes("a")?;
 
     system.systemctl(&["restart", DAEMON])?;
     wait_for("the session after a restart", CONVERGED, || {
@@ -216,6 +223,47 @@ impl<'a> System<'a> {
             .collect();
         ensure!(shown.contains_key("MainPID"), "{unit}: {shown:?}");
         Ok(shown)
+    }
+
+    /// Makes a pod as a container runtime does, which runs beside the daemon and not in its unit.
+    /// Returns its address.
+    fn pod(&self, name: &str) -> Result<String> {
+        let made = self.run(&["ip", "netns", "add", name])?;
+        ensure!(made.success(), "{made:?}");
+        let added = self.plugin(name, "ADD")?;
+        let answer: Value = serde_json::from_str(&added.stdout)
+            .with_context(|| format!("CNI ADD of {name}: {added:?}"))?;
+        let address = answer["ips"][0]["address"].as_str();
+        let address = address.and_then(|address| address.split('/').next());
+        let address = address.with_context(|| format!("no address: {answer}"))?;
+        Ok(address.to_owned())
+    }
+
+    /// Takes a pod away as a container runtime does.
+    fn pod_goes(&self, name: &str) -> Result<()> {
+        let gone = self.plugin(name, "DEL")?;
+        ensure!(gone.success(), "CNI DEL of {name}: {gone:?}");
+        let gone = self.run(&["ip", "netns", "delete", name])?;
+        ensure!(gone.success(), "{gone:?}");
+        Ok(())
+    }
+
+    fn plugin(&self, pod: &str, verb: &str) -> Result<harness::Output> {
+        let call = format!(
+            "printf %s '{NETWORK}' | env CNI_COMMAND={verb} CNI_CONTAINERID={pod} \
+             CNI_NETNS=/run/netns/{pod} CNI_IFNAME=eth0 \
+             'CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}' /opt/cni/bin/causeway-cni"
+        );
+        self.run(&["sh", "-c", &call])
+    }
+
+    fn reaches(&self, pod: &str, address: &str) -> Result<()> {
+        wait_for("an answer from the other pod", CONVERGED, || {
+            let ping = ["ip", "netns", "exec", pod, "ping", "-c1", "-W1", address];
+            let answered = self.run(&ping)?;
+            ensure!(answered.success(), "{answered:?}");
+            Ok(())
+        })
     }
 
     /// As `systemd-analyze security` rates a unit.

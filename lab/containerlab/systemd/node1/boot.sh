@@ -13,6 +13,9 @@ for program in causewayd causeway causeway-bfdd; do
 done
 ended=0
 unshare --mount --pid --fork --kill-child --cgroup /bin/sh -euc '
+  # As systemd leaves it where it boots a machine: services see what is mounted later, such as the
+  # namespaces of pods.
+  mount --make-rshared /
   umount /sys/fs/cgroup
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
   mount -t proc proc /proc
