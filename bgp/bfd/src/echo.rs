@@ -8,7 +8,9 @@
 
 use std::fmt;
 
-use sha1::{Digest, Sha1};
+use hmac::digest::KeyInit;
+use hmac::{Hmac, Mac};
+use sha1::Sha1;
 
 /// The length of an echo packet's payload.
 pub const LENGTH: usize = 32;
@@ -18,9 +20,6 @@ const SEAL: usize = 16;
 
 /// "Causeway echo, format 1".
 const FORMAT: [u8; 4] = *b"CWE1";
-
-/// RFC 2104: the block of SHA1.
-const BLOCK: usize = 64;
 
 /// Which echo packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -44,7 +43,7 @@ pub enum EchoError {
 
 /// The key of all echo packets of a process. Never shown.
 #[derive(Clone)]
-pub struct EchoKey([u8; 32]);
+pub struct EchoKey(Hmac<Sha1>);
 
 impl fmt::Debug for EchoKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +54,9 @@ impl fmt::Debug for EchoKey {
 impl EchoKey {
     /// Takes 32 octets that nobody can guess.
     pub fn new(secret: [u8; 32]) -> EchoKey {
-        EchoKey(secret)
+        let mut block = [0; 64];
+        block[..secret.len()].copy_from_slice(&secret);
+        EchoKey(KeyInit::new(&block.into()))
     }
 
     /// The payload of an echo packet.
@@ -79,15 +80,10 @@ impl EchoKey {
         if text[..4] != FORMAT {
             return Err(EchoError::Foreign);
         }
-        // All octets are looked at, so that the time says nothing about the first that differs.
-        let wrong = self
-            .seal(text)
-            .iter()
-            .zip(seal)
-            .fold(0, |wrong, (a, b)| wrong | (a ^ b));
-        if wrong != 0 {
-            return Err(EchoError::Seal);
-        }
+        let whole = self.0.clone().chain_update(text);
+        whole
+            .verify_truncated_left(seal)
+            .map_err(|_| EchoError::Seal)?;
         let (mut discriminator, mut sequence) = ([0; 4], [0; 8]);
         discriminator.copy_from_slice(&text[4..8]);
         sequence.copy_from_slice(&text[8..16]);
@@ -97,21 +93,10 @@ impl EchoKey {
         })
     }
 
-    /// HMAC (RFC 2104).
     fn seal(&self, text: &[u8]) -> [u8; SEAL] {
-        let padded = |pad: u8| {
-            let mut block = [pad; BLOCK];
-            for (octet, key) in block.iter_mut().zip(self.0) {
-                *octet ^= key;
-            }
-            block
-        };
-        let inner = Sha1::new().chain_update(padded(0x36)).chain_update(text);
-        let outer = Sha1::new()
-            .chain_update(padded(0x5c))
-            .chain_update(inner.finalize());
+        let whole = self.0.clone().chain_update(text).finalize().into_bytes();
         let mut seal = [0; SEAL];
-        seal.copy_from_slice(&outer.finalize()[..SEAL]);
+        seal.copy_from_slice(&whole[..SEAL]);
         seal
     }
 }
