@@ -3,6 +3,10 @@
 set -eu
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+own=${own%/}
+# Those of nodes that were killed; what somebody is in stays. The minute is for one just being made.
+find "$own" -mindepth 1 -depth -type d -path "$own/causeway-lab.*" -mmin +1 \
+  -exec rmdir {} + 2>/dev/null || true
 group=$(mktemp -d "$own/causeway-lab.XXXXXX")
 echo $$ >"$group/cgroup.procs"
 printf '%032x\n' 1 >/etc/machine-id
