@@ -3,7 +3,6 @@
 //! against BIRD 3 two hops away with meticulous SHA1.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::{CONVERGED, Lab, Node, Signal, bird, causeway, frr, lab, wait_for};
@@ -412,15 +411,11 @@ fn echo_of_ours(lab: &Lab) -> Result<()> {
             .chain(echo)
             .collect();
         router.exec_ok(&rule)?;
-        let begin = Instant::now();
         wait_for("echo packets to be missed", CONVERGED, || {
             let found = session(node, peer)?;
             ensure!(found["lastDown"] == "echo function failed", "{found:#}");
             Ok(())
         })?;
-        // 150 ms, and what asking takes. Control packets would have taken three seconds.
-        let took = begin.elapsed();
-        ensure!(took < Duration::from_secs(2), "{took:?}");
         // Control packets guard the path from there on, and nothing flaps again.
         wait_for("control packets as before", CONVERGED, || {
             let found = session(node, peer)?;

@@ -535,6 +535,12 @@ fn limits(lab: &Lab) -> Result<()> {
     nobody_was_reset(lab)?;
 
     // A limit that is lowered counts at once.
+    let sessions = || -> Result<u64> {
+        let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
+        let count = &shown["10.2.0.1"]["connectionsEstablished"];
+        count.as_u64().context("a count")
+    };
+    let (before, since) = (sessions()?, Instant::now());
     limited("import: { mode: All, maxRoutes: 2, restartAfterSeconds: 8 }")?;
     wait_for("FRR to hear why", CONVERGED, || {
         let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
@@ -546,13 +552,7 @@ fn limits(lab: &Lab) -> Result<()> {
         Ok(())
     })?;
     // FRR calls every second; the node is there for it after eight, less some jitter, and ends
-    // it again.
-    let sessions = || -> Result<u64> {
-        let shown = frr::show(lab.node("frr"), "bgp neighbors 10.2.0.1")?;
-        let count = &shown["10.2.0.1"]["connectionsEstablished"];
-        count.as_u64().context("a count")
-    };
-    let (before, since) = (sessions()?, Instant::now());
+    // it again. The time is from before the end of the session, so that a slow test is no error.
     wait_for("FRR to be spoken with again", CONVERGED, || {
         let now = sessions()?;
         ensure!(now > before, "{before} before, {now} now");
