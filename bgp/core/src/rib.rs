@@ -282,6 +282,8 @@ pub struct Rib {
     membership: BTreeSet<RouteTargetPrefix>,
     /// Neighbours whose wishes for VPN routes have changed.
     wishing: BTreeSet<PeerId>,
+    /// Whether an input came after the last look at what it changes for neighbours.
+    is_stirred: bool,
     /// Numbers of the prefixes of an UPDATE, kept for its memory.
     scratch: Vec<(DestId, u32)>,
 }
@@ -320,6 +322,7 @@ impl Rib {
             outputs: VecDeque::new(),
             membership: BTreeSet::new(),
             wishing: BTreeSet::new(),
+            is_stirred: true,
             scratch: Vec::new(),
         };
         rib.configure(config);
@@ -329,6 +332,7 @@ impl Rib {
 
     /// Takes an input.
     pub fn handle(&mut self, input: RibInput, now: Instant) {
+        self.is_stirred = true;
         match input {
             RibInput::Configure(config) => self.configure(*config),
             RibInput::LocalRoutes(routes) => self.set_local_routes(&routes),
@@ -380,13 +384,13 @@ impl Rib {
     /// The next bytes for a neighbour: whole messages, a few dozen kilobytes at most.
     pub fn poll_transmit(&mut self, peer: &PeerName) -> Option<Transmit> {
         let id = self.neighbours.id(peer)?;
-        self.flush_exports();
+        self.settle_exports();
         self.with_exports(|exports, from| exports.poll_transmit(id, from))
     }
 
     /// The neighbours for whom [`Rib::poll_transmit`] has something.
     pub fn waiting(&mut self) -> Vec<PeerName> {
-        self.flush_exports();
+        self.settle_exports();
         let ids = self.exports.waiting();
         let neighbours = ids.filter_map(|id| self.neighbours.get(id));
         neighbours.map(|neighbour| neighbour.name.clone()).collect()
@@ -539,6 +543,13 @@ impl Rib {
         self.next_hops.update(states);
         for (slot, id, before) in affected {
             self.after(slot, id, before);
+        }
+    }
+
+    /// Works what has changed into what is announced, once after each input.
+    fn settle_exports(&mut self) {
+        if std::mem::take(&mut self.is_stirred) {
+            self.flush_exports();
         }
     }
 

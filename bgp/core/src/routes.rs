@@ -158,6 +158,11 @@ impl RouteBatch {
         self.bytes.len()
     }
 
+    /// Makes room for what an UPDATE of so many octets comes to, mostly.
+    pub(crate) fn expect(&mut self, octets: usize) {
+        self.bytes.reserve(octets);
+    }
+
     /// Appends attributes in canonical form, for the announcements that follow.
     pub fn push_attributes(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
         let start = self.bytes.len();

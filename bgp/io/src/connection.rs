@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::outbox::Outbox;
+use crate::alarm::Alarm;
 use crate::failure::{closed, transport_failure};
 
 /// Bytes taken from the kernel at once: enough to decode a full table in few turns, little enough
@@ -36,9 +37,11 @@ pub(crate) enum ConnEvent {
     Closed(ConnId, TransportFailure),
 }
 
-/// What a connection tells about its writing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum WriteEvent {
+/// What the peer is told beside bytes.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// A call was answered, or failed.
+    Dialled(ConnId, io::Result<TcpStream>),
     /// So many bytes of the routes that waited are with the kernel.
     Written(ConnId, usize),
     /// The neighbour has taken nothing for the send hold time, while something waited.
@@ -72,12 +75,12 @@ impl Connection {
     /// A connection and the task that runs it, until one of both ends closes it.
     ///
     /// `events` may be full for long, when the RIB is: then nothing is read. Writing goes on, which
-    /// is why `written` has a way of its own, bounded by what was given to write.
+    /// is why `reports` have a way of its own, bounded by what was given to write.
     pub(crate) fn new(
         conn: ConnId,
         stream: TcpStream,
         events: mpsc::Sender<ConnEvent>,
-        written: mpsc::UnboundedSender<WriteEvent>,
+        reports: mpsc::UnboundedSender<Report>,
     ) -> (Connection, impl Future<Output = ()> + 'static) {
         let (commands, inbox) = mpsc::unbounded_channel();
         let connection = Connection {
@@ -92,7 +95,7 @@ impl Connection {
             outbox: connection.outbox.clone(),
             left_over: connection.left_over.clone(),
             events,
-            written,
+            reports,
         };
         (connection, task.run(inbox))
     }
@@ -103,7 +106,7 @@ impl Connection {
     }
 
     /// Sends routes. Returns how many bytes of them are with the kernel already; of the others
-    /// [`WriteEvent::Written`] tells.
+    /// [`Report::Written`] tells.
     pub(crate) fn send_routes(&self, messages: Bytes) -> usize {
         self.give(|outbox| outbox.push_routes(messages))
     }
@@ -155,7 +158,7 @@ struct Task {
     outbox: Rc<RefCell<Outbox>>,
     left_over: Rc<Notify>,
     events: mpsc::Sender<ConnEvent>,
-    written: mpsc::UnboundedSender<WriteEvent>,
+    reports: mpsc::UnboundedSender<Report>,
 }
 
 impl Task {
@@ -165,6 +168,7 @@ impl Task {
         let mut send_hold: Option<Duration> = None;
         // Since when something waits and nothing is taken.
         let mut waiting_since: Option<Instant> = None;
+        let mut alarm = Alarm::default();
         loop {
             let waits = !self.outbox.borrow().is_empty();
             waiting_since = waits.then(|| waiting_since.unwrap_or_else(Instant::now));
@@ -203,14 +207,14 @@ impl Task {
                     }
                     if progress.routes > 0 {
                         // A session that has ended counts nothing any more.
-                        let _ = self.written.send(WriteEvent::Written(self.conn, progress.routes));
+                        let _ = self.reports.send(Report::Written(self.conn, progress.routes));
                     }
                 },
                 () = self.left_over.notified() => {}
-                () = until(stuck_at), if stuck_at.is_some() => {
+                () = alarm.until(stuck_at) => {
                     send_hold = None;
                     // A session that has ended has nobody to give up.
-                    let _ = self.written.send(WriteEvent::Stuck(self.conn));
+                    let _ = self.reports.send(Report::Stuck(self.conn));
                 }
                 // A peer that is behind with its work is not read from, and TCP tells the other end.
                 permit = readable(stream, &self.events), if reading => {
@@ -290,13 +294,6 @@ fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Waits until there is something to read and room to pass it on.
 async fn readable<'a>(
     stream: &TcpStream,
@@ -332,8 +329,8 @@ mod tests {
                 serial: 1,
             };
             let (events, _inbox) = mpsc::channel(1);
-            let (written, mut progress) = mpsc::unbounded_channel();
-            let (connection, task) = Connection::new(conn, stream.unwrap(), events, written);
+            let (reports, mut progress) = mpsc::unbounded_channel();
+            let (connection, task) = Connection::new(conn, stream.unwrap(), events, reports);
             tokio::task::spawn_local(task);
             connection.tell(ConnCommand::SendHold(Some(Duration::from_millis(300))));
             // More than the kernel takes for a neighbour that reads nothing.
@@ -341,11 +338,12 @@ mod tests {
             let mut taken = at_once;
             loop {
                 match progress.recv().await.expect("the connection is there") {
-                    WriteEvent::Written(_, bytes) => taken += bytes,
-                    WriteEvent::Stuck(stuck) => {
+                    Report::Written(_, bytes) => taken += bytes,
+                    Report::Stuck(stuck) => {
                         assert_eq!(stuck, conn);
                         break;
                     }
+                    Report::Dialled(..) => unreachable!("nobody is called"),
                 }
             }
             assert!(taken < 64 << 20, "the kernel took everything");

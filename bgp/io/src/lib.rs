@@ -20,6 +20,7 @@
 //! here and by `TCP_USER_TIMEOUT` for what waits in the kernel). Not implemented: TCP-AO (RFC 5925).
 
 mod adopted;
+mod alarm;
 mod bfd;
 mod connection;
 pub mod drain;

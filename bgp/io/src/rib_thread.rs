@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use self::credit::Credit;
 use self::tables::Tables;
+use crate::alarm::Alarm;
 use crate::recorder::Recorder;
 use crate::session::PeerCommand;
 
@@ -263,6 +264,7 @@ struct Thread {
 impl Thread {
     async fn run(self, mut inbox: mpsc::Receiver<RibMessage>) {
         let shared = &*self.shared;
+        let mut alarm = Alarm::default();
         loop {
             let (timeout, has_events) = {
                 let mut tables = shared.tables();
@@ -298,7 +300,7 @@ impl Thread {
                     }
                     None => return,
                 },
-                () = until(timeout) => shared.tables().input(RibInput::Timeout),
+                () = alarm.until(timeout) => shared.tables().input(RibInput::Timeout),
             }
         }
     }
@@ -335,12 +337,5 @@ impl Thread {
         if told.is_err() {
             tracing::debug!("nobody was told that the instance ended");
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }

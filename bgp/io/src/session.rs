@@ -21,8 +21,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::alarm::Alarm;
 use crate::bfd::{Bfd, Verdict};
-use crate::connection::{ConnCommand, ConnEvent, Connection, WriteEvent};
+use crate::connection::{ConnCommand, ConnEvent, Connection, Report};
 use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
@@ -129,11 +130,9 @@ pub(crate) struct Session {
     /// How long its routes are kept after the last session.
     kept_for: Duration,
     events: mpsc::Receiver<ConnEvent>,
-    dialled: mpsc::UnboundedReceiver<(ConnId, std::io::Result<TcpStream>)>,
-    written: mpsc::UnboundedReceiver<WriteEvent>,
+    reports: mpsc::UnboundedReceiver<Report>,
     events_of_connections: mpsc::Sender<ConnEvent>,
-    events_of_writing: mpsc::UnboundedSender<WriteEvent>,
-    events_of_dials: mpsc::UnboundedSender<(ConnId, std::io::Result<TcpStream>)>,
+    reports_of_others: mpsc::UnboundedSender<Report>,
 }
 
 impl Session {
@@ -154,8 +153,7 @@ impl Session {
         departures: Option<mpsc::UnboundedSender<Departure>>,
     ) -> Session {
         let (events_of_connections, events) = mpsc::channel(INBOX);
-        let (events_of_writing, written) = mpsc::unbounded_channel();
-        let (events_of_dials, dialled) = mpsc::unbounded_channel();
+        let (reports_of_others, reports) = mpsc::unbounded_channel();
         let now = Instant::now();
         recorder.note(&instance, now, || RecordedEvent::PeerBegins {
             peer: name.clone(),
@@ -185,17 +183,16 @@ impl Session {
             departs_at: None,
             kept_for: Duration::ZERO,
             events,
-            dialled,
-            written,
+            reports,
             events_of_connections,
-            events_of_writing,
-            events_of_dials,
+            reports_of_others,
         }
     }
 
     /// Runs until told to end, or until the instance is gone.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<PeerCommand>) {
         let rib = self.rib.clone();
+        let mut alarm = Alarm::default();
         loop {
             let timer = self.peer.poll_timeout().map(|(at, _)| at);
             if timer.is_some_and(|at| at <= Instant::now()) {
@@ -206,7 +203,7 @@ impl Session {
             let may_read = self.for_rib.is_empty();
             tokio::select! {
                 biased;
-                () = until(deadline) => {
+                () = alarm.until(deadline) => {
                     self.depart();
                     self.timeout();
                 }
@@ -236,8 +233,11 @@ impl Session {
                     // The RIB's thread has ended, and the speaker with it.
                     None => return,
                 },
-                Some((conn, result)) = self.dialled.recv() => self.dialled(conn, result),
-                Some(event) = self.written.recv() => self.write_event(event),
+                Some(report) = self.reports.recv() => match report {
+                    Report::Dialled(conn, result) => self.dialled(conn, result),
+                    Report::Written(conn, bytes) => self.written(conn, bytes),
+                    Report::Stuck(conn) => self.stuck(conn),
+                },
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(peer = %self.name, %error, "a connection's task failed");
@@ -458,7 +458,7 @@ impl Session {
             conn,
             stream,
             self.events_of_connections.clone(),
-            self.events_of_writing.clone(),
+            self.reports_of_others.clone(),
         );
         self.connections.insert(conn, connection);
         self.tasks.spawn_local(task);
@@ -479,20 +479,18 @@ impl Session {
         }
     }
 
-    fn write_event(&mut self, event: WriteEvent) {
-        match event {
-            WriteEvent::Written(conn, bytes) => {
-                if self.established == Some(conn)
-                    && let Some(credit) = &self.credit
-                {
-                    credit.written(bytes);
-                }
-            }
-            WriteEvent::Stuck(conn) => {
-                if self.established == Some(conn) {
-                    self.handle(PeerInput::Stop(StopReason::SendHoldTimer));
-                }
-            }
+    /// The kernel took bytes of routes that waited.
+    fn written(&mut self, conn: ConnId, bytes: usize) {
+        if self.established == Some(conn)
+            && let Some(credit) = &self.credit
+        {
+            credit.written(bytes);
+        }
+    }
+
+    fn stuck(&mut self, conn: ConnId) {
+        if self.established == Some(conn) {
+            self.handle(PeerInput::Stop(StopReason::SendHoldTimer));
         }
     }
 
@@ -683,11 +681,11 @@ impl Session {
     fn dial(&mut self, conn: ConnId) {
         let config = self.peer.config().clone();
         let ttl = self.peer.ttl();
-        let report = self.events_of_dials.clone();
+        let report = self.reports_of_others.clone();
         let task = tokio::task::spawn_local(async move {
             let result = socket::dial(&config, ttl).await;
             // The neighbour's task is gone: so is the need for the connection.
-            let _ = report.send((conn, result));
+            let _ = report.send(Report::Dialled(conn, result));
         });
         self.dials.insert(conn, task.abort_handle());
     }
@@ -702,12 +700,5 @@ impl Session {
                 None => return,
             }
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -105,7 +105,13 @@ impl Speaker {
                     departures,
                     instances: BTreeMap::new(),
                 };
-                local.block_on(&runtime, worker.run(inbox, called, departed));
+                // A task of its own, which is not looked at whenever another one has run.
+                let worker = local.spawn_local(worker.run(inbox, called, departed));
+                if let Err(error) = local.block_on(&runtime, worker)
+                    && let Ok(panic) = error.try_into_panic()
+                {
+                    std::panic::resume_unwind(panic);
+                }
             })?;
         Ok((Speaker { commands }, thread))
     }

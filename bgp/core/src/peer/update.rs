@@ -32,7 +32,7 @@ pub(super) fn read(body: &[u8], context: &SessionContext, batch: &mut RouteBatch
             };
         }
     };
-    let mut canonical = Vec::new();
+    let mut canonical = Vec::with_capacity(view.attributes.len());
     let update = Update::parse(&view, context, &mut canonical);
     let decoded = PathAttributes::decode(&canonical, context);
     let faults = update.faults(&decoded);
@@ -58,6 +58,7 @@ pub(super) fn read(body: &[u8], context: &SessionContext, batch: &mut RouteBatch
         batch.end_of_rib(family);
         return ReadUpdate { result, errors };
     }
+    batch.expect(body.len());
     let mut withdraw = |nlri: Nlri<'_>| {
         if !nlri.is_empty() {
             batch.withdraw(nlri);

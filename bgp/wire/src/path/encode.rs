@@ -6,6 +6,9 @@ use alloc::vec::Vec;
 use super::PathAttributes;
 use crate::attribute::{AttributeCode, AttributeFlags, RawAttribute};
 
+/// Octets that hold most attributes' values.
+const USUAL_VALUE: usize = 64;
+
 impl PathAttributes {
     /// Appends the attributes for a session with four-octet AS numbers, or with two: then
     /// AS4_PATH and AS4_AGGREGATOR follow where a number does not fit (RFC 6793 §4.2.2).
@@ -13,7 +16,7 @@ impl PathAttributes {
     /// The bytes are what [`Update::parse`](crate::Update::parse) gives on the other side and
     /// what [`announce`](crate::announce) takes.
     pub fn encode(&self, four_octet_as: bool, out: &mut Vec<u8>) {
-        let mut value = Vec::new();
+        let mut value = Vec::with_capacity(USUAL_VALUE);
         if let Some(origin) = self.origin {
             push(out, AttributeCode::ORIGIN, &[origin as u8]);
         }

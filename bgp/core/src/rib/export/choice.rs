@@ -9,7 +9,7 @@ use router_types::{Family, Safi};
 
 use super::group::{GroupKey, Outlet, View};
 use super::local::Told;
-use super::rewrite::{Reflected, pass_on};
+use super::rewrite::{Reflected, is_passed_on_alike, pass_on};
 use super::{PeerId, Sources, Target, Withheld, local};
 use crate::config::{ExportAttributes, NextHopMode};
 use crate::policy::{Decision, Judgement, NextHopChange, Policy, RouteContext, RouteOrigin};
@@ -383,6 +383,25 @@ impl<'g> Choice<'g> {
             return Some(self.outlet.own_hop);
         }
         self.next_hop(source.map(|(best, _)| best), change)
+    }
+
+    /// Whether two runs of one neighbour are sent with equal attributes and next hop.
+    pub(super) fn is_sent_alike(&self, a: &Run<'_>, b: &Run<'_>) -> bool {
+        let plain = self.key.edit.is_plain() && (a.decision, b.decision) == (None, None);
+        if let (Source::Learned(x), Source::Learned(y), true) = (a.source, b.source, plain)
+            && self.reflected(x.peer).is_none()
+            && let Some(old) = self.from.attributes.bytes(x.attributes)
+            && let Some(new) = self.from.attributes.bytes(y.attributes)
+        {
+            return is_passed_on_alike(old, new, self.key.target)
+                && self.next_hop(Some(x), None) == self.next_hop(Some(y), None);
+        }
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        let hops = (
+            self.encode(a, true, &mut old),
+            self.encode(b, true, &mut new),
+        );
+        hops.0 == hops.1 && old == new
     }
 
     /// A route that was announced, where no policy had a say: what that decided is not known.

@@ -644,15 +644,7 @@ fn is_same(choice: &Choice<'_>, was: Option<BestKey>, is: &Run<'_>) -> bool {
         return false;
     }
     let before = choice.former(was);
-    let (mut old, mut new) = (Vec::new(), Vec::new());
     before.is_some_and(|before| {
-        if choice.label(&before) != choice.label(is) {
-            return false;
-        }
-        let hops = (
-            choice.encode(&before, true, &mut old),
-            choice.encode(is, true, &mut new),
-        );
-        hops.0 == hops.1 && old == new
+        choice.label(&before) == choice.label(is) && choice.is_sent_alike(&before, is)
     })
 }

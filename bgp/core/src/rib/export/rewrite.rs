@@ -18,6 +18,12 @@ const SEQUENCE: u8 = 2;
 const CONFED_SEQUENCE: u8 = 3;
 const CONFED_SET: u8 = 4;
 
+/// Most octets that are put in between: an AS_PATH with the own AS, or LOCAL_PREF.
+const ADDED: usize = 16;
+
+/// LOCAL_PREF of routes that came without (RFC 4271 §5.1.5 leaves it to the speaker).
+const LOCAL_PREF: [u8; 4] = 100u32.to_be_bytes();
+
 /// What reflection adds (RFC 4456 §8).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reflected {
@@ -44,10 +50,11 @@ pub(super) fn pass_on(
     out: &mut Vec<u8>,
 ) {
     if four_octet_as && reflected.is_none() {
+        out.reserve(bytes.len() + ADDED);
         rewrite(bytes, target, local_asn, out);
         return;
     }
-    let mut wide = Vec::with_capacity(bytes.len() + 16);
+    let mut wide = Vec::with_capacity(bytes.len() + ADDED);
     rewrite(bytes, target, local_asn, &mut wide);
     let mut attributes = decode(&wide);
     if let Some(reflected) = reflected {
@@ -69,13 +76,7 @@ fn rewrite(bytes: &[u8], target: Target, local_asn: Asn, out: &mut Vec<u8>) {
         }
         match attribute.code {
             AttributeCode::AS_PATH if external => prepend(attribute.value, local_asn, out),
-            // RFC 4271 §5.1.4: MED goes to the neighbour AS and no further. RFC 4456 §8: the
-            // attributes of reflection stay in the AS.
-            AttributeCode::MULTI_EXIT_DISC
-            | AttributeCode::LOCAL_PREF
-            | AttributeCode::ORIGINATOR_ID
-            | AttributeCode::CLUSTER_LIST
-                if external => {}
+            code if external && stays_inside(code) => {}
             _ => attribute.encode(out),
         }
     }
@@ -84,13 +85,56 @@ fn rewrite(bytes: &[u8], target: Target, local_asn: Asn, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes an AS_PATH with the own AS in front (RFC 4271 §5.1.2 b).
-fn prepend(path: &[u8], local_asn: Asn, out: &mut Vec<u8>) {
-    // RFC 5065 §4.1: what was inside the confederation stays there.
+/// Whether neighbours are sent the same for one as for the other, both in canonical form. Decided at
+/// the first difference, and nothing is written: what changes mostly changes visibly.
+pub(super) fn is_passed_on_alike(a: &[u8], b: &[u8], target: Target) -> bool {
+    let external = target == Target::External;
+    let others = |bytes| {
+        let all = RawAttributes::new(bytes).flatten();
+        let passed = all.filter(move |attribute| {
+            attribute.code != AttributeCode::LOCAL_PREF
+                && !(external && stays_inside(attribute.code))
+        });
+        passed.map(move |attribute| match attribute.code {
+            AttributeCode::AS_PATH if external => RawAttribute {
+                value: outside(attribute.value),
+                ..attribute
+            },
+            _ => attribute,
+        })
+    };
+    let local_pref = |bytes| {
+        let mut all = RawAttributes::new(bytes).flatten();
+        let found = all.find(|attribute| attribute.code == AttributeCode::LOCAL_PREF);
+        found.map_or(&LOCAL_PREF[..], |attribute| attribute.value)
+    };
+    others(a).eq(others(b)) && (external || local_pref(a) == local_pref(b))
+}
+
+/// Whether an attribute does not leave the AS. RFC 4271 §5.1.4: MED goes to the neighbour AS and no
+/// further. RFC 4456 §8: nor do the attributes of reflection.
+fn stays_inside(code: AttributeCode) -> bool {
+    matches!(
+        code,
+        AttributeCode::MULTI_EXIT_DISC
+            | AttributeCode::LOCAL_PREF
+            | AttributeCode::ORIGINATOR_ID
+            | AttributeCode::CLUSTER_LIST
+    )
+}
+
+/// An AS_PATH as it leaves the confederation (RFC 5065 §4.1): what was inside stays there.
+fn outside(path: &[u8]) -> &[u8] {
     let mut path = path;
     while let Some((&[CONFED_SEQUENCE | CONFED_SET, count], rest)) = path.split_first_chunk::<2>() {
         path = rest.get(usize::from(count) * 4..).unwrap_or(&[]);
     }
+    path
+}
+
+/// Writes an AS_PATH with the own AS in front (RFC 4271 §5.1.2 b).
+fn prepend(path: &[u8], local_asn: Asn, out: &mut Vec<u8>) {
+    let path = outside(path);
     let (count, rest) = match path.split_first_chunk::<2>() {
         Some((&[SEQUENCE, count], rest)) if count < u8::MAX => (count + 1, rest),
         Some(_) | None => (1, path),
@@ -115,7 +159,7 @@ fn default_local_pref(out: &mut Vec<u8>) {
     RawAttribute {
         flags: AttributeFlags::TRANSITIVE,
         code: AttributeCode::LOCAL_PREF,
-        value: &100u32.to_be_bytes(),
+        value: &LOCAL_PREF,
     }
     .encode(out);
 }
@@ -198,6 +242,31 @@ mod tests {
             let mut wanted = Vec::new();
             expected.encode(four_octet_as, &mut wanted);
             prop_assert_eq!(out, wanted);
+        }
+
+        #[test]
+        fn what_goes_alike_is_told_without_writing_it(
+            one in attributes(), other in attributes(), external: bool, mixed in 0u8..64,
+        ) {
+            // Mostly alike, so that both answers come.
+            let mut two = one.clone();
+            if mixed & 1 != 0 { two.med = other.med }
+            if mixed & 2 != 0 { two.local_pref = other.local_pref.filter(|_| mixed & 4 == 0).or(Some(100)) }
+            if mixed & 8 != 0 { two.cluster_list = other.cluster_list }
+            if mixed & 48 == 48 { two.as_path = other.as_path }
+            let target = if external { Target::External } else { Target::Internal { client: true } };
+            let canonical = |attributes: &PathAttributes| {
+                let mut bytes = Vec::new();
+                attributes.encode(true, &mut bytes);
+                bytes
+            };
+            let sent = |bytes: &[u8]| {
+                let mut out = Vec::new();
+                pass_on(bytes, target, true, Asn(65_001), None, &mut out);
+                out
+            };
+            let (a, b) = (canonical(&one), canonical(&two));
+            prop_assert_eq!(is_passed_on_alike(&a, &b, target), sent(&a) == sent(&b));
         }
     }
 }

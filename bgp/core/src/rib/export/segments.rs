@@ -10,6 +10,9 @@ use crate::rib::keys::{DestId, Keys};
 /// Bytes of a segment, after which the next one begins. Arbitrary: some dozen messages.
 const SEGMENT: usize = 64 << 10;
 
+/// Room that may stay unused in a segment: to give it back costs more for a single change.
+const SPARE: usize = 128;
+
 /// Messages for all members but one.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
@@ -126,7 +129,9 @@ impl<'a> Writer<'a> {
             return;
         }
         let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.shrink_to_fit();
+        if bytes.capacity() - bytes.len() > SPARE {
+            bytes.shrink_to_fit();
+        }
         self.done.push(Segment {
             transmit: Transmit {
                 bytes: bytes.into(),
