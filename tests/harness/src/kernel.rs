@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use lab_runner::Node;
 use serde_json::Value;
 
-use crate::Family;
+use crate::{CONVERGED, Family, wait_for};
 
 /// A route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,29 @@ pub fn routes(node: &Node, family: Family, prefix: &str) -> Result<Vec<Route>> {
     let answer: Value = serde_json::from_str(&text).context("ip printed no JSON")?;
     let routes = answer.as_array().context("ip prints a list of routes")?;
     Ok(routes.iter().map(route).collect())
+}
+
+/// What the kernel of a node does with routes while something happens, as `ip monitor` prints it.
+///
+/// # Errors
+/// When the monitor does not start, and what happens fails with.
+pub fn watched(node: &Node, what: impl FnOnce() -> Result<()>) -> Result<String> {
+    let monitor = node.spawn(&["ip", "monitor", "route"])?;
+    // It hears what is done from here on: a route of no use is the sign that it does.
+    wait_for("the monitor to hear", CONVERGED, || {
+        node.exec_ok(&["ip", "route", "replace", "blackhole", "192.0.2.255/32"])?;
+        node.exec_ok(&["ip", "route", "delete", "blackhole", "192.0.2.255/32"])?;
+        ensure!(monitor.text().contains("192.0.2.255"), "nothing");
+        Ok(())
+    })?;
+    what()?;
+    monitor.stop()
+}
+
+/// Whether a route to exactly this prefix was deleted, by what [`watched`] brought.
+pub fn was_deleted(text: &str, prefix: &str) -> bool {
+    let line = format!("Deleted {prefix} ");
+    text.lines().any(|l| l.starts_with(&line))
 }
 
 /// The only route to this prefix, when it has exactly these gateways, in any order.

@@ -5,7 +5,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use harness::{CONVERGED, Lab, Node, Signal, bird, causeway, frr, lab, wait_for};
+use harness::{CONVERGED, Lab, Node, Signal, bird, causeway, frr, kernel, lab, wait_for};
 use serde_json::Value;
 
 /// BGP peers with the addresses BFD knows them by.
@@ -339,28 +339,21 @@ fn failures_are_told_from_restarts(lab: &Lab) -> Result<()> {
         all_up(lab)?;
         has_route()?;
         let before = established_count(node, "frr-v4")?;
-        let monitor = node.spawn(&["ip", "monitor", "route"])?;
-        wait_for("the monitor to hear", CONVERGED, || {
-            node.exec_ok(&["ip", "route", "replace", "blackhole", "192.0.2.255/32"])?;
-            node.exec_ok(&["ip", "route", "delete", "blackhole", "192.0.2.255/32"])?;
-            ensure!(monitor.text().contains("192.0.2.255"), "nothing");
-            Ok(())
+        // Ended before FRR notices that it was away, and ends the session itself.
+        let text = kernel::watched(node, || {
+            router.exec_ok(&["kill", "-STOP", bfdd.trim()])?;
+            wait_for("BGP anew without BFD", CONVERGED, || {
+                causeway::established(node, "frr-v4")?;
+                ensure!(
+                    established_count(node, "frr-v4")? > before,
+                    "the same session"
+                );
+                Ok(())
+            })?;
+            has_route()
         })?;
-        router.exec_ok(&["kill", "-STOP", bfdd.trim()])?;
-        wait_for("BGP anew without BFD", CONVERGED, || {
-            causeway::established(node, "frr-v4")?;
-            ensure!(
-                established_count(node, "frr-v4")? > before,
-                "the same session"
-            );
-            Ok(())
-        })?;
-        has_route()?;
-        // Before FRR notices that it was away, and ends the session itself.
-        let text = monitor.stop()?;
         router.exec_ok(&["kill", "-CONT", bfdd.trim()])?;
-        let deleted = format!("Deleted {PREFIX} ");
-        let was_deleted = text.lines().any(|line| line.starts_with(&deleted));
+        let was_deleted = kernel::was_deleted(&text, PREFIX);
         ensure!(was_deleted == independent, "{independent}: {text}");
         all_up(lab)?;
     }

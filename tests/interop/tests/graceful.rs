@@ -8,7 +8,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    BgpPath, CONVERGED, Lab, Node, Signal, bird, causeway, frr,
+    BgpPath, CONVERGED, Lab, Signal, bird, causeway, frr, kernel,
     paths::{PEERS, Written, at, established, files, in_kernel, seen, unseen, up, write},
     wait_for,
 };
@@ -111,25 +111,6 @@ fn graceful(lab: &Lab) -> Result<Value> {
         .context("FRR has the neighbour")
 }
 
-/// What the kernel of a node does with routes while something happens.
-fn watched(node: &Node, what: impl FnOnce() -> Result<()>) -> Result<String> {
-    let monitor = node.spawn(&["ip", "monitor", "route"])?;
-    // It hears what is done from here on: a route of no use is the sign that it does.
-    wait_for("the monitor to hear", CONVERGED, || {
-        node.exec_ok(&["ip", "route", "replace", "blackhole", "192.0.2.255/32"])?;
-        node.exec_ok(&["ip", "route", "delete", "blackhole", "192.0.2.255/32"])?;
-        ensure!(monitor.text().contains("192.0.2.255"), "nothing");
-        Ok(())
-    })?;
-    what()?;
-    monitor.stop()
-}
-
-fn was_deleted(text: &str, prefix: &str) -> bool {
-    let line = format!("Deleted {prefix} ");
-    text.lines().any(|l| l.starts_with(&line))
-}
-
 /// The node helps: what the router announced before stays, in the kernel and at others, until the
 /// router has said all; only then what it did not say again goes. Its other session, without graceful
 /// restart, loses its routes at once.
@@ -146,7 +127,7 @@ fn a_router_that_dies_keeps_its_routes_here(lab: &Lab) -> Result<()> {
     )?;
     seen(lab, "bird3", gone, &[64501], "10.2.0.2")?;
     in_kernel(lab, of_other_session, "via")?;
-    let text = watched(node, || {
+    let text = kernel::watched(node, || {
         router.kill(Signal::SIGKILL)?;
         wait_for("the session to be lost", CONVERGED, || {
             let peer = causeway::peer(node, "frr")?;
@@ -168,9 +149,9 @@ fn a_router_that_dies_keeps_its_routes_here(lab: &Lab) -> Result<()> {
         unseen(lab, "bird3", gone)?;
         in_kernel(lab, gone, "")
     })?;
-    ensure!(!was_deleted(&text, OF_FRR), "{text}");
-    ensure!(was_deleted(&text, gone), "{text}");
-    ensure!(was_deleted(&text, of_other_session), "{text}");
+    ensure!(!kernel::was_deleted(&text, OF_FRR), "{text}");
+    ensure!(kernel::was_deleted(&text, gone), "{text}");
+    ensure!(kernel::was_deleted(&text, of_other_session), "{text}");
     seen(lab, "bird3", OF_FRR, &[64501], "10.2.0.2")
 }
 
@@ -181,7 +162,7 @@ fn notifications_keep_routes_unless_they_are_hard(lab: &Lab) -> Result<()> {
         let line = format!("{hard}bgp hard-administrative-reset");
         frr::configure(router, &["router bgp 64501", &line])?;
         let before = causeway::established(node, "frr")?["established-count"].clone();
-        let text = watched(node, || {
+        let text = kernel::watched(node, || {
             router.exec_ok(&["vtysh", "-c", "clear bgp 10.2.0.1"])?;
             wait_for("the next session", CONVERGED, || {
                 let peer = causeway::established(node, "frr")?;
@@ -193,7 +174,10 @@ fn notifications_keep_routes_unless_they_are_hard(lab: &Lab) -> Result<()> {
             })?;
             in_kernel(lab, OF_FRR, "via 10.2.0.2")
         })?;
-        ensure!(was_deleted(&text, OF_FRR) == hard.is_empty(), "{text}");
+        ensure!(
+            kernel::was_deleted(&text, OF_FRR) == hard.is_empty(),
+            "{text}"
+        );
     }
     let line = "no bgp hard-administrative-reset";
     frr::configure(router, &["router bgp 64501", line])

@@ -11,7 +11,7 @@ use bgp_bfd::profile::{Hops, Interval, Profile};
 use bgp_bfd::session::SessionStatus;
 use bgp_bfd::wire::State;
 use bgp_bfdd::client::{Client, Options, Registration, View};
-use bgp_bfdd::protocol::SessionKey;
+use bgp_bfdd::protocol::{Report, SessionKey};
 
 /// How long anything may take that is not measured.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -213,6 +213,23 @@ pub(crate) async fn until(
     match tokio::time::timeout(LIMIT, waiting).await {
         Ok(status) => status,
         Err(_) => panic!("{what}: {:?}", session.view()),
+    }
+}
+
+/// Waits until what a process reports has what is looked for.
+pub(crate) async fn until_reported<T>(
+    client: &Client,
+    what: &str,
+    look: impl Fn(&Report) -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let report = client.report().await.unwrap();
+        if let Some(found) = look(&report) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: {report:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
