@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One TCP connection: a task that reads into the peer's inbox and writes what the kernel did not
-//! take when it was given.
+//! One TCP connection. The peer's task reads it and writes what the kernel takes; what it did not
+//! take is written by a task beside, which also says goodbye.
 
 mod outbox;
 
@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bgp_core::peer::{CloseHow, ConnId, TransportFailure};
@@ -27,15 +28,6 @@ const READ_SIZE: usize = 64 * 1024;
 
 /// How long a closed connection may linger for the neighbour to read its last message.
 const PARTING: Duration = Duration::from_secs(3);
-
-/// What a connection tells the peer.
-#[derive(Debug)]
-pub(crate) enum ConnEvent {
-    /// Bytes came.
-    Bytes(ConnId, Vec<u8>),
-    /// It is gone; everything that came before was told.
-    Closed(ConnId, TransportFailure),
-}
 
 /// What the peer is told beside bytes.
 #[derive(Debug)]
@@ -72,14 +64,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A connection and the task that runs it, until one of both ends closes it.
-    ///
-    /// `events` may be full for long, when the RIB is: then nothing is read. Writing goes on, which
-    /// is why `reports` have a way of its own, bounded by what was given to write.
+    /// A connection and the task that writes what waits, until one of both ends closes it.
     pub(crate) fn new(
         conn: ConnId,
         stream: TcpStream,
-        events: mpsc::Sender<ConnEvent>,
         reports: mpsc::UnboundedSender<Report>,
     ) -> (Connection, impl Future<Output = ()> + 'static) {
         let (commands, inbox) = mpsc::unbounded_channel();
@@ -94,7 +82,6 @@ impl Connection {
             stream: connection.stream.clone(),
             outbox: connection.outbox.clone(),
             left_over: connection.left_over.clone(),
-            events,
             reports,
         };
         (connection, task.run(inbox))
@@ -136,6 +123,43 @@ impl Connection {
         &self.stream
     }
 
+    /// Registers for a wake-up when there is something to read, unless there is.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        // Errors of the socket show at the read that follows.
+        self.stream.poll_read_ready(context).map(drop)
+    }
+
+    /// Takes what the kernel has, up to [`READ_SIZE`]. `None` when it has nothing.
+    ///
+    /// # Errors
+    /// Why nothing will come any more.
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, TransportFailure> {
+        let read = ARRIVING.with_borrow_mut(|arriving| {
+            let mut bytes = None;
+            let taken = self.stream.try_io(Interest::READABLE, || {
+                let len = (&*SockRef::from(&*self.stream)).read(arriving)?;
+                bytes = Some(arriving[..len].to_vec());
+                if 0 < len && len < arriving.len() {
+                    // The kernel has no more: without this it would be asked once more in vain.
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match (bytes, taken) {
+                (Some(bytes), _) => Ok(Some(bytes)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                (None, taken) => taken.map(|()| None),
+            }
+        });
+        let gone = match read {
+            Ok(Some(bytes)) if bytes.is_empty() => closed(),
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => transport_failure(&error),
+        };
+        // What writing failed with came first.
+        Err(self.outbox.borrow().failure().cloned().unwrap_or(gone))
+    }
+
     /// Whether the kernel has bytes that were not read.
     pub(crate) fn has_unread_bytes(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
@@ -157,14 +181,12 @@ struct Task {
     stream: Rc<TcpStream>,
     outbox: Rc<RefCell<Outbox>>,
     left_over: Rc<Notify>,
-    events: mpsc::Sender<ConnEvent>,
     reports: mpsc::UnboundedSender<Report>,
 }
 
 impl Task {
     async fn run(self, mut commands: mpsc::UnboundedReceiver<ConnCommand>) {
         let stream = &*self.stream;
-        let mut reading = true;
         let mut send_hold: Option<Duration> = None;
         // Since when something waits and nothing is taken.
         let mut waiting_since: Option<Instant> = None;
@@ -181,7 +203,7 @@ impl Task {
                     Some(ConnCommand::SendHold(time)) => send_hold = time,
                     Some(ConnCommand::LetGo(reply)) => {
                         let outbox = self.outbox.borrow_mut().close();
-                        if outbox.failure().is_none() && reading {
+                        if outbox.failure().is_none() {
                             // Who asked is gone: so is the need for an answer.
                             let _ = reply.send(outbox.into_bytes());
                         }
@@ -216,22 +238,6 @@ impl Task {
                     // A session that has ended has nobody to give up.
                     let _ = self.reports.send(Report::Stuck(self.conn));
                 }
-                // A peer that is behind with its work is not read from, and TCP tells the other end.
-                permit = readable(stream, &self.events), if reading => {
-                    let Some(permit) = permit else { return };
-                    let gone = match read(stream) {
-                        Ok(bytes) if bytes.is_empty() => closed(),
-                        Ok(bytes) => {
-                            permit.send(ConnEvent::Bytes(self.conn, bytes));
-                            continue;
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                        Err(error) => transport_failure(&error),
-                    };
-                    reading = false;
-                    let failure = self.outbox.borrow().failure().cloned();
-                    permit.send(ConnEvent::Closed(self.conn, failure.unwrap_or(gone)));
-                }
             }
         }
     }
@@ -240,26 +246,6 @@ impl Task {
 thread_local! {
     /// Where bytes come to from the kernel. They are few mostly, and kept in no more than they need.
     static ARRIVING: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
-}
-
-/// Takes what the kernel has, up to [`READ_SIZE`].
-fn read(stream: &TcpStream) -> io::Result<Vec<u8>> {
-    ARRIVING.with_borrow_mut(|arriving| {
-        let mut bytes = None;
-        let taken = stream.try_io(Interest::READABLE, || {
-            let len = (&*SockRef::from(stream)).read(arriving)?;
-            bytes = Some(arriving[..len].to_vec());
-            if 0 < len && len < arriving.len() {
-                // The kernel has no more: without this it would be asked once more in vain.
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            Ok(())
-        });
-        match (bytes, taken) {
-            (Some(bytes), _) => Ok(bytes),
-            (None, taken) => taken.map(|()| Vec::new()),
-        }
-    })
 }
 
 /// Closes so that the last message arrives: a socket closed with unread bytes in it is reset, and a
@@ -294,16 +280,6 @@ fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Waits until there is something to read and room to pass it on.
-async fn readable<'a>(
-    stream: &TcpStream,
-    events: &'a mpsc::Sender<ConnEvent>,
-) -> Option<mpsc::Permit<'a, ConnEvent>> {
-    // Errors of the socket show at the read that follows.
-    let _ = stream.readable().await;
-    events.reserve().await.ok()
-}
-
 #[cfg(test)]
 mod tests {
     use bgp_core::peer::Direction;
@@ -328,9 +304,8 @@ mod tests {
                 direction: Direction::Outgoing,
                 serial: 1,
             };
-            let (events, _inbox) = mpsc::channel(1);
             let (reports, mut progress) = mpsc::unbounded_channel();
-            let (connection, task) = Connection::new(conn, stream.unwrap(), events, reports);
+            let (connection, task) = Connection::new(conn, stream.unwrap(), reports);
             tokio::task::spawn_local(task);
             connection.tell(ConnCommand::SendHold(Some(Duration::from_millis(300))));
             // More than the kernel takes for a neighbour that reads nothing.

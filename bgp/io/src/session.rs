@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceName, PeerConfig, PeerName};
@@ -23,17 +24,13 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::alarm::Alarm;
 use crate::bfd::{Bfd, Verdict};
-use crate::connection::{ConnCommand, ConnEvent, Connection, Report};
+use crate::connection::{ConnCommand, Connection, Report};
 use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
 use crate::recorder::Recorder;
 use crate::rib_thread::{Credit, RibMessage, RibSender};
 use crate::socket;
-
-/// Events of connections that may wait. With [`connection`]'s reads this bounds what a neighbour
-/// that sends faster than the RIB takes may have in memory: 1 MiB.
-const INBOX: usize = 16;
 
 /// Bytes of a neighbour after which it is the others' turn.
 const MUCH: usize = 4096;
@@ -129,9 +126,7 @@ pub(crate) struct Session {
     departs_at: Option<Instant>,
     /// How long its routes are kept after the last session.
     kept_for: Duration,
-    events: mpsc::Receiver<ConnEvent>,
     reports: mpsc::UnboundedReceiver<Report>,
-    events_of_connections: mpsc::Sender<ConnEvent>,
     reports_of_others: mpsc::UnboundedSender<Report>,
 }
 
@@ -152,7 +147,6 @@ impl Session {
         bfd: Bfd,
         departures: Option<mpsc::UnboundedSender<Departure>>,
     ) -> Session {
-        let (events_of_connections, events) = mpsc::channel(INBOX);
         let (reports_of_others, reports) = mpsc::unbounded_channel();
         let now = Instant::now();
         recorder.note(&instance, now, || RecordedEvent::PeerBegins {
@@ -182,9 +176,7 @@ impl Session {
             departures,
             departs_at: None,
             kept_for: Duration::ZERO,
-            events,
             reports,
-            events_of_connections,
             reports_of_others,
         }
     }
@@ -243,10 +235,9 @@ impl Session {
                         tracing::error!(peer = %self.name, %error, "a connection's task failed");
                     }
                 }
-                Some(event) = self.events.recv(), if may_read => {
-                    let much = matches!(&event, ConnEvent::Bytes(_, bytes) if bytes.len() >= MUCH);
-                    self.event(event);
-                    if much {
+                // A peer that is behind with its work is not read from, and TCP tells the other end.
+                conn = readable(&self.connections), if may_read => {
+                    if self.read(conn) >= MUCH {
                         // Others have keepalives to send.
                         tokio::task::yield_now().await;
                     }
@@ -400,18 +391,9 @@ impl Session {
         let established = self.established?;
         let connection = self.connections.get(&established)?;
         let stream = connection.stream().as_fd().try_clone_to_owned().ok()?;
-        let (reply, mut unsent) = oneshot::channel();
+        let (reply, unsent) = oneshot::channel();
         connection.tell(ConnCommand::LetGo(reply));
-        // Its task reads on until it hears of this, however full the way to here is.
-        let unsent = loop {
-            tokio::select! {
-                unsent = &mut unsent => break unsent.ok()?,
-                event = self.events.recv() => self.event(event?),
-            }
-        };
-        while let Ok(event) = self.events.try_recv() {
-            self.event(event);
-        }
+        let unsent = unsent.await.ok()?;
         let (conn, session) = self.peer.hand_over(Instant::now())?;
         while let Some(output) = self.peer.poll_output() {
             self.output(output);
@@ -454,27 +436,27 @@ impl Session {
     }
 
     fn connect(&mut self, conn: ConnId, stream: TcpStream) {
-        let (connection, task) = Connection::new(
-            conn,
-            stream,
-            self.events_of_connections.clone(),
-            self.reports_of_others.clone(),
-        );
+        let (connection, task) = Connection::new(conn, stream, self.reports_of_others.clone());
         self.connections.insert(conn, connection);
         self.tasks.spawn_local(task);
     }
 
-    fn event(&mut self, event: ConnEvent) {
-        match event {
-            ConnEvent::Bytes(conn, bytes) => {
-                if self.connections.contains_key(&conn) {
-                    self.handle(PeerInput::Bytes { conn, bytes });
-                }
+    /// Reads what came. Returns how many bytes.
+    fn read(&mut self, conn: ConnId) -> usize {
+        let Some(connection) = self.connections.get(&conn) else {
+            return 0;
+        };
+        match connection.read() {
+            Ok(Some(bytes)) => {
+                let len = bytes.len();
+                self.handle(PeerInput::Bytes { conn, bytes });
+                len
             }
-            ConnEvent::Closed(conn, failure) => {
-                if self.connections.remove(&conn).is_some() {
-                    self.handle(PeerInput::Closed { conn, failure });
-                }
+            Ok(None) => 0,
+            Err(failure) => {
+                self.connections.remove(&conn);
+                self.handle(PeerInput::Closed { conn, failure });
+                0
             }
         }
     }
@@ -543,14 +525,13 @@ impl Session {
         }
     }
 
-    /// A timer has come. A neighbour whose bytes wait here or in the kernel is alive, however long
-    /// this end has not looked at them.
+    /// A timer has come. A neighbour whose bytes wait in the kernel is alive, however long this end
+    /// has not looked at them.
     fn timeout(&mut self) {
-        let waiting = !self.events.is_empty();
         let alive: Vec<ConnId> = self
             .connections
             .iter()
-            .filter(|(_, connection)| waiting || connection.has_unread_bytes())
+            .filter(|(_, connection)| connection.has_unread_bytes())
             .map(|(conn, _)| *conn)
             .collect();
         for conn in alive {
@@ -701,4 +682,17 @@ impl Session {
             }
         }
     }
+}
+
+/// Waits until there is something to read.
+async fn readable(connections: &BTreeMap<ConnId, Connection>) -> ConnId {
+    std::future::poll_fn(|context| {
+        for (conn, connection) in connections {
+            if connection.poll_readable(context).is_ready() {
+                return Poll::Ready(*conn);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
