@@ -4,13 +4,18 @@ use std::net::UdpSocket;
 use bgp_bfd::profile::{Auth, AuthType, Hops, Profile};
 use bgp_bfd::wire::{Diagnostic, Packet, State};
 use bgp_bfdd::client::{Connection, View};
+use bgp_bfdd::protocol::SessionKey;
 
 use super::pair::{LIMIT, Pair, key, profile, until, until_reported, up};
 
 #[tokio::test]
 async fn a_cut_link_is_detected_and_a_mended_one_used_again() {
-    let pair = Pair::new(1);
+    let pair = Pair::new(2);
     let (left, right) = (pair.left.client(), pair.right.client());
+    // Detects after two to three seconds: what the others must be ahead of, on any machine.
+    let slow_key = key("10.9.1.2", "10.9.0.2", Hops::Single);
+    let mut slow = left.request(slow_key.clone(), profile(1000));
+    let _slow_there = right.request(key("10.9.0.2", "10.9.1.2", Hops::Single), profile(1000));
     for (ours, theirs, hops) in [
         ("10.9.0.1", "10.9.1.1", Hops::Single),
         ("10.9.0.1", "10.9.1.1", Hops::Multi),
@@ -24,6 +29,7 @@ async fn a_cut_link_is_detected_and_a_mended_one_used_again() {
         let mut there = right.request(key(ours, theirs, hops), wanted);
         up(&mut here).await;
         up(&mut there).await;
+        up(&mut slow).await;
         // Poll and Final are through.
         until_reported(&left, "150 ms agreed", |report| {
             let mut sessions = report.sessions.iter();
@@ -36,6 +42,14 @@ async fn a_cut_link_is_detected_and_a_mended_one_used_again() {
         let status = until(&mut here, "down", |status| status.state == State::Down).await;
         assert_eq!(status.last_down, Some(Diagnostic::DETECTION_TIME_EXPIRED));
         assert_eq!(status.failures, 1);
+        until(&mut slow, "down too", |status| status.state == State::Down).await;
+        let report = left.report().await.unwrap();
+        let down_for = |wanted: &SessionKey| {
+            let session = report.sessions.iter().find(|s| s.key == *wanted);
+            session.unwrap().status.in_state
+        };
+        let fast_key = key(theirs, ours, hops);
+        assert!(down_for(&fast_key) > down_for(&slow_key), "{report:#?}");
         until(&mut there, "down", |status| status.state != State::Up).await;
         pair.link(true);
         up(&mut here).await;
