@@ -529,16 +529,22 @@ impl Peer {
         now + self.jitter.spread(self.config.timers.connect_retry())
     }
 
+    /// Whether the last session brought more routes than it may.
+    fn is_limited(&self) -> bool {
+        let down = &self.record.down;
+        matches!(
+            down,
+            Some(DownReason::Stopped(StopReason::PrefixLimit { .. }))
+        )
+    }
+
     fn stop(&mut self, reason: StopReason, now: Instant) {
         if matches!(reason, StopReason::Reset | StopReason::Shutdown { .. }) {
             // The neighbour may take by now what it refused.
             self.style = OpenStyle::Full;
         }
-        let limited = matches!(
-            self.record.down,
-            Some(DownReason::Stopped(StopReason::PrefixLimit { .. }))
-        );
-        let was_idle = matches!(self.outgoing, Outgoing::Idle { restart_at: None }) && !limited;
+        let was_idle =
+            matches!(self.outgoing, Outgoing::Idle { restart_at: None }) && !self.is_limited();
         let event = match reason {
             StopReason::PrefixLimit { .. }
             | StopReason::SendHoldTimer

@@ -57,7 +57,14 @@ impl Peer {
             Outgoing::Idle { restart_at: None } => true,
             Outgoing::Idle {
                 restart_at: Some(at),
-            } => at > now + IDLE_HOLD_ENDED_BY_CALL,
+            } => {
+                // A pause that is configured is as long as it says.
+                let ended_by_call = match self.is_limited() {
+                    true => Duration::ZERO,
+                    false => IDLE_HOLD_ENDED_BY_CALL,
+                };
+                at > now + ended_by_call
+            }
             Outgoing::Active { .. } | Outgoing::Connect { .. } | Outgoing::Up(_) => false,
         };
         if refused || self.config.connect == ConnectMode::Active {
