@@ -179,7 +179,7 @@ fn batches() -> Vec<RouteBatch> {
                 .collect(),
             ..PathAttributes::default()
         };
-        let at = batch.push_attributes(|out| attributes.encode(true, out));
+        let (at, ()) = batch.push_attributes(|out| attributes.encode(true, out));
         let mine = &order[set * PREFIXES / SETS..(set + 1) * PREFIXES / SETS];
         let mut bytes = Vec::new();
         for &prefix in mine {

@@ -163,11 +163,25 @@ impl RouteBatch {
         self.bytes.reserve(octets);
     }
 
-    /// Appends attributes in canonical form, for the announcements that follow.
-    pub fn push_attributes(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+    /// Appends attributes in canonical form, for the announcements that follow. Returns where they
+    /// are, and what `write` returned.
+    pub fn push_attributes<T>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> (Range<usize>, T) {
         let start = self.bytes.len();
-        write(&mut self.bytes);
-        start..self.bytes.len()
+        let result = write(&mut self.bytes);
+        (start..self.bytes.len(), result)
+    }
+
+    /// Attributes appended before.
+    pub(crate) fn attributes(&self, at: &Range<usize>) -> &[u8] {
+        self.bytes.get(at.clone()).unwrap_or(&[])
+    }
+
+    /// Takes attributes away that were appended last, and that nothing announces.
+    pub(crate) fn drop_attributes(&mut self, at: Range<usize>) {
+        self.bytes.truncate(at.start);
     }
 
     /// Appends an announcement with attributes appended before.
@@ -271,7 +285,7 @@ impl From<Vec<RouteChange>> for RouteBatch {
                     prefixes,
                     path_ids,
                 } => {
-                    let at = batch.push_attributes(|out| out.extend_from_slice(&attributes));
+                    let (at, ()) = batch.push_attributes(|out| out.extend_from_slice(&attributes));
                     let bytes = pack(&prefixes, &path_ids);
                     if let Ok(nlri) = Nlri::parse(family, !path_ids.is_empty(), &bytes) {
                         batch.announce(at, next_hop, nlri);
@@ -294,7 +308,7 @@ impl From<Vec<RouteChange>> for RouteBatch {
                     add_path,
                     nlri,
                 } => {
-                    let at = batch.push_attributes(|out| out.extend_from_slice(&attributes));
+                    let (at, ()) = batch.push_attributes(|out| out.extend_from_slice(&attributes));
                     if let Ok(nlri) = Nlri::parse(family, add_path, &nlri) {
                         batch.announce(at, next_hop, nlri);
                     }

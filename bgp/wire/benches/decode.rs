@@ -91,6 +91,7 @@ fn read(mut bytes: &[u8], context: &SessionContext) -> u64 {
     let mut sum = 0;
     while let Ok(Some(frame)) = frame::next(bytes, frame::MAX_LEN) {
         let view = UpdateView::split(frame.body).expect("own message");
+        canonical.clear();
         let update = Update::parse(&view, context, &mut canonical);
         for entry in update.announced {
             sum += u64::from(entry.prefix.prefix_len());

@@ -12,6 +12,7 @@ use crate::attribute::{AttributeCode, AttributeFlags, RawAttribute};
 use crate::community::{Community, ExtendedCommunity, LargeCommunity};
 use crate::fault::Fault;
 
+mod canonical;
 mod decode;
 mod encode;
 

@@ -103,13 +103,12 @@ struct Shape {
 }
 
 impl<'a> Update<'a> {
-    /// Finds the prefixes, and writes the path attributes without NEXT_HOP, MP_REACH_NLRI and
-    /// MP_UNREACH_NLRI into `canonical`, which is cleared first.
+    /// Finds the prefixes, and appends the path attributes without NEXT_HOP, MP_REACH_NLRI and
+    /// MP_UNREACH_NLRI to `canonical`.
     ///
     /// Canonical means: ascending types, no duplicates, the shortest form of each length. Equal
     /// bytes are equal attributes; the reverse holds for peers that write lists in one order.
     pub fn parse(view: &UpdateView<'a>, context: &SessionContext, canonical: &mut Vec<u8>) -> Self {
-        canonical.clear();
         let v4 = Family::IPV4_UNICAST;
         let mut update = Update {
             withdrawn: Nlri::empty(v4),
@@ -151,6 +150,14 @@ impl<'a> Update<'a> {
             && self.faults.is_empty();
         let empty = self.mp_withdrawn.is_some_and(|nlri| nlri.is_empty());
         self.shape.mp_unreach.filter(|_| only_mp_unreach && empty)
+    }
+
+    /// Whether nothing is wrong with the message if [`PathAttributes::are_canonical`] says so of its
+    /// attributes, or if it has none to say it of and announces nothing.
+    ///
+    /// [`PathAttributes::are_canonical`]: crate::PathAttributes::are_canonical
+    pub fn is_sound(&self) -> bool {
+        self.faults.is_empty() && (self.announced.is_empty() || self.shape.has_next_hop)
     }
 
     /// Everything wrong with the message: what [`Update::parse`] found, what decoding its
@@ -226,6 +233,7 @@ impl<'a> Update<'a> {
         let mut seen = [false; 256];
         let mut last = AttributeCode(0);
         let mut sorted = true;
+        let start = canonical.len();
         for item in RawAttributes::new(bytes) {
             let raw = match item {
                 Ok(raw) => raw,
@@ -261,7 +269,7 @@ impl<'a> Update<'a> {
             }
         }
         if !sorted {
-            sort(canonical);
+            sort(canonical, start);
         }
     }
 
@@ -458,11 +466,10 @@ fn optional_attribute_error(raw: &RawAttribute<'_>) -> Notification {
     Notification::with_data(ErrorKind::OPTIONAL_ATTRIBUTE, data)
 }
 
-/// Sorts whole attributes by type. Rare: nearly every speaker sends them sorted.
-fn sort(canonical: &mut Vec<u8>) {
-    let mut list: Vec<RawAttribute<'_>> = RawAttributes::new(canonical).flatten().collect();
+/// Sorts whole attributes, from `start` on, by type. Rare: nearly every speaker sends them sorted.
+fn sort(canonical: &mut Vec<u8>, start: usize) {
+    let unsorted = canonical.split_off(start);
+    let mut list: Vec<RawAttribute<'_>> = RawAttributes::new(&unsorted).flatten().collect();
     list.sort_by_key(|raw| raw.code);
-    let mut sorted = Vec::with_capacity(canonical.len());
-    list.iter().for_each(|raw| raw.encode(&mut sorted));
-    *canonical = sorted;
+    list.iter().for_each(|raw| raw.encode(canonical));
 }

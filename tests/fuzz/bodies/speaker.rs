@@ -285,8 +285,8 @@ fn is_without_fault(mut bytes: &[u8], context: &SessionContext) {
     for family in &mut theirs.families {
         std::mem::swap(&mut family.add_path_receive, &mut family.add_path_send);
     }
-    let mut canonical = Vec::new();
     while !bytes.is_empty() {
+        let mut canonical = Vec::new();
         let frame = frame::next(bytes, theirs.max_len())
             .expect("a message")
             .expect("whole");

@@ -112,8 +112,16 @@ fn read_update(view: &UpdateView<'_>, context: &SessionContext) {
     let mut canonical = Vec::new();
     let update = Update::parse(view, context, &mut canonical);
     let decoded = PathAttributes::decode(&canonical, context);
-    for fault in update.faults(&decoded) {
+    let faults = update.faults(&decoded);
+    for fault in &faults {
         assert!(!fault.to_string().is_empty());
+    }
+    if PathAttributes::are_canonical(&canonical, context) {
+        assert_eq!(decoded.faults, []);
+        assert_eq!(update.is_sound(), faults.is_empty());
+        let mut again = Vec::new();
+        decoded.attributes.encode(true, &mut again);
+        assert_eq!(again, canonical);
     }
     let lists = [
         Some(update.withdrawn),
@@ -261,8 +269,8 @@ fn reread<T>(
     read: impl Fn(&Update<'_>) -> Vec<T>,
 ) -> Vec<T> {
     let mut entries = Vec::new();
-    let mut canonical = Vec::new();
     while !bytes.is_empty() {
+        let mut canonical = Vec::new();
         let frame = frame::next(bytes, context.max_len())
             .expect("own UPDATE")
             .expect("whole");

@@ -2,6 +2,7 @@
 //! UPDATE: from a message to route changes, with the verdicts of RFC 7606 carried out.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use bgp_wire::update::{Update, UpdateView};
 use bgp_wire::{Fault, Nlri, Notification, PathAttributes, PathNextHop, SessionContext, Treatment};
@@ -32,33 +33,24 @@ pub(super) fn read(body: &[u8], context: &SessionContext, batch: &mut RouteBatch
             };
         }
     };
-    let mut canonical = Vec::with_capacity(view.attributes.len());
-    let update = Update::parse(&view, context, &mut canonical);
-    let decoded = PathAttributes::decode(&canonical, context);
-    let faults = update.faults(&decoded);
-    let errors = faults.iter().map(counted).collect();
-    let withdraws = match Fault::strongest(&faults) {
-        None | Some(Treatment::AttributeDiscard) => false,
-        Some(Treatment::TreatAsWithdraw) => true,
-        Some(
-            Treatment::SessionReset(notification) | Treatment::DisableFamily { notification, .. },
-        ) => {
-            let result = Err(notification.clone());
+    batch.expect(body.len());
+    let (attributes, update) = batch.push_attributes(|out| Update::parse(&view, context, out));
+    let Judged {
+        attributes,
+        withdraws,
+        errors,
+    } = match judge(&update, attributes, context, batch) {
+        Ok(judged) => judged,
+        Err((notification, errors)) => {
+            let result = Err(notification);
             return ReadUpdate { result, errors };
         }
     };
-    for fault in &faults {
-        tracing::debug!(
-            attribute = ?fault.attribute, finding = ?fault.finding,
-            treatment = fault.treatment.name(), rule = fault.rule, "erroneous UPDATE"
-        );
-    }
     let result = Ok(());
     if let Some(family) = update.end_of_rib() {
         batch.end_of_rib(family);
         return ReadUpdate { result, errors };
     }
-    batch.expect(body.len());
     let mut withdraw = |nlri: Nlri<'_>| {
         if !nlri.is_empty() {
             batch.withdraw(nlri);
@@ -75,21 +67,73 @@ pub(super) fn read(body: &[u8], context: &SessionContext, batch: &mut RouteBatch
             .for_each(|reach| withdraw(reach.nlri));
         return ReadUpdate { result, errors };
     }
-    if update.has_announcements() {
-        let attributes = batch.push_attributes(|out| decoded.attributes.encode(true, out));
-        let classic = update
-            .next_hop
-            .map(|hop| (PathNextHop::V4(hop), update.announced));
-        let mp = update
-            .mp_announced
-            .map(|reach| (reach.next_hop, reach.nlri));
-        for (hop, nlri) in classic.into_iter().chain(mp) {
-            if !nlri.is_empty() {
-                batch.announce(attributes.clone(), hop.into(), nlri);
-            }
+    let classic = update
+        .next_hop
+        .map(|hop| (PathNextHop::V4(hop), update.announced));
+    let mp = update
+        .mp_announced
+        .map(|reach| (reach.next_hop, reach.nlri));
+    for (hop, nlri) in classic.into_iter().chain(mp) {
+        if !nlri.is_empty() {
+            batch.announce(attributes.clone(), hop.into(), nlri);
         }
     }
     ReadUpdate { result, errors }
+}
+
+/// An UPDATE that does not end the session.
+struct Judged {
+    /// Its attributes, good ones in canonical form.
+    attributes: Range<usize>,
+    /// Whether what it announces is to be treated as withdrawn.
+    withdraws: bool,
+    errors: Vec<(u8, ErrorTreatment)>,
+}
+
+/// Judges an UPDATE, and puts good attributes in the place of those it came with, the last bytes of
+/// the batch. Those of nearly all are good as they came, and are not decoded.
+fn judge(
+    update: &Update<'_>,
+    attributes: Range<usize>,
+    context: &SessionContext,
+    batch: &mut RouteBatch,
+) -> Result<Judged, (Notification, Vec<(u8, ErrorTreatment)>)> {
+    let bytes = batch.attributes(&attributes);
+    let says_nothing = bytes.is_empty() && !update.has_announcements();
+    if update.is_sound() && (says_nothing || PathAttributes::are_canonical(bytes, context)) {
+        return Ok(Judged {
+            attributes,
+            withdraws: false,
+            errors: Vec::new(),
+        });
+    }
+    let decoded = PathAttributes::decode(bytes, context);
+    let faults = update.faults(&decoded);
+    let errors = faults.iter().map(counted).collect();
+    let withdraws = match Fault::strongest(&faults) {
+        None | Some(Treatment::AttributeDiscard) => false,
+        Some(Treatment::TreatAsWithdraw) => true,
+        Some(
+            Treatment::SessionReset(notification) | Treatment::DisableFamily { notification, .. },
+        ) => return Err((notification.clone(), errors)),
+    };
+    for fault in &faults {
+        tracing::debug!(
+            attribute = ?fault.attribute, finding = ?fault.finding,
+            treatment = fault.treatment.name(), rule = fault.rule, "erroneous UPDATE"
+        );
+    }
+    batch.drop_attributes(attributes);
+    let (attributes, ()) = batch.push_attributes(|out| {
+        if !withdraws && update.has_announcements() {
+            decoded.attributes.encode(true, out);
+        }
+    });
+    Ok(Judged {
+        attributes,
+        withdraws,
+        errors,
+    })
 }
 
 impl From<NextHopAddress> for PathNextHop {
