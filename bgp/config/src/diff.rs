@@ -112,7 +112,7 @@ mod tests {
     fn told(before: &[CompiledInstance], after: &[CompiledInstance]) -> Vec<String> {
         let differences = diff(before, after);
         let line = |d: &Difference| {
-            let peer = d.peer.as_ref().map_or("-", |peer| peer.0.as_str());
+            let peer = d.peer.as_ref().map_or("-", |peer| &*peer.0);
             format!("{} {peer} {}: {:?}", d.instance, d.what, d.effect)
         };
         differences.iter().map(line).collect()

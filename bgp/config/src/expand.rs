@@ -243,7 +243,7 @@ impl<'b> Expander<'_, 'b> {
                 "it is passive and the instance has no localPort to be called on".into(),
             ));
         }
-        let name = PeerName(found.name.clone());
+        let name = PeerName::from(found.name.clone());
         config
             .add_peer(name.clone(), core)
             .map_err(|error| Skip::Degraded(error.to_string()))?;
@@ -273,7 +273,7 @@ impl<'b> Expander<'_, 'b> {
         let degraded = |error: bgp_core::config::ConfigError| Skip::Degraded(error.to_string());
         let mut core = ListenRange::new(prefix, most, made.config).map_err(degraded)?;
         core.asns = instance::asn_ranges(range.peer_asns.iter().flatten());
-        let name = PeerName(range.name.clone());
+        let name = PeerName::from(range.name.clone());
         config.add_range(name.clone(), core).map_err(degraded)?;
         self.advertise(&name, &user, resolved.as_ref(), &made.selected, routes);
         Ok(())

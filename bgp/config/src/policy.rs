@@ -186,7 +186,7 @@ fn conditions(matches: &PolicyMatch) -> Result<Vec<Condition>, String> {
         conditions.push(Condition::Sources(sources.collect()));
     }
     if let Some(peers) = &matches.peers {
-        let peers = peers.iter().map(|peer| PeerName(peer.clone()));
+        let peers = peers.iter().map(|peer| PeerName::from(peer.clone()));
         conditions.push(Condition::Peers(peers.collect()));
     }
     Ok(conditions)

@@ -20,6 +20,7 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use bgp_wire::ExtendedCommunity;
 use ipnet::IpNet;
@@ -51,9 +52,10 @@ use crate::serial;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct InstanceName(pub String);
 
-/// The name of a neighbour, unique in its instance.
+/// The name of a neighbour, unique in its instance. Shared: it goes along with every message.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct PeerName(pub String);
+#[serde(from = "String", into = "String")]
+pub struct PeerName(pub Arc<str>);
 
 impl fmt::Display for InstanceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +77,19 @@ impl From<&str> for InstanceName {
 
 impl From<&str> for PeerName {
     fn from(name: &str) -> Self {
-        PeerName(name.to_owned())
+        PeerName(name.into())
+    }
+}
+
+impl From<String> for PeerName {
+    fn from(name: String) -> Self {
+        PeerName(name.into())
+    }
+}
+
+impl From<PeerName> for String {
+    fn from(name: PeerName) -> Self {
+        (*name.0).to_owned()
     }
 }
 
@@ -441,13 +455,13 @@ impl InstanceConfig {
             return Err(ConfigError::DuplicateName(name));
         }
         if self.listen.is_none() {
-            return Err(ConfigError::RangeWithoutListening(name.0));
+            return Err(ConfigError::RangeWithoutListening(name.into()));
         }
         let same = |(_, other): &(&PeerName, &ListenRange)| other.prefix() == range.prefix();
         if let Some((first, _)) = self.ranges.iter().find(same) {
             return Err(ConfigError::DuplicateRange {
-                first: first.0.clone(),
-                second: name.0,
+                first: first.clone().into(),
+                second: name.into(),
                 prefix: range.prefix(),
             });
         }

@@ -19,6 +19,7 @@ mod open;
 mod reason;
 mod session;
 mod status;
+mod timers;
 mod update;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -45,14 +46,6 @@ use crate::fsm::{Event, Notice, Reaction, State, react};
 use crate::jitter::Jitter;
 use crate::routes::RouteBatch;
 use crate::serial;
-
-/// The first pause after an error. Arbitrary; long enough not to be a storm, short enough not to
-/// be noticed after a mistake that was mended.
-const IDLE_HOLD_FIRST: Duration = Duration::from_secs(1);
-
-/// The longest pause after repeated errors. Each doubles the pause; RFC 4271 §8.1.1
-/// `DampPeerOscillations` leaves the function to the implementation.
-const IDLE_HOLD_CAP: Duration = Duration::from_secs(30);
 
 /// A pause with no more than this left is ended by a call: the neighbour has decided to try again,
 /// and two sides that pause and refuse each other in turn would not meet. Longer ones follow
@@ -375,24 +368,6 @@ impl Peer {
         self.outputs.pop_front()
     }
 
-    /// When [`PeerInput::Timeout`] is due, and which timer it is for.
-    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let own = match &self.outgoing {
-            Outgoing::Idle { restart_at } => restart_at.map(|at| (at, "idle hold")),
-            Outgoing::Active { retry_at } => retry_at.map(|at| (at, "connect retry")),
-            Outgoing::Connect { retry_at, .. } => Some((*retry_at, "connect retry")),
-            Outgoing::Up(_) => None,
-        };
-        let connections = self.connections().flat_map(|connection| {
-            [
-                connection.hold_at().map(|at| (at, "hold")),
-                connection.keepalive_at().map(|at| (at, "keepalive")),
-                connection.held_back_until().map(|at| (at, "collision")),
-            ]
-        });
-        own.into_iter().chain(connections.flatten()).min()
-    }
-
     /// The state, of the further one of two connections.
     pub fn state(&self) -> State {
         let outgoing = match &self.outgoing {
@@ -702,61 +677,6 @@ impl Peer {
             other => unreachable!("the table has no {other:?} for a failed attempt"),
         }
         self.note(Event::TcpConnectionFails, now);
-    }
-
-    fn timeout(&mut self, now: Instant) {
-        for direction in [Direction::Outgoing, Direction::Incoming] {
-            if self
-                .connection(direction)
-                .is_some_and(|c| c.hold_at().is_some_and(|at| at <= now))
-            {
-                self.event(direction, Event::HoldTimerExpires, now);
-            }
-            if self
-                .connection(direction)
-                .is_some_and(|c| c.keepalive_at().is_some_and(|at| at <= now))
-            {
-                self.event(direction, Event::KeepaliveTimerExpires, now);
-            }
-        }
-        match &self.outgoing {
-            Outgoing::Idle {
-                restart_at: Some(at),
-            } if *at <= now => {
-                self.start(Event::IdleHoldTimerExpires, now);
-            }
-            Outgoing::Active { retry_at: Some(at) } if *at <= now => {
-                self.begin(now);
-                self.note(Event::ConnectRetryTimerExpires, now);
-            }
-            Outgoing::Connect { conn, retry_at } if *retry_at <= now => {
-                let conn = *conn;
-                self.outputs.push_back(PeerOutput::Close {
-                    conn,
-                    how: CloseHow::Abort,
-                });
-                let failure = TransportFailure {
-                    kind: FailureKind::TimedOut,
-                    text: "no answer within the connect retry time".into(),
-                };
-                let password = self.config.password.is_some();
-                self.record
-                    .failed(DownReason::ConnectFailed { failure, password }, now);
-                self.begin(now);
-                self.note(Event::ConnectRetryTimerExpires, now);
-            }
-            Outgoing::Idle { .. }
-            | Outgoing::Active { .. }
-            | Outgoing::Connect { .. }
-            | Outgoing::Up(_) => {}
-        }
-    }
-
-    /// The pause after an error, doubled with each in a row.
-    fn next_pause(&mut self) -> Duration {
-        let doubled = IDLE_HOLD_FIRST * 2u32.saturating_pow(self.errors.min(16));
-        self.errors = self.errors.saturating_add(1);
-        self.jitter.spread(doubled.min(IDLE_HOLD_CAP))
     }
 
     /// Notes the state reached, after an event.

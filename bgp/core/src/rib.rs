@@ -302,6 +302,25 @@ fn slot_of(family: Family) -> Option<usize> {
     FAMILIES.iter().position(|other| *other == family)
 }
 
+// A macro because exports are changed while all else is looked at: the borrow checker has to see
+// the fields.
+macro_rules! sources {
+    ($rib:ident) => {
+        Sources {
+            tables: &$rib.tables,
+            attributes: &$rib.attributes,
+            next_hops: &$rib.next_hops,
+            neighbours: &$rib.neighbours,
+            aggregates: &$rib.aggregates,
+            transit: $rib.transit,
+            drained: $rib.config.drained,
+            local_asn: $rib.config.local_asn(),
+            cluster_id: cluster_id(&$rib.config),
+            router_id: $rib.config.router_id(),
+        }
+    };
+}
+
 impl Rib {
     /// An empty RIB.
     pub fn new(config: InstanceConfig, now: Instant) -> Rib {
@@ -568,6 +587,7 @@ impl Rib {
                 self.attributes.release(was.attributes);
                 self.next_hops.release(was.next_hop);
             }
+            self.tables[slot].give_back(dirty);
             self.bury(slot);
         }
         for (id, slot, limit) in self.exports.take_limit_news() {
@@ -669,31 +689,12 @@ impl Rib {
         Some((key, all.collect()))
     }
 
-    /// The number this speaker reflects routes by (RFC 4456 §7).
-    fn cluster_id(&self) -> std::net::Ipv4Addr {
-        self.config.cluster_id.unwrap_or(self.config.router_id())
-    }
-
     fn with_exports<T>(&mut self, work: impl FnOnce(&mut Exports, &Sources<'_>) -> T) -> T {
-        let mut exports = std::mem::take(&mut self.exports);
-        let result = work(&mut exports, &self.sources());
-        self.exports = exports;
-        result
+        work(&mut self.exports, &sources!(self))
     }
 
     fn sources(&self) -> Sources<'_> {
-        Sources {
-            tables: &self.tables,
-            attributes: &self.attributes,
-            next_hops: &self.next_hops,
-            neighbours: &self.neighbours,
-            aggregates: &self.aggregates,
-            transit: self.transit,
-            drained: self.config.drained,
-            local_asn: self.config.local_asn(),
-            cluster_id: self.cluster_id(),
-            router_id: self.config.router_id(),
-        }
+        sources!(self)
     }
 
     /// Seconds since the RIB began.
@@ -701,6 +702,11 @@ impl Rib {
         let since = now.saturating_duration_since(self.began).as_secs();
         since.min(u32::MAX.into()) as u32
     }
+}
+
+/// The number a speaker reflects routes by (RFC 4456 §7).
+fn cluster_id(config: &InstanceConfig) -> std::net::Ipv4Addr {
+    config.cluster_id.unwrap_or(config.router_id())
 }
 
 fn table_of<'t>(tables: &'t mut [Table], prefix: &IpNet) -> Option<&'t mut Table> {

@@ -54,41 +54,24 @@ pub(crate) enum ConnCommand {
 /// The peer's hold on a connection. Dropped without [`ConnCommand::Close`], it is reset.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    writer: Writer,
+    commands: mpsc::UnboundedSender<ConnCommand>,
+}
+
+/// Writes to a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
     stream: Rc<TcpStream>,
     /// Has no limit of its own: the session's messages are few, and what the RIB may have under way
     /// is limited where it is asked for.
     outbox: Rc<RefCell<Outbox>>,
     /// Tells the task that something waits.
     left_over: Rc<Notify>,
-    commands: mpsc::UnboundedSender<ConnCommand>,
 }
 
-impl Connection {
-    /// A connection and the task that writes what waits, until one of both ends closes it.
-    pub(crate) fn new(
-        conn: ConnId,
-        stream: TcpStream,
-        reports: mpsc::UnboundedSender<Report>,
-    ) -> (Connection, impl Future<Output = ()> + 'static) {
-        let (commands, inbox) = mpsc::unbounded_channel();
-        let connection = Connection {
-            stream: Rc::new(stream),
-            outbox: Rc::default(),
-            left_over: Rc::default(),
-            commands,
-        };
-        let task = Task {
-            conn,
-            stream: connection.stream.clone(),
-            outbox: connection.outbox.clone(),
-            left_over: connection.left_over.clone(),
-            reports,
-        };
-        (connection, task.run(inbox))
-    }
-
+impl Writer {
     /// Sends the session's own message, before routes that wait.
-    pub(crate) fn send(&self, message: Vec<u8>) {
+    fn send(&self, message: Vec<u8>) {
         self.give(|outbox| outbox.push(message));
     }
 
@@ -112,6 +95,39 @@ impl Connection {
         }
         progress.routes
     }
+}
+
+impl Connection {
+    /// A connection and the task that writes what waits, until one of both ends closes it.
+    pub(crate) fn new(
+        conn: ConnId,
+        stream: TcpStream,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> (Connection, impl Future<Output = ()> + 'static) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let writer = Writer {
+            stream: Rc::new(stream),
+            outbox: Rc::default(),
+            left_over: Rc::default(),
+        };
+        let task = Task {
+            conn,
+            writer: writer.clone(),
+            reports,
+        };
+        let connection = Connection { writer, commands };
+        (connection, task.run(inbox))
+    }
+
+    /// Sends the session's own message, before routes that wait.
+    pub(crate) fn send(&self, message: Vec<u8>) {
+        self.writer.send(message);
+    }
+
+    /// What writes to it.
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
 
     /// Tells the task. One that has ended has reported why.
     pub(crate) fn tell(&self, command: ConnCommand) {
@@ -120,13 +136,13 @@ impl Connection {
 
     /// The connection itself, for its options.
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        &self.writer.stream
     }
 
     /// Registers for a wake-up when there is something to read, unless there is.
     pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
         // Errors of the socket show at the read that follows.
-        self.stream.poll_read_ready(context).map(drop)
+        self.stream().poll_read_ready(context).map(drop)
     }
 
     /// Takes what the kernel has, up to [`READ_SIZE`]. `None` when it has nothing.
@@ -136,8 +152,8 @@ impl Connection {
     pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, TransportFailure> {
         let read = ARRIVING.with_borrow_mut(|arriving| {
             let mut bytes = None;
-            let taken = self.stream.try_io(Interest::READABLE, || {
-                let len = (&*SockRef::from(&*self.stream)).read(arriving)?;
+            let taken = self.stream().try_io(Interest::READABLE, || {
+                let len = (&*SockRef::from(self.stream())).read(arriving)?;
                 bytes = Some(arriving[..len].to_vec());
                 if 0 < len && len < arriving.len() {
                     // The kernel has no more: without this it would be asked once more in vain.
@@ -157,13 +173,19 @@ impl Connection {
             Err(error) => transport_failure(&error),
         };
         // What writing failed with came first.
-        Err(self.outbox.borrow().failure().cloned().unwrap_or(gone))
+        Err(self
+            .writer
+            .outbox
+            .borrow()
+            .failure()
+            .cloned()
+            .unwrap_or(gone))
     }
 
     /// Whether the kernel has bytes that were not read.
     pub(crate) fn has_unread_bytes(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        SockRef::from(&*self.stream)
+        SockRef::from(self.stream())
             .peek(&mut byte)
             .is_ok_and(|len| len > 0)
     }
@@ -178,21 +200,23 @@ pub(crate) async fn dismiss(stream: TcpStream, last_words: Vec<u8>) {
 
 struct Task {
     conn: ConnId,
-    stream: Rc<TcpStream>,
-    outbox: Rc<RefCell<Outbox>>,
-    left_over: Rc<Notify>,
+    writer: Writer,
     reports: mpsc::UnboundedSender<Report>,
 }
 
 impl Task {
     async fn run(self, mut commands: mpsc::UnboundedReceiver<ConnCommand>) {
-        let stream = &*self.stream;
+        let Writer {
+            stream,
+            outbox,
+            left_over,
+        } = &self.writer;
         let mut send_hold: Option<Duration> = None;
         // Since when something waits and nothing is taken.
         let mut waiting_since: Option<Instant> = None;
         let mut alarm = Alarm::default();
         loop {
-            let waits = !self.outbox.borrow().is_empty();
+            let waits = !outbox.borrow().is_empty();
             waiting_since = waits.then(|| waiting_since.unwrap_or_else(Instant::now));
             let stuck_at = send_hold
                 .zip(waiting_since)
@@ -202,7 +226,7 @@ impl Task {
                 command = commands.recv() => match command {
                     Some(ConnCommand::SendHold(time)) => send_hold = time,
                     Some(ConnCommand::LetGo(reply)) => {
-                        let outbox = self.outbox.borrow_mut().close();
+                        let outbox = outbox.borrow_mut().close();
                         if outbox.failure().is_none() {
                             // Who asked is gone: so is the need for an answer.
                             let _ = reply.send(outbox.into_bytes());
@@ -210,7 +234,7 @@ impl Task {
                         return;
                     }
                     Some(ConnCommand::Close(CloseHow::AfterSending)) => {
-                        let mut outbox = self.outbox.borrow_mut().close();
+                        let mut outbox = outbox.borrow_mut().close();
                         outbox.drop_routes();
                         part(stream, outbox).await;
                         return;
@@ -223,7 +247,7 @@ impl Task {
                 writable = stream.writable(), if waits => {
                     // Errors of the socket show at the write that follows.
                     let _ = writable;
-                    let progress = self.outbox.borrow_mut().write_what_goes(stream);
+                    let progress = outbox.borrow_mut().write_what_goes(stream);
                     if progress.all > 0 {
                         waiting_since = None;
                     }
@@ -232,7 +256,7 @@ impl Task {
                         let _ = self.reports.send(Report::Written(self.conn, progress.routes));
                     }
                 },
-                () = self.left_over.notified() => {}
+                () = left_over.notified() => {}
                 () = alarm.until(stuck_at) => {
                     send_hold = None;
                     // A session that has ended has nobody to give up.
@@ -309,7 +333,7 @@ mod tests {
             tokio::task::spawn_local(task);
             connection.tell(ConnCommand::SendHold(Some(Duration::from_millis(300))));
             // More than the kernel takes for a neighbour that reads nothing.
-            let at_once = connection.send_routes(vec![0; 64 << 20].into());
+            let at_once = connection.writer().send_routes(vec![0; 64 << 20].into());
             let mut taken = at_once;
             loop {
                 match progress.recv().await.expect("the connection is there") {

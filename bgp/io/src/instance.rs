@@ -21,6 +21,7 @@ use crate::adopted::Adopted;
 use crate::bfd::Bfd;
 use crate::connection;
 use crate::handover::HandedSession;
+use crate::lines::Lines;
 use crate::listener::{Call, Listeners};
 use crate::members::{Admission, Members};
 use crate::recorder::Recorder;
@@ -102,6 +103,7 @@ pub(crate) struct Instance {
     departures: mpsc::UnboundedSender<Departure>,
     local: LocalSpeaker,
     rib: RibSender,
+    lines: Lines,
     recorder: Recorder,
     bfd: Option<Client>,
     peers: BTreeMap<PeerName, mpsc::UnboundedSender<PeerCommand>>,
@@ -150,6 +152,7 @@ impl Instance {
                 forwarding_preserved: options.restarted,
             },
             rib,
+            lines: Lines::default(),
             recorder: options.recorder.clone(),
             bfd: options.bfd.clone(),
             peers: BTreeMap::new(),
@@ -488,6 +491,7 @@ impl Instance {
             self.local.clone(),
             seed,
             self.rib.clone(),
+            self.lines.clone(),
             inbox.clone(),
             self.recorder.clone(),
             Bfd::new(self.bfd.clone()),

@@ -28,6 +28,7 @@ mod failure;
 pub mod handover;
 mod instance;
 mod interface;
+mod lines;
 mod listener;
 mod md5;
 mod members;

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub(crate) use self::credit::Credit;
 use self::tables::Tables;
 use crate::alarm::Alarm;
+use crate::lines::Lines;
 use crate::recorder::Recorder;
 use crate::session::PeerCommand;
 
@@ -37,6 +38,10 @@ const TURN: usize = 32;
 /// Routes that are worked in at once when there is nothing else to do: some dozens, which takes
 /// less than to wake the thread. Twenty microseconds are lost on nobody's keepalive.
 const AT_ONCE: usize = 4096;
+
+/// Neighbours that are written to at once; others are when it is their tasks' turn, so that
+/// somebody's keepalive comes in between.
+const WRITES: usize = 16;
 
 /// How long whoever takes the events may take to take the last one.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -163,7 +168,12 @@ impl RibSender {
     ///
     /// # Errors
     /// Otherwise; then they are to be sent.
-    pub(crate) fn at_once(&self, peer: &PeerName, changes: RouteBatch) -> Result<(), RouteBatch> {
+    pub(crate) fn at_once(
+        &self,
+        peer: &PeerName,
+        changes: RouteBatch,
+        lines: &Lines,
+    ) -> Result<(), RouteBatch> {
         // What an end leaves behind may be a table to sweep.
         let ends = |item| matches!(item, RouteItem::EndOfRib { .. });
         if changes.size() > AT_ONCE
@@ -182,7 +192,14 @@ impl RibSender {
             peer: peer.clone(),
             changes,
         }));
-        tables.outputs();
+        let mut writes = 0;
+        tables.outputs(|peer, epoch, transmit| {
+            writes += 1;
+            if writes > WRITES {
+                return Err(transmit);
+            }
+            lines.send(peer, epoch, transmit)
+        });
         tables.tell_what_fits();
         if !tables.is_quiet() {
             self.shared.wake.notify_one();
@@ -268,7 +285,7 @@ impl Thread {
         loop {
             let (timeout, has_events) = {
                 let mut tables = shared.tables();
-                tables.outputs();
+                tables.outputs(|_, _, transmit| Err(transmit));
                 let timeout = tables.poll_timeout();
                 if timeout.is_some_and(|at| at <= Instant::now()) {
                     tables.input(RibInput::Timeout);

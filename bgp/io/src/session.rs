@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::task::Poll;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bgp_core::config::{InstanceName, PeerConfig, PeerName};
@@ -15,8 +15,7 @@ use bgp_core::peer::{
     StopReason,
 };
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{Inheritance, RibInput, SessionInfo};
-use bytes::Bytes;
+use bgp_core::rib::{Inheritance, RibInput, SessionInfo, Transmit};
 use router_types::{Family, LinkIndex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -28,12 +27,10 @@ use crate::connection::{ConnCommand, Connection, Report};
 use crate::failure::transport_failure;
 use crate::handover::{HandedSession, HandoverRecord};
 use crate::interface::session_addresses;
+use crate::lines::{Line, Lines};
 use crate::recorder::Recorder;
-use crate::rib_thread::{Credit, RibMessage, RibSender};
+use crate::rib_thread::{RibMessage, RibSender};
 use crate::socket;
-
-/// Bytes of a neighbour after which it is the others' turn.
-const MUCH: usize = 4096;
 
 /// Connections that are being closed. Dropped, they close at once.
 pub(crate) type Partings = JoinSet<()>;
@@ -65,11 +62,7 @@ pub(crate) enum PeerCommand {
         /// The session they are for: the count at its [`RibMessage::Up`].
         epoch: u64,
         /// The messages.
-        bytes: Bytes,
-        /// How many UPDATE messages.
-        updates: u32,
-        /// How many ROUTE-REFRESH messages.
-        refreshes: u32,
+        transmit: Transmit,
     },
     /// The session brought more routes than it may.
     LimitExceeded {
@@ -112,8 +105,10 @@ pub(crate) struct Session {
     epoch: u64,
     /// What the tables of the process before left, until its session is up here.
     left: Option<Box<Inheritance>>,
-    /// What the tables have under way, of the session that is up.
-    credit: Option<Arc<Credit>>,
+    /// How routes are sent, while the session is up.
+    line: Option<Rc<Line>>,
+    /// Those of all neighbours.
+    lines: Lines,
     dials: BTreeMap<ConnId, AbortHandle>,
     connections: BTreeMap<ConnId, Connection>,
     /// The tasks of connections, also of those that are being closed.
@@ -142,6 +137,7 @@ impl Session {
         local: LocalSpeaker,
         seed: u64,
         rib: RibSender,
+        lines: Lines,
         inbox: mpsc::UnboundedSender<PeerCommand>,
         recorder: Recorder,
         bfd: Bfd,
@@ -167,7 +163,8 @@ impl Session {
             inbox,
             epoch: 0,
             left: None,
-            credit: None,
+            line: None,
+            lines,
             dials: BTreeMap::new(),
             connections: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -195,6 +192,9 @@ impl Session {
             let may_read = self.for_rib.is_empty();
             tokio::select! {
                 biased;
+                // First, as this is mostly why the task is woken; all else gets a look in between.
+                // A peer that is behind with its work is not read from, and TCP tells the other end.
+                conn = readable(&self.connections), if may_read => self.read(conn),
                 () = alarm.until(deadline) => {
                     self.depart();
                     self.timeout();
@@ -202,7 +202,7 @@ impl Session {
                 command = inbox.recv() => match command {
                     Some(PeerCommand::End(reason, done)) => {
                         self.end(reason).await;
-                        if let Err(mut partings) = done.send(self.tasks) {
+                        if let Err(mut partings) = done.send(std::mem::take(&mut self.tasks)) {
                             // The instance waits no longer.
                             partings.detach_all();
                         }
@@ -235,13 +235,6 @@ impl Session {
                         tracing::error!(peer = %self.name, %error, "a connection's task failed");
                     }
                 }
-                // A peer that is behind with its work is not read from, and TCP tells the other end.
-                conn = readable(&self.connections), if may_read => {
-                    if self.read(conn) >= MUCH {
-                        // Others have keepalives to send.
-                        tokio::task::yield_now().await;
-                    }
-                }
             }
         }
     }
@@ -256,15 +249,14 @@ impl Session {
                 self.handle(PeerInput::LinkDown { link, interface });
             }
             PeerCommand::AskForRoutes(family) => self.handle(PeerInput::AskForRoutes { family }),
-            PeerCommand::Transmit {
-                epoch,
-                bytes,
-                updates,
-                refreshes,
-            } => {
-                self.transmit(epoch, bytes, [updates, refreshes]);
+            PeerCommand::Transmit { epoch, transmit } => {
+                // What is for a session that is down is nothing.
+                if let Some(line) = self.line.as_ref().filter(|_| epoch == self.epoch) {
+                    line.send(transmit);
+                }
             }
             PeerCommand::Snapshot(reply) => {
+                self.count_sent();
                 // Nobody waits any more: nothing is lost.
                 let _ = reply.send(self.peer.snapshot(Instant::now()));
             }
@@ -389,6 +381,7 @@ impl Session {
     /// Lets go of the session that is up, with everything that was received or is to be written.
     async fn hand_over(&mut self, left: Inheritance) -> Option<HandedSession> {
         let established = self.established?;
+        self.hang_up();
         let connection = self.connections.get(&established)?;
         let stream = connection.stream().as_fd().try_clone_to_owned().ok()?;
         let (reply, unsent) = oneshot::channel();
@@ -441,22 +434,17 @@ impl Session {
         self.tasks.spawn_local(task);
     }
 
-    /// Reads what came. Returns how many bytes.
-    fn read(&mut self, conn: ConnId) -> usize {
+    /// Reads what came.
+    fn read(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get(&conn) else {
-            return 0;
+            return;
         };
         match connection.read() {
-            Ok(Some(bytes)) => {
-                let len = bytes.len();
-                self.handle(PeerInput::Bytes { conn, bytes });
-                len
-            }
-            Ok(None) => 0,
+            Ok(Some(bytes)) => self.handle(PeerInput::Bytes { conn, bytes }),
+            Ok(None) => {}
             Err(failure) => {
                 self.connections.remove(&conn);
                 self.handle(PeerInput::Closed { conn, failure });
-                0
             }
         }
     }
@@ -464,9 +452,9 @@ impl Session {
     /// The kernel took bytes of routes that waited.
     fn written(&mut self, conn: ConnId, bytes: usize) {
         if self.established == Some(conn)
-            && let Some(credit) = &self.credit
+            && let Some(line) = &self.line
         {
-            credit.written(bytes);
+            line.written(bytes);
         }
     }
 
@@ -505,23 +493,20 @@ impl Session {
         }
     }
 
-    /// Sends routes: so many UPDATE and ROUTE-REFRESH messages.
-    fn transmit(&mut self, epoch: u64, bytes: Bytes, messages: [u32; 2]) {
-        if epoch != self.epoch {
-            return; // for a session that is down
+    /// No more routes are sent.
+    fn hang_up(&mut self) {
+        self.count_sent();
+        if let Some(line) = self.line.take() {
+            self.lines.close(&self.name, &line);
         }
-        let Some(connection) = self
-            .established
-            .and_then(|conn| self.connections.get(&conn))
-        else {
-            return;
-        };
-        let [updates, refreshes] = messages.map(u64::from);
-        self.peer
-            .count_routes_sent(updates, refreshes, bytes.len() as u64);
-        let written = connection.send_routes(bytes);
-        if let Some(credit) = &self.credit {
-            credit.written(written);
+    }
+
+    /// Counts the routes that were sent.
+    fn count_sent(&mut self) {
+        if let Some(line) = &self.line {
+            let sent = line.take_sent();
+            self.peer
+                .count_routes_sent(sent.updates, sent.refreshes, sent.bytes);
         }
     }
 
@@ -597,7 +582,12 @@ impl Session {
                 self.tell_send_hold();
                 self.epoch += 1;
                 let credit = self.rib.credit();
-                self.credit = Some(credit.clone());
+                if let Some(connection) = self.connections.get(&conn) {
+                    let writer = connection.writer().clone();
+                    let line = Rc::new(Line::new(self.epoch, credit.clone(), writer));
+                    self.line = Some(line.clone());
+                    self.lines.open(self.name.clone(), line);
+                }
                 self.for_rib.push_back(RibMessage::Up {
                     peer: self.name.clone(),
                     session: Box::new(SessionInfo::from(&*negotiated)),
@@ -612,6 +602,7 @@ impl Session {
                 keep_routes,
             } => {
                 self.established = None;
+                self.hang_up();
                 self.kept_for = keep_routes
                     .as_ref()
                     .map_or(Duration::ZERO, KeepRoutes::longest);
@@ -623,7 +614,7 @@ impl Session {
             PeerOutput::Routes(changes) => {
                 // Behind nothing that waits here or there.
                 let left = if self.for_rib.is_empty() {
-                    self.rib.at_once(&self.name, changes).err()
+                    self.rib.at_once(&self.name, changes, &self.lines).err()
                 } else {
                     Some(changes)
                 };
@@ -684,15 +675,23 @@ impl Session {
     }
 }
 
-/// Waits until there is something to read.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.hang_up();
+    }
+}
+
+/// Waits until there is something to read. If there is at once, it is the others' turn before: they
+/// have keepalives to send.
 async fn readable(connections: &BTreeMap<ConnId, Connection>) -> ConnId {
-    std::future::poll_fn(|context| {
-        for (conn, connection) in connections {
-            if connection.poll_readable(context).is_ready() {
-                return Poll::Ready(*conn);
-            }
-        }
-        Poll::Pending
-    })
-    .await
+    let ready = |context: &mut Context<'_>| {
+        let mut all = connections.iter();
+        let found = all.find(|(_, connection)| connection.poll_readable(context).is_ready());
+        found.map(|(conn, _)| *conn)
+    };
+    let at_once = std::future::poll_fn(|context| Poll::Ready(ready(context))).await;
+    if at_once.is_some() {
+        tokio::task::yield_now().await;
+    }
+    std::future::poll_fn(|context| ready(context).map_or(Poll::Pending, Poll::Ready)).await
 }

@@ -341,7 +341,7 @@ fn changed(who: usize, changes: &[u8]) -> Vec<u8> {
 }
 
 fn name(who: usize) -> PeerName {
-    PeerName(format!("peer {who}"))
+    PeerName::from(format!("peer {who}"))
 }
 
 fn peer_config(who: usize) -> PeerConfig {

@@ -383,7 +383,7 @@ impl Own {
         let all = self.runtime.block_on(self.speaker.snapshot());
         let mut peers = all.into_iter().flat_map(|instance| instance.peers);
         peers
-            .rfind(|report| report.session.name.0 == peer)
+            .rfind(|report| *report.session.name.0 == *peer)
             .with_context(|| format!("no neighbour {peer}"))
     }
 

@@ -94,6 +94,6 @@ impl ListenRange {
 
     /// The name such a neighbour has: that of the range and the address.
     pub fn neighbour_name(range: &PeerName, address: &PeerAddress) -> PeerName {
-        PeerName(format!("{range}:{address}"))
+        PeerName::from(format!("{range}:{address}"))
     }
 }

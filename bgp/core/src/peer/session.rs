@@ -9,9 +9,10 @@ use router_types::{Asn, Family};
 use super::connection::{Agreed, Connection, LARGE_HOLD, Phase};
 use super::open::{self, Negotiated, OpenStyle};
 use super::reason::{DownReason, FailureKind, NotificationText, TransportFailure};
+use super::timers::{IDLE_HOLD_CAP, IDLE_HOLD_FIRST};
 use super::{
-    CloseHow, ConnId, Direction, IDLE_HOLD_CAP, IDLE_HOLD_ENDED_BY_CALL, IDLE_HOLD_FIRST,
-    IDLE_HOLD_PREFIX_LIMIT, KeepRoutes, Outgoing, Peer, PeerOutput, SessionAddresses,
+    CloseHow, ConnId, Direction, IDLE_HOLD_ENDED_BY_CALL, IDLE_HOLD_PREFIX_LIMIT, KeepRoutes,
+    Outgoing, Peer, PeerOutput, SessionAddresses,
 };
 use super::{Event, Notice, Reaction, State, react};
 use crate::config::{CapabilityUse, ConnectMode};

@@ -2,6 +2,7 @@
 use bgp_wire::{Capability, ErrorKind, MessageKind, Notification, Open, frame};
 use proptest::prelude::*;
 
+use super::timers::IDLE_HOLD_CAP;
 use super::*;
 use crate::config::{GracefulRestart, InstanceName, Md5Password, PeerAddress, Timers};
 use crate::deliveries::Deliveries;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bgp_wire::{Label, Nlri};
 use router_types::{Family, LinkIndex};
+use smallvec::SmallVec;
 
 use super::attributes::{AttrId, decode};
 use super::intake::{Intake, Judged, Source};
@@ -12,7 +13,7 @@ use super::keys::DestId;
 use super::next_hop::HopId;
 use super::rejection::Rejection;
 use super::table::Path;
-use super::{PeerId, ROUTE_TARGETS, Rib, RibOutput, slot_of};
+use super::{PeerId, ROUTE_TARGETS, Rib, RibOutput, cluster_id, slot_of};
 use crate::config::{BeyondLimit, PeerName, PrefixLimit};
 use crate::policy::Decision;
 use crate::routes::{NextHopAddress, RouteBatch, RouteItem};
@@ -78,7 +79,7 @@ impl Rib {
             local_asn: self.config.local_asn(),
             role: session.role,
             router_id: self.config.router_id(),
-            cluster_id: self.cluster_id(),
+            cluster_id: cluster_id(&self.config),
         };
         // RFC 4271 §5.1.3: a route whose next hop is the receiver's own address is not for it.
         let own_hop = session.addresses.local.ip() == next_hop.address;
@@ -99,7 +100,7 @@ impl Rib {
             from,
             intake: &intake,
             judged: None,
-            outcomes: Vec::new(),
+            outcomes: SmallVec::new(),
         };
         let template = Path {
             attributes: AttrId::NONE,
@@ -453,9 +454,12 @@ struct Arrival<'a> {
     from: Source<'a>,
     intake: &'a Intake,
     judged: Option<Judged<'a>>,
-    /// What decisions of policy led to; `None` is the one for all prefixes.
-    outcomes: Vec<(Option<Decision>, Option<Stored>, Option<Rejection>)>,
+    /// Mostly one.
+    outcomes: SmallVec<[Outcome; 1]>,
 }
+
+/// What a decision of policy led to; `None` is the one for all prefixes.
+type Outcome = (Option<Decision>, Option<Stored>, Option<Rejection>);
 
 impl Arrival<'_> {
     /// The attributes as they came, for a route that is kept although it is not wanted.

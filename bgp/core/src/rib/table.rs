@@ -21,6 +21,9 @@ use super::rejection::Rejected;
 /// A neighbour nobody is: the place of a route is empty.
 const NOBODY: PeerId = PeerId::MAX;
 
+/// Changes whose memory is kept for the next ones.
+const KEPT: usize = 64;
+
 /// No further routes.
 const ALONE: u32 = u32::MAX;
 
@@ -307,6 +310,14 @@ impl Table {
             });
         }
         dirty
+    }
+
+    /// Takes back what was taken, for its memory.
+    pub(super) fn give_back(&mut self, mut dirty: Vec<Dirty>) {
+        if self.dirty.capacity() == 0 && dirty.capacity() <= KEPT {
+            dirty.clear();
+            self.dirty = dirty;
+        }
     }
 
     /// Whether what is announced of a destination has to be looked at.

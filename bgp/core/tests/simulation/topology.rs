@@ -214,7 +214,7 @@ impl Topology {
 
 /// The name a node has for its neighbour on a link.
 pub(crate) fn name(link: usize) -> PeerName {
-    PeerName(format!("link {link}"))
+    PeerName::from(format!("link {link}"))
 }
 
 /// A prefix, of a number below 4.

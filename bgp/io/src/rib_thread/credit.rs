@@ -25,7 +25,7 @@ pub(crate) struct Credit {
 }
 
 impl Credit {
-    pub(super) fn new(wake: Arc<Notify>) -> Credit {
+    pub(crate) fn new(wake: Arc<Notify>) -> Credit {
         Credit {
             under_way: AtomicUsize::new(0),
             awaited: AtomicBool::new(false),
@@ -41,7 +41,8 @@ impl Credit {
         }
     }
 
-    pub(super) fn take(&self, bytes: usize) {
+    /// Takes bytes from the tables.
+    pub(crate) fn take(&self, bytes: usize) {
         self.under_way.fetch_add(bytes, Ordering::SeqCst);
     }
 
@@ -55,10 +56,15 @@ impl Credit {
         self.under_way.load(Ordering::SeqCst) < FEW
     }
 
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) == 0
+    }
+
     /// Whether everything is with the kernel. If not, a word is given when that may have changed.
     pub(super) fn is_all_written(&self) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
-        self.under_way.load(Ordering::SeqCst) == 0
+        self.is_idle()
     }
 }
 

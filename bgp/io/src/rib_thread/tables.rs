@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bgp_core::config::{InstanceConfig, InstanceName, PeerName};
 use bgp_core::record::RecordedEvent;
-use bgp_core::rib::{BestChange, Inheritance, Rib, RibInput, RibOutput};
+use bgp_core::rib::{BestChange, Inheritance, Rib, RibInput, RibOutput, Transmit};
 use bgp_core::routes::RouteItem;
 use router_types::Family;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +31,8 @@ pub(super) struct Tables {
     told_hops: u64,
     /// Neighbours to let go of, once everything they are to be told is with the kernel.
     letting_go: Vec<(PeerName, oneshot::Sender<Option<Inheritance>>)>,
+    /// Whether everything was found done, and nothing came since.
+    is_known_quiet: bool,
 }
 
 struct Session {
@@ -58,6 +60,7 @@ impl Tables {
             delivered: VecDeque::new(),
             told_hops: 0,
             letting_go: Vec::new(),
+            is_known_quiet: false,
         }
     }
 
@@ -78,8 +81,10 @@ impl Tables {
     }
 
     /// Whether everything that came before was worked in, sent and told.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.rib.is_quiet() && !self.has_events() && self.letting_go.is_empty()
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.is_known_quiet = self.is_known_quiet
+            || self.rib.is_quiet() && !self.has_events() && self.letting_go.is_empty();
+        self.is_known_quiet
     }
 
     /// Tells events, as many as are taken.
@@ -120,6 +125,7 @@ impl Tables {
 
     /// Hands the core an input.
     pub(super) fn input(&mut self, input: RibInput) {
+        self.is_known_quiet = false;
         let now = Instant::now();
         self.recorder
             .note(&self.instance, now, || RecordedEvent::Rib {
@@ -130,6 +136,7 @@ impl Tables {
 
     /// Works a message in.
     pub(super) fn message(&mut self, message: RibMessage) {
+        self.is_known_quiet = false;
         match message {
             RibMessage::Input(input) => {
                 if let RibInput::PeerDown { peer, .. } = &input {
@@ -175,8 +182,12 @@ impl Tables {
         }
     }
 
-    /// Does what the tables ask for, and sends neighbours what they have room for.
-    pub(super) fn outputs(&mut self) {
+    /// Does what the tables ask for, and sends neighbours what they have room for: by the short way,
+    /// which returns what it does not take, or by the inboxes of their tasks.
+    pub(super) fn outputs(
+        &mut self,
+        mut short: impl FnMut(&PeerName, u64, Transmit) -> Result<(), Transmit>,
+    ) {
         while let Some(output) = self.rib.poll_output() {
             match output {
                 RibOutput::LimitNear {
@@ -223,13 +234,14 @@ impl Tables {
                 let Some(transmit) = self.rib.poll_transmit(&peer) else {
                     break;
                 };
+                let Err(transmit) = short(&peer, session.epoch, transmit) else {
+                    continue;
+                };
                 session.credit.take(transmit.bytes.len());
                 // A task that has ended has no session to send to.
                 let _ = session.inbox.send(PeerCommand::Transmit {
                     epoch: session.epoch,
-                    bytes: transmit.bytes,
-                    updates: transmit.updates,
-                    refreshes: transmit.refreshes,
+                    transmit,
                 });
             }
         }

@@ -141,30 +141,30 @@ impl Node {
 
     /// Adds a neighbour or changes it, and applies that.
     pub(crate) async fn set(&mut self, name: &str, config: PeerConfig) {
-        self.peers.retain(|(other, _)| other.0 != name);
+        self.peers.retain(|(other, _)| *other.0 != *name);
         self.peers.push((name.into(), config));
         self.apply().await;
     }
 
     /// Changes a neighbour without telling the speaker.
     pub(crate) fn replace(&mut self, name: &str, config: PeerConfig) {
-        self.peers.retain(|(other, _)| other.0 != name);
+        self.peers.retain(|(other, _)| *other.0 != *name);
         self.peers.push((name.into(), config));
     }
 
     /// Takes a neighbour away without telling the speaker.
     pub(crate) fn forget(&mut self, name: &str) {
-        self.peers.retain(|(other, _)| other.0 != name);
+        self.peers.retain(|(other, _)| *other.0 != *name);
     }
 
     /// The configuration of a neighbour.
     pub(crate) fn config(&self, name: &str) -> PeerConfig {
-        let found = self.peers.iter().find(|(other, _)| other.0 == name);
+        let found = self.peers.iter().find(|(other, _)| *other.0 == *name);
         found.expect("a neighbour of this name").1.clone()
     }
 
     pub(crate) async fn remove(&mut self, name: &str) {
-        self.peers.retain(|(other, _)| other.0 != name);
+        self.peers.retain(|(other, _)| *other.0 != *name);
         self.apply().await;
     }
 
@@ -207,7 +207,7 @@ impl Node {
 
     pub(crate) async fn report(&self, peer: &str) -> Option<PeerReport> {
         let all = self.snapshot().await.peers;
-        all.into_iter().find(|p| p.session.name.0 == peer)
+        all.into_iter().find(|p| *p.session.name.0 == *peer)
     }
 
     pub(crate) async fn session(&self, peer: &str) -> PeerSnapshot {

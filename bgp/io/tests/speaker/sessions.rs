@@ -256,7 +256,7 @@ async fn the_end_of_a_neighbours_routes_and_of_an_instance_are_told() {
     until("End-of-RIB is told", async || {
         right.has_event(|event| {
             matches!(event, RouteEvent::EndOfRib { peer, family, .. }
-                if peer.0 == "peer" && *family == Family::IPV4_UNICAST)
+                if &*peer.0 == "peer" && *family == Family::IPV4_UNICAST)
         })
     })
     .await;

@@ -145,7 +145,7 @@ impl Service {
                     )));
                 }
                 let instance = InstanceName(found.instance.clone());
-                let name = PeerName(found.name.clone());
+                let name = PeerName::from(found.name.clone());
                 if self.0.speaker.reset(&instance, &name, how).await {
                     done.push(format!("{}/{}: {what}", found.instance, found.name));
                 }
@@ -236,7 +236,7 @@ pub async fn session_statuses(parts: &Parts) -> Vec<SessionStatus> {
             let session = &report.session;
             all.push(SessionStatus {
                 instance: instance.config.name().0.clone(),
-                peer: session.name.0.clone(),
+                peer: session.name.0.to_string(),
                 peer_asn: session
                     .remote_asn
                     .or(session.configured_asn)
@@ -310,7 +310,7 @@ fn peer(
     };
     api::BgpPeer {
         instance: instance.config.name().0.clone(),
-        name: session.name.0.clone(),
+        name: session.name.0.to_string(),
         local_asn: session.local_asn.0,
         peer_asn: session
             .remote_asn

@@ -52,7 +52,7 @@ pub async fn explain(
         let here = request.instance.is_empty() || request.instance == peer.instance;
         let named = request.peer.is_empty() || bgp::is_named(peer, &request.peer);
         if here && named && wanted.iter().all(|(known, ..)| *known != peer.instance) {
-            let name = (!request.peer.is_empty()).then(|| PeerName(peer.name.clone()));
+            let name = (!request.peer.is_empty()).then(|| PeerName::from(peer.name.clone()));
             wanted.push((&peer.instance, peer.local_asn, name));
         }
     }
@@ -181,7 +181,7 @@ impl Scene<'_> {
                 rule: lost.step.rule().to_owned(),
                 value: lost.value.clone(),
                 other_value: lost.other.clone(),
-                other_peer: lost.against.0.clone(),
+                other_peer: lost.against.0.to_string(),
             }),
             rejection: rejection.to_owned(),
             rule: rule.to_owned(),
@@ -192,7 +192,7 @@ impl Scene<'_> {
     fn silent(&self, peer: &PeerName, silence: Silence) -> api::SilentPeer {
         let known = self.peer(peer);
         api::SilentPeer {
-            peer: peer.0.clone(),
+            peer: peer.0.to_string(),
             peer_address: known.map_or_else(String::new, |known| known.peer_address.clone()),
             silence: silence.name().to_owned(),
             reason: match (silence, known) {
@@ -205,7 +205,7 @@ impl Scene<'_> {
     fn advert(&self, all: &AdvertExplanation, aggregate: Option<IpNet>) -> api::AdvertExplanation {
         let known = self.peer(&all.peer);
         api::AdvertExplanation {
-            peer: all.peer.0.clone(),
+            peer: all.peer.0.to_string(),
             peer_address: known.map_or_else(String::new, |known| known.peer_address.clone()),
             adverts: all
                 .routes
@@ -219,12 +219,12 @@ impl Scene<'_> {
 
     fn peer(&self, name: &PeerName) -> Option<&api::BgpPeer> {
         let mut peers = self.peers.iter();
-        peers.find(|peer| peer.instance == self.instance && peer.name == name.0)
+        peers.find(|peer| peer.instance == self.instance && *peer.name == *name.0)
     }
 }
 
 fn one_advert(advert: &Advert, to: Option<&api::BgpPeer>, aggregate: Option<IpNet>) -> api::Advert {
-    let from = advert.from.as_ref().map(|from| from.0.clone());
+    let from = advert.from.as_ref().map(|from| from.0.to_string());
     let from = from.unwrap_or_default();
     match &advert.outcome {
         Ok((sent, hop)) => api::Advert {

@@ -186,7 +186,7 @@ fn sources(
         local_asn: peer.local_asn,
         table,
     };
-    let name = |peer: &api::BgpPeer| PeerName(peer.name.clone());
+    let name = |peer: &api::BgpPeer| PeerName::from(peer.name.clone());
     Ok(match request.table() {
         api::RouteTable::Unspecified | api::RouteTable::Available => {
             let mut sources: Vec<Source> = Vec::new();
@@ -225,7 +225,7 @@ pub fn route(
     let peer = view
         .peer
         .as_ref()
-        .map(|peer| peer.0.clone())
+        .map(|peer| peer.0.to_string())
         .unwrap_or_default();
     let (afi, safi) = bgp::names(view.prefix.family());
     let rd = match view.prefix {

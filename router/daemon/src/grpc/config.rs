@@ -96,7 +96,7 @@ fn difference(difference: &Difference) -> api::SessionDifference {
         peer: difference
             .peer
             .as_ref()
-            .map_or_else(String::new, |peer| peer.0.clone()),
+            .map_or_else(String::new, |peer| peer.0.to_string()),
         what: difference.what.to_owned(),
         effect: match difference.effect {
             Effect::Live => "live",

@@ -25,7 +25,7 @@ pub(super) async fn bgp(parts: &Parts, registry: &Registry) -> prometheus::Resul
     for instance in parts.speaker.snapshot().await {
         let name = instance.config.name().0.as_str();
         for report in &instance.peers {
-            let labels = [name, report.session.name.0.as_str()];
+            let labels = [name, &*report.session.name.0];
             sessions.fill(&labels, report);
             routes.fill(&labels, report);
         }

@@ -123,7 +123,7 @@ fn condition() -> impl Strategy<Value = Condition> {
         range().prop_map(Condition::LocalPref),
         range().prop_map(Condition::Med),
         vec(source(), 0..3).prop_map(Condition::Sources),
-        vec("[ab]".prop_map(PeerName), 0..2).prop_map(Condition::Peers),
+        vec("[ab]".prop_map(PeerName::from), 0..2).prop_map(Condition::Peers),
     ]
 }
 
@@ -210,7 +210,7 @@ fn route() -> impl Strategy<Value = Route> {
         attributes,
         option::of(prefix().prop_map(|net| net.addr())),
         source,
-        option::of("[ab]".prop_map(PeerName)),
+        option::of("[ab]".prop_map(PeerName::from)),
         small().prop_map(Asn),
         prefix(),
     )

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bgp_wire::{Label, PathAttributes, PathNextHop};
 use ipnet::IpNet;
 use router_types::{Asn, Family};
+use smallvec::SmallVec;
 
 use super::choice::{Choice, Run, Source};
 use super::edit::Edit;
@@ -16,7 +17,7 @@ use super::limit::Limit;
 use super::local::Told;
 use super::member::Member;
 use super::paths::PathsOut;
-use super::segments::{Segment, Writer};
+use super::segments::{Segments, Writer};
 use super::{CHUNK, Sources, address};
 use crate::config::NextHopMode;
 use crate::rib::attributes::decode;
@@ -100,7 +101,7 @@ pub(super) struct Group {
 #[derive(Default)]
 pub(super) struct Plan<'v> {
     /// Routes with destination and path identifier.
-    pub(super) announce: Vec<(Run<'v>, (DestId, u32))>,
+    pub(super) announce: SmallVec<[(Run<'v>, (DestId, u32)); 1]>,
     pub(super) withdraw: Vec<(DestId, u32)>,
     /// Destinations whose best route is a member's own now, and were announced to it before.
     own: BTreeMap<PeerId, Vec<(DestId, u32)>>,
@@ -356,7 +357,7 @@ impl Group {
         members: &mut BTreeMap<PeerId, Member>,
         limit: usize,
     ) {
-        let mut keeping_up = Vec::new();
+        let mut keeping_up: SmallVec<[PeerId; 8]> = SmallVec::new();
         for &id in &self.members {
             match members.get_mut(&id) {
                 Some(member) if member.keeps_up(limit) => keeping_up.push(id),
@@ -373,9 +374,9 @@ impl Group {
                 None => {}
             }
         }
-        if keeping_up.is_empty() {
+        let Some((&last, others)) = keeping_up.split_last() else {
             return;
-        }
+        };
         for (peer, ids) in plan
             .own
             .iter()
@@ -390,12 +391,20 @@ impl Group {
             }
         }
         let segments = self.segments(slot, plan, choice, from);
-        for id in keeping_up {
+        for &id in others {
             let Some(member) = members.get_mut(&id) else {
                 continue;
             };
             for segment in segments.iter().filter(|segment| segment.except != Some(id)) {
                 member.push(segment.transmit.clone());
+            }
+        }
+        // Bytes that go to one alone need not be shared.
+        if let Some(member) = members.get_mut(&last) {
+            for segment in segments {
+                if segment.except != Some(last) {
+                    member.push(segment.transmit);
+                }
             }
         }
     }
@@ -587,7 +596,7 @@ impl Group {
         plan: Plan<'_>,
         choice: &Choice<'_>,
         from: &Sources<'_>,
-    ) -> Vec<Segment> {
+    ) -> Segments {
         let Plan {
             mut announce,
             withdraw,
@@ -602,7 +611,8 @@ impl Group {
         if runs * 4 > announce.len() {
             announce.sort_by(|(a, _), (b, _)| choice.order(a).cmp(&choice.order(b)));
         }
-        let (mut attributes, mut ids) = (Vec::new(), Vec::new());
+        let mut attributes = Vec::new();
+        let mut ids: SmallVec<[(DestId, u32); 4]> = SmallVec::new();
         let mut labels = Vec::new();
         for chunk in announce.chunk_by(|(a, _), (b, _)| choice.reads_alike(a, b)) {
             let (run, _) = &chunk[0];

@@ -2,6 +2,7 @@
 //! Changes as messages: runs of destinations with equal attributes, cut into segments.
 
 use bgp_wire::{FamilyContext, Label, PathNextHop};
+use smallvec::SmallVec;
 
 use super::Transmit;
 use crate::rib::PeerId;
@@ -21,6 +22,9 @@ pub(super) struct Segment {
     pub(super) except: Option<PeerId>,
 }
 
+/// Mostly one.
+pub(super) type Segments = SmallVec<[Segment; 1]>;
+
 /// Writes messages.
 pub(super) struct Writer<'a> {
     keys: &'a Keys,
@@ -29,7 +33,7 @@ pub(super) struct Writer<'a> {
     bytes: Vec<u8>,
     updates: u32,
     except: Option<PeerId>,
-    done: Vec<Segment>,
+    done: Segments,
 }
 
 impl<'a> Writer<'a> {
@@ -41,7 +45,7 @@ impl<'a> Writer<'a> {
             bytes: Vec::new(),
             updates: 0,
             except: None,
-            done: Vec::new(),
+            done: Segments::new(),
         }
     }
 
@@ -110,7 +114,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Vec<Segment> {
+    pub(super) fn finish(mut self) -> Segments {
         self.cut();
         self.done
     }

@@ -20,7 +20,7 @@ fn change(config: &InstanceConfig, name: &str, edit: impl Fn(&mut FamilyConfig))
     next.policies = config.policies.clone();
     for (other, peer) in config.peers() {
         let mut families = peer.families().clone();
-        if other.0 == name {
+        if *other.0 == *name {
             families.values_mut().for_each(&edit);
         }
         let peer = peer.clone().with_families(families).unwrap();
@@ -51,7 +51,8 @@ fn destination(text: &str) -> Destination {
 /// An explanation, a line for each thing it says.
 fn lines(rib: &Rib, prefix: &str, now: Instant) -> Vec<String> {
     let explained = rib.explain(destination(prefix), None, now);
-    let name = |peer: &Option<PeerName>| peer.as_ref().map_or("own".to_owned(), |p| p.0.clone());
+    let name =
+        |peer: &Option<PeerName>| peer.as_ref().map_or("own".to_owned(), |p| p.0.to_string());
     let by = |policy: &Option<PolicyStatement>| match policy {
         Some(policy) => format!(
             " ({} {})",

@@ -151,7 +151,7 @@ fn what_a_neighbour_said_itself_takes_no_place_among_what_it_is_sent() {
         for (name, peer) in plain.peers() {
             let mut families = peer.families().clone();
             for family in families.values_mut() {
-                family.limit_out = std::num::NonZeroU32::new(2).filter(|_| name.0 != "b");
+                family.limit_out = std::num::NonZeroU32::new(2).filter(|_| &*name.0 != "b");
                 family.add_path.send = std::num::NonZeroU8::new(2).filter(|_| several);
             }
             let peer = peer.clone().with_families(families).unwrap();

@@ -119,7 +119,7 @@ impl World {
         config.transit = Transit::Allowed;
         for (name, peer) in plain.peers() {
             let mut peer = peer.clone();
-            peer.route_reflector_client = name.0 == "client";
+            peer.route_reflector_client = &*name.0 == "client";
             peer.enforce_first_as = false;
             let mut families = peer.families().clone();
             for family in families.values_mut() {
@@ -282,7 +282,7 @@ impl World {
                 self.config.drained = old.drained;
                 for (name, peer) in old.peers() {
                     let mut peer = peer.clone();
-                    peer.route_reflector_client = name.0 == "client" && is_client;
+                    peer.route_reflector_client = &*name.0 == "client" && is_client;
                     self.config.add_peer(name.clone(), peer).unwrap();
                 }
                 let config = Box::new(self.config.clone());
@@ -537,7 +537,7 @@ impl World {
                 (true, _) => assert_eq!(best.unwrap().route.peer, None),
                 (false, Some(&best_peer)) => {
                     let name = best.unwrap().route.peer.as_ref().unwrap();
-                    assert_eq!(name.0, PEERS[best_peer].0, "{explained:#?}");
+                    assert_eq!(&*name.0, PEERS[best_peer].0, "{explained:#?}");
                 }
                 (false, None) => assert_eq!(best, None, "{explained:#?}"),
             }
@@ -557,7 +557,7 @@ impl World {
             let all: BTreeSet<&PeerName> = heard.chain(silent).collect();
             assert_eq!(all.len(), PEERS.len(), "{explained:#?}");
             for advert in &explained.adverts {
-                let peer = PEERS.iter().position(|p| p.0 == advert.peer.0).unwrap();
+                let peer = PEERS.iter().position(|p| *p.0 == *advert.peer.0).unwrap();
                 let sent = advert.routes.iter().filter_map(|r| r.outcome.as_ref().ok());
                 let mut sent: Vec<String> = sent.map(|(a, _)| describe(a)).collect();
                 sent.sort();
