@@ -94,7 +94,7 @@ pub enum RouteChange {
 }
 
 /// What one or more UPDATEs say, in order.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<RouteChange>", into = "Vec<RouteChange>")]
 pub struct RouteBatch {
     /// Attributes and prefixes of all items.
@@ -372,6 +372,15 @@ impl From<RouteBatch> for Vec<RouteChange> {
         batch.iter().map(spelled).collect()
     }
 }
+
+impl PartialEq for RouteBatch {
+    /// Whether both say the same, in whatever order their bytes lie.
+    fn eq(&self, other: &RouteBatch) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for RouteBatch {}
 
 impl std::fmt::Debug for RouteBatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -171,3 +171,34 @@ fn counted(fault: &Fault) -> (u8, ErrorTreatment) {
     };
     (fault.attribute.map_or(0, |code| code.0), treatment)
 }
+
+#[cfg(test)]
+mod tests {
+    use bgp_wire::{AsSetPolicy, FamilyContext, PeerKind};
+    use router_types::Family;
+
+    use super::*;
+    use crate::routes::RouteChange;
+
+    #[test]
+    fn what_an_update_says_is_the_same_spelled_out() {
+        let context = SessionContext {
+            peer: PeerKind::External,
+            four_octet_as: true,
+            extended_messages: false,
+            as_sets: AsSetPolicy::Withdraw,
+            families: vec![FamilyContext::plain(Family::IPV4_UNICAST)],
+        };
+        // 10.9.0.0/16 goes; ORIGIN igp, AS_PATH 65001, NEXT_HOP 192.0.2.1; 10.1.0.0/16 comes.
+        let mut body = vec![0, 3, 16, 10, 9, 0, 20];
+        body.extend([0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe9]);
+        body.extend([0x40, 3, 4, 192, 0, 2, 1, 16, 10, 1]);
+        let mut batch = RouteBatch::new();
+        let read = read(&body, &context, &mut batch);
+        assert_eq!((read.result, read.errors), (Ok(()), Vec::new()));
+        let spelled: Vec<RouteChange> = batch.clone().into();
+        assert_eq!(spelled.len(), 2);
+        assert_eq!(RouteBatch::from(spelled), batch);
+        assert_ne!(RouteBatch::new(), batch);
+    }
+}
