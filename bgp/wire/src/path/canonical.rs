@@ -3,7 +3,7 @@
 
 use super::{Origin, PathAttributes};
 use crate::as_path::SegmentKind;
-use crate::attribute::{AttributeClass, AttributeCode, AttributeFlags, RawAttributes};
+use crate::attribute::{AttributeCode, AttributeFlags, RawAttributes};
 use crate::context::{PeerKind, SessionContext};
 
 impl PathAttributes {
@@ -22,37 +22,26 @@ impl PathAttributes {
         for item in RawAttributes::new(bytes) {
             let Ok(raw) = item else { return false };
             let value = raw.value;
-            let (class, good) = match raw.code {
+            let Some(class) = raw.code.class() else {
+                return false;
+            };
+            let good = match raw.code {
                 AttributeCode::ORIGIN => {
                     mandatory += 1;
-                    let good = matches!(value, [code] if Origin::from_code(*code).is_some());
-                    (AttributeClass::WellKnown, good)
+                    matches!(value, [code] if Origin::from_code(*code).is_some())
                 }
                 AttributeCode::AS_PATH => {
                     mandatory += 1;
-                    (AttributeClass::WellKnown, is_one_sequence(value))
+                    is_one_sequence(value)
                 }
-                AttributeCode::MULTI_EXIT_DISC => {
-                    (AttributeClass::OptionalNonTransitive, value.len() == 4)
-                }
-                AttributeCode::LOCAL_PREF => {
-                    (AttributeClass::WellKnown, internal && value.len() == 4)
-                }
-                AttributeCode::ATOMIC_AGGREGATE => (AttributeClass::WellKnown, value.is_empty()),
-                AttributeCode::AGGREGATOR => {
-                    let good = value.len() == 8 && value[..4] != [0; 4];
-                    (AttributeClass::OptionalTransitive, good)
-                }
-                AttributeCode::COMMUNITIES => {
-                    (AttributeClass::OptionalTransitive, is_set::<4>(value))
-                }
-                AttributeCode::EXTENDED_COMMUNITIES => {
-                    (AttributeClass::OptionalTransitive, is_set::<8>(value))
-                }
-                AttributeCode::LARGE_COMMUNITIES => {
-                    (AttributeClass::OptionalTransitive, is_set::<12>(value))
-                }
-                _ => return false,
+                AttributeCode::MULTI_EXIT_DISC => value.len() == 4,
+                AttributeCode::LOCAL_PREF => internal && value.len() == 4,
+                AttributeCode::ATOMIC_AGGREGATE => value.is_empty(),
+                AttributeCode::AGGREGATOR => value.len() == 8 && value[..4] != [0; 4],
+                AttributeCode::COMMUNITIES => is_set::<4>(value),
+                AttributeCode::EXTENDED_COMMUNITIES => is_set::<8>(value),
+                AttributeCode::LARGE_COMMUNITIES => is_set::<12>(value),
+                _ => false,
             };
             let extended = if value.len() > usize::from(u8::MAX) {
                 AttributeFlags::EXTENDED_LENGTH
