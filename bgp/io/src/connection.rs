@@ -2,11 +2,13 @@
 //! One TCP connection. The peer's task reads it and writes what the kernel takes; what it did not
 //! take is written by a task beside, which also says goodbye.
 
+mod moderation;
 mod outbox;
 
 use std::cell::RefCell;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,9 +20,11 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use self::moderation::Moderation;
 use self::outbox::Outbox;
 use crate::alarm::Alarm;
 use crate::failure::{closed, transport_failure};
+use crate::socket;
 
 /// Bytes taken from the kernel at once: enough to decode a full table in few turns, little enough
 /// that one peer's turn does not delay another's keepalive.
@@ -55,6 +59,7 @@ pub(crate) enum ConnCommand {
 #[derive(Debug)]
 pub(crate) struct Connection {
     writer: Writer,
+    moderation: Moderation,
     commands: mpsc::UnboundedSender<ConnCommand>,
 }
 
@@ -115,7 +120,13 @@ impl Connection {
             writer: writer.clone(),
             reports,
         };
-        let connection = Connection { writer, commands };
+        let connection = Connection {
+            writer,
+            moderation: Moderation::new(Instant::now()),
+            commands,
+        };
+        // The process before may have left another on the socket.
+        connection.gather(Some(Moderation::NONE));
         (connection, task.run(inbox))
     }
 
@@ -149,7 +160,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why nothing will come any more.
-    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, TransportFailure> {
+    pub(crate) fn read(&mut self, now: Instant) -> Result<Option<Vec<u8>>, TransportFailure> {
         let read = ARRIVING.with_borrow_mut(|arriving| {
             let mut bytes = None;
             let taken = self.stream().try_io(Interest::READABLE, || {
@@ -169,7 +180,12 @@ impl Connection {
         });
         let gone = match read {
             Ok(Some(bytes)) if bytes.is_empty() => closed(),
-            Ok(bytes) => return Ok(bytes),
+            Ok(Some(bytes)) => {
+                let mark = self.moderation.read(bytes.len(), now);
+                self.gather(mark);
+                return Ok(Some(bytes));
+            }
+            Ok(None) => return Ok(None),
             Err(error) => transport_failure(&error),
         };
         // What writing failed with came first.
@@ -180,6 +196,24 @@ impl Connection {
             .failure()
             .cloned()
             .unwrap_or(gone))
+    }
+
+    /// When [`Connection::hasten`] is due: bytes may have waited long enough for others.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.moderation.due()
+    }
+
+    /// Has the kernel wake the reader for every byte, those that wait included.
+    pub(crate) fn hasten(&mut self, now: Instant) {
+        let mark = self.moderation.hasten(now);
+        self.gather(mark);
+    }
+
+    fn gather(&self, mark: Option<i32>) {
+        if let Some(mark) = mark {
+            // Fails for a connection that is gone already, which is read at once.
+            let _ = socket::set_low_water(self.stream().as_fd(), mark);
+        }
     }
 
     /// Whether the kernel has bytes that were not read.
@@ -306,11 +340,82 @@ fn reset_on_close(stream: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
     use bgp_core::peer::Direction;
     use tokio::net::TcpListener;
     use tokio::task::LocalSet;
 
     use super::*;
+
+    const CONN: ConnId = ConnId {
+        direction: Direction::Outgoing,
+        serial: 1,
+    };
+
+    /// Whether a reader would be woken, or is within a time.
+    fn is_woken(connection: &Connection, millis: i32) -> bool {
+        let mut look = libc::pollfd {
+            fd: connection.stream().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one live entry is passed, whose descriptor the connection keeps open.
+        let found = unsafe { libc::poll(&raw mut look, 1, millis) };
+        found > 0
+    }
+
+    #[tokio::test]
+    async fn messages_in_quick_succession_are_read_together_and_the_last_one_is_read_too() {
+        for is_handed_over in [false, true] {
+            gather(is_handed_over).await;
+        }
+    }
+
+    /// Has two messages gathered, and a last one that nothing follows.
+    async fn gather(is_handed_over: bool) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (mut neighbour, _) = listener.accept().unwrap();
+        neighbour.set_nodelay(true).unwrap();
+        let (reports, _progress) = mpsc::unbounded_channel();
+        let (mut connection, _task) = Connection::new(CONN, stream.unwrap(), reports);
+        let mut now = Instant::now();
+        let mut message = |connection: &mut Connection| {
+            neighbour.write_all(&[7; 62]).unwrap();
+            while !connection.has_unread_bytes() {
+                std::thread::yield_now();
+            }
+        };
+        while connection.due().is_none() {
+            message(&mut connection);
+            connection.stream().readable().await.unwrap();
+            now += Duration::from_micros(500);
+            assert_eq!(connection.read(now), Ok(Some(vec![7; 62])));
+        }
+        message(&mut connection);
+        assert!(!is_woken(&connection, 0), "one of two");
+        message(&mut connection);
+        assert!(is_woken(&connection, 60_000));
+        connection.stream().readable().await.unwrap();
+        assert_eq!(connection.read(now), Ok(Some(vec![7; 124])));
+
+        message(&mut connection);
+        assert!(!is_woken(&connection, 0), "the last");
+        let stream = connection.stream().as_fd().try_clone_to_owned().unwrap();
+        if is_handed_over {
+            let stream = TcpStream::from_std(stream.into()).unwrap();
+            let (reports, _) = mpsc::unbounded_channel();
+            (connection, _) = Connection::new(CONN, stream, reports);
+        } else {
+            connection.hasten(now);
+        }
+        assert!(is_woken(&connection, 60_000));
+        connection.stream().readable().await.unwrap();
+        assert_eq!(connection.read(now), Ok(Some(vec![7; 62])));
+        assert_eq!(connection.due(), None);
+    }
 
     #[test]
     fn who_takes_nothing_is_noticed_after_the_send_hold_time() {
@@ -324,12 +429,8 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
             let (_neighbour, _) = accepted.unwrap();
-            let conn = ConnId {
-                direction: Direction::Outgoing,
-                serial: 1,
-            };
             let (reports, mut progress) = mpsc::unbounded_channel();
-            let (connection, task) = Connection::new(conn, stream.unwrap(), reports);
+            let (connection, task) = Connection::new(CONN, stream.unwrap(), reports);
             tokio::task::spawn_local(task);
             connection.tell(ConnCommand::SendHold(Some(Duration::from_millis(300))));
             // More than the kernel takes for a neighbour that reads nothing.
@@ -339,7 +440,7 @@ mod tests {
                 match progress.recv().await.expect("the connection is there") {
                     Report::Written(_, bytes) => taken += bytes,
                     Report::Stuck(stuck) => {
-                        assert_eq!(stuck, conn);
+                        assert_eq!(stuck, CONN);
                         break;
                     }
                     Report::Dialled(..) => unreachable!("nobody is called"),

@@ -181,7 +181,7 @@ impl Session {
     /// Runs until told to end, or until the instance is gone.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<PeerCommand>) {
         let rib = self.rib.clone();
-        let mut alarm = Alarm::default();
+        let (mut alarm, mut patience) = (Alarm::default(), Alarm::default());
         loop {
             let timer = self.peer.poll_timeout().map(|(at, _)| at);
             if timer.is_some_and(|at| at <= Instant::now()) {
@@ -189,6 +189,7 @@ impl Session {
                 continue;
             }
             let deadline = timer.into_iter().chain(self.departs_at).min();
+            let due = self.connections.values().filter_map(Connection::due).min();
             let may_read = self.for_rib.is_empty();
             tokio::select! {
                 biased;
@@ -199,6 +200,7 @@ impl Session {
                     self.depart();
                     self.timeout();
                 }
+                () = patience.until(due) => self.hasten(),
                 command = inbox.recv() => match command {
                     Some(PeerCommand::End(reason, done)) => {
                         self.end(reason).await;
@@ -436,15 +438,26 @@ impl Session {
 
     /// Reads what came.
     fn read(&mut self, conn: ConnId) {
-        let Some(connection) = self.connections.get(&conn) else {
+        let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
-        match connection.read() {
-            Ok(Some(bytes)) => self.handle(PeerInput::Bytes { conn, bytes }),
+        let now = Instant::now();
+        match connection.read(now) {
+            Ok(Some(bytes)) => self.handle_at(PeerInput::Bytes { conn, bytes }, now),
             Ok(None) => {}
             Err(failure) => {
                 self.connections.remove(&conn);
                 self.handle(PeerInput::Closed { conn, failure });
+            }
+        }
+    }
+
+    /// What waited for more has waited long enough.
+    fn hasten(&mut self) {
+        let now = Instant::now();
+        for connection in self.connections.values_mut() {
+            if connection.due().is_some_and(|due| due <= now) {
+                connection.hasten(now);
             }
         }
     }
@@ -526,7 +539,10 @@ impl Session {
     }
 
     fn handle(&mut self, input: PeerInput) {
-        let now = Instant::now();
+        self.handle_at(input, Instant::now());
+    }
+
+    fn handle_at(&mut self, input: PeerInput, now: Instant) {
         self.recorder
             .note(&self.instance, now, || RecordedEvent::Peer {
                 peer: self.name.clone(),

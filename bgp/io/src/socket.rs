@@ -132,6 +132,11 @@ pub(crate) fn set_mss(socket: BorrowedFd<'_>, mss: TcpMss) -> io::Result<()> {
     set_number(socket, libc::IPPROTO_TCP, libc::TCP_MAXSEG, octets)
 }
 
+/// Has a reader woken when there are so many bytes, or the end.
+pub(crate) fn set_low_water(socket: BorrowedFd<'_>, octets: i32) -> io::Result<()> {
+    set_number(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, octets)
+}
+
 fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: `value` is a live integer of the length given, and the kernel only reads it. The
     // descriptor is borrowed, so it is open.
