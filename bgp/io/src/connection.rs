@@ -205,7 +205,7 @@ impl Connection {
 
     /// Has the kernel wake the reader for every byte, those that wait included.
     pub(crate) fn hasten(&mut self, now: Instant) {
-        let mark = self.moderation.hasten(now);
+        let mark = self.moderation.hasten(self.has_unread_bytes(), now);
         self.gather(mark);
     }
 

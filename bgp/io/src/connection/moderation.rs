@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 /// How long a message may wait for others, where they come that fast.
 const WAIT: Duration = Duration::from_micros(750);
 
-/// After how long without a read what there is has to do.
-const PATIENCE: Duration = WAIT.saturating_mul(2);
+/// After how long without a read what there is has to do. It is more than a tick of the kernel,
+/// so that the timer is not the processor's next one and costs next to nothing to take back.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Reads from which the pace is told.
 const WINDOW: u32 = 32;
+
+/// The same for a neighbour that itself waits: one that holds back what it writes until we
+/// acknowledge what came before (RFC 896), which the kernel does when that is read.
+const LONGEST_WINDOW: u32 = 4096;
 
 /// Who gets more than this at a time has enough of it already.
 const LARGE: u128 = 4096;
@@ -25,6 +30,7 @@ pub(super) struct Moderation {
     bytes: u128,
     last: Instant,
     mark: i32,
+    window: u32,
 }
 
 impl Moderation {
@@ -38,6 +44,7 @@ impl Moderation {
             bytes: 0,
             last: now,
             mark: Moderation::NONE,
+            window: WINDOW,
         }
     }
 
@@ -46,20 +53,23 @@ impl Moderation {
         self.last = now;
         self.reads += 1;
         self.bytes += bytes as u128;
-        if self.reads < WINDOW {
+        if self.reads < self.window {
             return None;
         }
         let elapsed = now.saturating_duration_since(self.since);
-        let gap = if self.mark == Moderation::NONE {
-            WAIT
-        } else {
-            PATIENCE
-        };
         let meanwhile = self.bytes * WAIT.as_nanos() / elapsed.as_nanos().max(1);
-        let pays = elapsed < gap * WINDOW && meanwhile <= LARGE;
+        // What is gathered is read later.
+        let gathers = self.mark > Moderation::NONE;
+        let gap = if gathers { WAIT * 2 } else { WAIT };
+        let pays = elapsed < gap * self.reads && meanwhile <= LARGE;
+        if gathers {
+            self.window = WINDOW;
+        }
         let mark = i32::try_from(meanwhile).ok().filter(|_| pays);
-        let mark = mark.map_or(Moderation::NONE, |mark| mark.max(Moderation::NONE));
-        self.begin(now, mark)
+        self.begin(
+            now,
+            mark.map_or(Moderation::NONE, |mark| mark.max(Moderation::NONE)),
+        )
     }
 
     /// When what there is has to be read, however little. `None` if it is without that.
@@ -67,8 +77,12 @@ impl Moderation {
         (self.mark > Moderation::NONE).then(|| self.last + PATIENCE)
     }
 
-    /// Begins anew, with every byte. Returns the low-water mark to set, where it is another.
-    pub(super) fn hasten(&mut self, now: Instant) -> Option<i32> {
+    /// Nothing was read for long enough: begins anew, with every byte. If something waited in vain,
+    /// it takes longer until that is tried again. Returns the low-water mark to set.
+    pub(super) fn hasten(&mut self, waited: bool, now: Instant) -> Option<i32> {
+        if waited {
+            self.window = (self.window * 2).min(LONGEST_WINDOW);
+        }
         self.begin(now, Moderation::NONE)
     }
 
@@ -76,6 +90,7 @@ impl Moderation {
         let before = self.mark;
         *self = Moderation {
             mark,
+            window: self.window,
             ..Moderation::new(now)
         };
         (mark != before).then_some(mark)
@@ -128,18 +143,40 @@ mod tests {
         assert_eq!(mark_of(64 * 1024, Duration::from_micros(200)), 1);
     }
 
+    /// How many reads it takes until more is gathered.
+    fn reads_until_gathered(moderation: &mut Moderation) -> u32 {
+        (1..)
+            .find(|_| {
+                let now = moderation.last + Duration::from_micros(500);
+                moderation.read(MESSAGE, now).is_some()
+            })
+            .expect("some read is the one")
+    }
+
     #[test]
-    fn who_waits_in_vain_begins_anew() {
-        let begin = Instant::now();
-        let mut moderation = Moderation::new(begin);
-        let mut now = begin;
-        for _ in 0..WINDOW {
-            now += Duration::from_micros(500);
-            moderation.read(MESSAGE, now);
-        }
-        assert_eq!(moderation.due(), Some(now + PATIENCE));
-        assert_eq!(moderation.hasten(now + PATIENCE), Some(1));
+    fn who_waits_in_vain_begins_anew_and_tries_more_seldom() {
+        let mut moderation = Moderation::new(Instant::now());
+        assert_eq!(reads_until_gathered(&mut moderation), WINDOW);
+        let due = moderation.last + PATIENCE;
+        assert_eq!(moderation.due(), Some(due));
+        assert_eq!(moderation.hasten(false, due), Some(1));
         assert_eq!(moderation.due(), None);
-        assert_eq!(moderation.hasten(now + PATIENCE), None, "it is set already");
+        assert_eq!(
+            reads_until_gathered(&mut moderation),
+            WINDOW,
+            "a burst's end"
+        );
+        for times in [2, 4] {
+            let due = moderation.last + PATIENCE;
+            assert_eq!(moderation.hasten(true, due), Some(1));
+            assert_eq!(reads_until_gathered(&mut moderation), times * WINDOW);
+        }
+        for _ in 0..4 * WINDOW {
+            let now = moderation.last + 2 * Duration::from_micros(500);
+            moderation.read(2 * MESSAGE, now);
+        }
+        let due = moderation.last + PATIENCE;
+        moderation.hasten(false, due);
+        assert_eq!(reads_until_gathered(&mut moderation), WINDOW);
     }
 }
