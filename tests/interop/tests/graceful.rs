@@ -4,7 +4,7 @@
 //!
 //! Graceful restart is on in FRR, in BIRD 2 and towards both; the other sessions are without.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result, ensure};
 use harness::{
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 const OF_FRR: &str = "10.31.0.0/24";
 const OF_BIRD2: &str = "10.32.0.0/24";
+const OF_BIRD2_V6: &str = "2001:db8:32:1::/64";
 const OF_BIRD3: &str = "10.33.0.0/24";
 const PODS: &str = "10.244.1.0/24";
 
@@ -28,6 +29,7 @@ fn restarts_of_either_end_lose_no_route() -> Result<()> {
     everybody_is_graceful(&lab)?;
     a_router_that_dies_keeps_its_routes_here(&lab)?;
     notifications_keep_routes_unless_they_are_hard(&lab)?;
+    a_family_that_is_not_agreed_keeps_nothing(&lab)?;
     the_node_that_dies_keeps_its_routes_there(&lab)?;
     the_end_comes_when_all_is_known_again(&lab)?;
     who_is_long_gone_is_the_last_resort(&lab)?;
@@ -181,6 +183,93 @@ fn notifications_keep_routes_unless_they_are_hard(lab: &Lab) -> Result<()> {
     }
     let line = "no bgp hard-administrative-reset";
     frr::configure(router, &["router bgp 64501", line])
+}
+
+/// Of a session with two families BIRD 2 names one in its capability: when it dies, routes of that
+/// one stay, and those of the other go at once (RFC 4724 §4.2).
+fn a_family_that_is_not_agreed_keeps_nothing(lab: &Lab) -> Result<()> {
+    let (node, router) = (lab.node("node1"), lab.node("bird2"));
+    let file = files(lab)?.join("bird2/bird.conf");
+    let before = fs::read_to_string(&file)?;
+    let (time, channel) = ("restart time 3;", "ipv4 { import all;");
+    ensure!(
+        before.contains(time) && before.contains(channel),
+        "{before}"
+    );
+    let second = format!(
+        "ipv6 {{ graceful restart off; next hop address fd00:10:2::3; \
+         import all; export where source = RTS_STATIC; }};\n{channel}"
+    );
+    // Longer than anything here waits.
+    let text = before.replace(time, "restart time 600;");
+    fs::write(&file, text.replace(channel, &second))?;
+    bird::run(router, "configure")?;
+    let session = settings(120);
+    let ipv4 = "longLivedStaleTimeSeconds: 60\n      import: { mode: All }";
+    let both =
+        format!("{ipv4}\n    - afi: ipv6\n      safi: unicast\n      import: {{ mode: All }}");
+    let written = Written {
+        peers: &[("frr", &session, ipv4), ("bird2", &session, &both)],
+        ..Written::default()
+    };
+    write(lab, &written)?;
+    // Its routes of a family, and whether they are stale.
+    let routes = |family: &str| -> Result<BTreeMap<String, bool>> {
+        let all = causeway::items(node, &format!("bgp routes {family} unicast"))?;
+        let its = all.iter().filter(|route| route["peer"] == "bird2");
+        let stale = |route: &Value| {
+            let prefix = route["prefix"].as_str().unwrap_or_default();
+            (prefix.to_owned(), route["stale"] == true)
+        };
+        Ok(its.map(stale).collect())
+    };
+    let complete = || {
+        let peer = causeway::established(node, "bird2")?;
+        let told = peer["remote-capabilities"].as_array().context("a list")?;
+        let told = told.iter().find(|told| told["name"] == "graceful-restart");
+        let told = told.context("graceful restart")?["value"].to_string();
+        ensure!(told.contains("ipv4") && !told.contains("ipv6"), "{told}");
+        let (ipv4, ipv6) = (routes("ipv4")?, routes("ipv6")?);
+        ensure!(ipv4.contains_key(OF_BIRD2), "{ipv4:?}");
+        ensure!(ipv6.contains_key(OF_BIRD2_V6), "{ipv6:?}");
+        let fresh = ipv4.values().chain(ipv6.values()).all(|stale| !stale);
+        ensure!(fresh, "{ipv4:?} {ipv6:?}");
+        Ok(())
+    };
+    wait_for(
+        "two families, one with graceful restart",
+        CONVERGED,
+        complete,
+    )?;
+    in_kernel(lab, OF_BIRD2_V6, "via")?;
+    seen(lab, "bird3", OF_BIRD2, &[64502], "10.2.0.3")?;
+    let text = kernel::watched(node, || {
+        router.kill(Signal::SIGKILL)?;
+        wait_for("one family to be stale, the other gone", CONVERGED, || {
+            let peer = causeway::peer(node, "bird2")?;
+            ensure!(peer["session-state"] != "established", "still up");
+            let (kept, gone) = (routes("ipv4")?, routes("ipv6")?);
+            ensure!(gone.is_empty(), "{gone:?}");
+            ensure!(
+                !kept.is_empty() && kept.values().all(|stale| *stale),
+                "{kept:?}"
+            );
+            Ok(())
+        })?;
+        in_kernel(lab, OF_BIRD2_V6, "")?;
+        in_kernel(lab, OF_BIRD2, "via 10.2.0.3")?;
+        seen(lab, "bird3", OF_BIRD2, &[64502], "10.2.0.3")?;
+        router.start()?;
+        wait_for("both families again", CONVERGED, complete)?;
+        in_kernel(lab, OF_BIRD2_V6, "via")
+    })?;
+    ensure!(!kernel::was_deleted(&text, OF_BIRD2), "{text}");
+    ensure!(kernel::was_deleted(&text, OF_BIRD2_V6), "{text}");
+
+    fs::write(&file, before)?;
+    bird::run(router, "configure")?;
+    agree(lab, 120)?;
+    established(lab, &PEERS)
 }
 
 /// The node restarts: its neighbours keep what it announced, and learn that it kept forwarding.
