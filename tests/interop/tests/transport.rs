@@ -19,6 +19,9 @@ const LARGE: usize = 20;
 const TOO_MUCH: usize = 200;
 /// Large communities of each of these routes: of twelve octets each.
 const COMMUNITIES: usize = 1000;
+/// A session that is lost soon when nothing passes.
+const SHORT: &str =
+    "timers: { connectRetryTimeSeconds: 1, holdTimeSeconds: 3, keepAliveTimeSeconds: 1 }";
 
 #[test]
 fn connections_are_what_resources_say() -> Result<()> {
@@ -26,6 +29,7 @@ fn connections_are_what_resources_say() -> Result<()> {
     segments_are_small(&lab)?;
     an_interface_gives_the_source(&lab)?;
     a_key_is_replaced(&lab)?;
+    a_key_that_one_end_alone_has_is_suspected(&lab)?;
     offers_that_are_refused_are_left_out(&lab)?;
     families_nobody_asked_for_end_nothing(&lab)?;
     messages_of_more_than_4096_octets(&lab)?;
@@ -105,32 +109,14 @@ fn an_interface_gives_the_source(lab: &Lab) -> Result<()> {
 /// hold time that is no event.
 fn a_key_is_replaced(lab: &Lab) -> Result<()> {
     let (node, router) = (lab.node("node1"), lab.node("frr"));
-    let with_key = |key: &str| {
-        let secret = format!(
-            "---\napiVersion: v1\nkind: Secret\n\
-             metadata: {{ name: key-of-frr, namespace: kube-system }}\n\
-             stringData: {{ password: {key} }}\n"
-        );
-        let written = Written {
-            peers: &[("frr", "authSecretRef: key-of-frr", "")],
-            objects: &secret,
-            ..Written::default()
-        };
-        write(lab, &written)
-    };
+    let with_key = |key: &str| with_key(lab, key, "");
     let announce = |prefix: &str| {
         let network = format!("network {prefix}");
         let lines = ["router bgp 64501", "address-family ipv4 unicast", &network];
         frr::configure(router, &lines)
     };
     with_key("the-first-key")?;
-    frr::configure(
-        router,
-        &[
-            "router bgp 64501",
-            "neighbor 10.2.0.1 password the-first-key",
-        ],
-    )?;
+    key_of_frr(lab, "the-first-key")?;
     wait_for("the session with a key", CONVERGED, || {
         frr::established(router, "10.2.0.1")?;
         let peer = causeway::established(node, "frr")?;
@@ -170,6 +156,79 @@ fn a_key_is_replaced(lab: &Lab) -> Result<()> {
         ],
     )?;
     established(lab, &["frr"])
+}
+
+/// Each end drops what the other signs, NOTIFICATIONs, too: the session is lost, attempts have no
+/// answer, and whoever is woken by that is pointed to the key, at whichever end it was replaced.
+fn a_key_that_one_end_alone_has_is_suspected(lab: &Lab) -> Result<()> {
+    let (node, router) = (lab.node("node1"), lab.node("frr"));
+    let session = |key: &str| {
+        wait_for(&format!("the session with {key}"), CONVERGED, || {
+            frr::established(router, "10.2.0.1")?;
+            let peer = causeway::established(node, "frr")?;
+            ensure!(peer["applied-hold-time-seconds"] == 3, "{peer:#}");
+            ensure!(peer["tcp-password-enabled"] == true, "{peer:#}");
+            Ok(())
+        })?;
+        seen(lab, "bird2", "10.31.0.0/24", &[64500, 64501], "10.2.0.2")
+    };
+    let suspected = |lost: &str| {
+        wait_for("the node to suspect the key", CONVERGED, || {
+            ensure!(frr::established(router, "10.2.0.1").is_err(), "FRR's is up");
+            let peer = causeway::peer(node, "frr")?;
+            let hint = "is the MD5 password right?";
+            ensure!(peer["down-reason"] == "no answer", "{peer:#}");
+            ensure!(peer["down-hint"] == hint, "{peer:#}");
+            let history = peer["history"].as_array().context("a history")?;
+            // The newest first.
+            let end = history.iter().find(|was| was["from"] == "established");
+            let reason = end.context("an end")?["reason"].to_string();
+            ensure!(reason.contains(lost), "{peer:#}");
+            let status = causeway::ask(node, "status")?["issues"].to_string();
+            ensure!(status.contains(hint), "{status}");
+            Ok(())
+        })?;
+        unseen(lab, "bird2", "10.31.0.0/24")
+    };
+    with_key(lab, "the-first-key", SHORT)?;
+    key_of_frr(lab, "the-first-key")?;
+    session("the first key")?;
+    with_key(lab, "the-second-key", SHORT)?;
+    suspected("hold time of 3 s")?;
+    key_of_frr(lab, "the-second-key")?;
+    session("the second key")?;
+    // FRR ends the session for it, and says so with the key both ends have still.
+    key_of_frr(lab, "the-third-key")?;
+    suspected("Configuration Change")?;
+    with_key(lab, "the-third-key", SHORT)?;
+    session("the third key")?;
+
+    write(lab, &Written::default())?;
+    let no_key = ["router bgp 64501", "no neighbor 10.2.0.1 password"];
+    frr::configure(router, &no_key)?;
+    established(lab, &["frr"])
+}
+
+/// Gives the node's end of FRR's session a key, beside what else the session says.
+fn with_key(lab: &Lab, key: &str, session: &str) -> Result<()> {
+    let secret = format!(
+        "---\napiVersion: v1\nkind: Secret\n\
+         metadata: {{ name: key-of-frr, namespace: kube-system }}\n\
+         stringData: {{ password: {key} }}\n"
+    );
+    let session = format!("authSecretRef: key-of-frr\n  {session}");
+    let written = Written {
+        peers: &[("frr", &session, "")],
+        objects: &secret,
+        ..Written::default()
+    };
+    write(lab, &written)
+}
+
+/// Gives FRR's end a key.
+fn key_of_frr(lab: &Lab, key: &str) -> Result<()> {
+    let line = format!("neighbor 10.2.0.1 password {key}");
+    frr::configure(lab.node("frr"), &["router bgp 64501", &line])
 }
 
 /// RFC 5492 §3: FRR insists on families that the node does not have, and refuses the OPEN; without
@@ -313,9 +372,7 @@ fn who_speaks_and_does_not_listen_is_given_up(lab: &Lab) -> Result<()> {
     // Not much fits between the two.
     router.exec_ok(&["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 8192 8192"])?;
     frr::configure(router, &["router bgp 64501", "bgp input-queue-limit 1"])?;
-    let timers =
-        "timers: { connectRetryTimeSeconds: 1, holdTimeSeconds: 3, keepAliveTimeSeconds: 1 }";
-    with_peer(lab, "frr", &format!("{timers}\n  sendHoldTimeSeconds: 6"))?;
+    with_peer(lab, "frr", &format!("{SHORT}\n  sendHoldTimeSeconds: 6"))?;
     wait_for("the session with a short hold time", CONVERGED, || {
         let peer = causeway::established(node, "frr")?;
         ensure!(peer["applied-hold-time-seconds"] == 3, "{peer:#}");
