@@ -245,8 +245,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "CW0204",
         "A peer fell silent",
         "The hold timer ran out: no message came within the negotiated hold time.",
-        "Look for a broken path, an overloaded peer, or a smaller MTU on the way than both ends \
-         believe.",
+        "Look for a broken path, an overloaded peer, a smaller MTU on the way than both ends \
+         believe, or an MD5 password that was replaced at one end only.",
     ),
     entry(
         "CW0205",
