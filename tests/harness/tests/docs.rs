@@ -191,6 +191,7 @@ fn pages() -> Result<Vec<PathBuf>> {
         root.clone(),
         root.join("docs/guide/src"),
         root.join("docs/decisions"),
+        root.join("docs/bench"),
     ] {
         pages.extend(markdown_in(&folder)?);
     }
