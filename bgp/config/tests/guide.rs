@@ -173,5 +173,8 @@ fn every_cluster_and_peer_configuration_of_the_guide_is_run_as_a_whole() {
             alone += 1;
         }
     }
-    assert!(clusters >= 11 && alone >= 24, "{clusters} and {alone} found");
+    assert!(
+        clusters >= 11 && alone >= 24,
+        "{clusters} and {alone} found"
+    );
 }

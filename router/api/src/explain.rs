@@ -286,6 +286,14 @@ pub const EXPLANATIONS: &[Explanation] = &[
          filter them, or raise export.maxRoutes together with the peer's limit.",
     ),
     entry(
+        "CW0210",
+        "A peer sends nearly as many routes as it may, or more",
+        "The routes taken from it have reached warningPercent of import.maxRoutes. Beyond the limit the \
+         session ends, unless onMaxRoutes is Warn.",
+        "Find out why there are that many: `causeway bgp routes available peer <peer>`. Have the peer \
+         send fewer, reject some by policy, or raise import.maxRoutes.",
+    ),
+    entry(
         "CW0301",
         "A route is not in the kernel",
         "The route is wanted and the kernel refused it; it is tried again.",

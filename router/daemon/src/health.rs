@@ -229,6 +229,26 @@ async fn bgp(parts: &Parts, report: &mut Report) {
             );
         }
     }
+    for peer in &peers {
+        let near = |family: &&api::PeerFamily| {
+            family.import_warning > 0 && family.accepted >= family.import_warning.into()
+        };
+        for family in peer.families.iter().filter(near) {
+            report.issue(
+                Health::Warning,
+                ("bgp", "CW0210"),
+                format!(
+                    "peer {}/{} ({})",
+                    peer.instance, peer.name, peer.peer_address
+                ),
+                format!(
+                    "{} {}/{} routes are taken: import.maxRoutes is {}",
+                    family.accepted, family.afi, family.safi, family.import_limit
+                ),
+                format!("causeway bgp neighbor {}", peer.name),
+            );
+        }
+    }
     for instance in parts.speaker.sessions().await {
         for (address, error) in &instance.listen_failures {
             report.issue(

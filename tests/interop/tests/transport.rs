@@ -194,7 +194,7 @@ fn a_key_that_one_end_alone_has_is_suspected(lab: &Lab) -> Result<()> {
     key_of_frr(lab, "the-first-key")?;
     session("the first key")?;
     with_key(lab, "the-second-key", SHORT)?;
-    suspected("hold time of 3 s")?;
+    suspected("hold time of 3 s: was the MD5 password replaced")?;
     key_of_frr(lab, "the-second-key")?;
     session("the second key")?;
     // FRR ends the session for it, and says so with the key both ends have still.

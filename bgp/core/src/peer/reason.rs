@@ -196,6 +196,9 @@ pub enum DownReason {
         state: State,
         /// The time that ran out, in seconds.
         hold_s: u16,
+        /// Whether an MD5 password is configured: one that was replaced at one end only is silence.
+        #[serde(default)]
+        password: bool,
     },
     /// The neighbour ended it.
     NotificationReceived(NotificationText),
@@ -330,12 +333,16 @@ impl fmt::Display for DownReason {
                 ),
                 _ => write!(f, "the connection broke in {state}: {}", failure.text),
             },
-            DownReason::HoldTimerExpired { state: State::OpenSent, hold_s } => write!(
+            DownReason::HoldTimerExpired { state: State::OpenSent, hold_s, .. } => write!(
                 f,
                 "connected, but the peer sent no OPEN for {hold_s} s: is it BGP that listens there?"
             ),
-            DownReason::HoldTimerExpired { hold_s, .. } => {
-                write!(f, "nothing was heard from the peer for the hold time of {hold_s} s")
+            DownReason::HoldTimerExpired { hold_s, password, .. } => {
+                write!(f, "nothing was heard from the peer for the hold time of {hold_s} s")?;
+                if *password {
+                    f.write_str(": was the MD5 password replaced at one end only?")?;
+                }
+                Ok(())
             }
             DownReason::NotificationReceived(text) => {
                 write!(f, "the peer sent {}. {}", text.text, text.meaning)

@@ -458,10 +458,15 @@ impl Peer {
             Reaction::Heard | Reaction::TakeRoutes | Reaction::Resend => connection.heard(now),
             Reaction::Close(notice) => {
                 let hold_s = connection.hold_s();
+                let password = self.config.password.is_some();
                 let (notification, reason) = match notice {
                     Notice::HoldTimerExpired => (
                         Some(Notification::new(ErrorKind::HOLD_TIMER_EXPIRED)),
-                        DownReason::HoldTimerExpired { state, hold_s },
+                        DownReason::HoldTimerExpired {
+                            state,
+                            hold_s,
+                            password,
+                        },
                     ),
                     Notice::FsmError => {
                         let message = format!("{event:?}");

@@ -200,7 +200,11 @@ fn families(page: &mut Page, peer: &BgpPeer) {
                 f.received, f.accepted, f.advertised
             ),
         );
-        page.field("", format!("import: {}", f.import_policy));
+        let limit = match f.import_limit {
+            0 => String::new(),
+            limit => format!(", at most {limit} routes"),
+        };
+        page.field("", format!("import: {}{limit}", f.import_policy));
         match (f.export_limit, f.held) {
             (0, _) => {}
             (limit, 0) => page.field("", format!("export: at most {limit} routes")),

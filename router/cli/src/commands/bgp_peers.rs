@@ -42,8 +42,12 @@ pub(crate) async fn fetch(connection: &Connection, args: &PeerArgs) -> Result<Vi
 pub fn view(answer: &ListPeersResponse) -> View {
     let down = answer.peers.iter().filter(|p| !p.down_reason.is_empty());
     let notes = down.map(|peer| {
+        let hint = match peer.down_hint.as_str() {
+            "" => String::new(),
+            hint => format!(": {hint}"),
+        };
         format!(
-            "{}/{} is {}: {} (see `causeway bgp neighbor {}`)",
+            "{}/{} is {}: {}{hint} (see `causeway bgp neighbor {}`)",
             peer.instance,
             peer.name,
             state_word(peer.session_state()),
@@ -157,7 +161,7 @@ pub(crate) fn peer_json(peer: &BgpPeer) -> Value {
         json!({
             "afi": f.afi, "safi": f.safi,
             "received": f.received, "accepted": f.accepted, "advertised": f.advertised,
-            "held": f.held, "export-limit": f.export_limit,
+            "held": f.held, "export-limit": f.export_limit, "import-limit": f.import_limit,
             "negotiated": f.negotiated, "end-of-rib-received": f.end_of_rib_received,
             "import-policy": f.import_policy,
         })

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bgp_config::SessionStatus;
-use bgp_core::config::{ConnectMode, FamilyConfig, ImportMode, InstanceName, PeerConfig, PeerName};
+use bgp_core::config::{
+    ConnectMode, FamilyConfig, ImportMode, InstanceName, PeerConfig, PeerName, PrefixLimit,
+};
 use bgp_core::fsm::State;
 use bgp_core::peer::{DownReason, MessageCounts, NotificationRecord};
 use bgp_io::{InstanceSnapshot, PeerReport, Reset};
@@ -425,6 +427,8 @@ fn families(
                 advertised: counts.advertised,
                 held: counts.held,
                 export_limit: config.limit_out.map_or(0, std::num::NonZeroU32::get),
+                import_limit: config.limit.map_or(0, PrefixLimit::limit),
+                import_warning: config.limit.map_or(0, PrefixLimit::warn_at),
                 negotiated: negotiated(family),
                 end_of_rib_received: delivered.has(instance, &report.session.name, *family),
                 import_policy: policy(config),
