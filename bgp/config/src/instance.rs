@@ -80,7 +80,12 @@ pub(crate) fn make(
         })
         .collect::<Result<_, _>>()?;
     let port = basics.local_port.and_then(|port| u16::try_from(port).ok());
-    Ok((config, port.map(|port| Listen { port, addresses })))
+    let listen = port.map(|port| Listen {
+        port,
+        addresses,
+        device: None,
+    });
+    Ok((config, listen))
 }
 
 /// A prefix as written.

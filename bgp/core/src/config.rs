@@ -302,6 +302,10 @@ pub struct Listen {
     pub port: u16,
     /// The addresses; empty means every address of both families.
     pub addresses: Vec<IpAddr>,
+    /// The device calls come by, such as a VRF's: those of a VRF reach no socket but one that is bound
+    /// to it. `None` takes those of every device that is in no VRF.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// A prefix announced while something more specific is known (RFC 4271 §9.2.2.2).

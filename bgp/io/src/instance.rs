@@ -284,7 +284,7 @@ impl Instance {
 
     /// Tries again to open what could not be opened.
     pub(crate) async fn retry_listeners(&mut self) {
-        if self.listeners.failures().next().is_some() {
+        if self.listeners.have_to_be_looked_at() {
             self.listeners.apply(&self.config).await;
         }
     }

@@ -30,11 +30,29 @@ pub(crate) struct Call {
 pub(crate) struct Listeners {
     instance: InstanceName,
     calls: mpsc::Sender<Call>,
+    /// The device they are bound to.
+    device: Option<Device>,
     sockets: BTreeMap<SocketAddr, OneListener>,
     keys: BTreeMap<IpNet, Md5Password>,
     security: Security,
     /// What could not be opened, and why. Tried again at each change and now and then.
     failures: BTreeMap<SocketAddr, String>,
+}
+
+/// A device by its name, and its index where it is there: another index is another device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Device {
+    name: String,
+    index: Option<u32>,
+}
+
+impl Device {
+    fn named(name: &str) -> Device {
+        Device {
+            name: name.to_owned(),
+            index: socket::interface_index(name).ok(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -64,6 +82,7 @@ impl Listeners {
         Listeners {
             instance,
             calls,
+            device: None,
             sockets: BTreeMap::new(),
             keys: BTreeMap::new(),
             security: Security::default(),
@@ -75,6 +94,12 @@ impl Listeners {
     /// touched.
     pub(crate) async fn apply(&mut self, config: &InstanceConfig) {
         let wanted = config.listen.as_ref().map(addresses).unwrap_or_default();
+        let device = config.listen.as_ref().and_then(|on| on.device.as_deref());
+        let device = device.map(Device::named);
+        if self.device != device {
+            self.close().await;
+            self.device = device;
+        }
         let gone: Vec<SocketAddr> = self
             .sockets
             .keys()
@@ -133,6 +158,12 @@ impl Listeners {
         }
     }
 
+    /// Whether [`Listeners::apply`] may have something to do though nothing was configured anew.
+    pub(crate) fn have_to_be_looked_at(&self) -> bool {
+        let is_another = |device: &Device| Device::named(&device.name) != *device;
+        !self.failures.is_empty() || self.device.as_ref().is_some_and(is_another)
+    }
+
     /// What could not be opened, and why.
     pub(crate) fn failures(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         self.failures
@@ -148,7 +179,8 @@ impl Listeners {
     }
 
     fn open(&self, address: SocketAddr) -> std::io::Result<OneListener> {
-        let listener = socket::listen(address, |socket| {
+        let device = self.device.as_ref().map(|device| device.name.as_str());
+        let listener = socket::listen(address, device, |socket| {
             for (callers, key) in &self.keys {
                 set_key(&address, socket, *callers, Some(key));
             }

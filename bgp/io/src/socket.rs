@@ -25,10 +25,12 @@ const IPV6_MINHOPCOUNT: i32 = 73;
 /// Calls that may wait to be taken. Arbitrary: a rack of neighbours that call at once.
 const BACKLOG: i32 = 128;
 
-/// Opens a listening socket on one address. An IPv6 one takes IPv6 only, so that both families can
-/// be bound side by side. `set_keys` sets MD5 keys on it before it takes calls.
+/// Opens a listening socket on one address, for calls by one device if one is given. An IPv6 one takes
+/// IPv6 only, so that both families can be bound side by side. `set_keys` sets MD5 keys on it before
+/// it takes calls.
 pub(crate) fn listen(
     address: SocketAddr,
+    device: Option<&str>,
     set_keys: impl FnOnce(BorrowedFd<'_>),
 ) -> io::Result<TcpListener> {
     let socket = Socket::new(
@@ -44,6 +46,9 @@ pub(crate) fn listen(
     // Answers to calls: neighbours that count hops take no others (RFC 5082 §3).
     set_ttl(&socket, address.ip(), u8::MAX)?;
     socket.set_nonblocking(true)?;
+    if let Some(device) = device {
+        bind_device(&socket, device)?;
+    }
     socket.bind(&address.into())?;
     set_keys(socket.as_fd());
     socket.listen(BACKLOG)?;
@@ -66,8 +71,8 @@ pub(crate) async fn dial(peer: &PeerConfig, ttl: u8) -> io::Result<TcpStream> {
         set_mss(socket.as_fd(), mss)?;
     }
     prepare(&socket, remote.ip(), peer, ttl)?;
-    if let Some(interface) = &peer.interface {
-        socket.bind_device(Some(interface.as_bytes()))?;
+    if let Some(device) = &peer.interface {
+        bind_device(&socket, device)?;
     }
     if let Some(local) = peer.local_address {
         // The port is the kernel's choice, and stays so when another session has this address.
@@ -103,7 +108,12 @@ pub(crate) fn adopt(stream: &TcpStream, peer: &PeerConfig, ttl: u8) -> io::Resul
         }
         md5::set(stream.as_fd(), remote, Some(password))?;
     }
-    prepare(&socket2::SockRef::from(stream), remote, peer, ttl)
+    let socket = socket2::SockRef::from(stream);
+    if let Some(device) = &peer.interface {
+        // From here on what comes by another device finds no connection: the kernel resets it.
+        bind_device(&socket, device)?;
+    }
+    prepare(&socket, remote, peer, ttl)
 }
 
 /// Sets on a connection what its neighbour's configuration says by now: TTL, TTL security, and the
@@ -153,6 +163,11 @@ fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::
         return Ok(());
     }
     Err(io::Error::last_os_error())
+}
+
+fn bind_device(socket: &Socket, device: &str) -> io::Result<()> {
+    let bound = socket.bind_device(Some(device.as_bytes()));
+    bound.map_err(|error| io::Error::new(error.kind(), format!("interface {device}: {error}")))
 }
 
 /// The address to dial, with the scope a link-local one needs.

@@ -25,6 +25,7 @@ async fn five_hundred_calls_that_end_leave_no_descriptor() {
     config.listen = Some(Listen {
         port: 0,
         addresses: vec![ours],
+        device: None,
     });
     let mut peer = PeerConfig::new(PeerAddress::new(neighbour, None).unwrap());
     peer.connect = ConnectMode::Passive;

@@ -366,6 +366,7 @@ impl Own {
         config.listen = Some(Listen {
             port: PeerConfig::PORT,
             addresses: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            device: None,
         });
         for (name, peer) in peers {
             config.add_peer(name.into(), peer)?;

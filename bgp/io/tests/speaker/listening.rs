@@ -6,6 +6,7 @@ use bgp_core::peer::StopReason;
 use bgp_io::{Options, Speaker};
 use nix::sched::{CloneFlags, unshare};
 use router_types::Asn;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::node::{Node, address, until};
@@ -71,6 +72,7 @@ async fn late_address() {
     config.listen = Some(Listen {
         port: 179,
         addresses: vec!["192.0.2.1".parse().unwrap(), "127.0.0.1".parse().unwrap()],
+        device: None,
     });
     let failures = speaker
         .apply(vec![(config.clone(), LocalRoutes::default())])
@@ -98,6 +100,7 @@ async fn late_address() {
         config.listen = Some(Listen {
             port: 179,
             addresses,
+            device: None,
         });
         let wanted = vec![(config.clone(), LocalRoutes::default())];
         speaker.apply(wanted).await;
@@ -105,11 +108,52 @@ async fn late_address() {
         assert_eq!(snapshot.listening.len(), 2);
         assert_eq!(snapshot.listen_failures, []);
     }
+
+    by_a_device(&speaker, &mut config).await;
     let reason = StopReason::Other {
         text: "the test is over".to_owned(),
     };
     speaker.stop(reason).await;
     thread.join().unwrap();
+}
+
+/// Calls come by the device that is named, and by no other.
+async fn by_a_device(speaker: &Speaker, config: &mut InstanceConfig) {
+    let call = async || TcpStream::connect("127.0.0.1:179").await;
+    assert!(call().await.is_ok());
+    let mut listen_on = async |device: &str| {
+        config.listen = Some(Listen {
+            port: 179,
+            addresses: Vec::new(),
+            device: Some(device.to_owned()),
+        });
+        let wanted = vec![(config.clone(), LocalRoutes::default())];
+        speaker.apply(wanted).await;
+        speaker.snapshot().await.remove(0)
+    };
+    let snapshot = listen_on("v0").await;
+    let (_, reason) = &snapshot.listen_failures[0];
+    assert!(reason.contains("interface v0: No such device"), "{reason}");
+    assert!(snapshot.listening.is_empty());
+
+    ip(&["link", "add", "v0", "type", "veth", "peer", "name", "v1"]);
+    ip(&["link", "set", "v0", "up"]);
+    ip(&["link", "set", "v1", "up"]);
+    until("it listens there", async || {
+        let snapshot = speaker.snapshot().await.remove(0);
+        snapshot.listening.len() == 2 && snapshot.listen_failures.is_empty()
+    })
+    .await;
+    assert!(call().await.is_err(), "it comes by lo");
+    ip(&["link", "delete", "v0"]);
+    until("it listens there no more", async || {
+        let snapshot = speaker.snapshot().await.remove(0);
+        snapshot.listening.is_empty() && snapshot.listen_failures.len() == 2
+    })
+    .await;
+    let snapshot = listen_on("lo").await;
+    assert_eq!(snapshot.listening.len(), 2);
+    assert!(call().await.is_ok());
 }
 
 fn ip(arguments: &[&str]) {

@@ -185,6 +185,7 @@ impl Node {
         config.listen = Some(Listen {
             port: self.listen_port,
             addresses: vec![self.ip],
+            device: None,
         });
         for (name, peer) in &self.peers {
             config.add_peer(name.clone(), peer.clone()).unwrap();

@@ -37,6 +37,7 @@ async fn main() -> Result<()> {
     instance.listen = Some(Listen {
         port: 179,
         addresses: vec![file.address],
+        device: None,
     });
     for (number, peer) in file.peers.iter().enumerate() {
         let policy = peer.adds.map(|community| marking(number, community));
