@@ -360,19 +360,22 @@ impl Node {
         Ok(())
     }
 
-    /// The last lines of the main process's log.
-    pub fn log_tail(&self) -> String {
+    /// The main process's log.
+    pub fn log(&self) -> String {
         let Some(main) = &self.record.main else {
             return "no main process".to_owned();
         };
         match fs::read(self.path(&main.log)) {
-            Ok(bytes) => {
-                let text = String::from_utf8_lossy(&bytes);
-                let lines: Vec<&str> = text.lines().collect();
-                lines[lines.len().saturating_sub(20)..].join("\n")
-            }
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) => format!("{} cannot be read: {error}", main.log),
         }
+    }
+
+    /// The last lines of it.
+    pub fn log_tail(&self) -> String {
+        let text = self.log();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Whether the topology gives this node a main process.

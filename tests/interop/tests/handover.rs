@@ -1,26 +1,68 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A hundred upgrades of the daemon under changing routes, seen from FRR, BIRD 2 and BIRD 3: there
-//! is nothing to see. `causewayd --take-over` gets the TCP sessions of the daemon that runs.
+//! A hundred upgrades of the daemon under changing routes, seen from FRR, BIRD 2, BIRD 3 and GoBGP:
+//! there is nothing to see, and nothing in their logs. `causewayd --take-over` gets the TCP sessions
+//! of the daemon that runs.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use harness::{CONVERGED, Lab, causeway, frr, lab, upgrade, wait_for};
+use harness::{CONVERGED, Lab, bird, causeway, frr, lab, upgrade, wait_for};
 
 const UPGRADES: u32 = 100;
 
-/// The sessions FRR and BIRD have; GoBGP's is up as well, and is not asked.
 const SESSIONS: [&str; 5] = ["frr-v4", "frr-v6", "bird2", "bird3", "gobgp"];
 
 #[test]
 fn a_hundred_upgrades_are_no_event_for_neighbours() -> Result<()> {
     let lab = lab("peers", "handover")?;
-    let (node1, frr) = (lab.node("node1"), lab.node("frr"));
+    let node1 = lab.node("node1");
+    let lines = ["router bgp 65011", "bgp log-neighbor-changes"];
+    frr::configure(lab.node("frr"), &lines)?;
+    bird::run(lab.node("bird2"), "debug node1 { states }")?;
+    bird::run(lab.node("bird3"), "debug node1 { states }")?;
     for session in SESSIONS {
         wait_for(session, CONVERGED, || {
             causeway::established(node1, session).map(drop)
         })?;
     }
-    let before = what_neighbours_saw(&lab)?;
+    let (before, logs) = (what_neighbours_saw(&lab)?, events(&lab)?);
     let started = std::time::Instant::now();
+    let done = AtomicBool::new(false);
+    let (daemons, changes) = thread::scope(|scope| -> Result<_> {
+        let churn = scope.spawn(|| churn(&lab, &done));
+        let daemons = upgrades(&lab);
+        done.store(true, Ordering::Relaxed);
+        let changes = churn.join().expect("it does not panic")?;
+        Ok((daemons?, changes))
+    })?;
+    println!(
+        "{UPGRADES} upgrades under {changes} changes in {:?}",
+        started.elapsed()
+    );
+    ensure!(changes > UPGRADES, "{changes} changes");
+    by_signal(node1)?;
+    assert_eq!(before, what_neighbours_saw(&lab)?);
+    assert_eq!(logs, events(&lab)?);
+
+    // What is an event is seen there.
+    node1.exec_ok(&["causeway", "bgp", "reset", "frr-v4", "--yes"])?;
+    node1.exec_ok(&["causeway", "bgp", "reset", "bird2", "--yes"])?;
+    node1.exec_ok(&["causeway", "bgp", "reset", "bird3", "--yes"])?;
+    wait_for("the logs to say so", CONVERGED, || {
+        let after = events(&lab)?;
+        let differ = logs.iter().zip(&after).all(|(one, other)| one != other);
+        ensure!(differ, "{after:#?}");
+        Ok(())
+    })?;
+    drop(daemons);
+    lab.down()
+}
+
+/// Upgrades the daemon, with a route of FRR that comes and one that goes each time.
+fn upgrades(lab: &Lab) -> Result<Vec<harness::Spawned>> {
+    let (node1, frr) = (lab.node("node1"), lab.node("frr"));
     let mut daemons = Vec::new();
     for round in 0..UPGRADES {
         let (new, old) = (network(round), network(round.wrapping_sub(1)));
@@ -44,10 +86,32 @@ fn a_hundred_upgrades_are_no_event_for_neighbours() -> Result<()> {
         )?;
         daemons.push(daemon);
     }
-    println!("{UPGRADES} upgrades in {:?}", started.elapsed());
-    by_signal(node1)?;
-    assert_eq!(before, what_neighbours_saw(&lab)?);
-    lab.down()
+    Ok(daemons)
+}
+
+/// Withdraws and announces BIRD 3's routes all the while. Returns how often.
+fn churn(lab: &Lab, done: &AtomicBool) -> Result<u32> {
+    let mut changes = 0;
+    while !done.load(Ordering::Relaxed) {
+        bird::run(lab.node("bird3"), "disable own")?;
+        bird::run(lab.node("bird3"), "enable own")?;
+        changes += 2;
+    }
+    Ok(changes)
+}
+
+/// Lines about sessions in the logs of FRR and both BIRDs; that routes are asked for again is none.
+fn events(lab: &Lab) -> Result<[Vec<String>; 3]> {
+    let about = |text: &str, word: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.contains(word));
+        lines.map(str::to_owned).collect()
+    };
+    let of_frr = fs::read_to_string(lab.node("frr").path("/var/log/frr/frr.log"))?;
+    Ok([
+        about(&of_frr, "ADJCHANGE"),
+        about(&lab.node("bird2").log(), "node1: "),
+        about(&lab.node("bird3").log(), "node1: "),
+    ])
 }
 
 /// As `systemctl reload` does it: the daemon starts its successor itself, and tells the service
@@ -110,5 +174,6 @@ fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
         upgrade::seen_by_frr(frr, "fd00:10:1:1::1")?,
         upgrade::seen_by_bird(lab.node("bird2"), "node1")?,
         upgrade::seen_by_bird(lab.node("bird3"), "node1")?,
+        upgrade::seen_by_gobgp(lab.node("gobgp"), "10.1.4.1")?,
     ])
 }
