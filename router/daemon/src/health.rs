@@ -213,40 +213,27 @@ async fn bgp(parts: &Parts, report: &mut Report) {
         );
     }
     for peer in &peers {
-        for family in peer.families.iter().filter(|family| family.held > 0) {
-            report.issue(
-                Health::Warning,
-                ("bgp", "CW0209"),
-                format!(
-                    "peer {}/{} ({})",
-                    peer.instance, peer.name, peer.peer_address
-                ),
-                format!(
-                    "{} {}/{} routes are not sent: export.maxRoutes is {}",
-                    family.held, family.afi, family.safi, family.export_limit
-                ),
-                format!("causeway bgp neighbor {}", peer.name),
-            );
-        }
-    }
-    for peer in &peers {
-        let near = |family: &&api::PeerFamily| {
-            family.import_warning > 0 && family.accepted >= family.import_warning.into()
-        };
-        for family in peer.families.iter().filter(near) {
-            report.issue(
-                Health::Warning,
-                ("bgp", "CW0210"),
-                format!(
-                    "peer {}/{} ({})",
-                    peer.instance, peer.name, peer.peer_address
-                ),
-                format!(
-                    "{} {}/{} routes are taken: import.maxRoutes is {}",
-                    family.accepted, family.afi, family.safi, family.import_limit
-                ),
-                format!("causeway bgp neighbor {}", peer.name),
-            );
+        for family in &peer.families {
+            let mut limit = |code, count: u64, said: String| {
+                report.issue(
+                    Health::Warning,
+                    ("bgp", code),
+                    format!(
+                        "peer {}/{} ({})",
+                        peer.instance, peer.name, peer.peer_address
+                    ),
+                    format!("{count} {}/{} routes are {said}", family.afi, family.safi),
+                    format!("causeway bgp neighbor {}", peer.name),
+                );
+            };
+            if family.held > 0 {
+                let said = format!("not sent: export.maxRoutes is {}", family.export_limit);
+                limit("CW0209", family.held, said);
+            }
+            if family.import_warning > 0 && family.accepted >= family.import_warning.into() {
+                let said = format!("taken: import.maxRoutes is {}", family.import_limit);
+                limit("CW0210", family.accepted, said);
+            }
         }
     }
     for instance in parts.speaker.sessions().await {
