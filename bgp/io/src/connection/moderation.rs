@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// How long a message may wait for others, where they come that fast.
 const WAIT: Duration = Duration::from_micros(750);
 
-/// After how long without a read what there is has to do. It is more than a tick of the kernel,
-/// so that the timer is not the processor's next one and costs next to nothing to take back.
+/// After how long without a read what there is has to do. It is more than a tick of 250 Hz, so that the
+/// timer is not the processor's next one and costs next to nothing to take back.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Reads from which the pace is told.
