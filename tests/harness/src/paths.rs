@@ -132,6 +132,25 @@ pub fn texts(wanted: &Written<'_>) -> Result<Vec<(&'static str, String)>> {
     ])
 }
 
+/// The cluster's configuration with FRR no longer named, but taken by the listen range `rack`.
+///
+/// # Errors
+/// When the topology is not what this takes it for.
+pub fn frr_by_range(cluster: &str, prefix: &str) -> Result<String> {
+    let (head, tail) = cluster
+        .split_once("        - name: frr\n")
+        .context("FRR is first")?;
+    let (_, tail) = tail
+        .split_once("        - name: bird2\n")
+        .context("then BIRD 2")?;
+    let range = format!(
+        "      listenRanges:\n        \
+         - {{ name: rack, prefix: {prefix}, peerConfigRef: {{ name: frr }} }}\n"
+    );
+    let head = head.replacen("      peers:\n", &format!("{range}      peers:\n"), 1);
+    Ok(format!("{head}        - name: bird2\n{tail}"))
+}
+
 /// All paths a speaker has for a prefix of either family.
 ///
 /// # Errors

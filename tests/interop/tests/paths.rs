@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, bird, causeway, frr,
     paths::{
-        Written, at, files, in_kernel, nobody_was_reset, rejected, seen, unseen, up, with_peer,
-        write,
+        Written, at, files, frr_by_range, in_kernel, nobody_was_reset, rejected, seen, unseen, up,
+        with_peer, write,
     },
     upgrade, wait_for,
 };
@@ -584,16 +584,7 @@ fn upgrades(lab: &Lab) -> Result<()> {
     let node = lab.node("node1");
     let folder = files(lab)?.join("resources.d");
     let text = fs::read_to_string(folder.join("cluster.yaml"))?;
-    let (head, tail) = text
-        .split_once("        - name: frr\n")
-        .context("FRR is first")?;
-    let (_, tail) = tail
-        .split_once("        - name: bird2\n")
-        .context("then BIRD 2")?;
-    let range = "      listenRanges:\n        \
-         - { name: rack, prefix: 10.2.0.2/32, peerConfigRef: { name: frr } }\n";
-    let head = head.replacen("      peers:\n", &format!("{range}      peers:\n"), 1);
-    let text = format!("{head}        - name: bird2\n{tail}");
+    let text = frr_by_range(&text, "10.2.0.2/32")?;
     fs::write(folder.join("cluster.yaml"), &text)?;
     let sessions = ["rack:10.2.0.2", "bird2", "bird3", "gobgp"];
     wait_for("FRR by the range", CONVERGED, || {

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Spawned, bird, causeway, frr,
     paths::{
-        PEERS, Written, established, files, in_kernel, seen, texts, unseen, up, with_peer, write,
+        PEERS, Written, established, files, frr_by_range, in_kernel, seen, texts, unseen, up,
+        with_peer, write,
     },
     upgrade, wait_for,
 };
@@ -280,22 +281,10 @@ fn a_range_with_a_key(lab: &Lab) -> Result<()> {
             objects: &secret,
             ..Written::default()
         };
-        let range = "      listenRanges:\n        \
-             - { name: rack, prefix: 10.2.0.2/31, peerConfigRef: { name: frr } }\n";
-        let edit = |text: &str| -> Result<String> {
-            let (head, tail) = text
-                .split_once("        - name: frr\n")
-                .context("FRR is first")?;
-            let (_, tail) = tail
-                .split_once("        - name: bird2\n")
-                .context("BIRD 2")?;
-            let head = head.replacen("      peers:\n", &format!("{range}      peers:\n"), 1);
-            Ok(format!("{head}        - name: bird2\n{tail}"))
-        };
         let folder = files(lab)?.join("resources.d");
         for (file, text) in texts(&written)? {
             let text = if file == "cluster.yaml" {
-                edit(&text)?
+                frr_by_range(&text, "10.2.0.2/31")?
             } else {
                 text
             };
