@@ -5,8 +5,8 @@
 //! flags, while the rest of Causeway builds with stable Rust. So this script looks for such a
 //! toolchain beside the one that runs it: the one named by `CAUSEWAY_BPF_RUSTC`, rustup's nightly
 //! with the `rust-src` component, or a distribution's rustc with its library sources (on Debian
-//! `rustc-web` and `rust-web-src`). `CAUSEWAY_BPF_OBJECT` names a finished object instead, for
-//! packagers and for machines without any of these.
+//! `rustc-web` and `rust-web-src`). `CAUSEWAY_BPF_OBJECTS` names a folder of finished objects
+//! instead, for packagers and for machines without any of these.
 //!
 //! One target folder, `<workspace target>/bpf`, serves every profile: dev, release and clippy
 //! share one build of `core`.
@@ -19,6 +19,9 @@ use std::{
 
 /// The one sentence for a machine that lacks the tools.
 const NO_TOOLCHAIN: &str = "no eBPF toolchain: run `cargo xtask setup` (needs bpf-linker and a Rust compiler with its library sources: rustup's nightly with rust-src, or Debian's rustc-web with rust-web-src)";
+
+/// The objects, each a file of programs and maps that are loaded together.
+const OBJECTS: [&str; 2] = ["causeway", "causeway-gateway"];
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -53,7 +56,7 @@ fn build() -> Result<(), String> {
     }
     println!("cargo::rerun-if-changed=build.rs");
     for watched in [
-        "CAUSEWAY_BPF_OBJECT",
+        "CAUSEWAY_BPF_OBJECTS",
         "CAUSEWAY_BPF_RUSTC",
         "CARGO_HOME",
         "RUSTUP_HOME",
@@ -61,20 +64,24 @@ fn build() -> Result<(), String> {
         println!("cargo::rerun-if-env-changed={watched}");
     }
 
-    let object = match env::var_os("CAUSEWAY_BPF_OBJECT") {
-        Some(prebuilt) => {
-            println!("cargo::rerun-if-changed={}", Path::new(&prebuilt).display());
-            PathBuf::from(prebuilt)
-        }
+    let folder = match env::var_os("CAUSEWAY_BPF_OBJECTS") {
+        Some(prebuilt) => PathBuf::from(prebuilt),
         None => compile(&programs, &shared_target_dir(&out_dir))?,
     };
-    let embedded = out_dir.join("causeway.o");
-    fs::copy(&object, &embedded)
-        .map_err(|error| format!("cannot copy the eBPF object {}: {error}", object.display()))?;
+    for name in OBJECTS {
+        let object = folder.join(name);
+        if env::var_os("CAUSEWAY_BPF_OBJECTS").is_some() {
+            println!("cargo::rerun-if-changed={}", object.display());
+        }
+        fs::copy(&object, out_dir.join(format!("{name}.o"))).map_err(|error| {
+            format!("cannot copy the eBPF object {}: {error}", object.display())
+        })?;
+    }
     Ok(())
 }
 
-/// Compiles with the first toolchain that manages to; the reason of the last failure otherwise.
+/// Compiles with the first toolchain that manages to, and returns the folder of the objects; the
+/// reason of the last failure otherwise.
 fn compile(programs: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     let path = search_path();
     if find_program("bpf-linker", &path).is_none() {
@@ -104,7 +111,7 @@ fn compile(programs: &Path, target_dir: &Path) -> Result<PathBuf, String> {
             .output();
         match output {
             Ok(output) if output.status.success() => {
-                return Ok(target_dir.join(TARGET).join("release/causeway"));
+                return Ok(target_dir.join(TARGET).join("release"));
             }
             Ok(output) => {
                 eprintln!("{}", String::from_utf8_lossy(&output.stderr));

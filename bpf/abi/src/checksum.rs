@@ -14,8 +14,28 @@ pub const fn checksum_after_ttl_decrement(checksum: u16) -> u16 {
     (sum + (sum >= 0xffff) as u32) as u16
 }
 
+/// An Internet checksum after a 32-bit word it covers changed. All in host order (RFC 1624 §3).
+#[must_use]
+#[inline(always)]
+pub const fn checksum_after_word(checksum: u16, old: u32, new: u32) -> u16 {
+    let (old, new) = (!old, new);
+    let sum =
+        (!checksum as u32 & 0xffff) + (old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff);
+    !fold(sum)
+}
+
+/// A one's complement sum in sixteen bits.
+#[must_use]
+#[inline(always)]
+pub const fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     /// RFC 1071 §1, plainly.
@@ -25,6 +45,32 @@ mod tests {
             sum = (sum & 0xffff) + (sum >> 16);
         }
         !(sum as u16)
+    }
+
+    #[test]
+    fn a_checksum_stays_valid_when_a_word_changes() {
+        let words = [
+            0_u32,
+            1,
+            0xffff,
+            0x1_0000,
+            0xc0a8_0001,
+            0x0a00_0001,
+            u32::MAX,
+        ];
+        for old in words {
+            for new in words {
+                for other in [1_u16, 0x1234, 0xfffe] {
+                    let halves = |word: u32| [(word >> 16) as u16, word as u16];
+                    let before = [&halves(old)[..], &[other]].concat();
+                    let after = [&halves(new)[..], &[other]].concat();
+                    let updated = checksum_after_word(checksum(&before), old, new);
+                    // Both zeroes of the one's complement are the same to a receiver.
+                    let same = updated % 0xffff == checksum(&after) % 0xffff;
+                    assert!(same, "{old:#x} {new:#x} {other:#x}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -85,11 +85,39 @@ drop_reasons! {
     RewriteFailed = 16, "rewrite-failed", false;
     /// The destination MAC address is not the gateway's: the pod's neighbour entry is wrong.
     ForeignMac = 17, "foreign-mac", false;
+    /// An egress policy selects the packet and no gateway can take it.
+    EgressNoGateway = 18, "egress-no-gateway", false;
+    /// An egress policy may select the pod: its labels are not known yet.
+    EgressUndecided = 19, "egress-undecided", false;
+    /// An egress policy selects the packet, which has IP options no gateway translates.
+    EgressUnsupported = 20, "egress-unsupported", false;
+    /// The tunnel to or from an egress gateway refused the packet.
+    TunnelFailed = 21, "tunnel-failed", false;
+    /// The tunnel brought a packet for a way out this gateway does not have.
+    NatUnknownRule = 22, "nat-unknown-rule", false;
+    /// The tunnel brought a packet from an address that is no node's.
+    NatUnknownNode = 23, "nat-unknown-node", false;
+    /// The way out has no address of the packet's family on this gateway.
+    NatNoAddress = 24, "nat-no-address", false;
+    /// No port is free towards this destination; the pod gets ICMP host unreachable.
+    NatPortsExhausted = 25, "nat-ports-exhausted", false;
+    /// The table of mappings is full; the pod gets ICMP host unreachable.
+    NatTableFull = 26, "nat-table-full", false;
+    /// A new connection at a gateway that only finishes old ones.
+    NatDraining = 27, "nat-draining", false;
+    /// An ICMP error about a connection this gateway does not have.
+    NatUnrelated = 28, "nat-unrelated", false;
+    /// A fragment of a packet whose first fragment was not seen.
+    NatOrphanFragment = 29, "nat-orphan-fragment", false;
+    /// Options, extension headers or a protocol that cannot be translated.
+    NatUnsupported = 30, "nat-unsupported", false;
+    /// The gateway's routing table has no way to the destination.
+    NoRoute = 31, "no-route", false;
 }
 
 impl DropReason {
     /// One more than the largest number: the size of an array indexed by reason.
-    pub const COUNT: u32 = 18;
+    pub const COUNT: u32 = 32;
 
     /// The number in maps.
     #[must_use]

@@ -7,7 +7,8 @@
 
 use crate::{
     AddressEntry, CachedNextHop, DeviceEntry, DropCounter, DropKey, DropReason, EndpointCounters,
-    FlowKey, MAX_ADDRESSES, MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry, map_names as name,
+    FlowKey, MAX_ADDRESSES, MAX_ENDPOINT_REASONS, MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES,
+    RouteCacheEntry, map_names as name,
 };
 
 /// Marks types that may cross the boundary as bytes.
@@ -28,6 +29,12 @@ pub enum MapKind {
     PerCpuArray = 3,
     /// Hash with a value per CPU, allocated as it grows.
     PerCpuHash = 4,
+    /// Preallocated hash that makes room by removing what was used least lately.
+    LruHash = 5,
+    /// Longest-prefix-match trie, allocated as it grows.
+    LpmTrie = 6,
+    /// Ring buffer; its entries are bytes.
+    RingBuf = 7,
 }
 
 /// The shape of one map.
@@ -80,7 +87,7 @@ pub const MAPS: &[MapLayout] = &[
         MapKind::PerCpuHash,
         size_of::<DropKey>(),
         size_of::<DropCounter>(),
-        MAX_ENDPOINTS * (DropReason::COUNT - 1),
+        MAX_ENDPOINTS * MAX_ENDPOINT_REASONS,
     ),
     map(
         name::DROPS,
@@ -104,20 +111,23 @@ pub const MAPS: &[MapLayout] = &[
 const MEANING: u64 = 1;
 
 /// One number for every shape above: FNV-1a over names, kinds, sizes and field offsets.
-pub const LAYOUT_HASH: u64 = layout_hash();
+pub const LAYOUT_HASH: u64 = layout_hash(MEANING, MAPS, FIELD_OFFSETS);
 
 /// Bytes the kernel holds for all maps when full, on a machine with `cpus` possible CPUs. An
 /// estimate: entry headers of hashes are counted with 64 bytes, as in Linux 6.18.
 #[must_use]
-pub fn memory_bytes(cpus: u64) -> u64 {
+pub fn memory_bytes(maps: &[MapLayout], cpus: u64) -> u64 {
     const HASH_ENTRY_HEADER: u64 = 64;
     let round = |bytes: u32| u64::from(bytes).next_multiple_of(8);
-    MAPS.iter()
+    maps.iter()
         .map(|m| {
             let entries = u64::from(m.max_entries);
             entries
                 * match m.kind {
-                    MapKind::Hash => HASH_ENTRY_HEADER + round(m.key_bytes) + round(m.value_bytes),
+                    MapKind::Hash | MapKind::LruHash | MapKind::LpmTrie => {
+                        HASH_ENTRY_HEADER + round(m.key_bytes) + round(m.value_bytes)
+                    }
+                    MapKind::RingBuf => 1,
                     MapKind::Array => round(m.value_bytes),
                     MapKind::PerCpuArray => 8 + cpus * round(m.value_bytes),
                     MapKind::PerCpuHash => {
@@ -128,7 +138,7 @@ pub fn memory_bytes(cpus: u64) -> u64 {
         .sum()
 }
 
-const fn map(
+pub(crate) const fn map(
     name: &'static str,
     kind: MapKind,
     key_bytes: usize,
@@ -144,11 +154,11 @@ const fn map(
     }
 }
 
-const fn layout_hash() -> u64 {
-    let mut hash = mix(0xcbf2_9ce4_8422_2325, MEANING);
+pub(crate) const fn layout_hash(meaning: u64, maps: &[MapLayout], offsets: &[usize]) -> u64 {
+    let mut hash = mix(0xcbf2_9ce4_8422_2325, meaning);
     let mut index = 0;
-    while index < MAPS.len() {
-        let map = &MAPS[index];
+    while index < maps.len() {
+        let map = &maps[index];
         let name = map.name.as_bytes();
         let mut at = 0;
         while at < name.len() {
@@ -162,8 +172,8 @@ const fn layout_hash() -> u64 {
         index += 1;
     }
     let mut index = 0;
-    while index < FIELD_OFFSETS.len() {
-        hash = mix(hash, FIELD_OFFSETS[index] as u64);
+    while index < offsets.len() {
+        hash = mix(hash, offsets[index] as u64);
         index += 1;
     }
     hash
@@ -229,7 +239,7 @@ mod tests {
     fn all_maps_together_stay_within_the_memory_budget() {
         const KIB: u64 = 1024;
         for cpus in [1, 2, 16, 64, 256] {
-            let bytes = memory_bytes(cpus);
+            let bytes = memory_bytes(MAPS, cpus);
             assert!(
                 bytes <= 3 * KIB * KIB + cpus * 512 * KIB,
                 "{cpus} CPUs: {} KiB",

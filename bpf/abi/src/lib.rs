@@ -17,13 +17,16 @@ mod counters;
 mod drop_reason;
 mod endpoint;
 mod flow;
+mod gateway_layout;
 mod layout;
+pub mod nat;
 
-pub use checksum::checksum_after_ttl_decrement;
+pub use checksum::{checksum_after_ttl_decrement, checksum_after_word, fold as fold_checksum};
 pub use counters::{DropCounter, DropKey, EndpointCounters};
 pub use drop_reason::{DropReason, UnknownDropReason};
 pub use endpoint::{AddressEntry, DeviceEntry};
 pub use flow::{CachedNextHop, FlowKey, ROUTE_CACHE_NANOSECONDS, RouteCacheEntry};
+pub use gateway_layout::{GATEWAY_LAYOUT_HASH, GATEWAY_MAPS};
 pub use layout::{LAYOUT_HASH, MAPS, MapKind, MapLayout, Plain, memory_bytes};
 
 /// Names of the maps, as they are in the object file and in the pin folder.
@@ -46,6 +49,32 @@ pub mod map_names {
     pub const ROUTE_GENERATION: &str = "ROUTE_GENERATION";
     /// One number: the network namespace that owns this folder of pins.
     pub const OWNER: &str = "OWNER";
+    /// Number of a rule → [`NatRule`](crate::nat::NatRule).
+    pub const RULES: &str = "RULES";
+    /// Both halves of IPv4 mappings.
+    pub const NAT_V4: &str = "NAT_V4";
+    /// Both halves of IPv6 mappings.
+    pub const NAT_V6: &str = "NAT_V6";
+    /// Fragmented IPv4 packets under way.
+    pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+    /// Fragmented IPv6 packets under way.
+    pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
+    /// Outer source address → index of the node.
+    pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
+    /// Index of a node → [`TunnelEnd`](crate::nat::TunnelEnd).
+    pub const TUNNEL_ENDS: &str = "TUNNEL_ENDS";
+    /// Slot of a rule → [`RuleCounters`](crate::nat::RuleCounters), per CPU.
+    pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// Slot and reason → [`DropCounter`](crate::DropCounter), per CPU.
+    pub const RULE_REFUSALS: &str = "RULE_REFUSALS";
+    /// Reason → [`DropCounter`](crate::DropCounter), per CPU.
+    pub const REFUSALS: &str = "REFUSALS";
+    /// Answers of the kernel's routing table for translated packets, per CPU, short-lived.
+    pub const GATEWAY_ROUTES: &str = "GATEWAY_ROUTES";
+    /// ICMP errors sent in this moment, per CPU.
+    pub const ANSWER_LIMIT: &str = "ANSWER_LIMIT";
+    /// Ring buffer of [`NatEvent`](crate::nat::NatEvent).
+    pub const NAT_EVENTS: &str = "NAT_EVENTS";
 }
 
 /// Names of the programs in the object file. Kept to the kernel's 15 characters.
@@ -56,6 +85,10 @@ pub mod program_names {
     pub const TO_POD: &str = "to_pod";
     /// TCX ingress on a device towards the fabric.
     pub const FROM_FABRIC: &str = "from_fabric";
+    /// TCX ingress on a gateway's tunnel device.
+    pub const EGRESS_OUT: &str = "egress_out";
+    /// TCX ingress on a gateway's device towards the fabric, before [`FROM_FABRIC`].
+    pub const EGRESS_BACK: &str = "egress_back";
 }
 
 /// Most endpoints on one node. Kubernetes suggests 110 pods per node and large sites run 500;
@@ -64,6 +97,9 @@ pub const MAX_ENDPOINTS: u32 = 1024;
 
 /// Most addresses of one family over all endpoints: four per endpoint on average.
 pub const MAX_ADDRESSES: u32 = 4 * MAX_ENDPOINTS;
+
+/// Reasons one endpoint's packets are counted by at most: those of gateways are no endpoint's.
+pub const MAX_ENDPOINT_REASONS: u32 = 22;
 
 /// Entries of the route cache of one CPU. A power of two, because the index is masked.
 pub const ROUTE_CACHE_ENTRIES: u32 = 1024;

@@ -21,6 +21,14 @@ use crate::{
 /// (49152 and up), behind anything an operator put first.
 const CLSACT_PRIORITY: u16 = 1000;
 
+/// A gateway's filters come before those of pods.
+const fn clsact_priority(role: Role) -> u16 {
+    match role {
+        Role::FromPod | Role::ToPod | Role::FromFabric => CLSACT_PRIORITY,
+        Role::EgressOut | Role::EgressBack => CLSACT_PRIORITY - 1,
+    }
+}
+
 /// Our filter's handle at that priority.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 
@@ -138,7 +146,12 @@ fn attach_tcx(
     device: &str,
 ) -> Result<(), AttachError> {
     let refused = |source| kernel_refused(pin, device, source);
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let order = match pin.role {
+        Role::FromPod | Role::ToPod | Role::FromFabric => LinkOrder::default(),
+        // What is no answer to a gateway's connection goes on to the program of pods.
+        Role::EgressOut | Role::EgressBack => LinkOrder::first(),
+    };
+    let options = TcAttachOptions::TcxOrder(order);
     let id = program
         .attach_with_options(device, attach_type(pin.role), options)
         .map_err(|error| refused(error.into()))?;
@@ -164,7 +177,7 @@ fn attach_clsact(
     }
     // A filter of ours without a pin is a process that died between the two: replace it.
     let options = TcAttachOptions::Netlink(NlOptions {
-        priority: CLSACT_PRIORITY,
+        priority: clsact_priority(pin.role),
         handle: CLSACT_HANDLE,
         classid: None,
     });
@@ -241,7 +254,7 @@ fn clsact_filter(pin: &AttachmentPin, device: &str) -> Result<SchedClassifierLin
     SchedClassifierLink::attached(
         device,
         attach_type(pin.role),
-        CLSACT_PRIORITY,
+        clsact_priority(pin.role),
         CLSACT_HANDLE,
         None,
     )
@@ -252,7 +265,9 @@ fn clsact_filter(pin: &AttachmentPin, device: &str) -> Result<SchedClassifierLin
 
 fn attach_type(role: Role) -> TcAttachType {
     match role {
-        Role::FromPod | Role::FromFabric => TcAttachType::Ingress,
+        Role::FromPod | Role::FromFabric | Role::EgressOut | Role::EgressBack => {
+            TcAttachType::Ingress
+        }
         Role::ToPod => TcAttachType::Egress,
     }
 }

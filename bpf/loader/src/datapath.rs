@@ -61,8 +61,8 @@ impl Datapath {
     /// When there is no BPF file system, the pins belong to another network namespace, or the
     /// kernel refuses the object.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        let (folder, adopted) = load::prepare_folder(&config.pin_root)?;
-        let mut ebpf = load::load(&folder)?;
+        let (folder, adopted) = load::prepare_folder(&config.pin_root, &load::NODE)?;
+        let mut ebpf = load::load(&folder, &load::NODE, &[])?;
         let mut tables = Tables::take(&mut ebpf)?;
         let refused = |error: Error| OpenError::Load(Box::new(error));
         let here = device::netns_cookie().map_err(|source| OpenError::System {
@@ -304,8 +304,10 @@ impl Datapath {
     /// # Errors
     /// When a map or pin cannot be read.
     pub fn status(&self) -> Result<Status, Error> {
-        let program_ids = Role::ALL
-            .into_iter()
+        let program_ids = load::NODE
+            .roles
+            .iter()
+            .copied()
             .filter_map(|role| {
                 let info = self.ebpf.program(role.program_name())?.info().ok()?;
                 Some((role, info.id()))

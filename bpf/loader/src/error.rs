@@ -148,6 +148,15 @@ pub enum Error {
     /// Attaching failed.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// A mapping of a rule this gateway does not have.
+    #[error("rule {0} is not one of this gateway's: a mapping of it cannot be taken over")]
+    NoSuchRule(u32),
+    /// A mapping of a pod on a node this gateway does not know.
+    #[error("{0} is the tunnel address of no node this gateway knows: check the Node objects")]
+    NoSuchNode(IpAddr),
+    /// A mapping between addresses of two families.
+    #[error("a mapping has addresses of two families: {0:?}")]
+    MixedFamilies(Box<crate::Mapping>),
     /// Two endpoints want one address.
     #[error(
         "endpoint {wanted_by} wants {address}, which belongs to endpoint {owner}: remove that one first"

@@ -4,14 +4,16 @@
 
 use std::{
     ffi::CString,
-    fs, io, mem,
+    fs, io,
+    mem::{self, MaybeUninit},
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
+use bpf_abi::Plain;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
@@ -21,6 +23,7 @@ use router_types::LinkIndex;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_TCX_INGRESS: u32 = 46;
 
@@ -84,6 +87,74 @@ struct ProgQuery {
     link_ids: u64,
     link_attach_flags: u64,
     revision: u64,
+}
+
+/// `union bpf_attr` of `BPF_MAP_*_BATCH`.
+#[repr(C)]
+#[derive(Default)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Where a walk through a hash is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Position(Option<u32>);
+
+/// Reads the next entries of a hash, whole buckets at a time, appending to `entries`; `None` at the
+/// end. An entry that stays is seen once; what comes or goes meanwhile may or may not be seen.
+pub(crate) fn lookup_batch<K: Plain, V: Plain>(
+    map: BorrowedFd<'_>,
+    position: Position,
+    count: usize,
+    entries: &mut Vec<(K, V)>,
+) -> io::Result<Option<Position>> {
+    let mut count = count;
+    loop {
+        let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(count);
+        let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(count);
+        let mut before = position.0.unwrap_or_default();
+        let mut after = 0_u32;
+        let mut batch = MapBatch {
+            in_batch: if position.0.is_some() {
+                (&raw mut before) as u64
+            } else {
+                0
+            },
+            out_batch: (&raw mut after) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: count as u32,
+            map_fd: map.as_raw_fd() as u32,
+            ..MapBatch::default()
+        };
+        let outcome = bpf(BPF_MAP_LOOKUP_BATCH, &mut batch);
+        let is_last = match outcome {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // One bucket has more entries than were asked for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && count < 1 << 20 => {
+                count *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the kernel filled `batch.count` keys and values, at most as many as there is room
+        // for, and any bytes are a value of a plain type.
+        unsafe {
+            keys.set_len(batch.count as usize);
+            values.set_len(batch.count as usize);
+            let pairs = keys.into_iter().zip(values);
+            entries.extend(pairs.map(|(key, value)| (key.assume_init(), value.assume_init())));
+        }
+        return Ok((!is_last).then_some(Position(Some(after))));
+    }
 }
 
 /// Reads a pinned link.

@@ -42,6 +42,7 @@ mod datapath;
 mod device;
 mod endpoint;
 mod error;
+mod gateway;
 mod kernel;
 mod load;
 mod pins;
@@ -56,6 +57,10 @@ pub use config::{Config, DEFAULT_PIN_ROOT, HookChoice};
 pub use datapath::Datapath;
 pub use endpoint::{Endpoint, EndpointId, MacAddr, MacAddrParseError};
 pub use error::{AttachError, Error, OpenError};
+pub use gateway::{
+    Gateway, GatewayConfig, GatewayRule, Mapping, Phase, RuleState, RuleTraffic, Said, Swept,
+    Timeouts,
+};
 pub use router_types::LinkIndex;
 pub use status::{
     AttachedProgram, DropCount, EndpointState, EndpointTraffic, HookKind, MapFill, ReapReport,

@@ -12,18 +12,49 @@ use aya::{
     maps::{MapData, MapInfo},
     programs::{ProgramError, SchedClassifier},
 };
-use bpf_abi::{MAPS, MapKind, MapLayout, map_names};
+use bpf_abi::{
+    GATEWAY_LAYOUT_HASH, GATEWAY_MAPS, LAYOUT_HASH, MAPS, MapKind, MapLayout, map_names,
+};
 
 use crate::{
     OpenError, Role, attach, device, kernel,
     pins::{self, AttachmentPin},
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/causeway.o"));
+/// A file of programs and maps that are loaded together.
+pub(crate) struct Object {
+    bytes: &'static [u8],
+    /// Its maps.
+    pub(crate) maps: &'static [MapLayout],
+    /// Names its folder of pins.
+    pub(crate) layout_hash: u64,
+    /// Its programs.
+    pub(crate) roles: &'static [Role],
+    /// Maps whose size is chosen when they are made, and kept by whoever adopts them.
+    sized: &'static [&'static str],
+}
+
+/// The programs every node has.
+pub(crate) static NODE: Object = Object {
+    bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/causeway.o")),
+    maps: MAPS,
+    layout_hash: LAYOUT_HASH,
+    roles: &[Role::FromPod, Role::ToPod, Role::FromFabric],
+    sized: &[],
+};
+
+/// The programs of an egress gateway.
+pub(crate) static GATEWAY: Object = Object {
+    bytes: aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/causeway-gateway.o")),
+    maps: GATEWAY_MAPS,
+    layout_hash: GATEWAY_LAYOUT_HASH,
+    roles: &[Role::EgressOut, Role::EgressBack],
+    sized: &[map_names::NAT_V4, map_names::NAT_V6],
+};
 
 /// Makes sure the pin root is there, on a BPF file system, and ours. Returns the folder of this
 /// layout and whether it has maps already.
-pub(crate) fn prepare_folder(root: &Path) -> Result<(PathBuf, bool), OpenError> {
+pub(crate) fn prepare_folder(root: &Path, object: &Object) -> Result<(PathBuf, bool), OpenError> {
     if !kernel::is_on_bpf_file_system(root) {
         let at = root.parent().unwrap_or(root);
         tracing::info!(path = %at.display(), "mounting a BPF file system");
@@ -40,7 +71,7 @@ pub(crate) fn prepare_folder(root: &Path) -> Result<(PathBuf, bool), OpenError> 
     for folder in pins::layout_folders(root).map_err(list)? {
         evict_other_owner(&folder, here)?;
     }
-    let folder = pins::own_folder(root);
+    let folder = pins::own_folder(root, object.layout_hash);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -50,18 +81,41 @@ pub(crate) fn prepare_folder(root: &Path) -> Result<(PathBuf, bool), OpenError> 
     Ok((folder, adopted))
 }
 
-/// Loads the object: maps from their pins where there are any, programs always new.
-pub(crate) fn load(folder: &Path) -> Result<Ebpf, OpenError> {
+/// Loads an object: maps from their pins where there are any, programs always new. `sizes` are
+/// the entries of maps whose size is chosen.
+pub(crate) fn load(
+    folder: &Path,
+    object: &Object,
+    sizes: &[(&'static str, u32)],
+) -> Result<Ebpf, OpenError> {
     let mut loader = EbpfLoader::new();
-    for map in MAPS {
+    for map in object.maps {
         let path = folder.join(map.name);
+        let chosen = sizes.iter().find(|(name, _)| *name == map.name);
         if path.exists() {
-            check_shape(&path, map)?;
+            let pinned = MapInfo::from_pin(&path).map_err(refused)?.max_entries();
+            let is_sized = object.sized.contains(&map.name);
+            let expected = MapLayout {
+                max_entries: if is_sized { pinned } else { map.max_entries },
+                ..*map
+            };
+            check_shape(&path, &expected)?;
+            if let Some((_, wanted)) = chosen.filter(|(_, wanted)| *wanted != pinned) {
+                tracing::warn!(
+                    map = map.name,
+                    pinned,
+                    wanted,
+                    "a map keeps the size it was made with until its pin is removed"
+                );
+            }
+            loader.map_max_entries(map.name, expected.max_entries);
+        } else if let Some((_, wanted)) = chosen {
+            loader.map_max_entries(map.name, *wanted);
         }
         loader.map_pin_path(map.name, path);
     }
-    let mut ebpf = loader.load(OBJECT).map_err(refused)?;
-    for role in Role::ALL {
+    let mut ebpf = loader.load(object.bytes).map_err(refused)?;
+    for role in object.roles.iter().copied() {
         load_program(program(&mut ebpf, role)?)?;
     }
     Ok(ebpf)
@@ -147,6 +201,9 @@ fn check_shape(path: &Path, expected: &MapLayout) -> Result<(), OpenError> {
         MapKind::Array => "Array",
         MapKind::PerCpuArray => "PerCpuArray",
         MapKind::PerCpuHash => "PerCpuHash",
+        MapKind::LruHash => "LruHash",
+        MapKind::LpmTrie => "LpmTrie",
+        MapKind::RingBuf => "RingBuf",
     };
     let expected = shape(
         expected_kind,

@@ -10,7 +10,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bpf_abi::LAYOUT_HASH;
 use router_types::LinkIndex;
 
 use crate::{HookKind, Role};
@@ -50,9 +49,9 @@ impl AttachmentPin {
     }
 }
 
-/// Folder of this layout's pins.
-pub(crate) fn own_folder(root: &Path) -> PathBuf {
-    root.join(format!("{LAYOUT_HASH:016x}"))
+/// Folder of a layout's pins.
+pub(crate) fn own_folder(root: &Path, layout_hash: u64) -> PathBuf {
+    root.join(format!("{layout_hash:016x}"))
 }
 
 /// Folders of every layout under a root, this one's included.

@@ -40,11 +40,21 @@ pub enum Role {
     ToPod,
     /// Ingress of a fabric device.
     FromFabric,
+    /// Ingress of a gateway's tunnel device.
+    EgressOut,
+    /// Ingress of a gateway's fabric device.
+    EgressBack,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 3] = [Role::FromPod, Role::ToPod, Role::FromFabric];
+    pub const ALL: [Role; 5] = [
+        Role::FromPod,
+        Role::ToPod,
+        Role::FromFabric,
+        Role::EgressOut,
+        Role::EgressBack,
+    ];
 
     /// The program's name in the object file and in pins.
     #[must_use]
@@ -53,6 +63,8 @@ impl Role {
             Role::FromPod => bpf_abi::program_names::FROM_POD,
             Role::ToPod => bpf_abi::program_names::TO_POD,
             Role::FromFabric => bpf_abi::program_names::FROM_FABRIC,
+            Role::EgressOut => bpf_abi::program_names::EGRESS_OUT,
+            Role::EgressBack => bpf_abi::program_names::EGRESS_BACK,
         }
     }
 }

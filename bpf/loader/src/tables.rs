@@ -19,7 +19,7 @@ use crate::{DropCount, Error, OpenError, status::EndpointTraffic};
 /// Lets a shared type cross aya's boundary: `Plain` promises what `Pod` asks for.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
-struct Bytes<T>(T);
+pub(crate) struct Bytes<T>(pub(crate) T);
 
 // SAFETY: `Plain` types are `repr(C)` without padding and have a value for every bit pattern, and
 // the wrapper is transparent.
@@ -221,14 +221,14 @@ impl Tables {
     }
 }
 
-fn typed<T>(map: Map) -> Result<T, OpenError>
+pub(crate) fn typed<T>(map: Map) -> Result<T, OpenError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
     T::try_from(map).map_err(|error| OpenError::Load(error.into()))
 }
 
-fn sum(reason: DropReason, per_cpu: &PerCpuValues<Bytes<DropCounter>>) -> DropCount {
+pub(crate) fn sum(reason: DropReason, per_cpu: &PerCpuValues<Bytes<DropCounter>>) -> DropCount {
     let packets = per_cpu.iter().map(|Bytes(counter)| counter.packets).sum();
     let bytes = per_cpu.iter().map(|Bytes(counter)| counter.bytes).sum();
     DropCount {
@@ -250,7 +250,7 @@ fn count<K>(
     Ok(entries)
 }
 
-fn cpus() -> Result<usize, Error> {
+pub(crate) fn cpus() -> Result<usize, Error> {
     nr_cpus().map_err(|(what, source)| Error::Map {
         action: what,
         map: map_names::COUNTERS,
@@ -258,7 +258,7 @@ fn cpus() -> Result<usize, Error> {
     })
 }
 
-fn failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
+pub(crate) fn failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
     move |source| Error::Map {
         action,
         map,
@@ -266,7 +266,7 @@ fn failed(action: &'static str, map: &'static str) -> impl Fn(MapError) -> Error
     }
 }
 
-fn insert_failed(map: &'static str, max: u32) -> impl Fn(MapError) -> Error {
+pub(crate) fn insert_failed(map: &'static str, max: u32) -> impl Fn(MapError) -> Error {
     move |source| match &source {
         MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
             Error::MapFull { map, max }
@@ -279,7 +279,7 @@ fn insert_failed(map: &'static str, max: u32) -> impl Fn(MapError) -> Error {
     }
 }
 
-fn gone_is_fine(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
+pub(crate) fn gone_is_fine(result: Result<(), MapError>, map: &'static str) -> Result<(), Error> {
     match result {
         Err(MapError::SyscallError(error))
             if error.io_error.raw_os_error() == Some(libc::ENOENT) =>

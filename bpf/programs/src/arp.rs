@@ -5,10 +5,9 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{DeviceEntry, DropReason};
 
-use crate::{
-    maps::ENDPOINTS_V4,
-    packet::{self, ETHERNET_BYTES, Ipv4, Mac, MacPair},
-};
+use bpf_programs::packet::{self, ETHERNET_BYTES, Ipv4, Mac, MacPair};
+
+use crate::maps::ENDPOINTS_V4;
 
 /// Believes an ARP packet, or says why not.
 #[inline(always)]

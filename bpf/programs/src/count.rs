@@ -3,11 +3,11 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::TcContext};
 use bpf_abi::{DropCounter, DropKey, EndpointCounters};
+use bpf_programs::packet;
 
 use crate::{
     Refusal,
     maps::{COUNTERS, DEVICES, DROPS, ENDPOINT_DROPS},
-    packet,
 };
 
 /// Who takes an accepted packet on.

@@ -6,12 +6,14 @@
 
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{AddressEntry, DropReason};
+use bpf_programs::{
+    forward::{self, Obstacle},
+    packet::{self, Origin},
+};
 
 use crate::{
-    Refusal, Verdict,
-    deliver::{self, Obstacle},
+    Refusal, Verdict, deliver,
     maps::{ENDPOINTS_V4, ENDPOINTS_V6},
-    packet::{self, Origin},
 };
 
 /// Judges a packet from the fabric.
@@ -40,7 +42,7 @@ fn judge_ipv4(ctx: &TcContext) -> Result<Verdict, Refusal> {
     if header.header_bytes != packet::IPV4_BYTES {
         return Ok(Verdict::ToKernel);
     }
-    let checked = deliver::forward_ipv4(ctx, &header, pod.mtu);
+    let checked = forward::forward_ipv4(ctx, &header, pod.mtu);
     finish(ctx, pod, checked)
 }
 
@@ -58,7 +60,7 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
         return Ok(Verdict::ToKernel);
     }
-    let checked = deliver::forward_ipv6(ctx, &header, pod.mtu, Origin::Fabric);
+    let checked = forward::forward_ipv6(ctx, &header, pod.mtu, Origin::Fabric);
     finish(ctx, pod, checked)
 }
 

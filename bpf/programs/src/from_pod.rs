@@ -8,14 +8,18 @@
 
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{AddressEntry, DeviceEntry, DropReason};
+use bpf_programs::{
+    fib::{self, Route},
+    forward::{self, Obstacle},
+    packet::{self, IPV6_BYTES, Ipv4, Ipv6, Ipv6Header, MacPair, Origin, PROTOCOL_ICMPV6},
+};
 
 use crate::{
     Refusal, Verdict, arp,
     count::{self, Taker},
-    deliver::{self, Obstacle},
+    deliver,
     maps::{DEVICES, ENDPOINTS_V4, ENDPOINTS_V6},
-    packet::{self, IPV6_BYTES, Ipv4, Ipv6, Ipv6Header, MacPair, Origin, PROTOCOL_ICMPV6},
-    route::{self, Place, Route},
+    route::Place,
 };
 
 /// Judges a packet from a pod.
@@ -52,15 +56,15 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
         Ok(header) => header,
         Err(reason) => return Err(refuse(ctx, reason)),
     };
-    let flow = route::flow_ipv4(ctx, &header);
+    let flow = fib::flow_ipv4(ctx, &header);
     let place = Place::of(&flow);
     if header.header_bytes == packet::IPV4_BYTES
         && let Some(known) = place.known(&flow, macs)
     {
-        return match deliver::forward_ipv4(ctx, &header, known.next_hop.mtu) {
+        return match forward::forward_ipv4(ctx, &header, known.next_hop.mtu) {
             Ok(()) => {
                 count::sent(ctx, known.slot, Taker::Programs);
-                Ok(route::leave(&known.next_hop))
+                Ok(Verdict::Redirected(fib::leave(&known.next_hop)))
             }
             Err(Obstacle::Fragment) => Ok(to_kernel(ctx, known.slot)),
             Err(Obstacle::Refused(reason)) => Err(Refusal {
@@ -92,7 +96,7 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     }
     // SAFETY: as above.
     if let Some(pod) = unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) } {
-        return match deliver::forward_ipv4(ctx, &header, pod.mtu) {
+        return match forward::forward_ipv4(ctx, &header, pod.mtu) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
                 deliver::into_pod(ctx, pod).map_err(refused)
@@ -102,10 +106,10 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
         };
     }
     match place.find(ctx, &flow, sender) {
-        Route::Forward(next_hop) => match deliver::forward_ipv4(ctx, &header, next_hop.mtu) {
+        Route::Forward(next_hop) => match forward::forward_ipv4(ctx, &header, next_hop.mtu) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
-                Ok(route::leave(&next_hop))
+                Ok(Verdict::Redirected(fib::leave(&next_hop)))
             }
             Err(Obstacle::Fragment) => Ok(to_kernel(ctx, sender.slot)),
             Err(Obstacle::Refused(reason)) => Err(refused(reason)),
@@ -124,15 +128,15 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     if is_link_local_or_unspecified(&header.source) {
         return judge_link_local(ctx, &header, macs);
     }
-    let flow = route::flow_ipv6(ctx, &header);
+    let flow = fib::flow_ipv6(ctx, &header);
     let place = Place::of(&flow);
     if header.protocol != packet::PROTOCOL_HOP_BY_HOP
         && let Some(known) = place.known(&flow, macs)
     {
-        return match deliver::forward_ipv6(ctx, &header, known.next_hop.mtu, Origin::Pod) {
+        return match forward::forward_ipv6(ctx, &header, known.next_hop.mtu, Origin::Pod) {
             Ok(()) => {
                 count::sent(ctx, known.slot, Taker::Programs);
-                Ok(route::leave(&known.next_hop))
+                Ok(Verdict::Redirected(fib::leave(&known.next_hop)))
             }
             Err(Obstacle::Fragment) => Ok(to_kernel(ctx, known.slot)),
             Err(Obstacle::Refused(reason)) => Err(Refusal {
@@ -163,7 +167,7 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     }
     // SAFETY: as above.
     if let Some(pod) = unsafe { ENDPOINTS_V6.get(bytes(header.destination)) } {
-        return match deliver::forward_ipv6(ctx, &header, pod.mtu, Origin::Pod) {
+        return match forward::forward_ipv6(ctx, &header, pod.mtu, Origin::Pod) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
                 deliver::into_pod(ctx, pod).map_err(refused)
@@ -174,10 +178,10 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     }
     match place.find(ctx, &flow, sender) {
         Route::Forward(next_hop) => {
-            match deliver::forward_ipv6(ctx, &header, next_hop.mtu, Origin::Pod) {
+            match forward::forward_ipv6(ctx, &header, next_hop.mtu, Origin::Pod) {
                 Ok(()) => {
                     count::sent(ctx, sender.slot, Taker::Programs);
-                    Ok(route::leave(&next_hop))
+                    Ok(Verdict::Redirected(fib::leave(&next_hop)))
                 }
                 Err(Obstacle::Fragment) => Ok(to_kernel(ctx, sender.slot)),
                 Err(Obstacle::Refused(reason)) => Err(refused(reason)),

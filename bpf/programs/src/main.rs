@@ -21,7 +21,6 @@ mod deliver;
 mod from_fabric;
 mod from_pod;
 mod maps;
-mod packet;
 mod route;
 
 use aya_ebpf::{
@@ -85,9 +84,3 @@ fn verdict_code(ctx: &TcContext, judgement: Result<Verdict, Refusal>) -> i32 {
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual BSD/GPL\0";
-
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // Unreachable: no operation in here can panic, and the verifier would refuse the loop.
-    loop {}
-}

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use bpf_abi::{
     AddressEntry, DeviceEntry, DropCounter, DropKey, DropReason, EndpointCounters, MAX_ADDRESSES,
-    MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry,
+    MAX_ENDPOINT_REASONS, MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry,
 };
 
 const ADDRESSES: usize = MAX_ADDRESSES as usize;
@@ -32,7 +32,7 @@ pub static COUNTERS: PerCpuArray<EndpointCounters, ENDPOINTS> = PerCpuArray::new
 pub static ENDPOINT_DROPS: PerCpuHashMap<
     DropKey,
     DropCounter,
-    { ENDPOINTS * (REASONS - 1) },
+    { ENDPOINTS * MAX_ENDPOINT_REASONS as usize },
     { BPF_F_NO_PREALLOC as usize },
 > = PerCpuHashMap::new();
 

@@ -96,14 +96,16 @@ pub struct MacPair {
 /// every read checks for itself.
 #[inline(always)]
 pub fn pull_headers(ctx: &TcContext) {
+    pull(ctx, PARSED_BYTES);
+}
+
+/// Makes the first bytes readable, as many as there are up to this number.
+#[inline(always)]
+pub fn pull(ctx: &TcContext, bytes: u32) {
     let linear = ctx.data_end() - ctx.data();
-    if linear < PARSED_BYTES as usize && (linear as u32) < ctx.len() {
-        // On failure the reads below find too little and refuse the packet as truncated.
-        let _ = ctx.pull_data(if ctx.len() < PARSED_BYTES {
-            ctx.len()
-        } else {
-            PARSED_BYTES
-        });
+    if linear < bytes as usize && (linear as u32) < ctx.len() {
+        // On failure the reads that follow find too little and refuse the packet as truncated.
+        let _ = ctx.pull_data(if ctx.len() < bytes { ctx.len() } else { bytes });
     }
 }
 
@@ -125,7 +127,7 @@ pub fn read<T: Field>(ctx: &TcContext, offset: u32) -> Option<T> {
 
 /// Writes a `T` at `offset`, if the frame's readable part reaches so far.
 #[inline(always)]
-fn write<T: Field>(ctx: &TcContext, offset: u32, value: T) -> Option<()> {
+pub fn write<T: Field>(ctx: &TcContext, offset: u32, value: T) -> Option<()> {
     let at = ctx.data() + offset as usize;
     if at + size_of::<T>() > ctx.data_end() {
         return None;

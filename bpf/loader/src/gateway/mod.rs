@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The data plane of an egress gateway as one handle: rules, the tunnel's other ends, and the
+//! mappings of connections.
+//!
+//! [`Gateway::open`] adopts what an earlier process left, connections included;
+//! [`Gateway::sync_rules`], [`Gateway::sync_nodes`] and [`Gateway::sync_devices`] take the whole
+//! desired state, as often as one likes. [`Gateway::sweep`] removes mappings that are over and is
+//! to be called regularly: nothing else does. Dropping the handle detaches nothing.
+//!
+//! The pins are in a folder of their own, below the one of [`Datapath`](crate::Datapath).
+
+mod mapping;
+mod rule;
+mod slots;
+mod sweep;
+mod tables;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aya::Ebpf;
+use bpf_abi::{
+    map_names,
+    nat::{LOCAL_NODE, MAX_RULES, TunnelEnd, V4, V6},
+};
+use router_types::LinkIndex;
+
+pub use mapping::{Mapping, Phase, Said};
+pub use rule::{GatewayRule, Timeouts};
+pub use sweep::Swept;
+pub use tables::RuleTraffic;
+
+use self::{
+    mapping::{narrow, widen},
+    slots::Slots,
+    tables::Tables,
+};
+use crate::{
+    DropCount, Error, HookChoice, HookKind, OpenError, Role, SyncReport,
+    attach::{self, Outcome},
+    device::{self, Device},
+    kernel, load,
+    pins::{self, AttachmentPin},
+};
+
+/// Settings of [`Gateway::open`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Folder of the pins, as in [`Config`](crate::Config): the same value. The gateway's are in
+    /// `gateway` below it.
+    pub pin_root: PathBuf,
+    /// How programs attach.
+    pub hook: HookChoice,
+    /// Mappings of each family at most, 128 to 8 million. The kernel takes the memory at once, about
+    /// 230 bytes for an IPv4 and 260 for an IPv6 mapping. Tables that are pinned keep their size.
+    pub max_mappings: u32,
+}
+
+/// The loaded data plane of a gateway. Dropping it leaves everything running.
+pub struct Gateway {
+    root: PathBuf,
+    folder: PathBuf,
+    hook: HookKind,
+    adopted: bool,
+    ebpf: Ebpf,
+    tables: Tables,
+    rules: BTreeMap<u32, GatewayRule>,
+    slots: Slots,
+    /// Indexes of the other ends of the tunnel.
+    nodes: BTreeMap<IpAddr, u16>,
+    /// Where the search for a free index goes on: one that was just given up may still be in a
+    /// mapping.
+    next_node: u16,
+    sweeps: u64,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("folder", &self.folder)
+            .field("rules", &self.rules.len())
+            .field("nodes", &self.nodes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a gateway has done with the traffic of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleState {
+    /// Its number.
+    pub number: u32,
+    /// As it was given.
+    pub rule: GatewayRule,
+    /// Traffic so far.
+    pub traffic: RuleTraffic,
+    /// Refused packets by reason; only reasons that occurred.
+    pub refusals: Vec<DropCount>,
+}
+
+impl Gateway {
+    /// Loads the programs, adopting maps, connections and attachments an earlier process pinned.
+    ///
+    /// # Errors
+    /// As [`Datapath::open`](crate::Datapath::open).
+    pub fn open(config: &GatewayConfig) -> Result<Self, OpenError> {
+        let root = root_below(&config.pin_root);
+        let (folder, adopted) = load::prepare_folder(&root, &load::GATEWAY)?;
+        let entries = config.max_mappings.clamp(128, 1 << 23) * 2;
+        let sizes = [(map_names::NAT_V4, entries), (map_names::NAT_V6, entries)];
+        let mut ebpf = load::load(&folder, &load::GATEWAY, &sizes)?;
+        let mut tables = Tables::take(&mut ebpf)?;
+        let refused = |error: Error| OpenError::Load(Box::new(error));
+        let here = device::netns_cookie().map_err(|source| OpenError::System {
+            call: "getsockopt(SO_NETNS_COOKIE)",
+            source,
+        })?;
+        if tables.owner().map_err(refused)? != here {
+            tables.set_owner(here).map_err(refused)?;
+        }
+        let slots = Slots::of(tables.rules().map_err(refused)?);
+        let nodes = tables.nodes().map_err(refused)?;
+        let next_node = nodes.values().max().map_or(LOCAL_NODE, |last| *last) + 1;
+        let hook = match config.hook {
+            HookChoice::Auto if kernel::has_tcx() => HookKind::Tcx,
+            HookChoice::Auto | HookChoice::Clsact => HookKind::Clsact,
+        };
+        load::adopt_attachments(&mut ebpf, &folder)?;
+        tracing::info!(path = %folder.display(), adopted, %hook, "egress gateway loaded");
+        Ok(Self {
+            root,
+            folder,
+            hook,
+            adopted,
+            ebpf,
+            tables,
+            rules: BTreeMap::new(),
+            slots,
+            nodes,
+            next_node,
+            sweeps: 0,
+        })
+    }
+
+    /// Whether [`Self::open`] found the maps of an earlier process.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Makes the rules exactly these, by their numbers. Mappings of rules that are gone are removed
+    /// by the next sweep; until then their answers still go back.
+    ///
+    /// # Errors
+    /// When there are more than [`MAX_RULES`], or a map cannot be written: the rules that could be
+    /// are in force then, and calling again goes on.
+    pub fn sync_rules(&mut self, wanted: &BTreeMap<u32, GatewayRule>) -> Result<(), Error> {
+        for number in self.slots.numbers() {
+            if !wanted.contains_key(&number) {
+                self.tables.remove_rule(number)?;
+                self.slots.retire(number, self.sweeps);
+            }
+        }
+        for (number, rule) in wanted {
+            let slot = match self.slots.get(*number) {
+                Some(slot) => slot,
+                None => {
+                    let slot = self.slots.take(*number).ok_or(Error::MapFull {
+                        map: map_names::RULES,
+                        max: MAX_RULES,
+                    })?;
+                    self.tables.clear_rule(slot)?;
+                    slot
+                }
+            };
+            self.tables.set_rule(*number, &rule.encode(slot))?;
+        }
+        self.rules.clone_from(wanted);
+        Ok(())
+    }
+
+    /// Makes the nodes pods' packets may come from exactly these: the outer addresses of their
+    /// packets, reached back by this tunnel device. Indexes of nodes that stay do not change.
+    ///
+    /// # Errors
+    /// When there are too many, or a map cannot be written.
+    pub fn sync_nodes(
+        &mut self,
+        tunnel: LinkIndex,
+        wanted: &BTreeSet<IpAddr>,
+    ) -> Result<(), Error> {
+        let gone: Vec<IpAddr> = self
+            .nodes
+            .keys()
+            .filter(|address| !wanted.contains(address))
+            .copied()
+            .collect();
+        for address in gone {
+            self.tables.remove_node(widen(address))?;
+            if let Some(index) = self.nodes.remove(&address) {
+                self.tables.set_end(index, TunnelEnd::default())?;
+            }
+        }
+        for address in wanted {
+            let index = match self.nodes.get(address) {
+                Some(index) => *index,
+                None => self.free_node()?,
+            };
+            let end = TunnelEnd {
+                address: widen(*address),
+                ifindex: tunnel.0,
+                ip_version: if address.is_ipv4() { 4 } else { 6 },
+                ..TunnelEnd::default()
+            };
+            self.tables.set_end(index, end)?;
+            self.tables.set_node(widen(*address), index)?;
+            self.nodes.insert(*address, index);
+        }
+        Ok(())
+    }
+
+    /// Makes the devices the programs are on exactly these: the tunnel's and those towards the
+    /// fabric. What fails for one stops no other.
+    ///
+    /// # Errors
+    /// When the pin folder cannot be read at all.
+    pub fn sync_devices(
+        &mut self,
+        tunnel: Option<LinkIndex>,
+        fabric: &[LinkIndex],
+    ) -> Result<SyncReport, Error> {
+        let mut report = SyncReport::default();
+        let wanted: BTreeSet<(Role, LinkIndex)> = tunnel
+            .map(|link| (Role::EgressOut, link))
+            .into_iter()
+            .chain(fabric.iter().map(|link| (Role::EgressBack, *link)))
+            .collect();
+        for pin in self.all_pins()? {
+            if !wanted.contains(&(pin.role, pin.link)) {
+                match attach::detach(&pin) {
+                    Ok(()) => report.pruned += 1,
+                    Err(error) => report.failed.push((pin.link, error.into())),
+                }
+            }
+        }
+        for (role, link) in wanted {
+            match self.attach(role, link) {
+                Ok(Outcome::Attached) => report.added += 1,
+                Ok(Outcome::Replaced) => report.changed += 1,
+                Ok(Outcome::Unchanged) => report.unchanged += 1,
+                Err(error) => report.failed.push((link, error)),
+            }
+        }
+        Ok(report)
+    }
+
+    /// Makes every cached routing answer stale. Call it after changing routes, links or rules of
+    /// routing; without the call a change is effective after 100 ms.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn routes_changed(&mut self) -> Result<(), Error> {
+        self.tables.raise_route_generation()
+    }
+
+    /// Every mapping, in no order. With a million of them this takes a second and 200 MB: it is for
+    /// people and for tests.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn mappings(&self) -> Result<Vec<Mapping>, Error> {
+        let mut mappings = self.mappings_of::<V4>()?;
+        mappings.extend(self.mappings_of::<V6>()?);
+        Ok(mappings)
+    }
+
+    /// Puts a mapping in, both halves, as another gateway had it; what is there for either half is
+    /// replaced. Unknown nodes and rules are an error.
+    ///
+    /// # Errors
+    /// When the rule or the node is not known here, or a map is full.
+    pub fn set_mapping(&mut self, mapping: &Mapping) -> Result<(), Error> {
+        let slot = self
+            .slots
+            .get(mapping.rule)
+            .ok_or(Error::NoSuchRule(mapping.rule))?;
+        let node = match mapping.node {
+            None => LOCAL_NODE,
+            Some(address) => *self.nodes.get(&address).ok_or(Error::NoSuchNode(address))?,
+        };
+        let is_replicated = self
+            .rules
+            .get(&mapping.rule)
+            .is_some_and(|rule| rule.is_replicated);
+        self.tables.set_mapping(mapping, slot, node, is_replicated)
+    }
+
+    /// Removes a mapping, both halves; one that is gone is removed already.
+    ///
+    /// # Errors
+    /// When a map cannot be changed.
+    pub fn remove_mapping(&mut self, mapping: &Mapping) -> Result<(), Error> {
+        self.tables.remove_mapping(mapping)
+    }
+
+    /// What happened to mappings of replicated rules since the last call, at most `limit` of it:
+    /// each is a mapping as it is now, new or changed. A mapping that ended is in [`Swept`]
+    /// instead. What did not fit into the kernel's buffer is missing; [`Self::mappings`] has all.
+    pub fn changes(&mut self, limit: usize) -> Vec<Mapping> {
+        let mut events = Vec::new();
+        while events.len() < limit
+            && let Some(event) = self.tables.next_event()
+        {
+            events.push(event);
+        }
+        events
+            .iter()
+            .map(|event| mapping::from_event(event, self.node_of(event.node as u16)))
+            .collect()
+    }
+
+    /// Removes mappings that are idle for longer than their rule lets them, halves without the
+    /// other one, and what belongs to rules that are gone. Says how many mappings each rule has.
+    ///
+    /// # Errors
+    /// When a map cannot be read or written.
+    pub fn sweep(&mut self) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        self.sweep_family::<V4>(&mut swept)?;
+        self.sweep_family::<V6>(&mut swept)?;
+        self.sweeps += 1;
+        // A mapping that was made while its rule went away is found by the second sweep after.
+        self.slots.release(self.sweeps);
+        Ok(swept)
+    }
+
+    /// Every rule with its traffic, in order of numbers.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn rules(&self) -> Result<Vec<RuleState>, Error> {
+        let mut states = Vec::with_capacity(self.rules.len());
+        for (number, rule) in &self.rules {
+            let Some(slot) = self.slots.get(*number) else {
+                continue;
+            };
+            states.push(RuleState {
+                number: *number,
+                rule: rule.clone(),
+                traffic: self.tables.traffic(slot)?,
+                refusals: self.tables.refusals_of(slot)?,
+            });
+        }
+        Ok(states)
+    }
+
+    /// Refused packets of the whole gateway by reason; every reason, also those that never
+    /// occurred.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn refusals(&self) -> Result<Vec<DropCount>, Error> {
+        self.tables.refusals()
+    }
+
+    /// Detaches everything and removes every pin, and with them every connection.
+    ///
+    /// # Errors
+    /// When a pin or filter cannot be removed.
+    pub fn uninstall(self) -> Result<(), Error> {
+        uninstall_pins(&self.root)
+    }
+
+    /// The same without a loaded gateway: for a node that is none any more, or when
+    /// [`Self::open`] fails. `pin_root` is the one of [`GatewayConfig`].
+    ///
+    /// # Errors
+    /// When a pin or filter cannot be removed.
+    pub fn uninstall_pins(pin_root: &Path) -> Result<(), Error> {
+        uninstall_pins(&root_below(pin_root))
+    }
+
+    /// Whether an earlier process left a gateway here.
+    #[must_use]
+    pub fn is_installed(pin_root: &Path) -> bool {
+        pins::layout_folders(&root_below(pin_root)).is_ok_and(|folders| !folders.is_empty())
+    }
+
+    /// Removes pins of devices that are gone, and folders of other layouts nothing is attached
+    /// from.
+    ///
+    /// # Errors
+    /// When the pin folder cannot be read.
+    pub fn reap(&mut self) -> Result<(), Error> {
+        for pin in self.all_pins()? {
+            if !attach::is_alive(&pin) {
+                pins::remove_file(&pin.path())
+                    .map_err(|source| folder_failed("remove", &pin.path(), source))?;
+            }
+        }
+        for folder in self.layout_folders()? {
+            if folder != self.folder && self.pins_in(&folder)?.is_empty() {
+                pins::remove_folder(&folder)
+                    .map_err(|source| folder_failed("remove", &folder, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn free_node(&mut self) -> Result<u16, Error> {
+        let used: BTreeSet<u16> = self.nodes.values().copied().collect();
+        let max = bpf_abi::nat::MAX_NODES as u16;
+        let after = (self.next_node..max).chain(LOCAL_NODE + 1..self.next_node);
+        let free = after
+            .into_iter()
+            .find(|index| !used.contains(index))
+            .ok_or(Error::MapFull {
+                map: map_names::TUNNEL_ENDS,
+                max: u32::from(max),
+            })?;
+        self.next_node = free + 1;
+        Ok(free)
+    }
+
+    /// Where the tunnel to a node ends.
+    fn node_of(&self, index: u16) -> Option<IpAddr> {
+        if index == LOCAL_NODE {
+            return None;
+        }
+        let end = self.tables.end(index).ok()?;
+        (end.ip_version != 0).then(|| narrow(end.address, end.ip_version))
+    }
+
+    fn attach(&mut self, role: Role, link: LinkIndex) -> Result<Outcome, Error> {
+        let device = Device::find(link)?;
+        device.require_ethernet()?;
+        let existing = attach::matching(&self.all_pins()?, role, link);
+        let wanted = AttachmentPin {
+            role,
+            link,
+            hook: self.hook,
+            folder: self.folder.clone(),
+        };
+        let program = load::program(&mut self.ebpf, role).map_err(|error| Error::Program {
+            role,
+            source: Box::new(error),
+        })?;
+        Ok(attach::attach(program, &wanted, &device, &existing)?)
+    }
+
+    /// Attachment pins of every layout, this one's first.
+    fn all_pins(&self) -> Result<Vec<AttachmentPin>, Error> {
+        let mut all = self.pins_in(&self.folder)?;
+        for folder in self.layout_folders()? {
+            if folder != self.folder {
+                all.extend(self.pins_in(&folder)?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn pins_in(&self, folder: &Path) -> Result<Vec<AttachmentPin>, Error> {
+        pins::attachments(folder).map_err(|source| folder_failed("read", folder, source))
+    }
+
+    fn layout_folders(&self) -> Result<Vec<PathBuf>, Error> {
+        pins::layout_folders(&self.root).map_err(|source| folder_failed("read", &self.root, source))
+    }
+}
+
+/// Time since a moment that is no clock's: how long ago a sweep began, for callers that pace
+/// themselves by what sweeps cost.
+pub(crate) fn now() -> u32 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live value of the right shape; the clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+    let since_boot = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
+    bpf_abi::nat::tick(since_boot.as_nanos() as u64)
+}
+
+fn root_below(pin_root: &Path) -> PathBuf {
+    pin_root.join("gateway")
+}
+
+fn uninstall_pins(root: &Path) -> Result<(), Error> {
+    let failed = |path: &Path, source| folder_failed("remove", path, source);
+    for folder in pins::layout_folders(root).map_err(|source| failed(root, source))? {
+        let attachments = pins::attachments(&folder).map_err(|source| failed(&folder, source))?;
+        for pin in &attachments {
+            attach::detach(pin)?;
+        }
+        pins::remove_folder(&folder).map_err(|source| failed(&folder, source))?;
+    }
+    if let Err(error) = std::fs::remove_dir(root) {
+        tracing::debug!(path = %root.display(), %error, "the gateway's pin root stays");
+    }
+    Ok(())
+}
+
+fn folder_failed(action: &'static str, path: &Path, source: std::io::Error) -> Error {
+    Error::PinFolder {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Removing what is over, and finding halves without the other one.
+
+use std::collections::BTreeMap;
+
+use bpf_abi::nat::{NatEntry, NatKey, side};
+
+use super::{
+    Gateway,
+    mapping::{self, Mapping, Phase, Said, ticks_of, ticks_since},
+    now,
+    tables::Family,
+};
+use crate::{Error, kernel::Position};
+
+/// Entries read in one call: few enough for a pause between them to be short.
+const BATCH: usize = 4_096;
+
+/// Every so many sweeps, halves are looked for whose other half is gone.
+const FULL_EVERY: u64 = 16;
+
+/// What a sweep found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Mappings that live on, by rule.
+    pub live: BTreeMap<u32, u64>,
+    /// Mappings that were removed: idle for too long, or of a rule that is gone.
+    pub removed: u64,
+    /// Mappings of replicated rules among them, for the standby to hear of.
+    pub replicated: Vec<Mapping>,
+    /// Halves without the other one that were removed: a process died between two writes.
+    pub halves: u64,
+}
+
+/// What becomes of an entry.
+enum Fate {
+    Stays,
+    Over,
+    Half,
+}
+
+impl Gateway {
+    pub(super) fn sweep_family<A: Family>(&mut self, swept: &mut Swept) -> Result<(), Error> {
+        let is_full = self.sweeps.is_multiple_of(FULL_EVERY);
+        let mut position = Some(Position::default());
+        let mut entries = Vec::with_capacity(BATCH);
+        while let Some(at) = position {
+            entries.clear();
+            position = self.tables.batch::<A>(at, BATCH, &mut entries)?;
+            let now = now();
+            for (key, entry) in &entries {
+                if key.side == side::OUT {
+                    self.sweep_out(key, entry, now, swept)?;
+                } else if is_full {
+                    self.sweep_back(key, entry, swept)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn mappings_of<A: Family>(&self) -> Result<Vec<Mapping>, Error> {
+        let mut entries = Vec::new();
+        let mut position = Some(Position::default());
+        while let Some(at) = position {
+            position = self.tables.batch::<A>(at, BATCH, &mut entries)?;
+        }
+        let now = now();
+        let backs: BTreeMap<NatKey<A>, NatEntry<A>> = entries
+            .iter()
+            .filter(|(key, _)| key.side == side::BACK)
+            .copied()
+            .collect();
+        let outs = entries.iter().filter(|(key, _)| key.side == side::OUT);
+        Ok(outs
+            .map(|(key, out)| {
+                let back = backs.get(&mapping::back_key(key, out));
+                mapping::read(key, out, back, self.node_of(out.node), now)
+            })
+            .collect())
+    }
+
+    fn sweep_out<A: Family>(
+        &mut self,
+        key: &NatKey<A>,
+        out: &NatEntry<A>,
+        now: u32,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
+        match self.fate(key, out, now)? {
+            Fate::Stays => *swept.live.entry(out.rule).or_default() += 1,
+            Fate::Over => {
+                let mapping = mapping::read(key, out, None, self.node_of(out.node), now);
+                // The out half first: while the back half stands, nobody else gets its port.
+                self.tables.remove_half::<A>(key)?;
+                self.tables.remove_half::<A>(&mapping::back_key(key, out))?;
+                swept.removed += 1;
+                if self
+                    .rules
+                    .get(&out.rule)
+                    .is_some_and(|rule| rule.is_replicated)
+                {
+                    swept.replicated.push(mapping);
+                }
+            }
+            Fate::Half => {
+                self.tables.remove_half::<A>(key)?;
+                swept.halves += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn fate<A: Family>(&self, key: &NatKey<A>, out: &NatEntry<A>, now: u32) -> Result<Fate, Error> {
+        let Some(rule) = self.rules.get(&out.rule) else {
+            return Ok(Fate::Over);
+        };
+        let idle = ticks_since(out.last_seen, now);
+        if idle < ticks_of(rule.timeouts.shortest(key.protocol)) {
+            return Ok(Fate::Stays);
+        }
+        let Some(back) = self.tables.half::<A>(&mapping::back_key(key, out))? else {
+            return Ok(Fate::Half);
+        };
+        let idle = idle.min(ticks_since(back.last_seen, now));
+        let phase = Phase::of(
+            key.protocol,
+            Said::from_bits(out.said),
+            Said::from_bits(back.said),
+        );
+        Ok(if idle < ticks_of(rule.timeouts.of(phase)) {
+            Fate::Stays
+        } else {
+            Fate::Over
+        })
+    }
+
+    /// A back half whose out half is gone, or is another's.
+    fn sweep_back<A: Family>(
+        &mut self,
+        key: &NatKey<A>,
+        back: &NatEntry<A>,
+        swept: &mut Swept,
+    ) -> Result<(), Error> {
+        /// A half this young may be waiting for the other one.
+        const YOUNG_TICKS: u32 = 10_000;
+        let age = ticks_since(back.last_seen, now());
+        if age < YOUNG_TICKS {
+            return Ok(());
+        }
+        let out = self.tables.half::<A>(&mapping::out_key(key, back))?;
+        let is_whole =
+            out.is_some_and(|out| out.address == key.local && out.port == key.local_port);
+        if !is_whole {
+            self.tables.remove_half::<A>(key)?;
+            swept.halves += 1;
+        }
+        Ok(())
+    }
+}

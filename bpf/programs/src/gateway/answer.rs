@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//! ICMP errors of the gateway's own, to pods: the packet they are about is turned into the answer.
+//! The kernel cannot do it, since it must not see such a packet.
+
+use core::ptr;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_csum_diff, bpf_skb_change_tail},
+    programs::TcContext,
+};
+use bpf_abi::{
+    DropReason, fold_checksum,
+    nat::{ANSWERS_PER_TICK, NatRule, V6},
+};
+use bpf_programs::packet::{self, ETHERNET_BYTES, PROTOCOL_ICMPV6};
+
+use crate::{
+    Refusal, Verdict, count,
+    family::{Family, Header},
+    maps::ANSWER_LIMIT,
+    mapping, transport, tunnel,
+    tunnel::Parcel,
+};
+
+/// The bytes go between the Ethernet and the IP header (`enum bpf_adj_room_mode`).
+const BPF_ADJ_ROOM_MAC: u32 = 1;
+
+/// What is wrong.
+#[derive(Clone, Copy)]
+pub enum Complaint {
+    /// No address or port is left.
+    HostUnreachable {
+        /// Which of the two.
+        reason: DropReason,
+    },
+    /// TTL or hop limit used up.
+    TtlExceeded,
+    /// Larger than the way out takes.
+    TooBig {
+        /// What it takes, in bytes.
+        mtu: u32,
+    },
+}
+
+/// A packet and all that is known of it. One value, because functions have five arguments at most.
+pub struct Case<'a, A> {
+    pub parcel: &'a Parcel,
+    pub rule: &'a NatRule,
+    pub header: &'a Header<A>,
+}
+
+/// Sends the answer instead of the packet, and counts the packet as refused. Where
+/// there can be no answer, it is only refused.
+#[inline(never)]
+pub fn send<F: Family>(
+    ctx: &TcContext,
+    case: &Case<'_, F::Address>,
+    complaint: &Complaint,
+) -> Result<Verdict, Refusal> {
+    let Case {
+        parcel,
+        rule,
+        header,
+    } = case;
+    let complaint = *complaint;
+    let reason = match complaint {
+        Complaint::HostUnreachable { reason } => reason,
+        Complaint::TtlExceeded => DropReason::TtlExceeded,
+        Complaint::TooBig { .. } => DropReason::TooBig,
+    };
+    let refusal = Refusal {
+        reason,
+        slot: Some(rule.slot),
+    };
+    let (count, addresses) = F::addresses(rule);
+    if count == 0 || !may_answer() {
+        return Err(refusal);
+    }
+    count::refused(ctx, &refusal);
+    let source = addresses[0];
+    let failed = |_| Refusal::of(DropReason::RewriteFailed);
+    if F::VERSION == 4 {
+        make_ipv4(ctx, F::widen(source)[0], F::widen(header.source)[0], complaint)
+            .map_err(failed)?;
+    } else {
+        make_ipv6(ctx, F::widen(source), F::widen(header.source), complaint).map_err(failed)?;
+    }
+    match parcel.way_back(ctx) {
+        Some(end) => tunnel::through(ctx, &end).map_err(Refusal::of),
+        None => Ok(Verdict::Next),
+    }
+}
+
+#[inline(always)]
+fn may_answer() -> bool {
+    let Some(limit) = ANSWER_LIMIT.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: points to this CPU's value, which only this program touches while it runs.
+    let limit = unsafe { &mut *limit };
+    let now = mapping::now();
+    if limit.tick != now {
+        limit.tick = now;
+        limit.sent = 0;
+    }
+    limit.sent += 1;
+    limit.sent <= ANSWERS_PER_TICK
+}
+
+/// Keeps an IP header and eight bytes, and puts this many bytes in front of them.
+#[inline(always)]
+fn make_room(ctx: &TcContext, quoted: u32, room: u32) -> Result<(), ()> {
+    // SAFETY: a helper call with numbers and the live context.
+    let cut = unsafe { bpf_skb_change_tail(ctx.skb.skb, ETHERNET_BYTES + quoted, 0) };
+    if cut != 0 {
+        return Err(());
+    }
+    ctx.adjust_room(room as i32, BPF_ADJ_ROOM_MAC, 0)
+        .map_err(|_| ())?;
+    packet::pull(ctx, transport::READ_BYTES + room);
+    Ok(())
+}
+
+/// RFC 792.
+#[inline(always)]
+fn make_ipv4(
+    ctx: &TcContext,
+    source: u32,
+    destination: u32,
+    complaint: Complaint,
+) -> Result<(), ()> {
+    const QUOTED: u32 = 28;
+    const ROOM: u32 = 28;
+    let (kind, rest) = match complaint {
+        Complaint::HostUnreachable { .. } => ([3, 1], 0),
+        Complaint::TtlExceeded => ([11, 0], 0),
+        Complaint::TooBig { mtu } => ([3, 4], mtu & 0xffff),
+    };
+    make_room(ctx, QUOTED, ROOM)?;
+    let quote: [u32; 7] = packet::read(ctx, ETHERNET_BYTES + ROOM).ok_or(())?;
+    let mut icmp = [
+        u32::from_ne_bytes([kind[0], kind[1], 0, 0]),
+        rest.to_be(),
+        quote[0],
+        quote[1],
+        quote[2],
+        quote[3],
+        quote[4],
+        quote[5],
+        quote[6],
+    ];
+    let sum = sum_of(&mut icmp, 0);
+    let mut ip: [u32; 5] = [
+        u32::from_ne_bytes([0x45, 0xc0, 0, (ROOM + QUOTED) as u8]),
+        0,
+        u32::from_ne_bytes([64, 1, 0, 0]),
+        source,
+        destination,
+    ];
+    let ip_sum = sum_of(&mut ip, 0);
+    packet::write(ctx, ETHERNET_BYTES, ip).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES + 10, ip_sum).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES + 20, [icmp[0], icmp[1]]).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES + 22, sum).ok_or(())
+}
+
+/// RFC 4443 §3.
+#[inline(always)]
+fn make_ipv6(
+    ctx: &TcContext,
+    source: V6,
+    destination: V6,
+    complaint: Complaint,
+) -> Result<(), ()> {
+    const QUOTED: u32 = 48;
+    const ROOM: u32 = 48;
+    const PAYLOAD: u32 = 8 + QUOTED;
+    let (kind, rest) = match complaint {
+        Complaint::HostUnreachable { .. } => ([1, 3], 0),
+        Complaint::TtlExceeded => ([3, 0], 0),
+        Complaint::TooBig { mtu } => ([2, 0], mtu),
+    };
+    make_room(ctx, QUOTED, ROOM)?;
+    let mut quote: [u32; 12] = packet::read(ctx, ETHERNET_BYTES + ROOM).ok_or(())?;
+    let icmp = [
+        u32::from_ne_bytes([kind[0], kind[1], 0, 0]),
+        rest.to_be(),
+    ];
+    // The pseudo-header (RFC 8200 §8.1) and the error's own header.
+    let mut covered: [u32; 12] = [
+        source[0],
+        source[1],
+        source[2],
+        source[3],
+        destination[0],
+        destination[1],
+        destination[2],
+        destination[3],
+        PAYLOAD.to_be(),
+        u32::from(PROTOCOL_ICMPV6).to_be(),
+        icmp[0],
+        icmp[1],
+    ];
+    let seed = raw_sum(&mut covered, 0);
+    let sum = sum_of(&mut quote, seed);
+    let ip: [u32; 10] = [
+        u32::from_ne_bytes([0x60, 0, 0, 0]),
+        u32::from_ne_bytes([0, PAYLOAD as u8, PROTOCOL_ICMPV6, 64]),
+        source[0],
+        source[1],
+        source[2],
+        source[3],
+        destination[0],
+        destination[1],
+        destination[2],
+        destination[3],
+    ];
+    packet::write(ctx, ETHERNET_BYTES, ip).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES + 40, icmp).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES + 42, sum).ok_or(())
+}
+
+/// The Internet checksum of words in memory order, as it is written (RFC 1071).
+#[inline(always)]
+fn sum_of<const N: usize>(words: &mut [u32; N], seed: u32) -> u16 {
+    !fold_checksum(raw_sum(words, seed))
+}
+
+#[inline(always)]
+fn raw_sum<const N: usize>(words: &mut [u32; N], seed: u32) -> u32 {
+    // SAFETY: the pointer is to as many live bytes, and no bytes are taken away.
+    let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, words.as_mut_ptr(), N as u32 * 4, seed) };
+    sum as u32
+}

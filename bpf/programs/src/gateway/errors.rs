@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//! ICMP errors: about a packet of ours from somebody on its way, or about an answer from the pod.
+//! The packet they quote is translated as well, so that its owner knows it (RFC 5508 REQ-3 to 6).
+
+use aya_ebpf::{bindings::BPF_F_PSEUDO_HDR, programs::TcContext};
+use bpf_abi::{
+    DropReason,
+    nat::{FragmentEntry, NatEntry, NatKey, NatRule, side},
+};
+use bpf_programs::packet::{Field, PROTOCOL_TCP, PROTOCOL_UDP};
+
+use crate::{
+    Refusal, Verdict, back,
+    family::{Family, Header},
+    mapping, out,
+    rewrite::l4,
+};
+
+/// Bytes of an ICMP error's own header.
+const ICMP_BYTES: u32 = 8;
+
+/// The packet an error quotes.
+struct Quoted<A> {
+    source: A,
+    destination: A,
+    protocol: u8,
+    /// As the ports of a flow: the same twice for an echo.
+    source_port: u16,
+    destination_port: u16,
+    /// Offset in the frame of the quoted IP header.
+    at: u32,
+}
+
+/// An error from the world about a pod's packet.
+#[inline(never)]
+pub fn back<F: Family>(
+    ctx: &TcContext,
+    header: &Header<F::Address>,
+) -> Result<Verdict, Refusal> {
+    let Ok(quoted) = quoted::<F>(ctx, header) else {
+        return Ok(Verdict::Next);
+    };
+    let is_echo = quoted.protocol == F::ICMP;
+    let key = NatKey {
+        remote: quoted.destination,
+        local: quoted.source,
+        remote_port: if is_echo { 0 } else { quoted.destination_port },
+        local_port: quoted.source_port,
+        protocol: quoted.protocol,
+        side: side::BACK,
+        reserved: 0,
+    };
+    let Some((_, entry)) = back::find::<F>(key) else {
+        return Ok(Verdict::Next);
+    };
+    let refused = |reason| Refusal {
+        reason,
+        slot: Some(entry.slot),
+    };
+    if header.ttl <= 1 {
+        return Err(refused(DropReason::TtlExceeded));
+    }
+    let inner = Inner {
+        address_at: quoted.at + F::SOURCE_AT - bpf_programs::packet::ETHERNET_BYTES,
+        port_at: quoted.at + F::HEADER_BYTES + if is_echo { 4 } else { 0 },
+        old: quoted.source,
+        old_port: quoted.source_port,
+        entry,
+    };
+    translate::<F>(ctx, header, &quoted, &inner, header.destination).map_err(refused)?;
+    let pod = FragmentEntry {
+        address: entry.address,
+        slot: entry.slot,
+        node: entry.node,
+    };
+    back::go_back::<F>(ctx, header, &pod).map_err(refused)
+}
+
+/// An error from a pod about an answer.
+#[inline(never)]
+pub fn out<F: Family>(
+    ctx: &TcContext,
+    rule: &NatRule,
+    header: &Header<F::Address>,
+) -> Result<Verdict, DropReason> {
+    let quoted = quoted::<F>(ctx, header)?;
+    let is_echo = quoted.protocol == F::ICMP;
+    let key = NatKey {
+        remote: quoted.source,
+        local: quoted.destination,
+        remote_port: if is_echo { 0 } else { quoted.source_port },
+        local_port: quoted.destination_port,
+        protocol: quoted.protocol,
+        side: side::OUT,
+        reserved: 0,
+    };
+    let Some(entry) = mapping::find::<F>(&key) else {
+        return Err(DropReason::NatUnrelated);
+    };
+    let inner = Inner {
+        address_at: quoted.at + F::DESTINATION_AT - bpf_programs::packet::ETHERNET_BYTES,
+        port_at: quoted.at + F::HEADER_BYTES + if is_echo { 4 } else { 2 },
+        old: quoted.destination,
+        old_port: quoted.destination_port,
+        entry,
+    };
+    translate::<F>(ctx, header, &quoted, &inner, header.source)?;
+    out::leave::<F>(ctx, rule, header, entry.address)
+}
+
+/// The translated end of the quoted packet.
+struct Inner<'a, A> {
+    address_at: u32,
+    port_at: u32,
+    old: A,
+    old_port: u16,
+    entry: &'a NatEntry<A>,
+}
+
+/// Translates the quoted packet, and what the error's checksum covers. `outer_old` is the address
+/// of the error itself that changes; that one is left to the caller to write.
+#[inline(always)]
+fn translate<F: Family>(
+    ctx: &TcContext,
+    header: &Header<F::Address>,
+    quoted: &Quoted<F::Address>,
+    inner: &Inner<'_, F::Address>,
+    outer_old: F::Address,
+) -> Result<(), DropReason> {
+    let entry = inner.entry;
+    let sum_at = header.payload_at + 2;
+    let (old, new) = (F::widen(inner.old), F::widen(entry.address));
+    if F::VERSION == 4 {
+        // The quoted header's checksum absorbs the address: what covers both sees no change.
+        let quoted_sum_at = quoted.at + 10;
+        let sum: u16 = load(ctx, quoted_sum_at)?;
+        let sum =
+            bpf_abi::checksum_after_word(u16::from_be(sum), old[0].to_be(), new[0].to_be());
+        store(ctx, quoted_sum_at, &sum.to_be())?;
+        store(ctx, inner.address_at, &new[0])?;
+    } else {
+        // The address in the quoted packet, and the same change in the pseudo-header.
+        let mut word = 0;
+        while word < 4 {
+            let index = core::hint::black_box(word) & 3;
+            let (from, to) = (u64::from(old[index]), u64::from(new[index]));
+            l4(ctx, sum_at, from, to, 4)?;
+            word += 1;
+        }
+        let outer = F::widen(outer_old);
+        let mut word = 0;
+        while word < 4 {
+            let index = core::hint::black_box(word) & 3;
+            let (from, to) = (u64::from(outer[index]), u64::from(new[index]));
+            l4(ctx, sum_at, from, to, 4 | u64::from(BPF_F_PSEUDO_HDR))?;
+            word += 1;
+        }
+        store(ctx, inner.address_at, &new)?;
+    }
+    if inner.old_port != entry.port {
+        let (from, to) = (u64::from(inner.old_port), u64::from(entry.port));
+        l4(ctx, sum_at, from, to, 2)?;
+        store(ctx, inner.port_at, &entry.port)?;
+    }
+    if quoted.protocol == PROTOCOL_UDP {
+        return translate_udp_sum::<F>(ctx, quoted, inner, sum_at);
+    }
+    Ok(())
+}
+
+/// The quoted UDP checksum, which eight bytes of quotation have. TCP's lies further behind, and
+/// nobody looks at it in a quotation.
+#[inline(always)]
+fn translate_udp_sum<F: Family>(
+    ctx: &TcContext,
+    quoted: &Quoted<F::Address>,
+    inner: &Inner<'_, F::Address>,
+    sum_at: u32,
+) -> Result<(), DropReason> {
+    let at = quoted.at + F::HEADER_BYTES + 6;
+    let before: u16 = load(ctx, at)?;
+    if before == 0 {
+        return Ok(());
+    }
+    let (old, new) = (F::widen(inner.old), F::widen(inner.entry.address));
+    let mut sum = u16::from_be(before);
+    sum = bpf_abi::checksum_after_word(sum, old[0].to_be(), new[0].to_be());
+    sum = bpf_abi::checksum_after_word(sum, old[1].to_be(), new[1].to_be());
+    sum = bpf_abi::checksum_after_word(sum, old[2].to_be(), new[2].to_be());
+    sum = bpf_abi::checksum_after_word(sum, old[3].to_be(), new[3].to_be());
+    sum = bpf_abi::checksum_after_word(
+        sum,
+        u32::from(u16::from_be(inner.old_port)),
+        u32::from(u16::from_be(inner.entry.port)),
+    );
+    let after = sum.to_be();
+    l4(ctx, sum_at, u64::from(before), u64::from(after), 2)?;
+    store(ctx, at, &after)
+}
+
+/// Reads the packet an error quotes: a plain header and eight bytes (RFC 792, RFC 4443 §3).
+#[inline(always)]
+fn quoted<F: Family>(
+    ctx: &TcContext,
+    header: &Header<F::Address>,
+) -> Result<Quoted<F::Address>, DropReason> {
+    let at = header.payload_at + ICMP_BYTES;
+    let first: u8 = load(ctx, at)?;
+    let (protocol, source, destination) = if F::VERSION == 4 {
+        // Version 4, five words.
+        if first != 0x45 {
+            return Err(DropReason::NatUnsupported);
+        }
+        let fragment: u16 = load(ctx, at + 6)?;
+        if u16::from_be(fragment) & 0x1fff != 0 {
+            return Err(DropReason::NatUnsupported);
+        }
+        (load::<u8>(ctx, at + 9)?, at + 12, at + 16)
+    } else {
+        if first >> 4 != 6 {
+            return Err(DropReason::NatUnsupported);
+        }
+        (load::<u8>(ctx, at + 6)?, at + 8, at + 24)
+    };
+    let transport = at + F::HEADER_BYTES;
+    let ports: [u16; 2] = if protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP {
+        load(ctx, transport)?
+    } else if protocol == F::ICMP {
+        let kind: u8 = load(ctx, transport)?;
+        if kind != F::ECHO[0] && kind != F::ECHO[1] {
+            return Err(DropReason::NatUnsupported);
+        }
+        let identifier: u16 = load(ctx, transport + 4)?;
+        [identifier, identifier]
+    } else {
+        [0, 0]
+    };
+    Ok(Quoted {
+        source: ctx
+            .load(source as usize)
+            .map_err(|_| DropReason::Truncated)?,
+        destination: ctx
+            .load(destination as usize)
+            .map_err(|_| DropReason::Truncated)?,
+        protocol,
+        source_port: ports[0],
+        destination_port: ports[1],
+        at,
+    })
+}
+
+#[inline(always)]
+fn load<T: Field>(ctx: &TcContext, at: u32) -> Result<T, DropReason> {
+    ctx.load(at as usize).map_err(|_| DropReason::Truncated)
+}
+
+#[inline(always)]
+fn store<T: Field>(ctx: &TcContext, at: u32, value: &T) -> Result<(), DropReason> {
+    ctx.store(at as usize, value, 0)
+        .map_err(|_| DropReason::RewriteFailed)
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//! The kernel side of an egress gateway: two programs, attached by `bpf-loader` on nodes that are
+//! gateways.
+//!
+//! Packets of pods come out of the tunnel with the number of their rule as its identifier, get the
+//! rule's address and a port of their own, and leave by the routing table. Answers come in from
+//! the fabric, find their mapping, and go back through the tunnel to the pod's node. What is no
+//! answer to anything is left to whoever is next on the hook.
+//!
+//! A packet of a rule is translated or refused: the kernel never sees it, since it would forward
+//! it under the pod's address. Refusals that a sender should hear of are answered here.
+
+#![no_std]
+#![no_main]
+
+mod answer;
+mod back;
+mod claim;
+mod count;
+mod errors;
+mod family;
+mod fragments;
+mod maps;
+mod mapping;
+mod out;
+mod rewrite;
+mod route;
+mod transport;
+mod tunnel;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use bpf_abi::DropReason;
+use bpf_programs::packet;
+
+use crate::{
+    family::{Family, Ipv4, Ipv6},
+    tunnel::{Arrival, Parcel},
+};
+
+/// Where a packet goes.
+enum Verdict {
+    /// Already redirected; the helper's own return code.
+    Redirected(i32),
+    /// On to the next program on the hook, or the kernel.
+    Next,
+}
+
+/// A refused packet: why, and whose counters know it.
+struct Refusal {
+    reason: DropReason,
+    slot: Option<u16>,
+}
+
+impl Refusal {
+    /// A refusal no rule is known for.
+    #[inline(always)]
+    fn of(reason: DropReason) -> Self {
+        Self { reason, slot: None }
+    }
+}
+
+/// Ingress of the tunnel device: from pods to the world.
+#[classifier]
+pub fn egress_out(ctx: TcContext) -> i32 {
+    match tunnel::arrival(&ctx) {
+        Some(Arrival::ForRule(parcel)) => {
+            packet::pull(&ctx, transport::READ_BYTES);
+            match packet::ethertype(&ctx) {
+                Some(packet::ETHERTYPE_IPV4) => judge_out::<Ipv4>(&ctx, &parcel),
+                Some(packet::ETHERTYPE_IPV6) => judge_out::<Ipv6>(&ctx, &parcel),
+                _ => finish(&ctx, Err(Refusal::of(DropReason::UnsupportedEthertype))),
+            }
+        }
+        Some(Arrival::Answer) => TC_ACT_UNSPEC,
+        None => finish(&ctx, Err(Refusal::of(DropReason::NatUnknownRule))),
+    }
+}
+
+/// Ingress of a device towards the fabric: answers to pods.
+#[classifier]
+pub fn egress_back(ctx: TcContext) -> i32 {
+    packet::pull(&ctx, transport::READ_BYTES);
+    if packet::has_vlan_tag(&ctx) || !packet::is_for_this_host(&ctx) {
+        return TC_ACT_UNSPEC;
+    }
+    match packet::ethertype(&ctx) {
+        Some(packet::ETHERTYPE_IPV4) => judge_back::<Ipv4>(&ctx),
+        Some(packet::ETHERTYPE_IPV6) => judge_back::<Ipv6>(&ctx),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+// Functions of their own, here and where else it is said: a program's stack has 512 bytes, and the
+// compiler does not let two families share them.
+#[inline(never)]
+fn judge_out<F: Family>(ctx: &TcContext, parcel: &Parcel) -> i32 {
+    finish(ctx, out::judge::<F>(ctx, parcel))
+}
+
+#[inline(never)]
+fn judge_back<F: Family>(ctx: &TcContext) -> i32 {
+    finish(ctx, back::judge::<F>(ctx))
+}
+
+#[inline(always)]
+fn finish(ctx: &TcContext, judgement: Result<Verdict, Refusal>) -> i32 {
+    match judgement {
+        Ok(Verdict::Redirected(code)) => code,
+        Ok(Verdict::Next) => TC_ACT_UNSPEC,
+        Err(refusal) => {
+            count::refused(ctx, &refusal);
+            TC_ACT_SHOT
+        }
+    }
+}
+
+/// The kernel lends its GPL-only helpers to programs that carry this.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual BSD/GPL\0";
