@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::context::{Claims, Context};
 use crate::desired::{Desired, End, Life, Previous, RuleEnd, Source, Way};
 use crate::destinations::{Owner, Says, owners};
 use crate::elect::elect;
 use crate::finding::{Family, Finding, Refusal};
 use crate::gateway::resolve;
 use crate::number::Numbers;
-use crate::plan::{Claims, Context, Plan, WayOut};
+use crate::plan::{Plan, WayOut};
 use crate::rule::{Exit, RuleKey, RuleNumber};
 use crate::sets::Sets;
 use crate::state::state;
@@ -97,7 +98,7 @@ impl<'a> Decision<'a> {
                         Says::Exclude => Way::Excluded,
                         Says::Wait => Way::Refused(Refusal::Undecided),
                         Says::Gateway => {
-                            let place = self.context.places[&owner.policy.id];
+                            let place = owner.of.place;
                             let family = Family::of_net(prefix);
                             *chosen
                                 .entry((place, family))
@@ -150,7 +151,7 @@ impl<'a> Decision<'a> {
             }
             Err(why) => {
                 self.desired.findings.insert(Finding::Refused {
-                    policy: owner.policy.id.clone(),
+                    policy: owner.of.policy.id.clone(),
                     family,
                     why,
                 });

@@ -88,38 +88,40 @@ pub(crate) fn elect<'a>(
             row.sort_by_cached_key(|node| (Reverse(hash.name(node).finish()), *node));
         }
     }
-    let is_healthy = |node: &str| world.nodes.get(node).is_some_and(|node| node.is_healthy);
+    row.retain(|node| world.nodes.get(*node).is_some_and(|node| node.is_healthy));
     let zone = |node: &str| world.nodes.get(node).and_then(|node| node.zone.as_deref());
-    let last = claim.map(|claim| claim.holder.as_str());
-    match zones {
+    let near = |row: &mut Vec<&str>, node: &str| match zones {
         Zones::Off => {}
         Zones::LocalOnly | Zones::LocalFirst | Zones::LocalPriority => {
-            // The zone of the last holder even if that is dead: its first standby follows it.
-            let home = last
-                .filter(|node| world.nodes.contains_key(*node))
-                .or_else(|| row.iter().copied().find(|node| is_healthy(node)))
-                .and_then(zone);
-            if home.is_some() {
-                row.sort_by_key(|node| zone(node) != home);
+            if let Some(home) = zone(node) {
+                row.sort_by_key(|node| zone(node) != Some(home));
             }
         }
+    };
+    let last = claim.map(|claim| claim.holder.as_str());
+    let claimed = row.iter().copied().find(|node| Some(*node) == last);
+    let holder = claimed.or_else(|| {
+        // As the dead holder's standbys stood, so that its first one follows it.
+        let mut row = row.clone();
+        if let Some(last) = last {
+            near(&mut row, last);
+        }
+        row.first().copied()
+    });
+    row.retain(|node| Some(*node) != holder);
+    if let Some(holder) = holder {
+        near(&mut row, holder);
     }
-    row.retain(|node| is_healthy(node));
-    let claimed = row.iter().position(|node| Some(*node) == last);
-    if let Some(at) = claimed {
-        let holder = row.remove(at);
-        row.insert(0, holder);
-    }
+    row.truncate(NAMED_STANDBYS);
     let term = claim.map_or(0, |claim| claim.term);
-    let mut row = row.into_iter();
     Election {
-        holder: row.next(),
+        holder,
         is_claimed: claimed.is_some(),
         term: match claimed {
             Some(_) => term,
             None => term.saturating_add(1),
         },
-        standbys: row.take(NAMED_STANDBYS).collect(),
+        standbys: row,
     }
 }
 

@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::context::{Claims, Context, held};
 use crate::desired::{Desired, End, RuleEnd, Way};
 use crate::destinations::{longest, of_pod, owners};
 use crate::finding::{Family, Refusal};
 use crate::number::Numbers;
-use crate::plan::{Claims, Context, held};
 use crate::rule::{Exit, RuleNumber, held_sets};
 use crate::world::{Addresses, Pod, PodKey, PolicyId, World};
 
@@ -122,10 +122,8 @@ pub fn explain(
     let context = Context::new(world, &claims, Numbers::default());
     let policies = pod.map(|pod| of_pod(&context, pod)).unwrap_or_default();
     let names = |is_decided: bool| {
-        let policies = policies
-            .iter()
-            .filter(|(_, decided)| *decided == is_decided);
-        policies.map(|(policy, _)| policy.id.clone()).collect()
+        let policies = policies.iter().filter(|one| one.is_decided == is_decided);
+        policies.map(|one| one.policy.id.clone()).collect()
     };
     let verdict = match pod {
         None => Verdict::NotHere,
@@ -159,7 +157,7 @@ fn verdict(
     let Some((prefix, owner)) = longest(&owners, destination) else {
         return Verdict::NotCovered;
     };
-    let policy = owner.policy.id.clone();
+    let policy = owner.of.policy.id.clone();
     let source = match sender {
         Sender::Address(address) => desired.sources.get(address),
         Sender::Pod(_) => {

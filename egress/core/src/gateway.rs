@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::context::Context;
 use crate::desired::Life;
 use crate::finding::{Family, Finding, Missing};
-use crate::plan::Context;
 use crate::rule::{Exit, RuleKey, held_sets};
 use crate::world::{Addresses, Interface, Policy, PortRange, Timeouts};
 

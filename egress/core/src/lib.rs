@@ -41,9 +41,11 @@
 //! # What it leaves to the caller
 //!
 //! Who is healthy, who claims what, which rules have live connections and for how long they have
-//! drained; putting held addresses on and announcing them; and to write sets before the sources
-//! that use them, and ends before sets.
+//! drained; putting held addresses on and announcing them; and writing ends before the sets that
+//! name them, and sets before the sources that use them. Claims must be heard for a while after a
+//! start before [`Desired::gateway`] is acted on: without them a node may take itself for a holder.
 
+mod context;
 mod decide;
 mod desired;
 mod destinations;
@@ -63,13 +65,13 @@ mod testing;
 mod tests;
 mod world;
 
+pub use context::Claims;
 pub use decide::decide;
 pub use desired::{Desired, End, Life, Previous, RuleEnd, SetNumber, Source, Way};
 pub use elect::{Claim, NAMED_STANDBYS, STANDBYS_WITH_STATE, Seat};
 pub use explain::{Explanation, Sender, Verdict, explain};
 pub use finding::{Family, Finding, Missing, Refusal};
 pub use gateway::{GatewayRule, MAX_ADDRESSES};
-pub use plan::Claims;
 pub use rule::{Exit, FIRST_RULE, LAST_RULE, RuleKey, RuleNumber};
 pub use state::{PolicyState, state_of};
 pub use world::{

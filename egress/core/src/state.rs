@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::context::{Claims, Context, held};
 use crate::desired::Desired;
 use crate::finding::Finding;
 use crate::number::Numbers;
-use crate::plan::{Claims, Context, Plan, WayOut, held};
+use crate::plan::{Plan, WayOut};
 use crate::rule::ExitRef;
 use crate::world::{Addresses, PodKey, PolicyId, Selection, World};
 

@@ -124,7 +124,10 @@ fn held_addresses_of_the_policy_are_one_rule() {
 
     let holder = first(&seen_from(&world, "a"));
     let rule = holder.gateway.values().next().expect("a rule");
-    assert_eq!(rule.v4, [[192, 0, 2, 1], [192, 0, 2, 2]].map(std::net::Ipv4Addr::from));
+    assert_eq!(
+        rule.v4,
+        [[192, 0, 2, 1], [192, 0, 2, 2]].map(std::net::Ipv4Addr::from)
+    );
     assert_eq!((rule.v6.len(), rule.is_held, rule.output), (1, true, None));
     let standby = first(&seen_from(&world, "b"));
     assert!(standby.gateway.is_empty());
