@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the decision says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::elect::Seat;
+use crate::finding::{Finding, Refusal};
+use crate::gateway::GatewayRule;
+use crate::rule::{RuleKey, RuleNumber};
+use crate::state::PolicyState;
+use crate::world::{PodKey, PolicyId};
+
+/// What this node's data plane should do, and what people should know about it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// The set of each address of a pod that a policy selects, or may. What is
+    /// [inside the cluster](crate::World::in_cluster) comes before any set.
+    pub sources: BTreeMap<IpAddr, Source>,
+    /// What becomes of a destination; the longest prefix counts, and what has none is no affair
+    /// of egress.
+    pub sets: BTreeMap<SetNumber, BTreeMap<IpNet, Way>>,
+    /// Where the packets of a rule go: every rule the sets name, and those that drain.
+    pub ends: BTreeMap<RuleNumber, RuleEnd>,
+    /// The rules this node is the gateway of, whoever uses them.
+    pub gateway: BTreeMap<RuleNumber, GatewayRule>,
+    /// Who holds the rules that can move: those this node uses and those it may hold.
+    pub seats: BTreeMap<RuleNumber, Seat>,
+    /// The policies that concern this node: they select a pod here, or it may be their gateway.
+    pub policies: BTreeMap<PolicyId, PolicyState>,
+    /// What an operator should know.
+    pub findings: BTreeSet<Finding>,
+}
+
+/// The last decision, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Previous {
+    /// The last decision; an empty one after a start, or with the sets that were found.
+    pub desired: Desired,
+    /// The rules that have live connections here and whose time to drain has not passed.
+    pub live: BTreeSet<RuleNumber>,
+}
+
+/// The number of a destination set, from 1; it means something on this node only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SetNumber(pub NonZeroU32);
+
+impl fmt::Display for SetNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An address of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The pod.
+    pub pod: PodKey,
+    /// Its destinations.
+    pub set: SetNumber,
+}
+
+/// What becomes of packets to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// They go to the gateway of this rule.
+    Through(RuleNumber),
+    /// They go as if there were no policy.
+    Excluded,
+    /// They are dropped: they may not go under another address.
+    Refused(Refusal),
+}
+
+/// Where the packets of a rule go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleEnd {
+    /// The rule.
+    pub key: RuleKey,
+    /// The gateway.
+    pub gateway: String,
+    /// Where that is.
+    pub end: End,
+    /// Whether new connections may begin.
+    pub life: Life,
+}
+
+/// Where a gateway is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At this address, by the tunnel: IPv4 if both nodes have it, else IPv6.
+    Remote(IpAddr),
+    /// Here.
+    Local,
+    /// At no address this node can send to; packets are dropped.
+    Refused,
+}
+
+/// Whether new connections may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// They may.
+    Active,
+    /// They may not: connections that live go on, and when none does the caller lets it go, by
+    /// taking the rule out of [`Previous::live`].
+    Draining {
+        /// How long at most, from when the caller first sees it drain; until the last connection
+        /// ends where there is none ([`crate::Limits::drain`]).
+        at_most: Option<Duration>,
+    },
+}
