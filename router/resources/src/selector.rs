@@ -50,6 +50,20 @@ pub enum Operator {
 }
 
 impl LabelSelector {
+    /// Whether the selector selects an object of which not everything is known. `None`: it depends
+    /// on what is not.
+    pub fn decide<'a>(&self, label: impl Fn(&str) -> Known<'a>) -> Option<bool> {
+        let equal = self.match_labels.iter().map(|(key, value)| {
+            let found = label(key).value()?;
+            Some(found == Some(value))
+        });
+        let further = self.match_expressions.iter().map(|requirement| {
+            let found = label(&requirement.key).value()?;
+            Some(requirement.holds(found))
+        });
+        equal.chain(further).fold(Some(true), both)
+    }
+
     /// Whether the selector selects an object with these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.match_labels
@@ -62,12 +76,51 @@ impl LabelSelector {
     }
 }
 
+/// What is known of one label of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known<'a> {
+    /// It has this value.
+    Value(&'a str),
+    /// The object does not have it.
+    Absent,
+    /// Nothing.
+    Unknown,
+}
+
+impl<'a> Known<'a> {
+    /// What is known of a label when all labels are.
+    pub fn of(labels: &'a Labels, key: &str) -> Self {
+        labels.get(key).map_or(Known::Absent, |v| Known::Value(v))
+    }
+
+    fn value(self) -> Option<Option<&'a str>> {
+        match self {
+            Known::Value(value) => Some(Some(value)),
+            Known::Absent => Some(None),
+            Known::Unknown => None,
+        }
+    }
+}
+
+/// Whether both hold, where `None` is not known.
+pub fn both(a: Option<bool>, b: Option<bool>) -> Option<bool> {
+    match (a, b) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    }
+}
+
 impl Requirement {
     fn matches(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
+        self.holds(labels.get(&self.key).map(String::as_str))
+    }
+
+    fn holds(&self, value: Option<&str>) -> bool {
+        let is_listed = |found: &str| self.values.iter().any(|value| value == found);
         match self.operator {
-            Operator::In => value.is_some_and(|v| self.values.contains(v)),
-            Operator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
+            Operator::In => value.is_some_and(is_listed),
+            Operator::NotIn => value.is_none_or(|v| !is_listed(v)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -183,6 +236,27 @@ mod tests {
                 "{operator:?} {values:?} without label"
             );
         }
+    }
+
+    #[test]
+    fn what_is_not_known_counts_only_where_it_matters() {
+        let mut selector = requirement(Operator::In, &["r1"]);
+        let unknown = |key: &str| match key {
+            "app" => Known::Value("web"),
+            "gone" => Known::Absent,
+            _ => Known::Unknown,
+        };
+        assert_eq!(LabelSelector::default().decide(unknown), Some(true));
+        assert_eq!(selector.decide(unknown), None);
+        selector.match_labels = labels(&[("app", "web")]);
+        assert_eq!(selector.decide(unknown), None);
+        selector.match_labels = labels(&[("app", "db")]);
+        assert_eq!(selector.decide(unknown), Some(false));
+        selector.match_labels = labels(&[("gone", "x")]);
+        assert_eq!(selector.decide(unknown), Some(false));
+        let known = labels(&[("app", "web"), ("rack", "r1")]);
+        selector.match_labels = labels(&[("app", "web")]);
+        assert_eq!(selector.decide(|key| Known::of(&known, key)), Some(true));
     }
 
     #[test]
