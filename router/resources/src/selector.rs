@@ -259,6 +259,59 @@ mod tests {
         assert_eq!(selector.decide(|key| Known::of(&known, key)), Some(true));
     }
 
+    /// Every selector of up to two requirements on one label of two, with each of the two known or
+    /// not: what is decided holds whatever the rest turns out to be.
+    #[test]
+    fn what_is_decided_holds_for_all_labels_there_can_be() {
+        let operators = [
+            (Operator::In, &["x"][..]),
+            (Operator::NotIn, &["x"]),
+            (Operator::Exists, &[]),
+            (Operator::DoesNotExist, &[]),
+        ];
+        let requirements: Vec<Requirement> = ["a", "b"]
+            .into_iter()
+            .flat_map(|key| {
+                operators.map(|(operator, values)| Requirement {
+                    key: key.into(),
+                    operator,
+                    values: values.iter().map(|v| v.to_string()).collect(),
+                })
+            })
+            .collect();
+        let values = [None, Some("x"), Some("y")];
+        let complete = |a: Option<&str>, b: Option<&str>| -> Labels {
+            let pairs = [("a", a), ("b", b)].into_iter();
+            let there = pairs.filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+            there.collect()
+        };
+        let mut decided = 0;
+        for first in &requirements {
+            for second in &requirements {
+                let selector = LabelSelector {
+                    match_labels: Labels::new(),
+                    match_expressions: vec![first.clone(), second.clone()],
+                };
+                for a in values {
+                    // `b` is not known.
+                    let label = |key: &str| match (key, a) {
+                        ("a", Some(value)) => Known::Value(value),
+                        ("a", None) => Known::Absent,
+                        _ => Known::Unknown,
+                    };
+                    let Some(answer) = selector.decide(label) else {
+                        continue;
+                    };
+                    decided += 1;
+                    for b in values {
+                        assert_eq!(selector.matches(&complete(a, b)), answer, "{selector:?}");
+                    }
+                }
+            }
+        }
+        assert!(decided > 40, "{decided}");
+    }
+
     #[test]
     fn keys_and_values_follow_the_label_grammar() {
         for key in ["a", "app.kubernetes.io/name", "x_y.z-1"] {

@@ -3,12 +3,13 @@
 //! are valid as they stand, and each change to one of them gives the finding that is written here.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use router_resources::kinds::{
     EgressMode, EgressPolicySpec, EgressProbe, PoolAssignment, ProbeProtocol, ZonePreference,
 };
 use router_resources::parse::{ParsedFile, parse_file};
-use router_resources::{Body, Kind, Severity, generate_crds};
+use router_resources::{Body, FileContent, FileEvent, Kind, Severity, Store, generate_crds};
 
 const CILIUM: &str = include_str!("manifests/egress.yaml");
 const OURS: &str = include_str!("manifests/causeway-egress.yaml");
@@ -641,4 +642,41 @@ fn all_found(base: &str, cases: &[(&str, &str, &str)]) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn a_snapshot_gives_each_kind_by_name_and_pods_by_namespace_too() {
+    let pod = |namespace: &str| {
+        format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: a{namespace}}}\n")
+    };
+    let text = format!(
+        "{CILIUM}---\n{OURS}---\n{PODS}{}{}{}",
+        pod(""),
+        pod(", namespace: shop"),
+        pod(", namespace: lab")
+    );
+    let mut store = Store::new();
+    let event = FileEvent {
+        path: "a.yaml".into(),
+        content: FileContent::Bytes(text.into_bytes()),
+    };
+    assert_eq!(
+        store.apply(vec![event], SystemTime::UNIX_EPOCH).diagnostics,
+        []
+    );
+    let snapshot = store.snapshot();
+    let pods: Vec<String> = snapshot.pods().map(|pod| pod.key().to_string()).collect();
+    let expected = ["Pod/default/a", "Pod/lab/a", "Pod/shop/a", "Pod/shop/web-0"];
+    assert_eq!(pods, expected);
+    assert!(snapshot.pod("shop", "web-0").is_some());
+    assert!(snapshot.pod("lab", "web-0").is_none());
+    assert_eq!(snapshot.namespaces().count(), 1);
+    assert_eq!(
+        snapshot.namespace("shop").unwrap().metadata.labels["team"],
+        "pay"
+    );
+    assert!(snapshot.cilium_egress_policy("legacy").is_some());
+    assert!(snapshot.egress_policy("legacy").is_none());
+    assert_eq!(snapshot.egress_policies().count(), 1);
+    assert_eq!(snapshot.nodes().count(), 0);
 }
