@@ -42,12 +42,14 @@
 //!
 //! # Addresses of pools
 //!
-//! `assign: Policy` draws one address of each family for the policy: of those no earlier policy
-//! has, the one of the highest random weight (RFC 2991 §3) of policy and address. It is the same on
-//! every node and after a restart, and changes when the pool loses it, or when a policy of higher
-//! precedence appears that draws it or writes it down. With `Namespace` and `Pod` the world holds
-//! all addresses of the pool, and the decision shares them out. The schema's rules bound a
-//! pool to [`router_resources::kinds::MAX_POOL_ADDRESSES`]; more are not taken here either.
+//! `assign: Policy` draws one address of each family for the policy: of those that no policy writes
+//! down and no earlier one draws, the one of the highest random weight (RFC 2991 §3) of policy and
+//! address. It is the same on every node and after a restart. It changes when the pool loses it,
+//! when another policy takes it (by `egressIPs`, or by a draw of higher precedence), and when a
+//! policy that kept it from an address of higher weight goes. With `Namespace` and `Pod` the world
+//! holds all addresses of the pool, as many of each family where there are both, and the decision
+//! shares them out in pairs. The rules of the resources bound a pool to
+//! [`router_resources::kinds::MAX_POOL_ADDRESSES`]; more are not taken here either.
 
 mod cluster;
 mod compile;

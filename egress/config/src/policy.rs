@@ -199,8 +199,8 @@ fn addresses(
                 taken.extend(&draw.addresses);
                 (draw.addresses, Affinity::Policy)
             }
-            PoolAssignment::Namespace => (pool::all(pool), Affinity::Namespace),
-            PoolAssignment::Pod => (pool::all(pool), Affinity::Pod),
+            PoolAssignment::Namespace => (pool::pairs(pool), Affinity::Namespace),
+            PoolAssignment::Pod => (pool::pairs(pool), Affinity::Pod),
         };
     }
     if addresses.is_empty() {

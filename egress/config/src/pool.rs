@@ -25,6 +25,26 @@ pub(crate) fn all(pool: &AddressPool) -> Vec<IpAddr> {
     all.take(MAX_POOL_ADDRESSES as usize).collect()
 }
 
+/// The addresses of a pool that come in pairs: where it has both families, as many of each as the
+/// smaller one has. Who is given one of a family is given one of the other.
+pub(crate) fn pairs(pool: &AddressPool) -> Vec<IpAddr> {
+    let all = all(pool);
+    let v4 = all.iter().filter(|address| address.is_ipv4()).count();
+    let v6 = all.len() - v4;
+    let most = if v4 == 0 || v6 == 0 {
+        all.len()
+    } else {
+        v4.min(v6)
+    };
+    let (mut v4, mut v6) = (0, 0);
+    let is_paired = |address: &IpAddr| {
+        let count = if address.is_ipv4() { &mut v4 } else { &mut v6 };
+        *count += 1;
+        *count <= most
+    };
+    all.into_iter().filter(is_paired).collect()
+}
+
 /// What one policy draws.
 pub(crate) struct Draw {
     /// One address of each family of the pool.
@@ -107,6 +127,19 @@ mod tests {
                 "192.0.2.1"
             ]
         );
+    }
+
+    #[test]
+    fn nobody_is_left_without_a_family_the_pool_has() {
+        let counts = |cidrs: &[&str]| {
+            let pairs = pairs(&pool(cidrs));
+            let v4 = pairs.iter().filter(|address| address.is_ipv4()).count();
+            (v4, pairs.len() - v4)
+        };
+        assert_eq!(counts(&["192.0.2.0/27", "2001:db8::/121"]), (32, 32));
+        assert_eq!(counts(&["2001:db8::/126", "192.0.2.0/27"]), (4, 4));
+        assert_eq!(counts(&["192.0.2.0/27"]), (32, 0));
+        assert_eq!(counts(&["2001:db8::/121"]), (0, 128));
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl CausewayEgressGateway {
 #[serde(rename_all = "camelCase")]
 pub struct AddressPool {
     /// The prefixes, host bits zero, apart from each other, 1024 addresses together at most. All of
-    /// their addresses are used, the first and the last of a prefix too.
+    /// their addresses are used, the first and the last of a prefix too; where each namespace or pod
+    /// has one of both families, as many of each as the smaller family has.
     #[schemars(
         length(min = 1, max = 16),
         inner(regex(pattern = pattern::cidr()))
