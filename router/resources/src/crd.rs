@@ -40,6 +40,7 @@ fn definition(kind: Kind) -> Json {
         "shortNames": [kind.short_name()],
     });
     names["categories"] = match kind.group() {
+        "cilium.io" if kind == Kind::CiliumEgressPolicy => json!(["cilium", "ciliumpolicy"]),
         "cilium.io" => json!(["cilium", "ciliumbgp"]),
         _ => json!(["causeway"]),
     };

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What users write: resources and node settings, read strictly.
 //!
-//! Resources are the YAML objects of `docs/guide`: the BGP kinds of Cilium as they are, ours of
-//! `causeway.io`, and the few fields of Kubernetes' Node and Secret that matter. This crate takes
-//! them from files to typed, valid structs ([`kinds`]) in a [`Store`]; what they mean is decided
-//! by the subsystems (`bgp-config` for BGP).
+//! Resources are the YAML objects of `docs/guide`: the BGP and egress kinds of Cilium as they are,
+//! ours of `causeway.io`, and the few fields of Kubernetes' Node, Namespace, Pod and Secret that
+//! matter. This crate takes them from files to typed, valid structs ([`kinds`]) in a [`Store`];
+//! what they mean is decided by the subsystems (`bgp-config` for BGP, `egress-config` for egress).
 //!
 //! A file goes through four steps. [`yaml`] turns text into trees in which every value knows its
 //! place. `schema` checks a tree against the schema of its kind, the same one the CRD files

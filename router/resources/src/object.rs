@@ -9,8 +9,9 @@ use serde_json::{Value as Json, json};
 
 use crate::condition::Timestamp;
 use crate::kinds::{
-    AdvertisementSpec, BfdProfileSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec,
-    NodeConfigSpec, PeerConfigSpec, PolicySpec, Secret,
+    AdvertisementSpec, BfdProfileSpec, CiliumEgressPolicySpec, ClusterConfigSpec, EgressPolicySpec,
+    Namespace, Node, NodeConfigOverrideSpec, NodeConfigSpec, PeerConfigSpec, Pod, PolicySpec,
+    Secret,
 };
 use crate::selector::Labels;
 
@@ -35,15 +36,23 @@ pub enum Kind {
     Policy,
     /// `BFDProfile` of `causeway.io`.
     BfdProfile,
+    /// `CiliumEgressGatewayPolicy`.
+    CiliumEgressPolicy,
+    /// `EgressGatewayPolicy` of `causeway.io`.
+    EgressPolicy,
     /// `Node` of Kubernetes.
     Node,
+    /// `Namespace` of Kubernetes.
+    Namespace,
+    /// `Pod` of Kubernetes.
+    Pod,
     /// `Secret` of Kubernetes.
     Secret,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 15] = [
         Kind::ClusterConfig,
         Kind::PeerConfig,
         Kind::Advertisement,
@@ -53,7 +62,11 @@ impl Kind {
         Kind::CausewayPeerConfig,
         Kind::Policy,
         Kind::BfdProfile,
+        Kind::CiliumEgressPolicy,
+        Kind::EgressPolicy,
         Kind::Node,
+        Kind::Namespace,
+        Kind::Pod,
         Kind::Secret,
     ];
 
@@ -76,7 +89,11 @@ impl Kind {
             Kind::CausewayPeerConfig => "BGPPeerConfig",
             Kind::Policy => "BGPPolicy",
             Kind::BfdProfile => "BFDProfile",
+            Kind::CiliumEgressPolicy => "CiliumEgressGatewayPolicy",
+            Kind::EgressPolicy => "EgressGatewayPolicy",
             Kind::Node => "Node",
+            Kind::Namespace => "Namespace",
+            Kind::Pod => "Pod",
             Kind::Secret => "Secret",
         }
     }
@@ -88,12 +105,14 @@ impl Kind {
             | Kind::PeerConfig
             | Kind::Advertisement
             | Kind::NodeConfigOverride
-            | Kind::NodeConfig => "cilium.io",
+            | Kind::NodeConfig
+            | Kind::CiliumEgressPolicy => "cilium.io",
             Kind::CausewayClusterConfig
             | Kind::CausewayPeerConfig
             | Kind::Policy
-            | Kind::BfdProfile => "causeway.io",
-            Kind::Node | Kind::Secret => "",
+            | Kind::BfdProfile
+            | Kind::EgressPolicy => "causeway.io",
+            Kind::Node | Kind::Namespace | Kind::Pod | Kind::Secret => "",
         }
     }
 
@@ -108,8 +127,10 @@ impl Kind {
             Kind::CausewayClusterConfig
             | Kind::CausewayPeerConfig
             | Kind::Policy
-            | Kind::BfdProfile => &["causeway.io/v1alpha1"],
-            Kind::Node | Kind::Secret => &["v1"],
+            | Kind::BfdProfile
+            | Kind::EgressPolicy => &["causeway.io/v1alpha1"],
+            Kind::CiliumEgressPolicy => &["cilium.io/v2"],
+            Kind::Node | Kind::Namespace | Kind::Pod | Kind::Secret => &["v1"],
         }
     }
 
@@ -125,7 +146,11 @@ impl Kind {
             Kind::CausewayPeerConfig => "bgppeerconfigs",
             Kind::Policy => "bgppolicies",
             Kind::BfdProfile => "bfdprofiles",
+            Kind::CiliumEgressPolicy => "ciliumegressgatewaypolicies",
+            Kind::EgressPolicy => "egressgatewaypolicies",
             Kind::Node => "nodes",
+            Kind::Namespace => "namespaces",
+            Kind::Pod => "pods",
             Kind::Secret => "secrets",
         }
     }
@@ -142,14 +167,18 @@ impl Kind {
             Kind::CausewayPeerConfig => "cwbgppeer",
             Kind::Policy => "cwbgppolicy",
             Kind::BfdProfile => "cwbfd",
+            Kind::CiliumEgressPolicy => "cegp",
+            Kind::EgressPolicy => "cwegp",
             Kind::Node => "no",
+            Kind::Namespace => "ns",
+            Kind::Pod => "po",
             Kind::Secret => "secret",
         }
     }
 
     /// Whether objects of this kind live in namespaces.
     pub fn is_namespaced(self) -> bool {
-        self == Kind::Secret
+        matches!(self, Kind::Secret | Kind::Pod)
     }
 }
 
@@ -209,6 +238,9 @@ pub struct Metadata {
     /// Counts changes of the spec. The API server sets it; in files the store counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// What the API server knows the object by: another one of the same name has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// When the API server made the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<Timestamp>,
@@ -227,7 +259,11 @@ pub enum Body {
     CausewayPeerConfig(PeerConfigSpec),
     Policy(PolicySpec),
     BfdProfile(BfdProfileSpec),
+    CiliumEgressPolicy(CiliumEgressPolicySpec),
+    EgressPolicy(Box<EgressPolicySpec>),
     Node(Node),
+    Namespace(Namespace),
+    Pod(Pod),
     Secret(Secret),
 }
 
@@ -255,7 +291,11 @@ impl Object {
             Body::CausewayPeerConfig(_) => Kind::CausewayPeerConfig,
             Body::Policy(_) => Kind::Policy,
             Body::BfdProfile(_) => Kind::BfdProfile,
+            Body::CiliumEgressPolicy(_) => Kind::CiliumEgressPolicy,
+            Body::EgressPolicy(_) => Kind::EgressPolicy,
             Body::Node(_) => Kind::Node,
+            Body::Namespace(_) => Kind::Namespace,
+            Body::Pod(_) => Kind::Pod,
             Body::Secret(_) => Kind::Secret,
         }
     }
@@ -287,9 +327,13 @@ impl Object {
             Body::Advertisement(spec) => json!({ "spec": spec }),
             Body::Policy(spec) => json!({ "spec": spec }),
             Body::BfdProfile(spec) => json!({ "spec": spec }),
+            Body::CiliumEgressPolicy(spec) => json!({ "spec": spec }),
+            Body::EgressPolicy(spec) => json!({ "spec": spec }),
             Body::NodeConfigOverride(spec) => json!({ "spec": spec }),
             Body::NodeConfig(spec) => json!({ "spec": spec }),
             Body::Node(node) => json!(node),
+            Body::Namespace(namespace) => json!(namespace),
+            Body::Pod(pod) => json!(pod),
             Body::Secret(secret) => {
                 let keys = secret.data.keys().chain(secret.string_data.keys());
                 let data: serde_json::Map<String, Json> =

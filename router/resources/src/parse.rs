@@ -305,7 +305,11 @@ impl FileReader<'_> {
             | Body::CausewayClusterConfig(_)
             | Body::Advertisement(_)
             | Body::BfdProfile(_)
+            | Body::CiliumEgressPolicy(_)
+            | Body::EgressPolicy(_)
             | Body::Node(_)
+            | Body::Namespace(_)
+            | Body::Pod(_)
             | Body::Secret(_) => {}
         }
         for (path, why) in ignored {
@@ -397,7 +401,11 @@ fn to_object(
         Kind::CausewayPeerConfig => Body::CausewayPeerConfig(spec(&mut json)?),
         Kind::Policy => Body::Policy(spec(&mut json)?),
         Kind::BfdProfile => Body::BfdProfile(spec(&mut json)?),
+        Kind::CiliumEgressPolicy => Body::CiliumEgressPolicy(spec(&mut json)?),
+        Kind::EgressPolicy => Body::EgressPolicy(spec(&mut json)?),
         Kind::Node => Body::Node(serde_json::from_value(json)?),
+        Kind::Namespace => Body::Namespace(serde_json::from_value(json)?),
+        Kind::Pod => Body::Pod(serde_json::from_value(json)?),
         Kind::Secret => Body::Secret(serde_json::from_value(json)?),
     };
     Ok(Object {

@@ -5,6 +5,7 @@
 //! struct. The others keep the subsystems' configurations valid by construction.
 
 mod causeway;
+mod egress;
 mod policy;
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -45,7 +46,12 @@ pub(crate) fn check(object: &Object) -> Vec<Finding> {
         Body::Policy(body) => rules.bgp_policy(body, &spec),
         // Its schema says it all.
         Body::BfdProfile(_) => {}
+        Body::CiliumEgressPolicy(body) => rules.cilium_egress_policy(body, &spec),
+        Body::EgressPolicy(body) => rules.egress_policy(body, &spec),
         Body::Node(body) => rules.node(body),
+        // Only its labels are read.
+        Body::Namespace(_) => {}
+        Body::Pod(body) => rules.pod(body),
         Body::Secret(body) => rules.secret(body),
     }
     rules.findings

@@ -50,6 +50,20 @@ pub enum Operator {
 }
 
 impl LabelSelector {
+    /// Whether the selector selects an object of which not everything is known. `None`: it depends
+    /// on what is not.
+    pub fn decide<'a>(&self, label: impl Fn(&str) -> Known<'a>) -> Option<bool> {
+        let equal = self.match_labels.iter().map(|(key, value)| {
+            let found = label(key).value()?;
+            Some(found == Some(value))
+        });
+        let further = self.match_expressions.iter().map(|requirement| {
+            let found = label(&requirement.key).value()?;
+            Some(requirement.holds(found))
+        });
+        equal.chain(further).fold(Some(true), both)
+    }
+
     /// Whether the selector selects an object with these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.match_labels
@@ -62,12 +76,51 @@ impl LabelSelector {
     }
 }
 
+/// What is known of one label of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known<'a> {
+    /// It has this value.
+    Value(&'a str),
+    /// The object does not have it.
+    Absent,
+    /// Nothing.
+    Unknown,
+}
+
+impl<'a> Known<'a> {
+    /// What is known of a label when all labels are.
+    pub fn of(labels: &'a Labels, key: &str) -> Self {
+        labels.get(key).map_or(Known::Absent, |v| Known::Value(v))
+    }
+
+    fn value(self) -> Option<Option<&'a str>> {
+        match self {
+            Known::Value(value) => Some(Some(value)),
+            Known::Absent => Some(None),
+            Known::Unknown => None,
+        }
+    }
+}
+
+/// Whether both hold, where `None` is not known.
+pub fn both(a: Option<bool>, b: Option<bool>) -> Option<bool> {
+    match (a, b) {
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        (Some(true), Some(true)) => Some(true),
+        _ => None,
+    }
+}
+
 impl Requirement {
     fn matches(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
+        self.holds(labels.get(&self.key).map(String::as_str))
+    }
+
+    fn holds(&self, value: Option<&str>) -> bool {
+        let is_listed = |found: &str| self.values.iter().any(|value| value == found);
         match self.operator {
-            Operator::In => value.is_some_and(|v| self.values.contains(v)),
-            Operator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
+            Operator::In => value.is_some_and(is_listed),
+            Operator::NotIn => value.is_none_or(|v| !is_listed(v)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
         }
@@ -183,6 +236,80 @@ mod tests {
                 "{operator:?} {values:?} without label"
             );
         }
+    }
+
+    #[test]
+    fn what_is_not_known_counts_only_where_it_matters() {
+        let mut selector = requirement(Operator::In, &["r1"]);
+        let unknown = |key: &str| match key {
+            "app" => Known::Value("web"),
+            "gone" => Known::Absent,
+            _ => Known::Unknown,
+        };
+        assert_eq!(LabelSelector::default().decide(unknown), Some(true));
+        assert_eq!(selector.decide(unknown), None);
+        selector.match_labels = labels(&[("app", "web")]);
+        assert_eq!(selector.decide(unknown), None);
+        selector.match_labels = labels(&[("app", "db")]);
+        assert_eq!(selector.decide(unknown), Some(false));
+        selector.match_labels = labels(&[("gone", "x")]);
+        assert_eq!(selector.decide(unknown), Some(false));
+        let known = labels(&[("app", "web"), ("rack", "r1")]);
+        selector.match_labels = labels(&[("app", "web")]);
+        assert_eq!(selector.decide(|key| Known::of(&known, key)), Some(true));
+    }
+
+    /// Every selector of up to two requirements on one label of two, with each of the two known or
+    /// not: what is decided holds whatever the rest turns out to be.
+    #[test]
+    fn what_is_decided_holds_for_all_labels_there_can_be() {
+        let operators = [
+            (Operator::In, &["x"][..]),
+            (Operator::NotIn, &["x"]),
+            (Operator::Exists, &[]),
+            (Operator::DoesNotExist, &[]),
+        ];
+        let requirements: Vec<Requirement> = ["a", "b"]
+            .into_iter()
+            .flat_map(|key| {
+                operators.map(|(operator, values)| Requirement {
+                    key: key.into(),
+                    operator,
+                    values: values.iter().map(|v| v.to_string()).collect(),
+                })
+            })
+            .collect();
+        let values = [None, Some("x"), Some("y")];
+        let complete = |a: Option<&str>, b: Option<&str>| -> Labels {
+            let pairs = [("a", a), ("b", b)].into_iter();
+            let there = pairs.filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())));
+            there.collect()
+        };
+        let mut decided = 0;
+        for first in &requirements {
+            for second in &requirements {
+                let selector = LabelSelector {
+                    match_labels: Labels::new(),
+                    match_expressions: vec![first.clone(), second.clone()],
+                };
+                for a in values {
+                    // `b` is not known.
+                    let label = |key: &str| match (key, a) {
+                        ("a", Some(value)) => Known::Value(value),
+                        ("a", None) => Known::Absent,
+                        _ => Known::Unknown,
+                    };
+                    let Some(answer) = selector.decide(label) else {
+                        continue;
+                    };
+                    decided += 1;
+                    for b in values {
+                        assert_eq!(selector.matches(&complete(a, b)), answer, "{selector:?}");
+                    }
+                }
+            }
+        }
+        assert!(decided > 40, "{decided}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::kinds::{
-    AdvertisementSpec, BfdProfileSpec, ClusterConfigSpec, Node, NodeConfigOverrideSpec,
-    PeerConfigSpec, PolicySpec, Secret,
+    AdvertisementSpec, BfdProfileSpec, CiliumEgressPolicySpec, ClusterConfigSpec, EgressPolicySpec,
+    Namespace, Node, NodeConfigOverrideSpec, PeerConfigSpec, Pod, PolicySpec, Secret,
 };
 use crate::object::{Body, Kind, Metadata, Object, ObjectKey};
 
@@ -79,7 +79,8 @@ macro_rules! accessors {
                 pub fn $list(&self) -> impl Iterator<Item = Entry<'_, $spec>> {
                     self.of_kind(Kind::$variant).filter_map(|stored| match &stored.object.body {
                         Body::$variant(spec) => {
-                            Some(Entry { metadata: &stored.object.metadata, spec, stored })
+                            let metadata = &stored.object.metadata;
+                            Some(Entry::<$spec> { metadata, spec, stored })
                         }
                         _ => None,
                     })
@@ -91,7 +92,8 @@ macro_rules! accessors {
                     let stored = self.get(&ObjectKey::cluster_wide(Kind::$variant, name))?;
                     match &stored.object.body {
                         Body::$variant(spec) => {
-                            Some(Entry { metadata: &stored.object.metadata, spec, stored })
+                            let metadata = &stored.object.metadata;
+                            Some(Entry::<$spec> { metadata, spec, stored })
                         }
                         _ => None,
                     }
@@ -119,8 +121,14 @@ accessors! {
     advertisements, advertisement => Advertisement: AdvertisementSpec;
     /// The `CiliumBGPNodeConfigOverride` objects.
     node_config_overrides, node_config_override => NodeConfigOverride: NodeConfigOverrideSpec;
+    /// The `CiliumEgressGatewayPolicy` objects.
+    cilium_egress_policies, cilium_egress_policy => CiliumEgressPolicy: CiliumEgressPolicySpec;
+    /// The `EgressGatewayPolicy` objects of `causeway.io`.
+    egress_policies, egress_policy => EgressPolicy: EgressPolicySpec;
     /// The `Node` objects.
     nodes, node => Node: Node;
+    /// The `Namespace` objects.
+    namespaces, namespace => Namespace: Namespace;
 }
 
 impl Snapshot {
@@ -147,8 +155,36 @@ impl Snapshot {
         }
     }
 
+    /// The `Pod` objects, in order of namespaces and names.
+    pub fn pods(&self) -> impl Iterator<Item = Entry<'_, Pod>> {
+        self.of_kind(Kind::Pod).filter_map(as_pod)
+    }
+
+    /// The `Pod` of this namespace and name.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Entry<'_, Pod>> {
+        as_pod(self.get(&ObjectKey {
+            kind: Kind::Pod,
+            namespace: Some(namespace.into()),
+            name: name.into(),
+        })?)
+    }
+
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Stored> {
-        self.iter()
-            .filter(move |stored| stored.object.kind() == kind)
+        // The first key of the kind: pods can be many, and are not walked for the sake of others.
+        let objects = self.objects.range(ObjectKey::cluster_wide(kind, "")..);
+        objects
+            .map(|(_, stored)| stored.as_ref())
+            .take_while(move |stored| stored.object.kind() == kind)
+    }
+}
+
+fn as_pod(stored: &Stored) -> Option<Entry<'_, Pod>> {
+    match &stored.object.body {
+        Body::Pod(spec) => Some(Entry {
+            metadata: &stored.object.metadata,
+            spec,
+            stored,
+        }),
+        _ => None,
     }
 }

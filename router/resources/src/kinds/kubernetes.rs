@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `Node` and `Secret` of Kubernetes: the few fields Causeway reads. Others are accepted as they
+//! `Node`, `Namespace`, `Pod` and `Secret` of Kubernetes: the few fields Causeway reads. Others are accepted as they
 //! are, so that an exported object can be put into the directory unchanged.
 
 use std::collections::BTreeMap;
@@ -36,12 +36,27 @@ impl Node {
 
     /// The addresses of type `InternalIP`, in the order they are listed.
     pub fn internal_addresses(&self) -> Vec<IpAddr> {
-        let internal = self
-            .status
-            .addresses
-            .iter()
-            .filter(|a| a.address_type == "InternalIP");
-        internal.filter_map(|a| a.address.parse().ok()).collect()
+        self.addresses_of_type("InternalIP")
+    }
+
+    /// The addresses of type `ExternalIP`, in the order they are listed.
+    pub fn external_addresses(&self) -> Vec<IpAddr> {
+        self.addresses_of_type("ExternalIP")
+    }
+
+    /// Whether somebody has declared the node dead by the taint
+    /// `node.kubernetes.io/out-of-service`.
+    pub fn is_out_of_service(&self) -> bool {
+        let mut taints = self.spec.taints.iter();
+        taints.any(|taint| taint.key == "node.kubernetes.io/out-of-service")
+    }
+
+    fn addresses_of_type(&self, address_type: &str) -> Vec<IpAddr> {
+        let addresses = self.status.addresses.iter();
+        addresses
+            .filter(|a| a.address_type == address_type)
+            .filter_map(|a| a.address.parse().ok())
+            .collect()
     }
 }
 
@@ -59,6 +74,18 @@ pub struct NodeSpec {
     /// Whether the node is cordoned: no new pods are put on it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unschedulable: bool,
+    /// What keeps pods off the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+}
+
+/// What keeps pods off a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct Taint {
+    /// Its name.
+    pub key: String,
 }
 
 /// What a node says of itself.
@@ -80,6 +107,71 @@ pub struct NodeAddress {
     pub address_type: String,
     /// The address.
     pub address: String,
+}
+
+/// A namespace. Its labels are in its metadata; nothing else is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct Namespace {}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pod {
+    /// What is wanted of the pod.
+    #[serde(default)]
+    pub spec: PodSpec,
+    /// What its node says of it.
+    #[serde(default)]
+    pub status: PodStatus,
+}
+
+impl Pod {
+    /// Its addresses: the list, or the single field where only that is there.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let list = self.status.pod_ips.iter().map(|entry| entry.ip.as_str());
+        let addresses: Vec<IpAddr> = list.filter_map(|text| text.parse().ok()).collect();
+        if addresses.is_empty() {
+            let single = self.status.pod_ip.iter();
+            return single.filter_map(|text| text.parse().ok()).collect();
+        }
+        addresses
+    }
+}
+
+/// What is wanted of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct PodSpec {
+    /// The node it runs on; absent until it is put on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// Whether it has the network of its node, and no address of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+}
+
+/// What a node says of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct PodStatus {
+    /// The first address; kept by Kubernetes beside the list.
+    #[serde(rename = "podIP", default, skip_serializing_if = "Option::is_none")]
+    pub pod_ip: Option<String>,
+    /// The addresses, at most one of each family.
+    #[serde(rename = "podIPs", default, skip_serializing_if = "Vec::is_empty")]
+    pub pod_ips: Vec<PodIp>,
+}
+
+/// One address of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodIp {
+    /// The address.
+    pub ip: String,
 }
 
 /// Key material. Its `Debug` shows key names only.

@@ -9,9 +9,11 @@
 mod advertisement;
 mod bfd_profile;
 mod bgp_policy;
+mod causeway_egress;
 mod causeway_instance;
 mod causeway_session;
 mod cluster_config;
+mod egress_policy;
 mod kubernetes;
 mod node_config;
 mod node_config_override;
@@ -28,6 +30,11 @@ pub use bgp_policy::{
     PolicyNextHopMode, PolicyNumbers, PolicyOrigin, PolicyPrefix, PolicyPrepend, PolicySet,
     PolicySource, PolicySpec, PolicyStatement, StandardChange,
 };
+pub use causeway_egress::{
+    AddressPool, CausewayEgressGateway, EgressAnnounce, EgressBgp, EgressConnections, EgressHealth,
+    EgressMode, EgressPolicySpec, EgressProbe, EgressTimeouts, MAX_POOL_ADDRESSES, PoolAssignment,
+    ProbeProtocol, SourcePorts, ZonePreference,
+};
 pub use causeway_instance::{
     AggregateRoute, CausewayInstance, CausewayPeer, ListenRange, Shutdown,
 };
@@ -40,7 +47,11 @@ pub use cluster_config::{
     AddressFamily, AutoDiscovery, AutoDiscoveryMode, BgpInstance, BgpPeer, BmpServer,
     ClusterConfigSpec, DefaultGateway, MonitoringPolicy, PeerConfigRef, Unnumbered,
 };
-pub use kubernetes::{Node, NodeAddress, NodeSpec, NodeStatus, Secret};
+pub use egress_policy::{CiliumEgressPolicySpec, EgressGateway, EgressSelector};
+pub use kubernetes::{
+    Namespace, Node, NodeAddress, NodeSpec, NodeStatus, Pod, PodIp, PodSpec, PodStatus, Secret,
+    Taint,
+};
 pub use node_config::{
     NodeConfigInstance, NodeConfigPeer, NodeConfigSpec, NodeConfigStatus, NodeInstanceStatus,
     NodePeerStatus, NodePeerTimers, PeeringState, RouteCount,

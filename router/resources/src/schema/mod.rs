@@ -19,8 +19,9 @@ use serde_json::{Value as Json, json};
 
 use crate::kinds::{
     AdvertisementSpec, BfdProfileSpec, CausewayFamily, CausewayGracefulRestart, CausewayInstance,
-    CausewayPeer, CausewaySession, ClusterConfigSpec, Node as KubernetesNode,
-    NodeConfigOverrideSpec, NodeConfigSpec, NodeConfigStatus, PeerConfigSpec, PolicySpec, Secret,
+    CausewayPeer, CausewaySession, CiliumEgressPolicySpec, ClusterConfigSpec, EgressPolicySpec,
+    Namespace, Node as KubernetesNode, NodeConfigOverrideSpec, NodeConfigSpec, NodeConfigStatus,
+    PeerConfigSpec, Pod, PolicySpec, Secret,
 };
 use crate::object::{Kind, Metadata};
 
@@ -74,7 +75,9 @@ pub(crate) fn spec_of(kind: Kind, api_version: &str) -> Option<Json> {
         Kind::BfdProfile => structural::<BfdProfileSpec>(),
         Kind::NodeConfigOverride => structural::<NodeConfigOverrideSpec>(),
         Kind::NodeConfig => structural::<NodeConfigSpec>(),
-        Kind::Node | Kind::Secret => return None,
+        Kind::CiliumEgressPolicy => structural::<CiliumEgressPolicySpec>(),
+        Kind::EgressPolicy => structural::<EgressPolicySpec>(),
+        Kind::Node | Kind::Namespace | Kind::Pod | Kind::Secret => return None,
     };
     match kind {
         Kind::PeerConfig => {
@@ -104,9 +107,16 @@ pub(crate) fn status_of(kind: Kind) -> Option<Json> {
         | Kind::PeerConfig
         | Kind::CausewayPeerConfig
         | Kind::Policy
-        | Kind::BfdProfile => Some(structural::<ConditionsStatus>()),
+        | Kind::BfdProfile
+        | Kind::EgressPolicy => Some(structural::<ConditionsStatus>()),
         Kind::NodeConfig => Some(structural::<NodeConfigStatus>()),
-        Kind::Advertisement | Kind::NodeConfigOverride | Kind::Node | Kind::Secret => None,
+        Kind::Advertisement
+        | Kind::NodeConfigOverride
+        | Kind::CiliumEgressPolicy
+        | Kind::Node
+        | Kind::Namespace
+        | Kind::Pod
+        | Kind::Secret => None,
     }
 }
 
@@ -123,6 +133,8 @@ struct ConditionsStatus {
 fn build(kind: Kind, api_version: &str) -> Json {
     let mut object = match kind {
         Kind::Node => structural::<KubernetesNode>(),
+        Kind::Namespace => structural::<Namespace>(),
+        Kind::Pod => structural::<Pod>(),
         Kind::Secret => structural::<Secret>(),
         _ => json!({ "type": "object", "properties": {}, "required": ["spec"] }),
     };
@@ -133,7 +145,6 @@ fn build(kind: Kind, api_version: &str) -> Json {
     let mut metadata = structural::<Metadata>();
     // The rest of ObjectMeta: written by the API server, left in exported objects.
     for field in [
-        "uid",
         "resourceVersion",
         "managedFields",
         "ownerReferences",
