@@ -18,9 +18,11 @@ pub struct AddressEntry {
     pub pod_mac: [u8; 6],
     /// MAC address of the host-side device: the gateway as the pod sees it.
     pub host_mac: [u8; 6],
+    /// The set of destinations that leave by a gateway; zero for none.
+    pub egress_set: u32,
 }
-const _: () = assert!(size_of::<AddressEntry>() == 24);
-// SAFETY: `repr(C)`, integers and byte arrays only, 24 = 3 * 4 + 2 * 6: no padding.
+const _: () = assert!(size_of::<AddressEntry>() == 28);
+// SAFETY: `repr(C)`, integers and byte arrays only, 28 = 4 * 4 + 2 * 6: no padding.
 unsafe impl Plain for AddressEntry {}
 
 /// Value of `DEVICES`: which endpoint is behind a host-side device. Read by the programs only when

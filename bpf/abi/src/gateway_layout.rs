@@ -89,7 +89,6 @@ pub const GATEWAY_MAPS: &[MapLayout] = &[
         size_of::<GatewayRoute>(),
         ROUTE_CACHE_ENTRIES,
     ),
-    map(name::ROUTE_GENERATION, MapKind::Array, 4, 8, 1),
     map(
         name::ANSWER_LIMIT,
         MapKind::PerCpuArray,
@@ -136,6 +135,7 @@ const FIELD_OFFSETS: &[usize] = &[
     offset_of!(TunnelEnd, ifindex),
     offset_of!(TunnelEnd, ip_version),
     offset_of!(TunnelEnd, is_local),
+    offset_of!(TunnelEnd, mtu),
     offset_of!(FragmentKey<V4>, source),
     offset_of!(FragmentKey<V4>, destination),
     offset_of!(FragmentEntry<V4>, address),

@@ -15,6 +15,7 @@
 mod checksum;
 mod counters;
 mod drop_reason;
+pub mod egress;
 mod endpoint;
 mod flow;
 mod gateway_layout;
@@ -47,6 +48,18 @@ pub mod map_names {
     pub const ROUTE_CACHE: &str = "ROUTE_CACHE";
     /// One number: raising it makes every cached route stale at once.
     pub const ROUTE_GENERATION: &str = "ROUTE_GENERATION";
+    /// Set and IPv4 prefix → way, of egress policies.
+    pub const EGRESS_V4: &str = "EGRESS_V4";
+    /// Set and IPv6 prefix → way, of egress policies.
+    pub const EGRESS_V6: &str = "EGRESS_V6";
+    /// IPv4 prefixes inside the cluster.
+    pub const CLUSTER_V4: &str = "CLUSTER_V4";
+    /// IPv6 prefixes inside the cluster.
+    pub const CLUSTER_V6: &str = "CLUSTER_V6";
+    /// Number of a rule → where its gateway is.
+    pub const EGRESS_ENDS: &str = "EGRESS_ENDS";
+    /// Connection → the way it began with.
+    pub const EGRESS_FLOWS: &str = "EGRESS_FLOWS";
     /// One number: the network namespace that owns this folder of pins.
     pub const OWNER: &str = "OWNER";
     /// Number of a rule → [`NatRule`](crate::nat::NatRule).

@@ -232,8 +232,9 @@ pub struct TunnelEnd {
     pub ip_version: u8,
     /// 1 where the gateway is this node, and the packet only enters the tunnel device.
     pub is_local: u8,
-    /// Zero.
-    pub reserved: u16,
+    /// Largest IP packet the tunnel takes whole, in bytes: TCP is told of it. Larger ones are
+    /// fragmented outside. Zero where the tunnel's way is not known.
+    pub mtu: u16,
 }
 const _: () = assert!(size_of::<TunnelEnd>() == 24);
 // SAFETY: `repr(C)`; 16 + 4 + 2 + 2 = 24: no padding.

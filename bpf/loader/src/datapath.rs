@@ -12,10 +12,12 @@ use bpf_abi::{AddressEntry, DeviceEntry, MAPS, MAX_ENDPOINTS, map_names};
 use router_types::LinkIndex;
 
 use crate::{
-    AttachedProgram, Config, DropCount, Endpoint, EndpointId, EndpointState, EndpointTraffic,
-    Error, HookChoice, HookKind, MapFill, OpenError, ReapReport, Role, Status, SyncReport,
+    AttachedProgram, Config, DropCount, EgressFlows, EgressTables, Endpoint, EndpointId,
+    EndpointState, EndpointTraffic, Error, HookChoice, HookKind, MapFill, OpenError, ReapReport,
+    Role, Status, SyncReport, Timeouts,
     attach::{self, Outcome},
     device::{self, Device},
+    egress::Egress,
     kernel, load,
     pins::{self, AttachmentPin},
     registry::{Known, Registry},
@@ -33,6 +35,7 @@ pub struct Datapath {
     adopted: bool,
     pub(crate) ebpf: Ebpf,
     tables: Tables,
+    egress: Egress,
     registry: Registry,
 }
 
@@ -64,6 +67,7 @@ impl Datapath {
         let (folder, adopted) = load::prepare_folder(&config.pin_root, &load::NODE)?;
         let mut ebpf = load::load(&folder, &load::NODE, &[])?;
         let mut tables = Tables::take(&mut ebpf)?;
+        let mut egress = Egress::take(&mut ebpf)?;
         let refused = |error: Error| OpenError::Load(Box::new(error));
         let here = device::netns_cookie().map_err(|source| OpenError::System {
             call: "getsockopt(SO_NETNS_COOKIE)",
@@ -74,6 +78,11 @@ impl Datapath {
         }
         let devices = tables.devices().map_err(refused)?;
         let addresses = tables.addresses().map_err(refused)?;
+        // Until somebody says otherwise, pods keep the sets they have.
+        egress.sources = addresses
+            .iter()
+            .map(|(address, entry)| (*address, entry.egress_set))
+            .collect();
         let (registry, orphans) = Registry::from_maps(&devices, &addresses);
         for address in orphans {
             tables.remove_address(address).map_err(refused)?;
@@ -95,6 +104,7 @@ impl Datapath {
             adopted,
             ebpf,
             tables,
+            egress,
             registry,
         })
     }
@@ -201,6 +211,45 @@ impl Datapath {
             }
         }
         Ok(report)
+    }
+
+    /// Makes the egress policies of pods exactly these. A pod that was not decided about before
+    /// sends under its own address at no moment: what is new is written first, then the pods'
+    /// sets, and only then goes what nobody uses.
+    ///
+    /// # Errors
+    /// When a map is full or cannot be written. Nothing is removed then, and pods whose set could
+    /// not be written keep the one they had.
+    pub fn sync_egress(&mut self, wanted: &EgressTables) -> Result<(), Error> {
+        self.egress.add(wanted)?;
+        self.egress.sources.clone_from(&wanted.sources);
+        self.egress.newcomers = wanted.newcomers;
+        for (address, entry) in self.tables.addresses()? {
+            let egress_set = self.egress.set_of(address);
+            if entry.egress_set != egress_set {
+                let entry = AddressEntry {
+                    egress_set,
+                    ..entry
+                };
+                self.tables.set_address(address, entry)?;
+            }
+        }
+        // Cached flows may have been decided by what the maps said before.
+        self.tables.raise_route_generation()?;
+        self.egress.prune(wanted)
+    }
+
+    /// Forgets connections under egress policies that are over, by the timeouts of their rules
+    /// (0 for those that were begun from outside; none for rules that are gone). Says how many
+    /// there are. To be called regularly: nothing else forgets them.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn sweep_egress(
+        &mut self,
+        timeouts: &dyn Fn(u32) -> Option<Timeouts>,
+    ) -> Result<EgressFlows, Error> {
+        self.egress.sweep(timeouts)
     }
 
     /// Makes every cached routing answer stale. Call it after changing routes, links, rules or
@@ -468,9 +517,14 @@ impl Datapath {
             mtu: wanted.mtu,
             pod_mac: wanted.pod_mac.0,
             host_mac: wanted.host_mac.0,
+            egress_set: 0,
         };
         self.tables.set_device(wanted.link, device)?;
         for address in &wanted.addresses {
+            let entry = AddressEntry {
+                egress_set: self.egress.set_of(*address),
+                ..entry
+            };
             self.tables.set_address(*address, entry)?;
         }
         // Cached flows may have been decided by what the maps said before.

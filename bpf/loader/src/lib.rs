@@ -40,6 +40,7 @@ mod attach;
 mod config;
 mod datapath;
 mod device;
+mod egress;
 mod endpoint;
 mod error;
 mod gateway;
@@ -55,6 +56,7 @@ mod tables;
 pub use bpf_abi::{DropReason, MAX_ENDPOINTS};
 pub use config::{Config, DEFAULT_PIN_ROOT, HookChoice};
 pub use datapath::Datapath;
+pub use egress::{EgressEnd, EgressFlows, EgressTables, EgressWay};
 pub use endpoint::{Endpoint, EndpointId, MacAddr, MacAddrParseError};
 pub use error::{AttachError, Error, OpenError};
 pub use gateway::{

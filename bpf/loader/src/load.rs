@@ -204,6 +204,7 @@ fn check_shape(path: &Path, expected: &MapLayout) -> Result<(), OpenError> {
         MapKind::LruHash => "LruHash",
         MapKind::LpmTrie => "LpmTrie",
         MapKind::RingBuf => "RingBuf",
+        MapKind::GrowingHash => "Hash",
     };
     let expected = shape(
         expected_kind,

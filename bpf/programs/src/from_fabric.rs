@@ -7,12 +7,13 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{AddressEntry, DropReason};
 use bpf_programs::{
+    fib,
     forward::{self, Obstacle},
     packet::{self, Origin},
 };
 
 use crate::{
-    Refusal, Verdict, deliver,
+    Refusal, Verdict, deliver, egress,
     maps::{ENDPOINTS_V4, ENDPOINTS_V6},
 };
 
@@ -42,6 +43,9 @@ fn judge_ipv4(ctx: &TcContext) -> Result<Verdict, Refusal> {
     if header.header_bytes != packet::IPV4_BYTES {
         return Ok(Verdict::ToKernel);
     }
+    if pod.egress_set != 0 {
+        egress::note_caller(ctx, &fib::flow_ipv4(ctx, &header));
+    }
     let checked = forward::forward_ipv4(ctx, &header, pod.mtu);
     finish(ctx, pod, checked)
 }
@@ -59,6 +63,9 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     };
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
         return Ok(Verdict::ToKernel);
+    }
+    if pod.egress_set != 0 {
+        egress::note_caller(ctx, &fib::flow_ipv6(ctx, &header));
     }
     let checked = forward::forward_ipv6(ctx, &header, pod.mtu, Origin::Fabric);
     finish(ctx, pod, checked)

@@ -7,7 +7,7 @@
 //! `route::Place`.
 
 use aya_ebpf::programs::TcContext;
-use bpf_abi::{AddressEntry, DeviceEntry, DropReason};
+use bpf_abi::{AddressEntry, DeviceEntry, DropReason, FlowKey, egress::way};
 use bpf_programs::{
     fib::{self, Route},
     forward::{self, Obstacle},
@@ -17,7 +17,7 @@ use bpf_programs::{
 use crate::{
     Refusal, Verdict, arp,
     count::{self, Taker},
-    deliver,
+    deliver, egress,
     maps::{DEVICES, ENDPOINTS_V4, ENDPOINTS_V6},
     route::Place,
 };
@@ -90,12 +90,24 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     if !packet::is_same_mac(macs.destination, packet::mac(&sender.host_mac)) {
         return Err(refused(DropReason::ForeignMac));
     }
+    // SAFETY: as above.
+    let local = unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) };
+    if sender.egress_set != 0 && local.is_none() {
+        let chosen = egress::choose(ctx, sender, &flow);
+        if chosen != way::PASS {
+            if header.header_bytes != packet::IPV4_BYTES {
+                return Err(refused(DropReason::EgressUnsupported));
+            }
+            // The tunnel cuts what it cannot take whole.
+            let checked = forward::forward_ipv4(ctx, &header, u32::MAX);
+            return leave_by_gateway(ctx, sender, &flow, chosen, checked);
+        }
+    }
     if header.header_bytes != packet::IPV4_BYTES {
         // Options: what they mean, and which are refused, is the kernel's to say.
         return Ok(to_kernel(ctx, sender.slot));
     }
-    // SAFETY: as above.
-    if let Some(pod) = unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) } {
+    if let Some(pod) = local {
         return match forward::forward_ipv4(ctx, &header, pod.mtu) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
@@ -161,12 +173,23 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
     if !packet::is_same_mac(macs.destination, packet::mac(&sender.host_mac)) {
         return Err(refused(DropReason::ForeignMac));
     }
+    // SAFETY: as above.
+    let local = unsafe { ENDPOINTS_V6.get(bytes(header.destination)) };
+    if sender.egress_set != 0 && local.is_none() {
+        let chosen = egress::choose(ctx, sender, &flow);
+        if chosen != way::PASS {
+            if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
+                return Err(refused(DropReason::EgressUnsupported));
+            }
+            let checked = forward::forward_ipv6(ctx, &header, u32::MAX, Origin::Pod);
+            return leave_by_gateway(ctx, sender, &flow, chosen, checked);
+        }
+    }
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
         // Options every router must look at (RFC 8200 §4.3): router alert, jumbo payload.
         return Ok(to_kernel(ctx, sender.slot));
     }
-    // SAFETY: as above.
-    if let Some(pod) = unsafe { ENDPOINTS_V6.get(bytes(header.destination)) } {
+    if let Some(pod) = local {
         return match forward::forward_ipv6(ctx, &header, pod.mtu, Origin::Pod) {
             Ok(()) => {
                 count::sent(ctx, sender.slot, Taker::Programs);
@@ -190,6 +213,35 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
         Route::Kernel => Ok(to_kernel(ctx, sender.slot)),
         Route::Refused(reason) => Err(refused(reason)),
     }
+}
+
+/// Sends a packet the way an egress policy says.
+#[inline(always)]
+fn leave_by_gateway(
+    ctx: &TcContext,
+    sender: &AddressEntry,
+    flow: &FlowKey,
+    chosen: u32,
+    checked: Result<(), Obstacle>,
+) -> Result<Verdict, Refusal> {
+    let refused = |reason| Refusal {
+        reason,
+        slot: Some(sender.slot),
+    };
+    match chosen {
+        way::NO_GATEWAY => return Err(refused(DropReason::EgressNoGateway)),
+        way::UNDECIDED => return Err(refused(DropReason::EgressUndecided)),
+        _ => {}
+    }
+    match checked {
+        Ok(()) => {}
+        Err(Obstacle::Refused(reason)) => return Err(refused(reason)),
+        // Nothing is larger than the largest MTU.
+        Err(Obstacle::Fragment) => return Err(refused(DropReason::EgressUnsupported)),
+    }
+    let code = egress::send(ctx, chosen, flow).map_err(refused)?;
+    count::sent(ctx, sender.slot, Taker::Programs);
+    Ok(Verdict::Redirected(code))
 }
 
 /// A packet whose source is link-local or not yet known never leaves the link: neighbour discovery

@@ -5,7 +5,9 @@
 
 pub mod fib;
 pub mod forward;
+pub mod mss;
 pub mod packet;
+pub mod tunnel;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -18,6 +18,7 @@
 mod arp;
 mod count;
 mod deliver;
+mod egress;
 mod from_fabric;
 mod from_pod;
 mod maps;

@@ -4,12 +4,17 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap},
     macros::btf_map,
 };
 use bpf_abi::{
     AddressEntry, DeviceEntry, DropCounter, DropKey, DropReason, EndpointCounters, MAX_ADDRESSES,
     MAX_ENDPOINT_REASONS, MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry,
+    egress::{
+        EgressFlow, EgressFlowKey, EgressPrefix, MAX_CLUSTER_PREFIXES, MAX_EGRESS_FLOWS,
+        MAX_EGRESS_PREFIXES, MAX_EGRESS_RULES,
+    },
+    nat::TunnelEnd,
 };
 
 const ADDRESSES: usize = MAX_ADDRESSES as usize;
@@ -45,6 +50,36 @@ pub static ROUTE_CACHE: PerCpuArray<RouteCacheEntry, { ROUTE_CACHE_ENTRIES as us
 
 #[btf_map]
 pub static ROUTE_GENERATION: Array<u64, 1> = Array::new();
+
+#[btf_map]
+pub static EGRESS_V4: LpmTrie<EgressPrefix<1>, u32, { MAX_EGRESS_PREFIXES as usize }> =
+    LpmTrie::new();
+
+#[btf_map]
+pub static EGRESS_V6: LpmTrie<EgressPrefix<4>, u32, { MAX_EGRESS_PREFIXES as usize }> =
+    LpmTrie::new();
+
+#[btf_map]
+pub static CLUSTER_V4: LpmTrie<[u32; 1], u32, { MAX_CLUSTER_PREFIXES as usize }> = LpmTrie::new();
+
+#[btf_map]
+pub static CLUSTER_V6: LpmTrie<[u32; 4], u32, { MAX_CLUSTER_PREFIXES as usize }> = LpmTrie::new();
+
+#[btf_map]
+pub static EGRESS_ENDS: HashMap<
+    u32,
+    TunnelEnd,
+    { MAX_EGRESS_RULES as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+#[btf_map]
+pub static EGRESS_FLOWS: HashMap<
+    EgressFlowKey,
+    EgressFlow,
+    { MAX_EGRESS_FLOWS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 // Not read by any program; it is here so that it is made and pinned with the others.
 #[btf_map]

@@ -6,6 +6,7 @@
 //! and `ip`.
 
 pub mod bench;
+pub mod egress;
 pub mod namespace;
 pub mod pod;
 pub mod traffic;

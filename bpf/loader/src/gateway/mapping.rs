@@ -129,7 +129,7 @@ impl Address for V4 {
 
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
-            IpAddr::V4(v4) => Some([u32::from_ne_bytes(v4.octets())]),
+            IpAddr::V4(v4) => Some(words_v4(v4)),
             IpAddr::V6(_) => None,
         }
     }
@@ -145,7 +145,7 @@ impl Address for V6 {
     fn from_ip(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(_) => None,
-            IpAddr::V6(v6) => Some(words(v6.octets())),
+            IpAddr::V6(v6) => Some(words_v6(v6)),
         }
     }
 }
@@ -165,6 +165,16 @@ pub(crate) fn narrow(address: V6, ip_version: u8) -> IpAddr {
     } else {
         IpAddr::from(bytes(address))
     }
+}
+
+/// An IPv4 address as the maps have it.
+pub(crate) fn words_v4(address: std::net::Ipv4Addr) -> V4 {
+    [u32::from_ne_bytes(address.octets())]
+}
+
+/// An IPv6 address as the maps have it.
+pub(crate) fn words_v6(address: std::net::Ipv6Addr) -> V6 {
+    words(address.octets())
 }
 
 fn words(bytes: [u8; 16]) -> V6 {

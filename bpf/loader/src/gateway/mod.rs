@@ -35,11 +35,9 @@ pub use rule::{GatewayRule, Timeouts};
 pub use sweep::Swept;
 pub use tables::RuleTraffic;
 
-use self::{
-    mapping::{narrow, widen},
-    slots::Slots,
-    tables::Tables,
-};
+pub(crate) use mapping::{duration_of, ticks_since, widen, words_v4, words_v6};
+
+use self::{mapping::narrow, slots::Slots, tables::Tables};
 use crate::{
     DropCount, Error, HookChoice, HookKind, OpenError, Role, SyncReport,
     attach::{self, Outcome},
@@ -184,19 +182,20 @@ impl Gateway {
     }
 
     /// Makes the nodes pods' packets may come from exactly these: the outer addresses of their
-    /// packets, reached back by this tunnel device. Indexes of nodes that stay do not change.
+    /// packets, reached back by this tunnel device, with the largest IP packet the tunnel to each
+    /// takes whole, in bytes. Indexes of nodes that stay do not change.
     ///
     /// # Errors
     /// When there are too many, or a map cannot be written.
     pub fn sync_nodes(
         &mut self,
         tunnel: LinkIndex,
-        wanted: &BTreeSet<IpAddr>,
+        wanted: &BTreeMap<IpAddr, u16>,
     ) -> Result<(), Error> {
         let gone: Vec<IpAddr> = self
             .nodes
             .keys()
-            .filter(|address| !wanted.contains(address))
+            .filter(|address| !wanted.contains_key(address))
             .copied()
             .collect();
         for address in gone {
@@ -205,7 +204,7 @@ impl Gateway {
                 self.tables.set_end(index, TunnelEnd::default())?;
             }
         }
-        for address in wanted {
+        for (address, mtu) in wanted {
             let index = match self.nodes.get(address) {
                 Some(index) => *index,
                 None => self.free_node()?,
@@ -214,6 +213,7 @@ impl Gateway {
                 address: widen(*address),
                 ifindex: tunnel.0,
                 ip_version: if address.is_ipv4() { 4 } else { 6 },
+                mtu: *mtu,
                 ..TunnelEnd::default()
             };
             self.tables.set_end(index, end)?;

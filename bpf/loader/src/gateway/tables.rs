@@ -28,6 +28,10 @@ use crate::{
     tables::{Bytes, cpus, failed, gone_is_fine, insert_failed, sum, typed},
 };
 
+/// The section of the programs' variables, which is a map: the generation of routes is the only
+/// one. Not pinned, since each load has its own.
+const GLOBALS: &str = ".bss";
+
 /// A family's table of mappings.
 pub(crate) struct Nat<A: Address> {
     map: HashMap<MapData, Bytes<NatKey<A>>, Bytes<NatEntry<A>>>,
@@ -133,7 +137,7 @@ impl Tables {
             counters: typed(take(map_names::RULE_COUNTERS)?)?,
             rule_refusals: typed(take(map_names::RULE_REFUSALS)?)?,
             refusals: typed(take(map_names::REFUSALS)?)?,
-            route_generation: typed(take(map_names::ROUTE_GENERATION)?)?,
+            route_generation: typed(take(GLOBALS)?)?,
             events: typed(take(map_names::NAT_EVENTS)?)?,
             owner: typed(take(map_names::OWNER)?)?,
         })
@@ -152,7 +156,7 @@ impl Tables {
     }
 
     pub(super) fn raise_route_generation(&mut self) -> Result<(), Error> {
-        let name = map_names::ROUTE_GENERATION;
+        let name = GLOBALS;
         let generation = self
             .route_generation
             .get(&0, 0)

@@ -10,16 +10,16 @@ use aya_ebpf::{
 };
 use bpf_abi::{
     DropReason, fold_checksum,
-    nat::{ANSWERS_PER_TICK, NatRule, V6},
+    nat::{ANSWERS_PER_TICK, V6},
 };
 use bpf_programs::packet::{self, ETHERNET_BYTES, PROTOCOL_ICMPV6};
 
 use crate::{
     Refusal, Verdict, count,
-    family::{Family, Header},
-    maps::ANSWER_LIMIT,
-    mapping, transport, tunnel,
-    tunnel::Parcel,
+    family::Family,
+    mapping,
+    maps::{ANSWER_LIMIT, RULES},
+    transport, tunnel,
 };
 
 /// The bytes go between the Ethernet and the IP header (`enum bpf_adj_room_mode`).
@@ -27,68 +27,95 @@ const BPF_ADJ_ROOM_MAC: u32 = 1;
 
 /// What is wrong.
 #[derive(Clone, Copy)]
-pub enum Complaint {
+#[repr(C)]
+pub struct Complaint {
+    /// Type and code of the answer to IPv4.
+    v4: u32,
+    /// Type and code of the answer to IPv6.
+    v6: u32,
+    /// What the way out takes, in bytes; zero where that is not the point.
+    mtu: u32,
+    /// The number of what it is counted as.
+    reason: u32,
+}
+
+impl Complaint {
     /// No address or port is left.
-    HostUnreachable {
-        /// Which of the two.
-        reason: DropReason,
-    },
+    #[inline(always)]
+    pub fn exhausted(reason: DropReason) -> Self {
+        Self {
+            v4: kind(3, 1),
+            v6: kind(1, 3),
+            mtu: 0,
+            reason: u32::from(reason.number()),
+        }
+    }
+
     /// TTL or hop limit used up.
-    TtlExceeded,
+    #[inline(always)]
+    pub fn ttl_exceeded() -> Self {
+        Self {
+            v4: kind(11, 0),
+            v6: kind(3, 0),
+            mtu: 0,
+            reason: u32::from(DropReason::TtlExceeded.number()),
+        }
+    }
+
     /// Larger than the way out takes.
-    TooBig {
-        /// What it takes, in bytes.
-        mtu: u32,
-    },
+    #[inline(always)]
+    pub fn too_big(mtu: u32) -> Self {
+        Self {
+            v4: kind(3, 4),
+            v6: kind(2, 0),
+            mtu,
+            reason: u32::from(DropReason::TooBig.number()),
+        }
+    }
 }
 
-/// A packet and all that is known of it. One value, because functions have five arguments at most.
-pub struct Case<'a, A> {
-    pub parcel: &'a Parcel,
-    pub rule: &'a NatRule,
-    pub header: &'a Header<A>,
+/// Type and code as an ICMP header begins.
+const fn kind(kind: u8, code: u8) -> u32 {
+    u32::from_ne_bytes([kind, code, 0, 0])
 }
 
-/// Sends the answer instead of the packet, and counts the packet as refused. Where
-/// there can be no answer, it is only refused.
-#[inline(never)]
-pub fn send<F: Family>(
-    ctx: &TcContext,
-    case: &Case<'_, F::Address>,
-    complaint: &Complaint,
-) -> Result<Verdict, Refusal> {
-    let Case {
-        parcel,
-        rule,
-        header,
-    } = case;
-    let complaint = *complaint;
-    let reason = match complaint {
-        Complaint::HostUnreachable { reason } => reason,
-        Complaint::TtlExceeded => DropReason::TtlExceeded,
-        Complaint::TooBig { .. } => DropReason::TooBig,
-    };
-    let refusal = Refusal {
-        reason,
-        slot: Some(rule.slot),
-    };
+/// Sends the answer that the work has instead of the packet, and counts the packet as refused.
+/// Where there can be no answer, it is only refused.
+#[inline(always)]
+pub fn send<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
+    let gone = || Refusal::of(DropReason::NatUnknownRule);
+    let work = F::work().ok_or_else(gone)?;
+    // SAFETY: a removed element stays readable while the program runs.
+    let rule = unsafe { RULES.get(work.parcel.rule) }.ok_or_else(gone)?;
+    let complaint = work.complaint;
+    count::refused_by_number(ctx, complaint.reason, Some(rule.slot));
     let (count, addresses) = F::addresses(rule);
-    if count == 0 || !may_answer() {
-        return Err(refusal);
-    }
-    count::refused(ctx, &refusal);
-    let source = addresses[0];
     let failed = |_| Refusal::of(DropReason::RewriteFailed);
+    if count == 0 || !may_answer() {
+        return Ok(Verdict::Silence);
+    }
+    let source = addresses[0];
     if F::VERSION == 4 {
-        make_ipv4(ctx, F::widen(source)[0], F::widen(header.source)[0], complaint)
-            .map_err(failed)?;
+        make_ipv4(
+            ctx,
+            F::widen(source)[0],
+            F::widen(work.header.source)[0],
+            &complaint,
+        )
+        .map_err(failed)?;
     } else {
-        make_ipv6(ctx, F::widen(source), F::widen(header.source), complaint).map_err(failed)?;
+        make_ipv6(
+            ctx,
+            F::widen(source),
+            F::widen(work.header.source),
+            &complaint,
+        )
+        .map_err(failed)?;
     }
-    match parcel.way_back(ctx) {
-        Some(end) => tunnel::through(ctx, &end).map_err(Refusal::of),
-        None => Ok(Verdict::Next),
+    if work.parcel.ip_version == 0 {
+        return Ok(Verdict::Next);
     }
+    tunnel::through(ctx, &work.parcel.way_back(ctx)).map_err(Refusal::of)
 }
 
 #[inline(always)]
@@ -127,19 +154,15 @@ fn make_ipv4(
     ctx: &TcContext,
     source: u32,
     destination: u32,
-    complaint: Complaint,
+    complaint: &Complaint,
 ) -> Result<(), ()> {
     const QUOTED: u32 = 28;
     const ROOM: u32 = 28;
-    let (kind, rest) = match complaint {
-        Complaint::HostUnreachable { .. } => ([3, 1], 0),
-        Complaint::TtlExceeded => ([11, 0], 0),
-        Complaint::TooBig { mtu } => ([3, 4], mtu & 0xffff),
-    };
+    let rest = complaint.mtu & 0xffff;
     make_room(ctx, QUOTED, ROOM)?;
     let quote: [u32; 7] = packet::read(ctx, ETHERNET_BYTES + ROOM).ok_or(())?;
     let mut icmp = [
-        u32::from_ne_bytes([kind[0], kind[1], 0, 0]),
+        complaint.v4,
         rest.to_be(),
         quote[0],
         quote[1],
@@ -170,22 +193,15 @@ fn make_ipv6(
     ctx: &TcContext,
     source: V6,
     destination: V6,
-    complaint: Complaint,
+    complaint: &Complaint,
 ) -> Result<(), ()> {
     const QUOTED: u32 = 48;
     const ROOM: u32 = 48;
     const PAYLOAD: u32 = 8 + QUOTED;
-    let (kind, rest) = match complaint {
-        Complaint::HostUnreachable { .. } => ([1, 3], 0),
-        Complaint::TtlExceeded => ([3, 0], 0),
-        Complaint::TooBig { mtu } => ([2, 0], mtu),
-    };
+    let rest = complaint.mtu;
     make_room(ctx, QUOTED, ROOM)?;
     let mut quote: [u32; 12] = packet::read(ctx, ETHERNET_BYTES + ROOM).ok_or(())?;
-    let icmp = [
-        u32::from_ne_bytes([kind[0], kind[1], 0, 0]),
-        rest.to_be(),
-    ];
+    let icmp = [complaint.v6, rest.to_be()];
     // The pseudo-header (RFC 8200 §8.1) and the error's own header.
     let mut covered: [u32; 12] = [
         source[0],
@@ -203,19 +219,13 @@ fn make_ipv6(
     ];
     let seed = raw_sum(&mut covered, 0);
     let sum = sum_of(&mut quote, seed);
-    let ip: [u32; 10] = [
+    let head = [
         u32::from_ne_bytes([0x60, 0, 0, 0]),
         u32::from_ne_bytes([0, PAYLOAD as u8, PROTOCOL_ICMPV6, 64]),
-        source[0],
-        source[1],
-        source[2],
-        source[3],
-        destination[0],
-        destination[1],
-        destination[2],
-        destination[3],
     ];
-    packet::write(ctx, ETHERNET_BYTES, ip).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES, head).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES + 8, source).ok_or(())?;
+    packet::write(ctx, ETHERNET_BYTES + 24, destination).ok_or(())?;
     packet::write(ctx, ETHERNET_BYTES + 40, icmp).ok_or(())?;
     packet::write(ctx, ETHERNET_BYTES + 42, sum).ok_or(())
 }

@@ -5,52 +5,73 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
-    nat::{FragmentEntry, LOCAL_NODE, NatEntry, NatKey, side},
+    nat::{LOCAL_NODE, NatEntry, NatKey, side},
 };
-use bpf_programs::packet::{Origin, PROTOCOL_UDP};
+use bpf_programs::{
+    mss,
+    packet::{Origin, PROTOCOL_UDP},
+};
 
 use crate::{
     Refusal, Verdict, count, errors,
-    family::{Family, Header, Part},
+    family::{Family, Header, part},
     fragments, mapping,
-    rewrite::{self, Change, End},
-    transport::{self, Payload, Transport},
-    tunnel,
+    rewrite::{self, End},
+    transport, tunnel,
+    work::{self, Work},
 };
+
+/// The pod a packet goes back to.
+#[derive(Clone, Copy)]
+pub struct Pod<A> {
+    pub address: A,
+    pub slot: u16,
+    pub node: u16,
+}
 
 /// Judges a packet from the fabric.
 #[inline(always)]
 pub fn judge<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
-    let Ok(header) = F::header(ctx) else {
+    let (Some(work), Ok(header)) = (F::work(), F::header(ctx)) else {
         return Ok(Verdict::Next);
     };
-    if let Part::Later { identification } = header.part {
-        let key = fragments::key::<F>(&header, identification, side::BACK);
-        return match fragments::recall::<F>(&key) {
+    work.header = header;
+    if work.header.part != part::LATER {
+        match transport::read::<F>(ctx, &work.header) {
+            Ok(transport) => work.transport = transport,
+            Err(_) => return Ok(Verdict::Next),
+        }
+    }
+    let work = work::forget(work);
+    if work.header.part == part::LATER {
+        return match fragments::recall::<F>(work, side::BACK) {
             Some(known) => {
-                let refused = |reason| Refusal {
-                    reason,
-                    slot: Some(known.slot),
+                let pod = Pod {
+                    address: known.address,
+                    slot: known.slot,
+                    node: known.node,
                 };
-                go_back::<F>(ctx, &header, &known).map_err(refused)
+                go_back::<F>(ctx, &work.header, &pod)
             }
             None => Ok(Verdict::Next),
         };
     }
-    match transport::read::<F>(ctx, &header) {
-        Ok(Payload::Flow(transport)) => flow::<F>(ctx, &header, &transport),
-        Ok(Payload::Error) => errors::back::<F>(ctx, &header),
-        Err(_) => Ok(Verdict::Next),
+    if work.transport.is_error != 0 {
+        return match errors::back::<F>(ctx, work)? {
+            Some(pod) => go_back::<F>(ctx, &work.header, &pod),
+            None => Ok(Verdict::Next),
+        };
     }
+    flow::<F>(ctx, work)
 }
 
 #[inline(always)]
 fn flow<F: Family>(
     ctx: &TcContext,
-    header: &Header<F::Address>,
-    transport: &Transport,
+    work: &'static mut Work<F::Address>,
 ) -> Result<Verdict, Refusal> {
-    let key = NatKey {
+    let (header, transport) = (&work.header, &work.transport);
+    work.key = NatKey {
         remote: header.source,
         local: header.destination,
         remote_port: if transport.source_at == transport.destination_at {
@@ -63,92 +84,76 @@ fn flow<F: Family>(
         side: side::BACK,
         reserved: 0,
     };
-    let Some((key, entry)) = find::<F>(key) else {
+    let Some(entry) = find::<F>(&mut work.key) else {
         return Ok(Verdict::Next);
     };
     if mapping::note(entry, transport.says) {
-        let other = mapping::find::<F>(&mapping::other_half::<F>(&key, entry));
-        mapping::tell::<F>(&key, entry, other.as_deref());
+        work.other = mapping::other_half::<F>(&work.key, entry);
+        let other = mapping::find::<F>(&work.other);
+        mapping::tell::<F>(&work.key, entry, other.map_or(0, |other| other.said));
     }
-    let pod = FragmentEntry {
-        address: entry.address,
-        slot: entry.slot,
-        node: entry.node,
-    };
+    let (slot, node) = (entry.slot, entry.node);
     let refused = |reason| Refusal {
         reason,
-        slot: Some(pod.slot),
+        slot: Some(slot),
     };
-    if let Part::First { identification } = header.part {
-        let key = fragments::key::<F>(header, identification, side::BACK);
-        fragments::remember::<F>(&key, pod);
-    }
+    fragments::remember::<F>(work, entry, side::BACK);
+    let (header, transport) = (&work.header, &work.transport);
     if header.ttl <= 1 {
         return Err(refused(DropReason::TtlExceeded));
     }
-    let change = Change {
-        end: End::Destination,
-        old: header.destination,
-        new: entry.address,
-        old_port: transport.destination,
-        new_port: entry.port,
-    };
-    rewrite::apply::<F>(ctx, header, transport, &change).map_err(refused)?;
-    hand_over::<F>(ctx, header, &pod).map_err(refused)
+    rewrite::apply::<F>(ctx, header, transport, End::Destination, entry).map_err(refused)?;
+    if transport.is_syn != 0 {
+        mss::clamp(ctx, F::HEADER_BYTES, tunnel::mtu_to(node));
+    }
+    hand_over::<F>(ctx, header, slot, node).map_err(refused)
 }
 
 /// Finds the back entry of a packet: of its connection, or of a socket that takes answers from
-/// anybody.
+/// anybody. The key is then that entry's.
 #[inline(always)]
-pub fn find<F: Family>(
-    key: NatKey<F::Address>,
-) -> Option<(NatKey<F::Address>, &'static mut NatEntry<F::Address>)> {
-    if let Some(entry) = mapping::find::<F>(&key) {
-        return Some((key, entry));
+pub fn find<F: Family>(key: &mut NatKey<F::Address>) -> Option<&'static mut NatEntry<F::Address>> {
+    if let Some(entry) = mapping::find::<F>(key) {
+        return Some(entry);
     }
     if key.protocol != PROTOCOL_UDP {
         return None;
     }
-    let key = NatKey {
-        remote: F::ANY,
-        remote_port: 0,
-        ..key
-    };
-    mapping::find::<F>(&key).map(|entry| (key, entry))
+    key.remote = F::ANY;
+    key.remote_port = 0;
+    mapping::find::<F>(key)
 }
 
 /// Sends a packet back of which only the destination address changes.
 #[inline(always)]
-pub fn go_back<F: Family>(
+fn go_back<F: Family>(
     ctx: &TcContext,
     header: &Header<F::Address>,
-    pod: &FragmentEntry<F::Address>,
-) -> Result<Verdict, DropReason> {
-    if header.ttl <= 1 {
-        return Err(DropReason::TtlExceeded);
-    }
-    let change = Change {
-        end: End::Destination,
-        old: header.destination,
-        new: pod.address,
-        old_port: 0,
-        new_port: 0,
+    pod: &Pod<F::Address>,
+) -> Result<Verdict, Refusal> {
+    let refused = |reason| Refusal {
+        reason,
+        slot: Some(pod.slot),
     };
-    rewrite::write_address::<F>(ctx, &change)?;
-    hand_over::<F>(ctx, header, pod)
+    if header.ttl <= 1 {
+        return Err(refused(DropReason::TtlExceeded));
+    }
+    rewrite::write_address::<F>(ctx, header, End::Destination, pod.address).map_err(refused)?;
+    hand_over::<F>(ctx, header, pod.slot, pod.node).map_err(refused)
 }
 
 /// Gives a packet that is rewritten to the pod's node.
 #[inline(always)]
-pub fn hand_over<F: Family>(
+fn hand_over<F: Family>(
     ctx: &TcContext,
     header: &Header<F::Address>,
-    pod: &FragmentEntry<F::Address>,
+    slot: u16,
+    node: u16,
 ) -> Result<Verdict, DropReason> {
-    count::answered(ctx, pod.slot);
-    if pod.node != LOCAL_NODE {
+    count::answered(ctx, slot);
+    if node != LOCAL_NODE {
         // On this node the next program lowers it.
         F::lower(ctx, header.ttl, Origin::Fabric)?;
     }
-    tunnel::to_pod(ctx, pod.node)
+    tunnel::to_pod(ctx, node)
 }

@@ -36,7 +36,12 @@ pub fn opened(slot: u16) {
 /// A packet was refused.
 #[inline(always)]
 pub fn refused(ctx: &TcContext, refusal: &Refusal) {
-    let reason = u32::from(refusal.reason.number());
+    refused_by_number(ctx, u32::from(refusal.reason.number()), refusal.slot);
+}
+
+/// The same by the number of the reason.
+#[inline(always)]
+pub fn refused_by_number(ctx: &TcContext, reason: u32, slot: Option<u16>) {
     let bytes = u64::from(ctx.len());
     if let Some(total) = REFUSALS.get_ptr_mut(reason) {
         // SAFETY: points to this CPU's value, which only this program touches while it runs.
@@ -44,7 +49,7 @@ pub fn refused(ctx: &TcContext, refusal: &Refusal) {
         total.packets += 1;
         total.bytes += bytes;
     }
-    let Some(slot) = refusal.slot else { return };
+    let Some(slot) = slot else { return };
     let key = DropKey {
         slot: u32::from(slot),
         reason,

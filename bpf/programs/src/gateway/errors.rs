@@ -5,107 +5,110 @@
 use aya_ebpf::{bindings::BPF_F_PSEUDO_HDR, programs::TcContext};
 use bpf_abi::{
     DropReason,
-    nat::{FragmentEntry, NatEntry, NatKey, NatRule, side},
+    nat::{NatEntry, NatKey, side},
 };
-use bpf_programs::packet::{Field, PROTOCOL_TCP, PROTOCOL_UDP};
+use bpf_programs::packet::{ETHERNET_BYTES, Field, PROTOCOL_TCP, PROTOCOL_UDP};
 
 use crate::{
-    Refusal, Verdict, back,
+    Refusal,
+    back::{self, Pod},
     family::{Family, Header},
-    mapping, out,
-    rewrite::l4,
+    mapping,
+    rewrite::{self, l4},
+    work::Work,
 };
 
 /// Bytes of an ICMP error's own header.
 const ICMP_BYTES: u32 = 8;
 
 /// The packet an error quotes.
-struct Quoted<A> {
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Quoted<A> {
     source: A,
     destination: A,
-    protocol: u8,
+    /// Offset in the frame of the quoted IP header.
+    at: u32,
     /// As the ports of a flow: the same twice for an echo.
     source_port: u16,
     destination_port: u16,
-    /// Offset in the frame of the quoted IP header.
-    at: u32,
+    protocol: u32,
 }
 
-/// An error from the world about a pod's packet.
-#[inline(never)]
+/// Translates an error from the world about a pod's packet. The pod it goes to; `None` where it is
+/// about nothing of ours.
+#[inline(always)]
 pub fn back<F: Family>(
     ctx: &TcContext,
-    header: &Header<F::Address>,
-) -> Result<Verdict, Refusal> {
-    let Ok(quoted) = quoted::<F>(ctx, header) else {
-        return Ok(Verdict::Next);
-    };
-    let is_echo = quoted.protocol == F::ICMP;
-    let key = NatKey {
+    work: &mut Work<F::Address>,
+) -> Result<Option<Pod<F::Address>>, Refusal> {
+    if quote::<F>(ctx, work).is_err() {
+        return Ok(None);
+    }
+    let quoted = &work.quoted;
+    let is_echo = quoted.protocol == u32::from(F::ICMP);
+    work.key = NatKey {
         remote: quoted.destination,
         local: quoted.source,
         remote_port: if is_echo { 0 } else { quoted.destination_port },
         local_port: quoted.source_port,
-        protocol: quoted.protocol,
+        protocol: quoted.protocol as u8,
         side: side::BACK,
         reserved: 0,
     };
-    let Some((_, entry)) = back::find::<F>(key) else {
-        return Ok(Verdict::Next);
+    let Some(entry) = back::find::<F>(&mut work.key) else {
+        return Ok(None);
     };
-    let refused = |reason| Refusal {
-        reason,
-        slot: Some(entry.slot),
-    };
-    if header.ttl <= 1 {
-        return Err(refused(DropReason::TtlExceeded));
-    }
     let inner = Inner {
-        address_at: quoted.at + F::SOURCE_AT - bpf_programs::packet::ETHERNET_BYTES,
+        address_at: quoted.at + F::SOURCE_AT - ETHERNET_BYTES,
         port_at: quoted.at + F::HEADER_BYTES + if is_echo { 4 } else { 0 },
         old: quoted.source,
         old_port: quoted.source_port,
         entry,
     };
-    translate::<F>(ctx, header, &quoted, &inner, header.destination).map_err(refused)?;
-    let pod = FragmentEntry {
+    translate::<F>(ctx, &work.header, quoted, &inner, work.header.destination).map_err(
+        |reason| Refusal {
+            reason,
+            slot: Some(entry.slot),
+        },
+    )?;
+    Ok(Some(Pod {
         address: entry.address,
         slot: entry.slot,
         node: entry.node,
-    };
-    back::go_back::<F>(ctx, header, &pod).map_err(refused)
+    }))
 }
 
-/// An error from a pod about an answer.
-#[inline(never)]
+/// Translates an error from a pod about an answer. The address it leaves under.
+#[inline(always)]
 pub fn out<F: Family>(
     ctx: &TcContext,
-    rule: &NatRule,
-    header: &Header<F::Address>,
-) -> Result<Verdict, DropReason> {
-    let quoted = quoted::<F>(ctx, header)?;
-    let is_echo = quoted.protocol == F::ICMP;
-    let key = NatKey {
+    work: &mut Work<F::Address>,
+) -> Result<F::Address, DropReason> {
+    quote::<F>(ctx, work)?;
+    let quoted = &work.quoted;
+    let is_echo = quoted.protocol == u32::from(F::ICMP);
+    work.key = NatKey {
         remote: quoted.source,
         local: quoted.destination,
         remote_port: if is_echo { 0 } else { quoted.source_port },
         local_port: quoted.destination_port,
-        protocol: quoted.protocol,
+        protocol: quoted.protocol as u8,
         side: side::OUT,
         reserved: 0,
     };
-    let Some(entry) = mapping::find::<F>(&key) else {
+    let Some(entry) = mapping::find::<F>(&work.key) else {
         return Err(DropReason::NatUnrelated);
     };
     let inner = Inner {
-        address_at: quoted.at + F::DESTINATION_AT - bpf_programs::packet::ETHERNET_BYTES,
+        address_at: quoted.at + F::DESTINATION_AT - ETHERNET_BYTES,
         port_at: quoted.at + F::HEADER_BYTES + if is_echo { 4 } else { 2 },
         old: quoted.destination,
         old_port: quoted.destination_port,
         entry,
     };
-    translate::<F>(ctx, header, &quoted, &inner, header.source)?;
-    out::leave::<F>(ctx, rule, header, entry.address)
+    translate::<F>(ctx, &work.header, quoted, &inner, work.header.source)?;
+    Ok(entry.address)
 }
 
 /// The translated end of the quoted packet.
@@ -134,27 +137,19 @@ fn translate<F: Family>(
         // The quoted header's checksum absorbs the address: what covers both sees no change.
         let quoted_sum_at = quoted.at + 10;
         let sum: u16 = load(ctx, quoted_sum_at)?;
-        let sum =
-            bpf_abi::checksum_after_word(u16::from_be(sum), old[0].to_be(), new[0].to_be());
+        let sum = bpf_abi::checksum_after_word(u16::from_be(sum), old[0].to_be(), new[0].to_be());
         store(ctx, quoted_sum_at, &sum.to_be())?;
         store(ctx, inner.address_at, &new[0])?;
     } else {
-        // The address in the quoted packet, and the same change in the pseudo-header.
-        let mut word = 0;
-        while word < 4 {
-            let index = core::hint::black_box(word) & 3;
-            let (from, to) = (u64::from(old[index]), u64::from(new[index]));
-            l4(ctx, sum_at, from, to, 4)?;
-            word += 1;
-        }
-        let outer = F::widen(outer_old);
-        let mut word = 0;
-        while word < 4 {
-            let index = core::hint::black_box(word) & 3;
-            let (from, to) = (u64::from(outer[index]), u64::from(new[index]));
-            l4(ctx, sum_at, from, to, 4 | u64::from(BPF_F_PSEUDO_HDR))?;
-            word += 1;
-        }
+        // The address in the quoted packet, and the change of the error's own in the pseudo-header.
+        let (mut old, mut new) = (old, new);
+        let quoted_change = rewrite::difference(&mut old, &mut new);
+        l4(ctx, sum_at, 0, quoted_change, 0)?;
+        let mut outer = F::widen(outer_old);
+        let own_change = rewrite::difference(&mut outer, &mut new);
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
+        l4(ctx, sum_at, 0, own_change, pseudo | rewrite::BPF_F_IPV6)
+            .or_else(|_| l4(ctx, sum_at, 0, own_change, pseudo))?;
         store(ctx, inner.address_at, &new)?;
     }
     if inner.old_port != entry.port {
@@ -162,7 +157,7 @@ fn translate<F: Family>(
         l4(ctx, sum_at, from, to, 2)?;
         store(ctx, inner.port_at, &entry.port)?;
     }
-    if quoted.protocol == PROTOCOL_UDP {
+    if quoted.protocol == u32::from(PROTOCOL_UDP) {
         return translate_udp_sum::<F>(ctx, quoted, inner, sum_at);
     }
     Ok(())
@@ -200,11 +195,8 @@ fn translate_udp_sum<F: Family>(
 
 /// Reads the packet an error quotes: a plain header and eight bytes (RFC 792, RFC 4443 §3).
 #[inline(always)]
-fn quoted<F: Family>(
-    ctx: &TcContext,
-    header: &Header<F::Address>,
-) -> Result<Quoted<F::Address>, DropReason> {
-    let at = header.payload_at + ICMP_BYTES;
+fn quote<F: Family>(ctx: &TcContext, work: &mut Work<F::Address>) -> Result<(), DropReason> {
+    let at = work.header.payload_at + ICMP_BYTES;
     let first: u8 = load(ctx, at)?;
     let (protocol, source, destination) = if F::VERSION == 4 {
         // Version 4, five words.
@@ -235,18 +227,14 @@ fn quoted<F: Family>(
     } else {
         [0, 0]
     };
-    Ok(Quoted {
-        source: ctx
-            .load(source as usize)
-            .map_err(|_| DropReason::Truncated)?,
-        destination: ctx
-            .load(destination as usize)
-            .map_err(|_| DropReason::Truncated)?,
-        protocol,
-        source_port: ports[0],
-        destination_port: ports[1],
-        at,
-    })
+    let truncated = |_| DropReason::Truncated;
+    work.quoted.source = ctx.load(source as usize).map_err(truncated)?;
+    work.quoted.destination = ctx.load(destination as usize).map_err(truncated)?;
+    work.quoted.at = at;
+    work.quoted.source_port = ports[0];
+    work.quoted.destination_port = ports[1];
+    work.quoted.protocol = u32::from(protocol);
+    Ok(())
 }
 
 #[inline(always)]

@@ -17,31 +17,28 @@ use bpf_programs::{
     packet::{self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, Origin},
 };
 
-use crate::maps::{FRAGMENTS_V4, FRAGMENTS_V6, NAT_V4, NAT_V6};
+use crate::{
+    maps::{FRAGMENTS_V4, FRAGMENTS_V6, NAT_V4, NAT_V6, WORK_V4, WORK_V6},
+    work::Work,
+};
 
 /// The mappings of a family.
 pub type Mappings<A> = HashMap<NatKey<A>, NatEntry<A>, { DEFAULT_NAT_ENTRIES as usize }>;
 /// The fragmented packets of a family.
 pub type Fragmented<A> = LruHashMap<FragmentKey<A>, FragmentEntry<A>, { MAX_FRAGMENTED as usize }>;
 
-/// Which part of a packet this is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+/// Which part of a packet this is, as a number: the verifier follows numbers in memory as one case.
+pub mod part {
     /// All of it.
-    Whole,
+    pub const WHOLE: u32 = 0;
     /// The first fragment, which has the ports.
-    First {
-        /// What all its fragments carry.
-        identification: u32,
-    },
+    pub const FIRST: u32 = 1;
     /// Another fragment.
-    Later {
-        /// What all its fragments carry.
-        identification: u32,
-    },
+    pub const LATER: u32 = 2;
 }
 
 /// What decides anything about a packet.
+#[derive(Clone, Copy)]
 pub struct Header<A> {
     pub source: A,
     pub destination: A,
@@ -53,9 +50,12 @@ pub struct Header<A> {
     pub traffic_class: u8,
     /// Bytes of the packet; for GSO frames, of all segments together.
     pub total_bytes: u32,
-    /// May not be fragmented.
-    pub dont_fragment: bool,
-    pub part: Part,
+    /// Not zero: may not be fragmented.
+    pub dont_fragment: u32,
+    /// One of [`part`].
+    pub part: u32,
+    /// What all fragments of a packet carry; IPv4's in the first half of memory.
+    pub identification: u32,
     /// Offset of the payload in the frame.
     pub payload_at: u32,
 }
@@ -86,6 +86,7 @@ pub trait Family {
     fn header(ctx: &TcContext) -> Result<Header<Self::Address>, DropReason>;
     fn mappings() -> &'static Mappings<Self::Address>;
     fn fragmented() -> &'static Fragmented<Self::Address>;
+    fn work() -> Option<&'static mut Work<Self::Address>>;
     fn addresses(rule: &NatRule) -> (u8, &[Self::Address; 8]);
     fn widen(address: Self::Address) -> V6;
     /// Whether the family's ICMP says something about another packet (RFC 792, RFC 4443).
@@ -110,18 +111,15 @@ impl Family for Ipv4 {
         if header.header_bytes != IPV4_BYTES {
             return Err(DropReason::NatUnsupported);
         }
-        let part = if header.is_fragment {
-            let at = ETHERNET_BYTES;
-            let identification =
-                u32::from(packet::read::<u16>(ctx, at + 4).ok_or(DropReason::Truncated)?);
-            let offset = packet::read::<u16>(ctx, at + 6).ok_or(DropReason::Truncated)?;
-            if u16::from_be(offset) & 0x1fff == 0 {
-                Part::First { identification }
-            } else {
-                Part::Later { identification }
-            }
+        let at = ETHERNET_BYTES;
+        let identification: u16 = packet::read(ctx, at + 4).ok_or(DropReason::Truncated)?;
+        let offset: u16 = packet::read(ctx, at + 6).ok_or(DropReason::Truncated)?;
+        let part = if !header.is_fragment {
+            part::WHOLE
+        } else if u16::from_be(offset) & 0x1fff == 0 {
+            part::FIRST
         } else {
-            Part::Whole
+            part::LATER
         };
         Ok(Header {
             source: [header.source],
@@ -130,8 +128,9 @@ impl Family for Ipv4 {
             ttl: header.ttl,
             traffic_class: header.tos,
             total_bytes: header.total_bytes,
-            dont_fragment: header.dont_fragment,
+            dont_fragment: u32::from(header.dont_fragment),
             part,
+            identification: u32::from(identification),
             payload_at: ETHERNET_BYTES + IPV4_BYTES,
         })
     }
@@ -144,6 +143,14 @@ impl Family for Ipv4 {
     #[inline(always)]
     fn fragmented() -> &'static Fragmented<V4> {
         &FRAGMENTS_V4
+    }
+
+    #[inline(always)]
+    fn work() -> Option<&'static mut Work<V4>> {
+        let work = WORK_V4.get_ptr_mut(0)?;
+        // SAFETY: points to this CPU's value, and programs on one CPU run one after another; every
+        // bit pattern is a value.
+        Some(unsafe { &mut *work })
     }
 
     #[inline(always)]
@@ -183,19 +190,20 @@ impl Family for Ipv6 {
         const FRAGMENT: u8 = 44;
         let header = packet::ipv6(ctx)?;
         let mut protocol = header.protocol;
-        let mut part = Part::Whole;
+        let mut part = part::WHOLE;
+        let mut identification = 0;
         let mut payload_at = ETHERNET_BYTES + IPV6_BYTES;
         if protocol == FRAGMENT {
             // RFC 8200 §4.5.
             let at = payload_at;
             protocol = packet::read(ctx, at).ok_or(DropReason::Truncated)?;
             let offset: u16 = packet::read(ctx, at + 2).ok_or(DropReason::Truncated)?;
-            let identification: u32 = packet::read(ctx, at + 4).ok_or(DropReason::Truncated)?;
+            identification = packet::read(ctx, at + 4).ok_or(DropReason::Truncated)?;
             payload_at += 8;
             part = if u16::from_be(offset) & 0xfff8 == 0 {
-                Part::First { identification }
+                part::FIRST
             } else {
-                Part::Later { identification }
+                part::LATER
             };
         }
         Ok(Header {
@@ -205,8 +213,9 @@ impl Family for Ipv6 {
             ttl: header.hop_limit,
             traffic_class: header.traffic_class,
             total_bytes: header.total_bytes,
-            dont_fragment: true,
+            dont_fragment: 1,
             part,
+            identification,
             payload_at,
         })
     }
@@ -219,6 +228,14 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn fragmented() -> &'static Fragmented<V6> {
         &FRAGMENTS_V6
+    }
+
+    #[inline(always)]
+    fn work() -> Option<&'static mut Work<V6>> {
+        let work = WORK_V6.get_ptr_mut(0)?;
+        // SAFETY: points to this CPU's value, and programs on one CPU run one after another; every
+        // bit pattern is a value.
+        Some(unsafe { &mut *work })
     }
 
     #[inline(always)]
@@ -256,7 +273,7 @@ pub fn check<F: Family>(
         header.protocol,
         header.payload_at - ETHERNET_BYTES,
         header.total_bytes,
-        header.dont_fragment,
+        header.dont_fragment != 0,
         mtu,
     )
 }

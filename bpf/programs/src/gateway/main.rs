@@ -20,13 +20,14 @@ mod count;
 mod errors;
 mod family;
 mod fragments;
-mod maps;
 mod mapping;
+mod maps;
 mod out;
 mod rewrite;
 mod route;
 mod transport;
 mod tunnel;
+mod work;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -36,10 +37,7 @@ use aya_ebpf::{
 use bpf_abi::DropReason;
 use bpf_programs::packet;
 
-use crate::{
-    family::{Family, Ipv4, Ipv6},
-    tunnel::{Arrival, Parcel},
-};
+use crate::family::{Family, Ipv4, Ipv6};
 
 /// Where a packet goes.
 enum Verdict {
@@ -47,7 +45,14 @@ enum Verdict {
     Redirected(i32),
     /// On to the next program on the hook, or the kernel.
     Next,
+    /// It becomes the answer that the work has.
+    Answer,
+    /// Nowhere, and it is counted already.
+    Silence,
 }
+
+/// Between the programs' functions: the packet becomes an answer. No return code of a hook.
+const ANSWER: i32 = 1 << 16;
 
 /// A refused packet: why, and whose counters know it.
 struct Refusal {
@@ -66,17 +71,17 @@ impl Refusal {
 /// Ingress of the tunnel device: from pods to the world.
 #[classifier]
 pub fn egress_out(ctx: TcContext) -> i32 {
-    match tunnel::arrival(&ctx) {
-        Some(Arrival::ForRule(parcel)) => {
-            packet::pull(&ctx, transport::READ_BYTES);
-            match packet::ethertype(&ctx) {
-                Some(packet::ETHERTYPE_IPV4) => judge_out::<Ipv4>(&ctx, &parcel),
-                Some(packet::ETHERTYPE_IPV6) => judge_out::<Ipv6>(&ctx, &parcel),
-                _ => finish(&ctx, Err(Refusal::of(DropReason::UnsupportedEthertype))),
-            }
-        }
-        Some(Arrival::Answer) => TC_ACT_UNSPEC,
-        None => finish(&ctx, Err(Refusal::of(DropReason::NatUnknownRule))),
+    packet::pull(&ctx, transport::READ_BYTES);
+    match packet::ethertype(&ctx) {
+        Some(packet::ETHERTYPE_IPV4) => match judge_out::<Ipv4>(&ctx) {
+            ANSWER => answer_out::<Ipv4>(&ctx),
+            code => code,
+        },
+        Some(packet::ETHERTYPE_IPV6) => match judge_out::<Ipv6>(&ctx) {
+            ANSWER => answer_out::<Ipv6>(&ctx),
+            code => code,
+        },
+        _ => TC_ACT_UNSPEC,
     }
 }
 
@@ -97,8 +102,13 @@ pub fn egress_back(ctx: TcContext) -> i32 {
 // Functions of their own, here and where else it is said: a program's stack has 512 bytes, and the
 // compiler does not let two families share them.
 #[inline(never)]
-fn judge_out<F: Family>(ctx: &TcContext, parcel: &Parcel) -> i32 {
-    finish(ctx, out::judge::<F>(ctx, parcel))
+fn judge_out<F: Family>(ctx: &TcContext) -> i32 {
+    finish(ctx, out::judge::<F>(ctx))
+}
+
+#[inline(never)]
+fn answer_out<F: Family>(ctx: &TcContext) -> i32 {
+    finish(ctx, answer::send::<F>(ctx))
 }
 
 #[inline(never)]
@@ -111,6 +121,8 @@ fn finish(ctx: &TcContext, judgement: Result<Verdict, Refusal>) -> i32 {
     match judgement {
         Ok(Verdict::Redirected(code)) => code,
         Ok(Verdict::Next) => TC_ACT_UNSPEC,
+        Ok(Verdict::Answer) => ANSWER,
+        Ok(Verdict::Silence) => TC_ACT_SHOT,
         Err(refusal) => {
             count::refused(ctx, &refusal);
             TC_ACT_SHOT

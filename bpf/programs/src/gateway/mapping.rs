@@ -62,20 +62,13 @@ pub fn other_half<F: Family>(
 /// Tells the daemon about a mapping, if its standby wants to hear it. What does not fit into the
 /// buffer is missed, and counted by the buffer's reader: it compares what it has with the table.
 #[inline(always)]
-pub fn tell<F: Family>(
-    key: &NatKey<F::Address>,
-    entry: &NatEntry<F::Address>,
-    other: Option<&NatEntry<F::Address>>,
-) {
+pub fn tell<F: Family>(key: &NatKey<F::Address>, entry: &NatEntry<F::Address>, other_said: u32) {
     if entry.said & said::REPLICATED == 0 {
         return;
     }
-    let other_said = match other {
-        Some(other) => other.said,
-        None => 0,
-    };
     let is_out = key.side == side::OUT;
-    let event = NatEvent {
+    let Some(work) = F::work() else { return };
+    work.event = NatEvent {
         remote: F::widen(key.remote),
         pod: F::widen(if is_out { key.local } else { entry.address }),
         address: F::widen(if is_out { entry.address } else { key.local }),
@@ -89,5 +82,5 @@ pub fn tell<F: Family>(
         said_back: if is_out { other_said } else { entry.said },
         node: u32::from(entry.node),
     };
-    let _ = NAT_EVENTS.output(&event, 0);
+    let _ = NAT_EVENTS.output(&work.event, 0);
 }

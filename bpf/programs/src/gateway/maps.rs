@@ -8,14 +8,15 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use bpf_abi::{
-    DropCounter, DropKey, DropReason,
+    DropCounter, DropKey, DropReason, ROUTE_CACHE_ENTRIES,
     nat::{
         AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey, GatewayRoute,
-        MAX_FRAGMENTED, MAX_NODES, MAX_RULES, MAX_RULE_REFUSALS, NatEntry, NatEvent, NatKey,
+        MAX_FRAGMENTED, MAX_NODES, MAX_RULE_REFUSALS, MAX_RULES, NatEntry, NatEvent, NatKey,
         NatRule, RuleCounters, TunnelEnd, V4, V6,
     },
-    ROUTE_CACHE_ENTRIES,
 };
+
+use crate::work::Work;
 
 const ENTRIES: usize = DEFAULT_NAT_ENTRIES as usize;
 const FRAGMENTED: usize = MAX_FRAGMENTED as usize;
@@ -66,13 +67,18 @@ pub static GATEWAY_ROUTES: PerCpuArray<GatewayRoute, { ROUTE_CACHE_ENTRIES as us
     PerCpuArray::new();
 
 #[btf_map]
-pub static ROUTE_GENERATION: Array<u64, 1> = Array::new();
-
-#[btf_map]
 pub static ANSWER_LIMIT: PerCpuArray<AnswerLimit, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub static NAT_EVENTS: RingBuf<NatEvent, { EVENT_BYTES as usize }> = RingBuf::new();
+
+/// See `work`. Not pinned: nothing in it outlives a packet.
+#[btf_map]
+pub static WORK_V4: PerCpuArray<Work<V4>, 1> = PerCpuArray::new();
+
+/// See `work`.
+#[btf_map]
+pub static WORK_V6: PerCpuArray<Work<V6>, 1> = PerCpuArray::new();
 
 // Not read by any program; it is here so that it is made and pinned with the others.
 #[btf_map]

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
-    nat::{FragmentEntry, NatEntry, NatKey, NatRule, rule_flags, said, side},
+    nat::{NatEntry, NatKey, NatRule, rule_flags, said, side},
 };
 use bpf_programs::{
     fib,
@@ -14,135 +14,114 @@ use bpf_programs::{
 
 use crate::{
     Refusal, Verdict,
-    answer::{self, Case, Complaint},
-    claim::{self, Wish},
-    count, errors,
-    family::{self, Family, Header, Part},
-    fragments,
+    answer::Complaint,
+    claim, count, errors,
+    family::{self, Family, Header, part},
+    fragments, mapping,
     maps::RULES,
-    mapping,
-    rewrite::{self, Change, End},
-    route::{self, Translated},
-    transport::{self, Payload, Transport},
-    tunnel::Parcel,
+    rewrite::{self, End},
+    route,
+    transport::{self, Transport},
+    tunnel,
+    work::{self, Work},
 };
 
-/// Judges a pod's packet.
+/// Judges a packet that came out of the tunnel.
 #[inline(always)]
-pub fn judge<F: Family>(ctx: &TcContext, parcel: &Parcel) -> Result<Verdict, Refusal> {
+pub fn judge<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
+    let Some(work) = F::work() else {
+        return Err(Refusal::of(DropReason::RewriteFailed));
+    };
+    if !tunnel::arrival(ctx, &mut work.parcel) {
+        return Ok(Verdict::Next);
+    }
     // SAFETY: a removed element stays readable while the program runs.
-    let Some(rule) = (unsafe { RULES.get(parcel.rule) }) else {
+    let Some(rule): Option<&'static NatRule> = (unsafe { RULES.get(work.parcel.rule) }) else {
         return Err(Refusal::of(DropReason::NatUnknownRule));
     };
     let refused = |reason| Refusal {
         reason,
         slot: Some(rule.slot),
     };
-    let header = F::header(ctx).map_err(refused)?;
-    if let Part::Later { identification } = header.part {
-        let key = fragments::key::<F>(&header, identification, side::OUT);
-        let Some(known) = fragments::recall::<F>(&key) else {
-            return Err(refused(DropReason::NatOrphanFragment));
+    work.header = F::header(ctx).map_err(refused)?;
+    if work.header.part != part::LATER {
+        work.transport = transport::read::<F>(ctx, &work.header).map_err(refused)?;
+    }
+    let work = work::forget(work);
+    if work.header.part == part::LATER {
+        return match fragments::recall::<F>(work, side::OUT) {
+            Some(known) => leave::<F>(ctx, rule, work, known.address).map_err(refused),
+            None => Err(refused(DropReason::NatOrphanFragment)),
         };
-        return leave::<F>(ctx, rule, &header, known.address).map_err(refused);
     }
-    match transport::read::<F>(ctx, &header).map_err(refused)? {
-        Payload::Flow(transport) => flow::<F>(ctx, parcel, rule, &header, &transport),
-        Payload::Error => errors::out::<F>(ctx, rule, &header).map_err(refused),
+    if work.transport.is_error != 0 {
+        let address = errors::out::<F>(ctx, work).map_err(refused)?;
+        return leave::<F>(ctx, rule, work, address).map_err(refused);
     }
+    flow::<F>(ctx, rule, work)
 }
 
 #[inline(always)]
 fn flow<F: Family>(
     ctx: &TcContext,
-    parcel: &Parcel,
-    rule: &NatRule,
-    header: &Header<F::Address>,
-    transport: &Transport,
+    rule: &'static NatRule,
+    work: &'static mut Work<F::Address>,
 ) -> Result<Verdict, Refusal> {
     let refused = |reason| Refusal {
         reason,
         slot: Some(rule.slot),
     };
-    let case = Case {
-        parcel,
-        rule,
-        header,
-    };
-    let key = key_of::<F>(rule, header, transport);
-    let entry = match mapping::find::<F>(&key) {
-        Some(entry) => {
-            go_on::<F>(parcel, &key, entry, transport).map_err(refused)?;
-            *entry
-        }
-        None => {
-            if transport.says & said::RST != 0 {
-                return Err(refused(DropReason::NatUnrelated));
+    work.key = key_of::<F>(rule, &work.header, &work.transport);
+    let mut found = mapping::find::<F>(&work.key);
+    // What is said where nothing else is: removed in the very moment it was made.
+    let mut complaint = Complaint::exhausted(DropReason::NatTableFull);
+    if let Some(entry) = &mut found {
+        go_on::<F>(work, entry).map_err(refused)?;
+    } else {
+        match claim::claim::<F>(rule, work) {
+            Ok(()) => found = mapping::find::<F>(&work.key),
+            Err(reason @ (DropReason::NatPortsExhausted | DropReason::NatTableFull)) => {
+                // RFC 6888 REQ-8.
+                complaint = Complaint::exhausted(reason);
             }
-            let wish = Wish {
-                key,
-                rule,
-                rule_number: parcel.rule,
-                node: parcel.node().map_err(refused)?,
-                outer: parcel.outer(),
-                says: transport.says,
-            };
-            match claim::claim::<F>(&wish) {
-                Ok(entry) => entry,
-                Err(reason @ (DropReason::NatPortsExhausted | DropReason::NatTableFull)) => {
-                    // RFC 6888 REQ-8.
-                    let complaint = Complaint::HostUnreachable { reason };
-                    return answer::send::<F>(ctx, &case, &complaint);
+            Err(reason) => return Err(refused(reason)),
+        }
+    }
+    if let Some(entry) = found {
+        let ports = flow_ports(entry, &work.transport);
+        let next_hop = route::find::<F>(ctx, rule, work, entry.address, ports).map_err(refused)?;
+        match family::check::<F>(ctx, &work.header, next_hop.mtu) {
+            Err(Obstacle::Refused(DropReason::TtlExceeded)) => {
+                complaint = Complaint::ttl_exceeded();
+            }
+            Err(Obstacle::Refused(_)) => complaint = Complaint::too_big(next_hop.mtu),
+            checked @ (Ok(()) | Err(Obstacle::Fragment)) => {
+                fragments::remember::<F>(work, entry, side::OUT);
+                let header = &work.header;
+                rewrite::apply::<F>(ctx, header, &work.transport, End::Source, entry)
+                    .map_err(refused)?;
+                count::left(ctx, rule.slot);
+                if checked.is_err() {
+                    // The kernel cuts it, by the same routes; it has its new source already.
+                    return Ok(Verdict::Next);
                 }
-                Err(reason) => return Err(refused(reason)),
+                F::lower(ctx, header.ttl, Origin::Pod).map_err(refused)?;
+                return Ok(Verdict::Redirected(fib::leave(next_hop)));
             }
         }
-    };
-    let translated = Translated {
-        address: entry.address,
-        ports: if transport.source_at == transport.destination_at {
-            [0, 0]
-        } else {
-            [entry.port, transport.destination]
-        },
-    };
-    let next_hop =
-        route::find::<F>(ctx, rule.ifindex, header, &translated).map_err(refused)?;
-    let fits = match family::check::<F>(ctx, header, next_hop.mtu) {
-        Ok(()) => true,
-        Err(Obstacle::Fragment) => false,
-        Err(Obstacle::Refused(DropReason::TtlExceeded)) => {
-            return answer::send::<F>(ctx, &case, &Complaint::TtlExceeded);
-        }
-        Err(Obstacle::Refused(_)) => {
-            let complaint = Complaint::TooBig { mtu: next_hop.mtu };
-            return answer::send::<F>(ctx, &case, &complaint);
-        }
-    };
-    if let Part::First { identification } = header.part {
-        let key = fragments::key::<F>(header, identification, side::OUT);
-        let entry = FragmentEntry {
-            address: entry.address,
-            slot: rule.slot,
-            node: entry.node,
-        };
-        fragments::remember::<F>(&key, entry);
     }
-    let change = Change {
-        end: End::Source,
-        old: header.source,
-        new: entry.address,
-        old_port: transport.source,
-        new_port: entry.port,
-    };
-    rewrite::apply::<F>(ctx, header, transport, &change).map_err(refused)?;
-    count::left(ctx, rule.slot);
-    if !fits {
-        // The kernel cuts it, by the same routes; it has its new source already.
-        return Ok(Verdict::Next);
+    work.complaint = complaint;
+    Ok(Verdict::Answer)
+}
+
+/// The ports a translated packet will have, as a route is asked for them.
+#[inline(always)]
+fn flow_ports<A>(entry: &NatEntry<A>, transport: &Transport) -> u32 {
+    if transport.source_at == transport.destination_at {
+        0
+    } else {
+        u32::from(entry.port) | u32::from(transport.destination) << 16
     }
-    F::lower(ctx, header.ttl, Origin::Pod).map_err(refused)?;
-    Ok(Verdict::Redirected(fib::leave(&next_hop)))
 }
 
 /// The key of the out entry of a packet.
@@ -176,18 +155,18 @@ fn key_of<F: Family>(
 /// A packet of a mapping that is there.
 #[inline(always)]
 fn go_on<F: Family>(
-    parcel: &Parcel,
-    key: &NatKey<F::Address>,
+    work: &mut Work<F::Address>,
     entry: &mut NatEntry<F::Address>,
-    transport: &Transport,
 ) -> Result<(), DropReason> {
+    let (parcel, transport) = (&work.parcel, &work.transport);
     let moved = entry.outer != parcel.outer();
-    let reborn = transport.begins && entry.said & (said::FIN | said::RST) != 0;
+    let reborn = transport.begins != 0 && entry.said & (said::FIN | said::RST) != 0;
     let is_new = mapping::note(entry, transport.says);
     if !(moved || reborn || is_new) {
         return Ok(());
     }
-    let other = mapping::find::<F>(&mapping::other_half::<F>(key, entry));
+    work.other = mapping::other_half::<F>(&work.key, entry);
+    let other = mapping::find::<F>(&work.other);
     if moved {
         entry.node = parcel.node()?;
         entry.outer = parcel.outer();
@@ -202,43 +181,33 @@ fn go_on<F: Family>(
             if reborn {
                 other.said &= !(said::FIN | said::RST | said::ANYTHING);
             }
-            mapping::tell::<F>(key, entry, Some(other));
+            mapping::tell::<F>(&work.key, entry, other.said);
         }
-        None => mapping::tell::<F>(key, entry, None),
+        None => mapping::tell::<F>(&work.key, entry, 0),
     }
     Ok(())
 }
 
 /// Sends a packet out of which only the source address changes.
-#[inline(never)]
-pub fn leave<F: Family>(
+#[inline(always)]
+fn leave<F: Family>(
     ctx: &TcContext,
     rule: &NatRule,
-    header: &Header<F::Address>,
+    work: &mut Work<F::Address>,
     address: F::Address,
 ) -> Result<Verdict, DropReason> {
-    let translated = Translated {
-        address,
-        ports: [0, 0],
-    };
-    let next_hop = route::find::<F>(ctx, rule.ifindex, header, &translated)?;
+    let next_hop = route::find::<F>(ctx, rule, work, address, 0)?;
+    let header = &work.header;
     let fits = match family::check::<F>(ctx, header, next_hop.mtu) {
         Ok(()) => true,
         Err(Obstacle::Fragment) => false,
         Err(Obstacle::Refused(reason)) => return Err(reason),
     };
-    let change = Change {
-        end: End::Source,
-        old: header.source,
-        new: address,
-        old_port: 0,
-        new_port: 0,
-    };
-    rewrite::write_address::<F>(ctx, &change)?;
+    rewrite::write_address::<F>(ctx, header, End::Source, address)?;
     count::left(ctx, rule.slot);
     if !fits {
         return Ok(Verdict::Next);
     }
     F::lower(ctx, header.ttl, Origin::Pod)?;
-    Ok(Verdict::Redirected(fib::leave(&next_hop)))
+    Ok(Verdict::Redirected(fib::leave(next_hop)))
 }

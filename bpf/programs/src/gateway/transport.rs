@@ -11,16 +11,15 @@ use crate::family::{Family, Header};
 pub const READ_BYTES: u32 = ETHERNET_BYTES + IPV6_BYTES + 8 + 20;
 
 /// How a protocol's checksum covers addresses and ports.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Sum {
-    /// Addresses and ports (TCP, ICMPv6).
-    All,
-    /// The same, and zero means that there is none (UDP over IPv4, RFC 768).
-    Udp,
-    /// Only what stands for the port (ICMP).
-    Port,
+pub mod sum {
     /// Nothing that changes.
-    Nothing,
+    pub const NOTHING: u32 = 0;
+    /// Only what stands for the port (ICMP).
+    pub const PORT: u32 = 1;
+    /// Addresses and ports (TCP, ICMPv6).
+    pub const ALL: u32 = 2;
+    /// The same, and zero means that there is none (UDP over IPv4, RFC 768).
+    pub const UDP: u32 = 3;
 }
 
 /// The payload of an IP packet, as far as it is translated.
@@ -36,19 +35,16 @@ pub struct Transport {
     pub destination_at: u32,
     /// Offset in the payload of the checksum.
     pub sum_at: u32,
-    pub sum: Sum,
+    /// One of [`sum`].
+    pub sum: u32,
     /// What the packet says of its connection: bits of [`said`].
     pub says: u32,
-    /// A TCP segment with SYN and without ACK: a new connection, whatever was there before.
-    pub begins: bool,
-}
-
-/// What a payload is to address translation.
-pub enum Payload {
-    /// Something with a flow of its own.
-    Flow(Transport),
-    /// An ICMP error about another packet.
-    Error,
+    /// Not zero: a TCP segment with SYN and without ACK, a new connection, whatever was there before.
+    pub begins: u32,
+    /// Not zero: a TCP segment with SYN.
+    pub is_syn: u32,
+    /// Not zero: an ICMP error about another packet, and nothing else here counts.
+    pub is_error: u32,
 }
 
 const PORTLESS: Transport = Transport {
@@ -57,9 +53,11 @@ const PORTLESS: Transport = Transport {
     source_at: 0,
     destination_at: 0,
     sum_at: 0,
-    sum: Sum::Nothing,
+    sum: sum::NOTHING,
     says: said::ANYTHING,
-    begins: false,
+    begins: 0,
+    is_syn: 0,
+    is_error: 0,
 };
 
 /// Reads the payload's head.
@@ -67,56 +65,57 @@ const PORTLESS: Transport = Transport {
 pub fn read<F: Family>(
     ctx: &TcContext,
     header: &Header<F::Address>,
-) -> Result<Payload, DropReason> {
+) -> Result<Transport, DropReason> {
     if header.protocol == PROTOCOL_TCP {
         let ports: [u16; 2] = load::<F, _>(ctx, header, 0)?;
         let flags: u8 = load::<F, _>(ctx, header, 13)?;
-        let mut says = said::ANYTHING;
-        if flags & 0x01 != 0 {
-            says |= said::FIN;
-        }
-        if flags & 0x04 != 0 {
-            says |= said::RST;
-        }
-        return Ok(Payload::Flow(Transport {
+        // FIN is bit 0 of the flags and bit 1 of what is said, RST bit 2 of both: no branches for
+        // the verifier to follow.
+        let says = said::ANYTHING | u32::from(flags & 0x01) << 1 | u32::from(flags & 0x04);
+        return Ok(Transport {
             source: ports[0],
             destination: ports[1],
             source_at: 0,
             destination_at: 2,
             sum_at: 16,
-            sum: Sum::All,
+            sum: sum::ALL,
             says,
-            begins: flags & 0x12 == 0x02,
-        }));
+            begins: u32::from(flags & 0x12 == 0x02),
+            is_syn: u32::from(flags & 0x02),
+            is_error: 0,
+        });
     }
     if header.protocol == PROTOCOL_UDP {
         let ports: [u16; 2] = load::<F, _>(ctx, header, 0)?;
-        return Ok(Payload::Flow(Transport {
+        return Ok(Transport {
             source: ports[0],
             destination: ports[1],
             source_at: 0,
             destination_at: 2,
             sum_at: 6,
-            sum: Sum::Udp,
+            sum: sum::UDP,
             ..PORTLESS
-        }));
+        });
     }
     if header.protocol == F::ICMP {
         let kind: u8 = load::<F, _>(ctx, header, 0)?;
         if kind == F::ECHO[0] || kind == F::ECHO[1] {
             let identifier: u16 = load::<F, _>(ctx, header, 4)?;
-            return Ok(Payload::Flow(Transport {
+            return Ok(Transport {
                 source: identifier,
                 destination: identifier,
                 source_at: 4,
                 destination_at: 4,
                 sum_at: 2,
-                sum: if F::VERSION == 4 { Sum::Port } else { Sum::All },
+                sum: if F::VERSION == 4 { sum::PORT } else { sum::ALL },
                 ..PORTLESS
-            }));
+            });
         }
         return if F::is_error(kind) {
-            Ok(Payload::Error)
+            Ok(Transport {
+                is_error: 1,
+                ..PORTLESS
+            })
         } else {
             Err(DropReason::NatUnsupported)
         };
@@ -124,14 +123,8 @@ pub fn read<F: Family>(
     // Protocols whose checksum does not cover addresses, or that have none: IP in IP, GRE, ESP,
     // EtherIP, SCTP (RFC 9260 §6.8: the checksum covers its own packet alone).
     const PORTLESS_PROTOCOLS: [u8; 6] = [4, 41, 47, 50, 97, 132];
-    if header.protocol == PORTLESS_PROTOCOLS[0]
-        || header.protocol == PORTLESS_PROTOCOLS[1]
-        || header.protocol == PORTLESS_PROTOCOLS[2]
-        || header.protocol == PORTLESS_PROTOCOLS[3]
-        || header.protocol == PORTLESS_PROTOCOLS[4]
-        || header.protocol == PORTLESS_PROTOCOLS[5]
-    {
-        return Ok(Payload::Flow(PORTLESS));
+    if PORTLESS_PROTOCOLS.contains(&header.protocol) {
+        return Ok(PORTLESS);
     }
     Err(DropReason::NatUnsupported)
 }

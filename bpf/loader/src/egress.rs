@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Egress policies on the pods' side, as desired state: which addresses belong to which set of
+//! destinations, where those lead, and where the gateways are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+};
+use bpf_abi::{
+    egress::{
+        EgressFlow, EgressFlowKey, EgressPrefix, MAX_CLUSTER_PREFIXES, MAX_EGRESS_PREFIXES,
+        MAX_EGRESS_RULES, way,
+    },
+    map_names,
+    nat::TunnelEnd,
+};
+use ipnet::IpNet;
+use router_types::LinkIndex;
+
+use crate::{
+    Error, OpenError, Phase, Said, Timeouts,
+    gateway::{duration_of, now, ticks_since, widen, words_v4, words_v6},
+    kernel::{self, Position},
+    tables::{Bytes, failed, gone_is_fine, insert_failed, typed},
+};
+
+/// What the programs of pods know of egress policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EgressTables {
+    /// The set of destinations of each address of a pod; others have [`Self::newcomers`].
+    pub sources: BTreeMap<IpAddr, u32>,
+    /// The set of pods nobody has decided about yet; `None` where there are no policies.
+    pub newcomers: Option<u32>,
+    /// What each set says, from 1 up.
+    pub sets: BTreeMap<u32, BTreeMap<IpNet, EgressWay>>,
+    /// Where each rule's gateway is.
+    pub ends: BTreeMap<u32, EgressEnd>,
+    /// What is inside the cluster and never leaves by a gateway.
+    pub in_cluster: BTreeSet<IpNet>,
+}
+
+/// Where a destination leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EgressWay {
+    /// As if there were no policy.
+    Pass,
+    /// Nowhere: no gateway can take it.
+    NoGateway,
+    /// Nowhere: whether a policy selects the pod is not known.
+    Undecided,
+    /// By a rule.
+    Through(u32),
+}
+
+/// Where the gateway of a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressEnd {
+    /// On another node.
+    Remote {
+        /// The node's address.
+        address: IpAddr,
+        /// Our tunnel device.
+        tunnel: LinkIndex,
+        /// Largest IP packet the tunnel takes whole, in bytes.
+        mtu: u16,
+    },
+    /// On this node.
+    Local {
+        /// Our tunnel device.
+        tunnel: LinkIndex,
+    },
+    /// Nowhere for now.
+    Nowhere,
+}
+
+/// Connections whose way is noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EgressFlows {
+    /// How many go by each rule.
+    pub live: BTreeMap<u32, u64>,
+    /// How many were begun from outside, and are answered as if there were no policy.
+    pub callers: u64,
+    /// How many notes were removed, since nothing was heard for long.
+    pub removed: u64,
+}
+
+type Prefixes<const WORDS: usize> = LpmTrie<MapData, Bytes<EgressPrefix<WORDS>>, u32>;
+
+/// The maps, and what is in them.
+pub(crate) struct Egress {
+    prefixes_v4: Prefixes<1>,
+    prefixes_v6: Prefixes<4>,
+    cluster_v4: LpmTrie<MapData, [u32; 1], u32>,
+    cluster_v6: LpmTrie<MapData, [u32; 4], u32>,
+    ends: HashMap<MapData, u32, Bytes<TunnelEnd>>,
+    flows: HashMap<MapData, Bytes<EgressFlowKey>, Bytes<EgressFlow>>,
+    flows_fd: OwnedFd,
+    pub(crate) sources: BTreeMap<IpAddr, u32>,
+    pub(crate) newcomers: Option<u32>,
+}
+
+impl Egress {
+    /// Takes the maps out of the loaded object. `sources` are the sets the addresses have already.
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, OpenError> {
+        let mut take = |name: &'static str| {
+            ebpf.take_map(name)
+                .ok_or(OpenError::MissingPart { kind: "map", name })
+        };
+        let flows = take(map_names::EGRESS_FLOWS)?;
+        let flows_fd = match &flows {
+            Map::HashMap(data) => data.fd().as_fd().try_clone_to_owned(),
+            _ => {
+                return Err(OpenError::MissingPart {
+                    kind: "hash",
+                    name: map_names::EGRESS_FLOWS,
+                });
+            }
+        };
+        Ok(Self {
+            prefixes_v4: typed(take(map_names::EGRESS_V4)?)?,
+            prefixes_v6: typed(take(map_names::EGRESS_V6)?)?,
+            cluster_v4: typed(take(map_names::CLUSTER_V4)?)?,
+            cluster_v6: typed(take(map_names::CLUSTER_V6)?)?,
+            ends: typed(take(map_names::EGRESS_ENDS)?)?,
+            flows: typed(flows)?,
+            flows_fd: flows_fd.map_err(|source| OpenError::System {
+                call: "dup",
+                source,
+            })?,
+            sources: BTreeMap::new(),
+            newcomers: None,
+        })
+    }
+
+    /// The set of an address.
+    pub(crate) fn set_of(&self, address: IpAddr) -> u32 {
+        self.sources
+            .get(&address)
+            .copied()
+            .or(self.newcomers)
+            .unwrap_or_default()
+    }
+
+    /// Writes what the tables say that is new or different. Nothing is removed, so that whoever
+    /// uses the old tables goes on.
+    pub(crate) fn add(&mut self, wanted: &EgressTables) -> Result<(), Error> {
+        for prefix in &wanted.in_cluster {
+            match prefix {
+                IpNet::V4(net) => self.cluster_v4.insert(&cluster_v4(net), 1, 0),
+                IpNet::V6(net) => self.cluster_v6.insert(&cluster_v6(net), 1, 0),
+            }
+            .map_err(insert_failed(
+                if matches!(prefix, IpNet::V4(_)) {
+                    map_names::CLUSTER_V4
+                } else {
+                    map_names::CLUSTER_V6
+                },
+                MAX_CLUSTER_PREFIXES,
+            ))?;
+        }
+        for (rule, end) in &wanted.ends {
+            self.ends
+                .insert(rule, Bytes(end.encode()), 0)
+                .map_err(insert_failed(map_names::EGRESS_ENDS, MAX_EGRESS_RULES))?;
+        }
+        for (set, prefixes) in &wanted.sets {
+            for (prefix, leads) in prefixes {
+                let (map, outcome) = match prefix {
+                    IpNet::V4(net) => {
+                        let key = prefix_v4(*set, net);
+                        let outcome = self.prefixes_v4.insert(&key, leads.encode(), 0);
+                        (map_names::EGRESS_V4, outcome)
+                    }
+                    IpNet::V6(net) => {
+                        let key = prefix_v6(*set, net);
+                        let outcome = self.prefixes_v6.insert(&key, leads.encode(), 0);
+                        (map_names::EGRESS_V6, outcome)
+                    }
+                };
+                outcome.map_err(insert_failed(map, MAX_EGRESS_PREFIXES))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what the tables do not say.
+    pub(crate) fn prune(&mut self, wanted: &EgressTables) -> Result<(), Error> {
+        let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+        for (set, prefixes) in &wanted.sets {
+            for prefix in prefixes.keys() {
+                match prefix {
+                    IpNet::V4(net) => v4.insert(raw(&prefix_v4(*set, net))),
+                    IpNet::V6(net) => v6.insert(raw(&prefix_v6(*set, net))),
+                };
+            }
+        }
+        prune(&mut self.prefixes_v4, map_names::EGRESS_V4, &v4)?;
+        prune(&mut self.prefixes_v6, map_names::EGRESS_V6, &v6)?;
+        let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+        for prefix in &wanted.in_cluster {
+            match prefix {
+                IpNet::V4(net) => v4.insert(raw(&cluster_v4(net))),
+                IpNet::V6(net) => v6.insert(raw(&cluster_v6(net))),
+            };
+        }
+        prune(&mut self.cluster_v4, map_names::CLUSTER_V4, &v4)?;
+        prune(&mut self.cluster_v6, map_names::CLUSTER_V6, &v6)?;
+        let ends: Vec<u32> = self
+            .ends
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(failed("read", map_names::EGRESS_ENDS))?;
+        for rule in ends.iter().filter(|rule| !wanted.ends.contains_key(rule)) {
+            gone_is_fine(self.ends.remove(rule), map_names::EGRESS_ENDS)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets connections nothing was heard of for long, and those of rules that are gone; says
+    /// what each rule has.
+    pub(crate) fn sweep(
+        &mut self,
+        timeouts: &dyn Fn(u32) -> Option<Timeouts>,
+    ) -> Result<EgressFlows, Error> {
+        const BATCH: usize = 4_096;
+        let mut found = EgressFlows::default();
+        let mut position = Some(Position::default());
+        let mut entries: Vec<(EgressFlowKey, EgressFlow)> = Vec::with_capacity(BATCH);
+        while let Some(at) = position {
+            entries.clear();
+            position = kernel::lookup_batch(self.flows_fd.as_fd(), at, BATCH, &mut entries)
+                .map_err(|source| Error::Map {
+                    action: "read",
+                    map: map_names::EGRESS_FLOWS,
+                    source: source.into(),
+                })?;
+            let now = now();
+            for (key, flow) in &entries {
+                let idle = duration_of(ticks_since(flow.last_seen, now));
+                // What the world said is not known here; the gateway forgets by its own clock.
+                let said = Said::from_bits(flow.said);
+                let phase = Phase::of(key.protocol, said, said);
+                let limit = timeouts(flow.way).map_or(Duration::ZERO, |all| all.of(phase));
+                if idle >= limit {
+                    let outcome = self.flows.remove(&Bytes(*key));
+                    gone_is_fine(outcome, map_names::EGRESS_FLOWS)?;
+                    found.removed += 1;
+                } else if flow.way == way::PASS {
+                    found.callers += 1;
+                } else {
+                    *found.live.entry(flow.way).or_default() += 1;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl EgressWay {
+    fn encode(self) -> u32 {
+        match self {
+            EgressWay::Pass => way::PASS,
+            EgressWay::NoGateway => way::NO_GATEWAY,
+            EgressWay::Undecided => way::UNDECIDED,
+            EgressWay::Through(rule) => rule,
+        }
+    }
+}
+
+impl EgressEnd {
+    fn encode(self) -> TunnelEnd {
+        match self {
+            EgressEnd::Remote {
+                address,
+                tunnel,
+                mtu,
+            } => TunnelEnd {
+                address: widen(address),
+                ifindex: tunnel.0,
+                ip_version: if address.is_ipv4() { 4 } else { 6 },
+                is_local: 0,
+                mtu,
+            },
+            EgressEnd::Local { tunnel } => TunnelEnd {
+                ifindex: tunnel.0,
+                is_local: 1,
+                ..TunnelEnd::default()
+            },
+            EgressEnd::Nowhere => TunnelEnd::default(),
+        }
+    }
+}
+
+fn prefix_v4(set: u32, net: &ipnet::Ipv4Net) -> Key<Bytes<EgressPrefix<1>>> {
+    let key = EgressPrefix {
+        set: set.to_be(),
+        destination: words_v4(net.network()),
+    };
+    Key::new(32 + u32::from(net.prefix_len()), Bytes(key))
+}
+
+fn prefix_v6(set: u32, net: &ipnet::Ipv6Net) -> Key<Bytes<EgressPrefix<4>>> {
+    let key = EgressPrefix {
+        set: set.to_be(),
+        destination: words_v6(net.network()),
+    };
+    Key::new(32 + u32::from(net.prefix_len()), Bytes(key))
+}
+
+fn cluster_v4(net: &ipnet::Ipv4Net) -> Key<[u32; 1]> {
+    Key::new(u32::from(net.prefix_len()), words_v4(net.network()))
+}
+
+fn cluster_v6(net: &ipnet::Ipv6Net) -> Key<[u32; 4]> {
+    Key::new(u32::from(net.prefix_len()), words_v6(net.network()))
+}
+
+/// A key as bytes, to compare.
+fn raw<K: aya::Pod>(key: &Key<K>) -> Vec<u8> {
+    let mut bytes = key.prefix_len().to_ne_bytes().to_vec();
+    let data = key.data();
+    // SAFETY: a plain type of this size, without padding, as `Pod` promises.
+    bytes.extend_from_slice(unsafe {
+        std::slice::from_raw_parts((&raw const data).cast::<u8>(), size_of::<K>())
+    });
+    bytes
+}
+
+fn prune<K: aya::Pod>(
+    map: &mut LpmTrie<MapData, K, u32>,
+    name: &'static str,
+    wanted: &BTreeSet<Vec<u8>>,
+) -> Result<(), Error> {
+    let keys: Vec<Key<K>> = map
+        .keys()
+        .collect::<Result<_, MapError>>()
+        .map_err(failed("read", name))?;
+    for key in keys.iter().filter(|key| !wanted.contains(&raw(key))) {
+        gone_is_fine(map.remove(key), name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A pod's node, an egress gateway and the world behind it, which knows nobody but the gateway's
+//! address: whatever arrives there under another one is seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use bpf_loader::{
+    Config, Datapath, EgressEnd, EgressTables, EgressWay, Gateway, GatewayConfig, GatewayRule,
+    HookChoice, LinkIndex, Timeouts,
+};
+
+use crate::{
+    namespace::{Namespace, private_pins},
+    pod::{Pod, index_of, join_nodes, node},
+};
+
+/// What the world sees of IPv4 connections.
+pub const EGRESS_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 50);
+/// What the world sees of IPv6 connections.
+pub const EGRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x50);
+/// The world.
+pub const WORLD_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// The world.
+pub const WORLD_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10);
+/// The number of the rule.
+pub const RULE: u32 = 5_000;
+/// Largest packet the tunnel takes whole: 1500 less VXLAN over IPv4.
+pub const TUNNEL_MTU: u16 = 1_450;
+
+const TUNNEL: &str = "cw-egress";
+
+/// The pod's node, its gateway, and the world.
+#[derive(Debug)]
+pub struct EgressLab {
+    /// The pods' node.
+    pub node: Namespace,
+    /// A selected pod of that node.
+    pub pod: Pod,
+    /// One that is not.
+    pub other_pod: Pod,
+    /// The gateway's node.
+    pub gateway_node: Namespace,
+    /// A selected pod of the gateway's node.
+    pub gateway_pod: Pod,
+    /// What is behind the gateway.
+    pub world: Namespace,
+    /// The pods' node's programs.
+    pub datapath: Datapath,
+    /// The gateway's node's programs for its pods.
+    pub gateway_datapath: Datapath,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// Who is seen in the world.
+    pub witness: Witness,
+    /// Where the gateway's pins are.
+    pub gateway_pins: PathBuf,
+    hook: HookChoice,
+}
+
+impl EgressLab {
+    /// Builds it. The gateway has no rule yet, and the pods no policy.
+    ///
+    /// # Errors
+    /// When a namespace, device or program cannot be made.
+    pub fn build(hook: HookChoice) -> Result<Self> {
+        let (node_a, node_b, world) = (node()?, node()?, Namespace::new()?);
+        join_nodes(&node_a, 1, &node_b, 2)?;
+        node_b.ip(&format!(
+            "link add out type veth peer name eth0 netns {}",
+            world.path()
+        ))?;
+        node_b.ip("link set out up")?;
+        world.ip("link set eth0 up")?;
+        for (at, device, v4, v6) in [
+            (
+                &node_b,
+                "out",
+                Ipv4Addr::new(198, 51, 100, 1),
+                "2001:db8:100::1",
+            ),
+            (&node_b, "out", EGRESS_V4, "2001:db8:100::50"),
+            (&world, "eth0", WORLD_V4, "2001:db8:100::10"),
+        ] {
+            at.ip(&format!("addr add {v4}/24 dev {device}"))?;
+            at.ip(&format!("addr add {v6}/64 dev {device} nodad"))?;
+        }
+        // The pods' node has a way to the world as well: what leaks gets there.
+        node_a.ip("route add default via 192.0.2.2")?;
+        node_a.ip("-6 route add default via 2001:db8::2")?;
+        let pod = Pod::add(&node_a, 1, 1, 1500)?;
+        let other_pod = Pod::add(&node_a, 1, 2, 1500)?;
+        let gateway_pod = Pod::add(&node_b, 2, 1, 1500)?;
+        for at in [&node_a, &node_b] {
+            at.ip(&format!(
+                "link add {TUNNEL} address 02:ca:05:e0:00:01 type vxlan external dstport 4789 udp6zerocsumrx"
+            ))?;
+            at.ip(&format!("link set {TUNNEL} mtu 65000 up"))?;
+            at.sysctl(&format!("net/ipv4/conf/{TUNNEL}/accept_local"), "1")?;
+        }
+        let datapath = open(
+            &node_a,
+            hook,
+            private_pins()?,
+            &[&pod, &other_pod],
+            &["fab", TUNNEL],
+        )?;
+        let gateway_pins = private_pins()?;
+        let gateway_datapath = open(
+            &node_b,
+            hook,
+            gateway_pins.clone(),
+            &[&gateway_pod],
+            &["fab", "out", TUNNEL],
+        )?;
+        let gateway = open_gateway(&node_b, hook, gateway_pins.clone())?;
+        let witness = Witness::start(&world, "eth0")?;
+        Ok(Self {
+            node: node_a,
+            pod,
+            other_pod,
+            gateway_node: node_b,
+            gateway_pod,
+            world,
+            datapath,
+            gateway_datapath,
+            gateway,
+            witness,
+            gateway_pins,
+            hook,
+        })
+    }
+
+    /// A rule with both addresses and default timeouts.
+    #[must_use]
+    pub fn rule() -> GatewayRule {
+        GatewayRule {
+            interface: None,
+            addresses: vec![EGRESS_V4.into(), EGRESS_V6.into()],
+            first_port: 1024,
+            last_port: u16::MAX,
+            is_udp_endpoint_independent: false,
+            is_replicated: false,
+            is_draining: false,
+            timeouts: timeouts(Duration::from_secs(600)),
+        }
+    }
+
+    /// Gives the gateway these rules.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn set_rules(&mut self, rules: BTreeMap<u32, GatewayRule>) -> Result<()> {
+        let Self {
+            gateway,
+            gateway_node,
+            ..
+        } = self;
+        gateway_node.run(|| gateway.sync_rules(&rules))?;
+        Ok(())
+    }
+
+    /// Selects the pods for everything outside, by a rule.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn select(&mut self, way: EgressWay) -> Result<()> {
+        self.select_except(way, &[])
+    }
+
+    /// The same with exclusions.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn select_except(&mut self, way: EgressWay, exclusions: &[&str]) -> Result<()> {
+        let tunnel_a = index_of(&self.node, TUNNEL)?;
+        let tunnel_b = index_of(&self.gateway_node, TUNNEL)?;
+        let far = |end| {
+            let mut set: BTreeMap<_, _> =
+                [("0.0.0.0/0".parse()?, way), ("::/0".parse()?, way)].into();
+            for exclusion in exclusions {
+                set.insert(exclusion.parse()?, EgressWay::Pass);
+            }
+            let rules = [RULE, RULE + 1].map(|rule| (rule, end));
+            anyhow::Ok(EgressTables {
+                sources: BTreeMap::new(),
+                newcomers: None,
+                sets: [(1, set)].into(),
+                ends: rules.into_iter().collect(),
+                in_cluster: [
+                    "10.244.0.0/16",
+                    "fd00:10:244::/48",
+                    "192.0.2.0/30",
+                    "2001:db8::/64",
+                ]
+                .into_iter()
+                .map(str::parse)
+                .collect::<Result<_, _>>()?,
+            })
+        };
+        let mut tables = far(EgressEnd::Remote {
+            address: "192.0.2.2".parse()?,
+            tunnel: tunnel_a,
+            mtu: TUNNEL_MTU,
+        })?;
+        tables.sources = [(self.pod.v4.into(), 1), (self.pod.v6.into(), 1)].into();
+        let datapath = &mut self.datapath;
+        self.node.run(|| datapath.sync_egress(&tables))?;
+        let mut tables = far(EgressEnd::Local { tunnel: tunnel_b })?;
+        tables.sources = [
+            (self.gateway_pod.v4.into(), 1),
+            (self.gateway_pod.v6.into(), 1),
+        ]
+        .into();
+        let datapath = &mut self.gateway_datapath;
+        self.gateway_node.run(|| datapath.sync_egress(&tables))?;
+        Ok(())
+    }
+
+    /// The usual: one rule, and the pods under it.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn set_up(&mut self) -> Result<()> {
+        self.set_rules([(RULE, Self::rule())].into())?;
+        self.select(EgressWay::Through(RULE))
+    }
+
+    /// Closes the gateway's handle and opens it anew, as a restart does.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn restart_gateway(&mut self) -> Result<()> {
+        self.gateway = open_gateway(&self.gateway_node, self.hook, self.gateway_pins.clone())?;
+        Ok(())
+    }
+}
+
+/// The same timeout for every phase.
+#[must_use]
+pub fn timeouts(all: Duration) -> Timeouts {
+    Timeouts {
+        tcp_opening: all,
+        tcp_established: all,
+        tcp_closing: all,
+        udp_unanswered: all,
+        udp: all,
+        icmp: all,
+        other: all,
+    }
+}
+
+fn open(
+    node: &Namespace,
+    hook: HookChoice,
+    pin_root: PathBuf,
+    pods: &[&Pod],
+    fabric: &[&str],
+) -> Result<Datapath> {
+    let endpoints: Vec<_> = pods.iter().map(|pod| pod.endpoint.clone()).collect();
+    let fabric = indexes(node, fabric)?;
+    node.run(|| {
+        let mut datapath = Datapath::open(Config { pin_root, hook })?;
+        for report in [
+            datapath.sync_endpoints(&endpoints)?,
+            datapath.sync_fabric(&fabric)?,
+        ] {
+            ensure!(report.failed.is_empty(), "{:?}", report.failed);
+        }
+        Ok(datapath)
+    })
+}
+
+fn open_gateway(node: &Namespace, hook: HookChoice, pin_root: PathBuf) -> Result<Gateway> {
+    let fabric = indexes(node, &["fab", "out"])?;
+    let tunnel = index_of(node, TUNNEL)?;
+    node.run(|| {
+        let mut gateway = Gateway::open(&GatewayConfig {
+            pin_root,
+            hook,
+            max_mappings: 1 << 17,
+        })?;
+        let report = gateway.sync_devices(Some(tunnel), &fabric)?;
+        ensure!(report.failed.is_empty(), "{:?}", report.failed);
+        gateway.sync_nodes(tunnel, &[("192.0.2.1".parse()?, TUNNEL_MTU)].into())?;
+        Ok(gateway)
+    })
+}
+
+fn indexes(node: &Namespace, names: &[&str]) -> Result<Vec<LinkIndex>> {
+    names.iter().map(|name| index_of(node, name)).collect()
+}
+
+/// Notes the source address of every IP packet that comes in by a device.
+#[derive(Debug)]
+pub struct Witness {
+    seen: Arc<Mutex<BTreeSet<IpAddr>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Witness {
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// Without the privilege to.
+    pub fn start(at: &Namespace, device: &str) -> Result<Self> {
+        let index = index_of(at, device)?;
+        let socket = at.run(|| packet_socket(index)).context("watch a device")?;
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
+            thread::spawn(move || watch(&socket, &seen, &stop))
+        };
+        Ok(Self {
+            seen,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// The addresses seen so far; without IPv6's link-local ones, which are the link's own.
+    #[must_use]
+    pub fn seen(&self) -> BTreeSet<IpAddr> {
+        let seen = self.seen.lock();
+        seen.map(|seen| seen.clone()).unwrap_or_default()
+    }
+
+    /// Fails when anybody but the gateway was seen.
+    ///
+    /// # Errors
+    /// Then.
+    pub fn saw_nobody_else(&self) -> Result<()> {
+        let own: BTreeSet<IpAddr> = [
+            EGRESS_V4.into(),
+            EGRESS_V6.into(),
+            // The gateway as a router: ICMP errors and neighbour discovery.
+            IpAddr::from([198, 51, 100, 1]),
+            "2001:db8:100::1".parse()?,
+        ]
+        .into();
+        let others: Vec<IpAddr> = self.seen().difference(&own).copied().collect();
+        ensure!(others.is_empty(), "seen in the world: {others:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic there is a failure to watch, which the test notices by what it misses.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn packet_socket(device: LinkIndex) -> io::Result<OwnedFd> {
+    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM, i32::from(protocol)) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor this call made, owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: plain numbers; all zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol;
+    address.sll_ifindex = device.0 as i32;
+    let wait = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 50_000,
+    };
+    // SAFETY: pointers and sizes describe live values.
+    let code = unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as u32,
+        ) | libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const wait).cast(),
+            size_of_val(&wait) as u32,
+        )
+    };
+    if code != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+fn watch(socket: &OwnedFd, seen: &Mutex<BTreeSet<IpAddr>>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut packet = [0_u8; 64];
+        // SAFETY: plain numbers; all zero is a value.
+        let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut length = size_of_val(&from) as u32;
+        // SAFETY: pointers and sizes describe live values.
+        let got = unsafe {
+            libc::recvfrom(
+                socket.as_raw_fd(),
+                packet.as_mut_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw mut from).cast(),
+                &mut length,
+            )
+        };
+        if got < 20 || from.sll_pkttype == libc::PACKET_OUTGOING {
+            continue;
+        }
+        let source = match u16::from_be(from.sll_protocol) {
+            0x0800 => IpAddr::from([packet[12], packet[13], packet[14], packet[15]]),
+            0x86dd if got >= 40 => {
+                let mut octets = [0; 16];
+                octets.copy_from_slice(&packet[8..24]);
+                let source = Ipv6Addr::from(octets);
+                if source.is_unicast_link_local() || source.is_unspecified() {
+                    continue;
+                }
+                source.into()
+            }
+            _ => continue,
+        };
+        if let Ok(mut seen) = seen.lock() {
+            seen.insert(source);
+        }
+    }
+}
