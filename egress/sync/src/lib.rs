@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Egress gateways among themselves.
+
+pub mod channel;
+pub mod mapping;
+pub mod name;
+pub mod wire;
