@@ -4,4 +4,5 @@
 pub mod channel;
 pub mod mapping;
 pub mod name;
+pub mod replication;
 pub mod wire;
