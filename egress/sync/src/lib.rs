@@ -2,6 +2,7 @@
 //! Egress gateways among themselves.
 
 pub mod channel;
+pub mod claims;
 pub mod mapping;
 pub mod name;
 pub mod replication;

@@ -499,6 +499,57 @@ fn what_a_former_holder_has_is_swept_as_well() {
 }
 
 #[test]
+fn a_standby_has_everything_only_once_it_said_so() {
+    let mut link = Link::up();
+    link.change(set(1, 1));
+    link.apply();
+    link.deliver_back();
+    link.send();
+    let read = link.read(100).unwrap();
+    link.hand_in(read).unwrap();
+    link.send();
+    while !link.there.is_empty() {
+        assert!(link.sender.synchronised(rule(1)).is_none());
+        link.deliver_there();
+    }
+    assert!(link.receiver.is_synchronised(rule(1)));
+    assert!(link.sender.synchronised(rule(1)).is_none());
+    link.settle();
+    assert!(link.sender.synchronised(rule(1)).is_some());
+}
+
+#[test]
+fn pages_wait_for_the_beginning_of_their_own_snapshot() {
+    let mut link = Link::new(Limits::new(2, 4096).unwrap());
+    let both = BTreeSet::from([rule(1), rule(2)]);
+    link.sender.handle_held(&both);
+    link.rules(&[1], Dropped::Keep);
+    link.receiver.handle_link_up();
+    link.settle();
+    // The window is full of changes, then a snapshot of rule 2 begins and is given up.
+    link.rules(&[1, 2], Dropped::Keep);
+    link.apply();
+    for i in 0..600 {
+        link.change(set(i, 1));
+        if i < 2 {
+            link.send();
+        }
+    }
+    link.deliver_back();
+    link.send();
+    link.sender.handle_held(&BTreeSet::from([rule(1)]));
+    for i in 0..600 {
+        link.change(set(i, 2));
+    }
+    link.sender.handle_held(&both);
+    link.change(Change::Set(mapping_of(2, 7, 1)));
+    link.settle();
+    assert_eq!(link.copies, link.truth);
+    assert_eq!(link.ended, [rule(2)]);
+    assert_eq!(link.receiver.counters().swept, 0);
+}
+
+#[test]
 fn a_missing_batch_begins_everything_anew() {
     let mut link = Link::up();
     link.change(set(1, 1));
