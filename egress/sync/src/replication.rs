@@ -33,8 +33,8 @@
 //!   is of the key that is removed.
 //! - A mapping that moves to another rule is a [`crate::mapping::Change::Remove`] of the old rule
 //!   first.
-//! - Who held a rule and stands by for it next has mappings the new holder may remove before they
-//!   are subscribed to: [`Receiver::adopt`] tells of them.
+//! - Who held a rule and stands by for it next has mappings that no snapshot knows of, even if it
+//!   never ceased to be subscribed: [`Receiver::adopt`] tells of them, whenever a node steps down.
 //! - After a planned hand-over the new holder goes on applying until it hears `Ended`, and sets only
 //!   what it does not know: its own mappings are newer than the last words of the old holder.
 //! - When a rule is given up, [`Sender::handle_held`] comes before the mappings are deleted: what is

@@ -93,6 +93,7 @@ struct Node {
     peers: BTreeMap<NodeName, Peer>,
     /// Mappings of rules it holds or stands by for. They outlive its process.
     table: Table,
+    held: BTreeSet<Rule>,
     handed_over: usize,
 }
 
@@ -109,6 +110,7 @@ impl Node {
             name,
             names: names.to_vec(),
             table,
+            held: BTreeSet::new(),
             handed_over: 0,
         }
     }
@@ -295,7 +297,11 @@ impl Node {
             // Until the former holder has said everything.
             rules.extend(peer.subscribed.intersection(&held).filter(|_| peer.is_up));
             peer.receiver.handle_rules(&rules, Dropped::Keep).unwrap();
-            for rule in rules.difference(&peer.subscribed) {
+            let is_new = |rule: &&Rule| {
+                !held.contains(rule)
+                    && (self.held.contains(rule) || !peer.subscribed.contains(rule))
+            };
+            for rule in rules.iter().filter(is_new) {
                 let keys = self.table.keys().filter(|(of, _)| of == rule);
                 peer.receiver.adopt(*rule, keys.map(|(_, key)| *key));
             }
@@ -303,6 +309,7 @@ impl Node {
             peer.subscribed = rules;
         }
         self.table.retain(|(rule, _), _| needed.contains(rule));
+        self.held = held;
     }
 
     /// A step of a snapshot, if one runs: a page is read, or one that was read is handed in.

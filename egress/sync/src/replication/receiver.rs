@@ -186,16 +186,35 @@ impl Receiver {
     }
 
     /// The owner has these mappings of a rule already: of the time when it held the rule itself, or
-    /// of before a restart. They count as copies, so that the next snapshot removes what it does
-    /// not have. To be called right after [`Receiver::handle_rules`]; nothing happens for a rule
-    /// that is not subscribed to.
+    /// of before a restart. They count as copies of before the next snapshot, which sets them as
+    /// the holder has them or removes them; if one runs or has been, a new one is asked for. To be
+    /// called after [`Receiver::handle_rules`]; nothing happens for a rule that is not subscribed
+    /// to.
     pub fn adopt(&mut self, rule: Rule, keys: impl IntoIterator<Item = Key>) {
-        if let Some(copies) = self.rules.get_mut(&rule) {
-            // Of an older snapshot, even if one has begun.
-            let mark = copies.generation.wrapping_sub(1);
-            for key in keys {
-                copies.marks.entry(key).or_insert(mark);
+        let Some(mut copies) = self.rules.remove(&rule) else {
+            return;
+        };
+        let is_renewed = match copies.phase {
+            Phase::Awaiting | Phase::Unavailable => false,
+            Phase::Snapshot | Phase::Following => {
+                // To the holder the rule goes and comes.
+                self.epoch += 1;
+                if self.is_linked {
+                    self.subscribe(false);
+                }
+                self.epoch += 1;
+                copies.since = self.epoch;
+                copies.phase = Phase::Awaiting;
+                true
             }
+        };
+        let mark = copies.generation;
+        for key in keys {
+            copies.marks.entry(key).or_insert(mark);
+        }
+        self.rules.insert(rule, copies);
+        if is_renewed && self.is_linked {
+            self.subscribe(false);
         }
     }
 

@@ -499,6 +499,24 @@ fn what_a_former_holder_has_is_swept_as_well() {
 }
 
 #[test]
+fn what_is_adopted_late_is_compared_to_a_new_snapshot() {
+    let mut link = Link::up();
+    link.change(set(1, 1));
+    link.settle();
+    // The standby held the rule in between, in another half of the cluster.
+    link.copies.insert((rule(1), key(1)), mapping(1, 7));
+    link.copies.insert((rule(1), key(2)), mapping(2, 7));
+    link.receiver.adopt(rule(1), [key(1), key(2)]);
+    assert!(!link.receiver.is_synchronised(rule(1)));
+    link.settle();
+    assert_eq!(link.copies, link.truth);
+    assert_eq!(link.sender.counters().snapshots, 2);
+    assert_eq!(link.sender.counters().unexpected, 0);
+    link.receiver.adopt(rule(9), [key(1)]);
+    assert!(link.receiver.poll_output().is_none(), "not subscribed to");
+}
+
+#[test]
 fn a_standby_has_everything_only_once_it_said_so() {
     let mut link = Link::up();
     link.change(set(1, 1));
