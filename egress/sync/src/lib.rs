@@ -22,16 +22,16 @@
 //! **How the pieces go together.** For each other node a channel, a sender and a receiver; one
 //! table of claims. The sender and the receiver last from one connection to the next.
 //!
-//! - On [`channel::Output::Established`] [`claims::ClaimTable::handle_link_up`],
+//! - On [`channel::Output::Established`]: [`claims::ClaimTable::handle_link_up`],
 //!   [`replication::Receiver::handle_link_up`].
-//! - On [`channel::Output::Message`] [`wire::decode`], [`claims::ClaimTable::handle_message`]; what that
+//! - On [`channel::Output::Message`]: [`wire::decode`], [`claims::ClaimTable::handle_message`]; what that
 //!   does not take: [`wire::Message::Subscribe`] and [`wire::Message::Ack`] to the sender,
 //!   [`wire::Message::Batch`] to the receiver. What cannot be decoded ends the channel.
-//! - On [`channel::Output::Ended`] `handle_link_down` of the table, the sender and the receiver; poll
+//! - On [`channel::Output::Ended`]: `handle_link_down` of the table, the sender and the receiver; poll
 //!   the receiver, whose last outputs still count.
-//! - On [`claims::ClaimOutput::Holder`] [`replication::Sender::handle_held`] for all other nodes,
+//! - On [`claims::ClaimOutput::Holder`]: [`replication::Sender::handle_held`] for all other nodes,
 //!   [`replication::Receiver::handle_rules`] for the holders this node stands by for.
-//! - On [`claims::ClaimOutput::StepDown`] the same, in this order: the senders are told before mappings
+//! - On [`claims::ClaimOutput::StepDown`]: the same, in this order: the senders are told before mappings
 //!   are deleted; [`replication::Receiver::adopt`] if this node is the standby from here on.
 //! - A takeover: poll the receiver until nothing comes, make the copies mappings,
 //!   [`claims::ClaimTable::claim`]; `handle_rules` without the rule once the former holder is lost or

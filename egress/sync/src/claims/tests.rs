@@ -185,6 +185,17 @@ fn a_lost_holder_stays_known_until_another_claims() {
 }
 
 #[test]
+fn who_steps_down_says_for_whom() {
+    let mut cluster = Cluster::new(&["a", "c", "d"]);
+    cluster.link("a", "c");
+    cluster.link("a", "d");
+    cluster.claim("a", 1);
+    cluster.claim("c", 1);
+    // d has no link to c.
+    cluster.all_see(1, "c", 2, false);
+}
+
+#[test]
 fn two_claims_of_one_term_have_one_winner() {
     let mut cluster = Cluster::linked(&["a", "b", "c"]);
     cluster.node("b").claim(rule(1)).unwrap();
@@ -221,6 +232,34 @@ fn what_a_list_does_not_name_is_let_go() {
     // It claims as if nobody ever had; b remembers.
     cluster.claim("a", 1);
     cluster.all_see(1, "a", 2, false);
+}
+
+#[test]
+fn a_list_counts_when_it_is_complete() {
+    let mut table = ClaimTable::new(name("a"));
+    table.handle_link_up(&name("b"));
+    let claim = |number| Claim {
+        rule: rule(number),
+        term: 1,
+    };
+    let list = |is_first, is_last, numbers: &[u32]| Message::ClaimList {
+        is_first,
+        is_last,
+        claims: numbers.iter().map(|number| claim(*number)).collect(),
+    };
+    let released = |table: &ClaimTable| -> Vec<Rule> {
+        let all = table.holders().filter(|(_, best)| best.is_released);
+        all.map(|(rule, _)| rule).collect()
+    };
+    table.handle_message(&name("b"), &list(true, true, &[1, 2, 3]));
+    assert_eq!(released(&table), []);
+    // A list that is cut off says nothing about what it does not name.
+    table.handle_message(&name("b"), &list(true, false, &[1]));
+    table.handle_link_up(&name("b"));
+    table.handle_message(&name("b"), &list(true, false, &[2]));
+    assert_eq!(released(&table), []);
+    table.handle_message(&name("b"), &list(false, true, &[3]));
+    assert_eq!(released(&table), [rule(1)]);
 }
 
 #[test]
