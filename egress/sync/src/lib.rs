@@ -37,7 +37,8 @@
 //!   [`claims::ClaimTable::claim`]; `handle_rules` without the rule once the former holder is lost or
 //!   the receiver has said [`replication::ReceiverOutput::Ended`].
 //! - A planned hand-over: [`replication::Sender::synchronised`] gives what
-//!   [`claims::ClaimTable::hand_over`] takes.
+//!   [`claims::ClaimTable::hand_over`] takes. Who is asked looks whether its receiver
+//!   [`replication::Receiver::is_synchronised`], and does as in a takeover or refuses.
 //!
 //! **Polling order.** After each call into any of them: the channels' outputs, the receivers, the
 //! table of claims, the senders, again until nothing comes; then what channels have to write, then

@@ -19,7 +19,7 @@
 //!
 //! **Bounds.** At most [`Limits::window`] batches of [`crate::wire::MAX_RECORDS`] records are
 //! unacknowledged; while a snapshot runs, half of them for it and half for changes. The queue takes
-//! [`Limits::queue`] changes and two marks for each rule; when it overflows, the rules it has changes
+//! [`Limits::queue`] changes and three marks for each rule; when it overflows, the rules it has changes
 //! of get a new snapshot ([`SenderCounters::overflows`]). Batches are forgotten as soon as they are
 //! handed out: a stream delivers them or ends. A receiver keeps 48 octets and the overhead of an
 //! ordered map for each mapping (70 MB for a million) and, of batches not yet polled, what the
@@ -67,7 +67,7 @@ pub enum LimitsError {
 impl Limits {
     /// `window`: batches without acknowledgement, 2 to 1024; more fill a longer way, and take
     /// 48 KiB each at the channel. `queue`: changes that wait, 512 to 16777216; more outlast a
-    /// longer stall before a new snapshot, and take 150 octets each.
+    /// longer stall before a new snapshot, and take 128 octets each.
     ///
     /// # Errors
     /// One of them is out of range.

@@ -145,7 +145,7 @@ struct Stream {
     /// Bounded by the window.
     in_flight: VecDeque<(u64, Share)>,
     rules: BTreeMap<Rule, Progress>,
-    /// Bounded by the limit, and two marks for each rule.
+    /// Bounded by the limit, and three marks for each rule.
     queue: VecDeque<Record>,
     snapshot: Option<Snapshot>,
     /// Keys of the snapshot's rule that changed lately, with the numbers of the changes. Bounded by
@@ -495,7 +495,25 @@ impl Stream {
         self.set_phase(rule, Phase::NotHeld);
         self.unannounced.remove(&rule);
         self.abort_snapshot(rule);
+        self.drop_marks(rule);
         self.enqueue(Record::Unavailable(rule));
+    }
+
+    /// Takes marks of a rule out of the queue: without an `End` nothing is swept, and the last mark
+    /// says it all.
+    fn drop_marks(&mut self, rule: Rule) {
+        let Some(progress) = self.rules.get_mut(&rule) else {
+            return;
+        };
+        if progress.queued == 0 {
+            return;
+        }
+        let before = self.queue.len();
+        self.queue.retain(|record| match record {
+            Record::Begin(of) | Record::End(of) | Record::Unavailable(of) => *of != rule,
+            Record::Set(_) | Record::Remove { .. } => true,
+        });
+        progress.queued -= before - self.queue.len();
     }
 
     fn next_waiting(&self) -> Option<Rule> {
@@ -593,8 +611,6 @@ impl Stream {
             }
             if let (Record::Begin(rule), Some(snapshot)) = (record, &mut self.snapshot)
                 && snapshot.rule == *rule
-                // A mark of an earlier snapshot may be in front of that of this one.
-                && !self.queue.contains(record)
             {
                 snapshot.is_begun = true;
             }

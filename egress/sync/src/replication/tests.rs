@@ -568,6 +568,33 @@ fn pages_wait_for_the_beginning_of_their_own_snapshot() {
 }
 
 #[test]
+fn a_rule_given_up_and_taken_again_does_not_fill_the_queue() {
+    let mut link = Link::up();
+    let held = BTreeSet::from([rule(1)]);
+    link.change(set(1, 1));
+    link.apply();
+    link.deliver_back();
+    for _ in 0..1000 {
+        link.sender.handle_held(&BTreeSet::new());
+        link.sender.handle_held(&held);
+        // Nothing leaves; a snapshot is asked for each time.
+        assert!(matches!(
+            link.sender.poll_output(),
+            Some(SenderOutput::NeedSnapshot { .. })
+        ));
+        assert!(link.sender.queued() <= 3);
+    }
+    link.settle();
+    assert_eq!(link.copies, link.truth);
+}
+
+#[test]
+fn records_are_as_large_as_the_documents_say() {
+    assert!(size_of::<Record>() <= 128, "{}", size_of::<Record>());
+    assert!(size_of::<Key>() + size_of::<u32>() <= 48);
+}
+
+#[test]
 fn a_missing_batch_begins_everything_anew() {
     let mut link = Link::up();
     link.change(set(1, 1));
