@@ -11,7 +11,7 @@ use netlink_packet_route::address::AddressMessage;
 use nix::errno::Errno;
 use router_types::{LinkIndex, RouteKey};
 
-use crate::address::{self, Address};
+use crate::address::{self, Address, AddressOptions};
 use crate::error::{Error, Problem};
 use crate::link::{self, Link, LinkChange, LinkKind, MacAddress, NewVeth};
 use crate::neighbour::{self, Neighbour};
@@ -151,9 +151,19 @@ impl Netlink {
     /// Gives a device an address; no error if it has it. IPv6 addresses are usable at once:
     /// duplicate address detection is skipped.
     pub fn add_address(&mut self, link: LinkIndex, address: IpNet) -> Result<(), Error> {
+        self.add_address_with(link, address, AddressOptions::default())
+    }
+
+    /// Gives a device an address; no error if it has it, though its options stay as they were.
+    pub fn add_address_with(
+        &mut self,
+        link: LinkIndex,
+        address: IpNet,
+        options: AddressOptions,
+    ) -> Result<(), Error> {
         self.socket
             .request(
-                RouteNetlinkMessage::NewAddress(address::message(link, address)),
+                RouteNetlinkMessage::NewAddress(address::message(link, address, options)),
                 NLM_F_CREATE | NLM_F_REPLACE,
             )
             .map_err(|p| Error::new(format!("add address {address} to link #{}", link.0), p))
@@ -161,7 +171,11 @@ impl Netlink {
 
     /// Takes an address from a device; no error if it has none such.
     pub fn delete_address(&mut self, link: LinkIndex, address: IpNet) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelAddress(address::message(link, address));
+        let message = RouteNetlinkMessage::DelAddress(address::message(
+            link,
+            address,
+            AddressOptions::default(),
+        ));
         absent_is_fine(self.socket.request(message, 0), Errno::EADDRNOTAVAIL)
             .map_err(|p| Error::new(format!("delete address {address} of link #{}", link.0), p))
     }
@@ -295,7 +309,7 @@ impl fmt::Debug for Netlink {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Problem> {
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
     if name.is_empty()
         || name.len() > LINK_NAME_MAX
