@@ -52,7 +52,7 @@ pub use address::{Address, AddressOptions};
 pub use device::{Done, Ensured, NewHolder, NewTunnel};
 pub use error::{Error, Problem};
 pub use link::{Link, LinkChange, LinkKind, MacAddress, NewVeth, TunnelOptions};
-pub use neighbour::Neighbour;
+pub use neighbour::{Neighbour, NeighbourProxy};
 pub use netlink::Netlink;
 pub use netns::Netns;
 pub use route::{KernelNextHop, KernelRoute, Protocol, RouteFilter, RouteKind, RouteSpec};

@@ -14,7 +14,7 @@ use router_types::{LinkIndex, RouteKey};
 use crate::address::{self, Address, AddressOptions};
 use crate::error::{Error, Problem};
 use crate::link::{self, Link, LinkChange, LinkKind, MacAddress, NewVeth};
-use crate::neighbour::{self, Neighbour};
+use crate::neighbour::{self, Neighbour, NeighbourProxy};
 use crate::netns::Netns;
 use crate::route::{self, KernelRoute, Protocol, RouteFilter, RouteSpec};
 use crate::socket::Socket;
@@ -287,6 +287,44 @@ impl Netlink {
         let message = RouteNetlinkMessage::DelNeighbour(neighbour::message(link, address, None));
         absent_is_fine(self.socket.request(message, 0), Errno::ENOENT)
             .map_err(|p| Error::new(format!("delete neighbour {address} of link #{}", link.0), p))
+    }
+
+    /// Lists the addresses the kernel answers for on devices they are not configured on.
+    pub fn proxies(&mut self) -> Result<Vec<NeighbourProxy>, Error> {
+        let mut proxies = Vec::new();
+        let message = RouteNetlinkMessage::GetNeighbour(NeighbourProxy::dump_message());
+        self.socket
+            .dump(&message, |message| {
+                if let RouteNetlinkMessage::NewNeighbour(message) = message {
+                    proxies.extend(NeighbourProxy::from_message(message));
+                }
+            })
+            .map_err(|p| Error::new("list neighbour proxies", p))?;
+        Ok(proxies)
+    }
+
+    /// Lets the kernel answer for an address on a device; no error if it does. For IPv6 it does so
+    /// while `forwarding` and `proxy_ndp` of the device are 1.
+    pub fn set_proxy(&mut self, proxy: &NeighbourProxy) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewNeighbour(proxy.message());
+        self.socket
+            .request(message, NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(|p| {
+                let NeighbourProxy { link, address, .. } = proxy;
+                Error::new(format!("answer for {address} on link #{}", link.0), p)
+            })
+    }
+
+    /// Lets the kernel no longer answer for an address on a device; no error if it does not.
+    pub fn delete_proxy(&mut self, proxy: &NeighbourProxy) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelNeighbour(proxy.message());
+        absent_is_fine(self.socket.request(message, 0), Errno::ENOENT).map_err(|p| {
+            let NeighbourProxy { link, address, .. } = proxy;
+            Error::new(
+                format!("no longer answer for {address} on link #{}", link.0),
+                p,
+            )
+        })
     }
 
     fn link(&mut self, message: netlink_packet_route::link::LinkMessage) -> Result<Link, Problem> {

@@ -2,8 +2,8 @@
 //! Devices of the daemon's own: tunnels and those that hold addresses.
 
 use router_netlink::{
-    AddressOptions, Done, LinkChange, LinkKind, MacAddress, Netlink, NewHolder, NewTunnel, Problem,
-    TunnelOptions,
+    AddressOptions, Done, LinkChange, LinkKind, MacAddress, NeighbourProxy, Netlink, NewHolder,
+    NewTunnel, Problem, Protocol, TunnelOptions,
 };
 use router_types::IpNet;
 
@@ -240,4 +240,31 @@ fn an_address_is_put_on_without_route_and_not_chosen_as_source() {
     let listed = node.netlink.addresses().unwrap();
     assert!(listed.iter().any(|a| a.address == address && a.tentative));
     down(&mut node.netlink, link);
+}
+
+#[test]
+fn proxies_are_set_listed_with_their_writer_and_taken_away() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::new();
+    let link = node.wire("w", &[]);
+    for text in ["192.0.2.7", "2001:db8::7"] {
+        let proxy = NeighbourProxy {
+            link,
+            address: text.parse().unwrap(),
+            protocol: Protocol(203),
+        };
+        for _ in 0..2 {
+            node.netlink.set_proxy(&proxy).unwrap();
+            assert_eq!(node.netlink.proxies().unwrap(), [proxy]);
+        }
+        assert!(node.ip("neigh show proxy")[0]["dst"] == text);
+        let neighbours = node.netlink.neighbours(Some(link)).unwrap();
+        assert!(neighbours.iter().all(|n| n.address != proxy.address));
+        for _ in 0..2 {
+            node.netlink.delete_proxy(&proxy).unwrap();
+            assert_eq!(node.netlink.proxies().unwrap(), []);
+        }
+    }
 }
