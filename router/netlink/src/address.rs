@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use router_types::LinkIndex;
 
 /// An address configured on a device, as it was when it was read.
@@ -21,6 +23,31 @@ pub struct Address {
     pub tentative: bool,
     /// Duplicate address detection found another holder (IPv6): not in use.
     pub duplicate: bool,
+}
+
+/// How an address is put on a device. The default is what most addresses want: usable at once,
+/// reachable from wherever its text says, and with a route to its network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressOptions {
+    /// Whether the kernel adds a route to the network the address connects to. Default: yes.
+    pub prefix_route: bool,
+    /// Whether the kernel first asks if another has the address (RFC 4862 §5.4; IPv6 only).
+    /// Default: no, as our addresses are handed out by an allocator and must be usable at once.
+    pub duplicate_detection: bool,
+    /// Whether this node may choose the address as the source of its own packets where it has
+    /// another. If not: IPv4 addresses get scope `link`, which keeps the kernel from taking them for
+    /// packets by other devices; IPv6 addresses are deprecated (RFC 6724 §5, rule 3). Default: yes.
+    pub chosen_as_source: bool,
+}
+
+impl Default for AddressOptions {
+    fn default() -> Self {
+        AddressOptions {
+            prefix_route: true,
+            duplicate_detection: false,
+            chosen_as_source: true,
+        }
+    }
 }
 
 impl Address {
@@ -49,9 +76,7 @@ impl Address {
     }
 }
 
-/// Duplicate address detection is skipped for IPv6: our addresses are handed out by an allocator
-/// and must be usable at once.
-pub(crate) fn message(link: LinkIndex, address: IpNet) -> AddressMessage {
+pub(crate) fn message(link: LinkIndex, address: IpNet, options: AddressOptions) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = link.0;
     message.header.prefix_len = address.prefix_len();
@@ -62,11 +87,15 @@ pub(crate) fn message(link: LinkIndex, address: IpNet) -> AddressMessage {
     message
         .attributes
         .push(AddressAttribute::Address(address.addr()));
+    let mut flags = AddressFlags::empty();
+    flags.set(AddressFlags::Noprefixroute, !options.prefix_route);
     match address {
         IpNet::V4(net) => {
             message.header.family = AddressFamily::Inet;
             if net.addr().is_loopback() {
                 message.header.scope = AddressScope::Host;
+            } else if !options.chosen_as_source {
+                message.header.scope = AddressScope::Link;
             }
             if net.prefix_len() < 31 {
                 message
@@ -79,10 +108,19 @@ pub(crate) fn message(link: LinkIndex, address: IpNet) -> AddressMessage {
             if net.addr().is_unicast_link_local() {
                 message.header.scope = AddressScope::Link;
             }
-            message
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad));
+            flags.set(AddressFlags::Nodad, !options.duplicate_detection);
+            if !options.chosen_as_source {
+                let mut lifetime = CacheInfo::default();
+                lifetime.ifa_preferred = 0;
+                lifetime.ifa_valid = u32::MAX;
+                message
+                    .attributes
+                    .push(AddressAttribute::CacheInfo(lifetime));
+            }
         }
+    }
+    if !flags.is_empty() {
+        message.attributes.push(AddressAttribute::Flags(flags));
     }
     message
 }

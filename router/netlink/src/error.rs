@@ -34,6 +34,8 @@ impl Error {
             | Problem::Lost
             | Problem::Garbled
             | Problem::NotFound
+            | Problem::Foreign { .. }
+            | Problem::PortTaken { .. }
             | Problem::Invalid(_) => None,
         }
     }
@@ -50,6 +52,11 @@ impl Error {
     /// Whether the object is there already.
     pub fn is_exists(&self) -> bool {
         self.errno() == Some(Errno::EEXIST)
+    }
+
+    /// Whether a device of the name is somebody else's.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.problem, Problem::Foreign { .. })
     }
 
     pub(crate) fn new(action: impl Into<String>, problem: Problem) -> Self {
@@ -81,6 +88,18 @@ pub enum Problem {
     Garbled,
     /// No such object.
     NotFound,
+    /// A device of the name is somebody else's; it was left alone.
+    Foreign {
+        /// Its driver.
+        kind: Option<String>,
+        /// Its alias.
+        alias: Option<String>,
+    },
+    /// Another device or process has the UDP port, or a device that receives otherwise.
+    PortTaken {
+        /// The device that has it, if it is one of this namespace.
+        device: Option<String>,
+    },
     /// The request makes no sense; nothing was sent.
     Invalid(&'static str),
 }
@@ -107,6 +126,25 @@ impl fmt::Display for Problem {
             ),
             Problem::Garbled => f.write_str("the kernel's answer could not be decoded"),
             Problem::NotFound => f.write_str("there is none"),
+            Problem::Foreign { kind, alias } => {
+                write!(
+                    f,
+                    "there is one of that name already that is not ours (type {}, ",
+                    kind.as_deref().unwrap_or("unknown")
+                )?;
+                match alias {
+                    Some(alias) => write!(f, "alias \"{alias}\"")?,
+                    None => f.write_str("no alias")?,
+                }
+                f.write_str("); remove it with `ip link delete` or rename it")
+            }
+            Problem::PortTaken { device } => {
+                match device {
+                    Some(device) => write!(f, "VXLAN device {device} has it")?,
+                    None => f.write_str("another process of this host has it")?,
+                }
+                f.write_str("; remove that, or configure another port on every node")
+            }
             Problem::Invalid(why) => f.write_str(why),
         }
     }

@@ -9,6 +9,8 @@
 //! * [`Watcher`]: a stream of link, address and route changes, with an explicit
 //!   [`Event::Lost`] when the kernel dropped some and everything must be read again.
 //! * [`Netlink`]: one socket in one namespace, with a method for each thing one can ask.
+//! * [`NewTunnel`], [`NewHolder`]: devices of the daemon's own, made, changed or refused by
+//!   [`Netlink::ensure_tunnel`] and [`Netlink::ensure_holder`].
 //! * [`Netns`]: a handle on a namespace, and code run inside it on a thread of its own.
 //! * [`Sysctl`]: `/proc/sys/net` of a namespace.
 //!
@@ -34,6 +36,7 @@
 //! ([`Netns::run`]) needs `CAP_SYS_ADMIN` as `setns(2)` says. Reading needs nothing.
 
 mod address;
+mod device;
 mod error;
 mod link;
 mod neighbour;
@@ -45,10 +48,11 @@ mod socket;
 mod sysctl;
 mod watch;
 
-pub use address::Address;
+pub use address::{Address, AddressOptions};
+pub use device::{Done, Ensured, NewHolder, NewTunnel};
 pub use error::{Error, Problem};
-pub use link::{Link, LinkChange, LinkKind, MacAddress, NewVeth};
-pub use neighbour::Neighbour;
+pub use link::{Link, LinkChange, LinkKind, MacAddress, NewVeth, TunnelOptions};
+pub use neighbour::{Neighbour, NeighbourProxy};
 pub use netlink::Netlink;
 pub use netns::Netns;
 pub use route::{KernelNextHop, KernelRoute, Protocol, RouteFilter, RouteKind, RouteSpec};

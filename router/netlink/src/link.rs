@@ -5,8 +5,8 @@ use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-    State,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, State,
 };
 use router_types::LinkIndex;
 
@@ -56,6 +56,21 @@ pub struct Link {
     pub peer: Option<LinkIndex>,
     /// The namespace of `peer` as this namespace numbers others, when it is another one.
     pub peer_netns_id: Option<i32>,
+    /// How it sends and receives, if it is a VXLAN device.
+    pub tunnel: Option<TunnelOptions>,
+}
+
+/// The options of a VXLAN device (RFC 7348) that cannot be changed once it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TunnelOptions {
+    /// UDP port it listens on and sends to.
+    pub port: u16,
+    /// Each packet brings identifier and addresses along: collect-metadata mode.
+    pub external: bool,
+    /// It remembers from which other end frames of a hardware address came.
+    pub learning: bool,
+    /// It takes packets over IPv6 without a UDP checksum.
+    pub zero_checksum6_received: bool,
 }
 
 impl Link {
@@ -79,6 +94,7 @@ impl Link {
             controller: None,
             peer: None,
             peer_netns_id: None,
+            tunnel: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -97,10 +113,15 @@ impl Link {
                 LinkAttribute::Link(index) if index != 0 => link.peer = Some(LinkIndex(index)),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Vxlan(options)) => {
+                                link.tunnel = Some(tunnel_options(&options));
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -193,14 +214,33 @@ pub(crate) fn new_message(name: &str, kind: LinkKind) -> LinkMessage {
 }
 
 pub(crate) fn veth_message(new: &NewVeth<'_>) -> LinkMessage {
-    let mut peer = veth_end(new.peer_name, new.mtu, new.peer_mac);
+    let mut peer = named_message(new.peer_name, new.mtu, new.peer_mac);
     if let Some(netns) = new.peer_netns {
         peer.attributes.push(netns_attribute(netns));
     }
-    let mut message = veth_end(new.name, new.mtu, new.mac);
+    let mut message = named_message(new.name, new.mtu, new.mac);
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    message
+}
+
+pub(crate) fn tunnel_message(
+    name: &str,
+    mac: MacAddress,
+    mtu: u32,
+    options: TunnelOptions,
+) -> LinkMessage {
+    let mut message = named_message(name, Some(mtu), Some(mac));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Vxlan),
+        LinkInfo::Data(InfoData::Vxlan(vec![
+            InfoVxlan::CollectMetadata(options.external),
+            InfoVxlan::Learning(options.learning),
+            InfoVxlan::Port(options.port),
+            InfoVxlan::UDPZeroCsumRX(options.zero_checksum6_received),
+        ])),
     ]));
     message
 }
@@ -238,7 +278,7 @@ pub(crate) fn change_message(index: LinkIndex, change: &LinkChange<'_>) -> LinkM
     message
 }
 
-fn veth_end(name: &str, mtu: Option<u32>, mac: Option<MacAddress>) -> LinkMessage {
+fn named_message(name: &str, mtu: Option<u32>, mac: Option<MacAddress>) -> LinkMessage {
     let mut message = LinkMessage::default();
     message
         .attributes
@@ -248,6 +288,25 @@ fn veth_end(name: &str, mtu: Option<u32>, mac: Option<MacAddress>) -> LinkMessag
         .attributes
         .extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     message
+}
+
+fn tunnel_options(list: &[InfoVxlan]) -> TunnelOptions {
+    let mut options = TunnelOptions {
+        port: 0,
+        external: false,
+        learning: false,
+        zero_checksum6_received: false,
+    };
+    for option in list {
+        match option {
+            InfoVxlan::Port(port) => options.port = *port,
+            InfoVxlan::CollectMetadata(on) => options.external = *on,
+            InfoVxlan::Learning(on) => options.learning = *on,
+            InfoVxlan::UDPZeroCsumRX(on) => options.zero_checksum6_received = *on,
+            _ => {}
+        }
+    }
+    options
 }
 
 fn netns_attribute(netns: &Netns) -> LinkAttribute {

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::RouteType;
+use netlink_packet_route::route::{RouteProtocol, RouteType};
 use router_types::LinkIndex;
 
 use crate::link::MacAddress;
+use crate::route::Protocol;
 
 /// A neighbour as it was when it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,6 +53,50 @@ impl Neighbour {
             permanent: message.header.state == NeighbourState::Permanent,
             failed: message.header.state == NeighbourState::Failed,
         })
+    }
+}
+
+/// An address the kernel answers for on a device, though it is not configured there
+/// (`ip neighbour add proxy`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct NeighbourProxy {
+    /// The device.
+    pub link: LinkIndex,
+    /// The address.
+    pub address: IpAddr,
+    /// Who wrote it.
+    pub protocol: Protocol,
+}
+
+impl NeighbourProxy {
+    pub(crate) fn from_message(message: NeighbourMessage) -> Option<Self> {
+        let link = LinkIndex(message.header.ifindex);
+        let protocol = message.attributes.iter().find_map(|a| match a {
+            NeighbourAttribute::Protocol(protocol) => Some(Protocol(u8::from(*protocol))),
+            _ => None,
+        });
+        Some(NeighbourProxy {
+            link,
+            address: Neighbour::from_message(message)?.address,
+            protocol: protocol.unwrap_or(Protocol(0)),
+        })
+    }
+
+    pub(crate) fn message(&self) -> NeighbourMessage {
+        let mut message = message(self.link, self.address, None);
+        message.header.flags = NeighbourFlags::Proxy;
+        message
+            .attributes
+            .push(NeighbourAttribute::Protocol(RouteProtocol::from(
+                self.protocol.0,
+            )));
+        message
+    }
+
+    pub(crate) fn dump_message() -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.flags = NeighbourFlags::Proxy;
+        message
     }
 }
 

@@ -11,10 +11,10 @@ use netlink_packet_route::address::AddressMessage;
 use nix::errno::Errno;
 use router_types::{LinkIndex, RouteKey};
 
-use crate::address::{self, Address};
+use crate::address::{self, Address, AddressOptions};
 use crate::error::{Error, Problem};
 use crate::link::{self, Link, LinkChange, LinkKind, MacAddress, NewVeth};
-use crate::neighbour::{self, Neighbour};
+use crate::neighbour::{self, Neighbour, NeighbourProxy};
 use crate::netns::Netns;
 use crate::route::{self, KernelRoute, Protocol, RouteFilter, RouteSpec};
 use crate::socket::Socket;
@@ -151,9 +151,19 @@ impl Netlink {
     /// Gives a device an address; no error if it has it. IPv6 addresses are usable at once:
     /// duplicate address detection is skipped.
     pub fn add_address(&mut self, link: LinkIndex, address: IpNet) -> Result<(), Error> {
+        self.add_address_with(link, address, AddressOptions::default())
+    }
+
+    /// Gives a device an address; no error if it has it, though its options stay as they were.
+    pub fn add_address_with(
+        &mut self,
+        link: LinkIndex,
+        address: IpNet,
+        options: AddressOptions,
+    ) -> Result<(), Error> {
         self.socket
             .request(
-                RouteNetlinkMessage::NewAddress(address::message(link, address)),
+                RouteNetlinkMessage::NewAddress(address::message(link, address, options)),
                 NLM_F_CREATE | NLM_F_REPLACE,
             )
             .map_err(|p| Error::new(format!("add address {address} to link #{}", link.0), p))
@@ -161,7 +171,11 @@ impl Netlink {
 
     /// Takes an address from a device; no error if it has none such.
     pub fn delete_address(&mut self, link: LinkIndex, address: IpNet) -> Result<(), Error> {
-        let message = RouteNetlinkMessage::DelAddress(address::message(link, address));
+        let message = RouteNetlinkMessage::DelAddress(address::message(
+            link,
+            address,
+            AddressOptions::default(),
+        ));
         absent_is_fine(self.socket.request(message, 0), Errno::EADDRNOTAVAIL)
             .map_err(|p| Error::new(format!("delete address {address} of link #{}", link.0), p))
     }
@@ -275,6 +289,44 @@ impl Netlink {
             .map_err(|p| Error::new(format!("delete neighbour {address} of link #{}", link.0), p))
     }
 
+    /// Lists the addresses the kernel answers for on devices they are not configured on.
+    pub fn proxies(&mut self) -> Result<Vec<NeighbourProxy>, Error> {
+        let mut proxies = Vec::new();
+        let message = RouteNetlinkMessage::GetNeighbour(NeighbourProxy::dump_message());
+        self.socket
+            .dump(&message, |message| {
+                if let RouteNetlinkMessage::NewNeighbour(message) = message {
+                    proxies.extend(NeighbourProxy::from_message(message));
+                }
+            })
+            .map_err(|p| Error::new("list neighbour proxies", p))?;
+        Ok(proxies)
+    }
+
+    /// Lets the kernel answer for an address on a device; no error if it does. For IPv6 it does so
+    /// while `forwarding` and `proxy_ndp` of the device are 1.
+    pub fn set_proxy(&mut self, proxy: &NeighbourProxy) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewNeighbour(proxy.message());
+        self.socket
+            .request(message, NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(|p| {
+                let NeighbourProxy { link, address, .. } = proxy;
+                Error::new(format!("answer for {address} on link #{}", link.0), p)
+            })
+    }
+
+    /// Lets the kernel no longer answer for an address on a device; no error if it does not.
+    pub fn delete_proxy(&mut self, proxy: &NeighbourProxy) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelNeighbour(proxy.message());
+        absent_is_fine(self.socket.request(message, 0), Errno::ENOENT).map_err(|p| {
+            let NeighbourProxy { link, address, .. } = proxy;
+            Error::new(
+                format!("no longer answer for {address} on link #{}", link.0),
+                p,
+            )
+        })
+    }
+
     fn link(&mut self, message: netlink_packet_route::link::LinkMessage) -> Result<Link, Problem> {
         match self.socket.get(RouteNetlinkMessage::GetLink(message))? {
             RouteNetlinkMessage::NewLink(message) => Ok(Link::from_message(message)),
@@ -295,7 +347,7 @@ impl fmt::Debug for Netlink {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Problem> {
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
     if name.is_empty()
         || name.len() > LINK_NAME_MAX

@@ -4,6 +4,7 @@
 //! Needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN) and iproute2 as an independent witness. Without
 //! root each test says so and passes.
 
+mod devices;
 mod fib;
 mod links;
 mod rfc8950;

@@ -65,6 +65,25 @@ pub struct Settings {
     pub kernel_protocol: u8,
     /// The metric of learned routes.
     pub kernel_metric: u32,
+    /// The data plane of egress gateways.
+    pub egress: EgressSettings,
+}
+
+/// What a node as an egress gateway, or with pods that use one, is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressSettings {
+    /// UDP port of the tunnel, the same on every node. Default: 4789 (RFC 7348 §5).
+    pub tunnel_port: u16,
+    /// Largest packet of a pod in the tunnel, in bytes, 1280 to 65465; `None` to go by the MTU of
+    /// the devices towards the fabric, the default.
+    pub pod_tunnel_mtu: Option<u16>,
+    /// Connections of each family at once, 1024 to 8388608. Default: 262144. Each costs kernel
+    /// memory whether in use or not.
+    pub max_mappings: u32,
+    /// TCP port gateways tell each other of connections on, the same on every node. Default: 4796.
+    pub peer_port: u16,
+    /// The file with the key gateways prove themselves to each other with. Default: none.
+    pub secret_file: Option<PathBuf>,
 }
 
 /// The form of log lines.

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DevicePattern, LogFormat, Settings};
+use super::{DevicePattern, EgressSettings, LogFormat, Settings};
 use crate::selector::is_dns_subdomain;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +29,7 @@ pub(super) struct RawSettings {
     pub(super) log: RawLog,
     pub(super) bgp: RawBgp,
     pub(super) kernel: RawKernel,
+    pub(super) egress: RawEgress,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +75,20 @@ pub(super) struct RawKernel {
     pub(super) metric: i64,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct RawEgress {
+    #[schemars(range(min = 1, max = 65535))]
+    pub(super) tunnel_port: i64,
+    #[schemars(range(min = 0, max = 65465))]
+    pub(super) pod_tunnel_mtu: i64,
+    #[schemars(range(min = 1024, max = 8_388_608))]
+    pub(super) max_mappings: i64,
+    #[schemars(range(min = 1, max = 65535))]
+    pub(super) peer_port: i64,
+    pub(super) secret_file: String,
+}
+
 impl Default for RawSettings {
     fn default() -> Self {
         RawSettings {
@@ -90,6 +105,7 @@ impl Default for RawSettings {
             log: RawLog::default(),
             bgp: RawBgp::default(),
             kernel: RawKernel::default(),
+            egress: RawEgress::default(),
         }
     }
 }
@@ -130,6 +146,23 @@ impl Default for RawKernel {
         }
     }
 }
+
+impl Default for RawEgress {
+    fn default() -> Self {
+        // 4789 is VXLAN's (RFC 7348 §5). 4796 is arbitrary: close to it, and in no list of services
+        // we know. 2^18 mappings are what the maps of bpf-abi hold by default.
+        RawEgress {
+            tunnel_port: 4789,
+            pod_tunnel_mtu: 0,
+            max_mappings: 262_144,
+            peer_port: 4796,
+            secret_file: String::new(),
+        }
+    }
+}
+
+/// The smallest MTU IPv6 works with (RFC 8200 §5).
+const SMALLEST_MTU: i64 = 1280;
 
 /// A value that fits the schema and means nothing: the setting's path, what is wrong, what is
 /// allowed.
@@ -223,6 +256,20 @@ impl RawSettings {
                 allowed,
             );
         }
+        let mtu = self.egress.pod_tunnel_mtu;
+        if mtu != 0 && mtu < SMALLEST_MTU {
+            let allowed = "allowed: 1280 to 65465, or 0 to go by the devices towards the fabric";
+            refuse("egress.podTunnelMtu".into(), &mtu.to_string(), allowed);
+        }
+        let secret_file = &self.egress.secret_file;
+        if !secret_file.is_empty() && !secret_file.starts_with('/') {
+            // Not shown: somebody may have written the key itself.
+            refusals.push((
+                "egress.secretFile".into(),
+                "the value is no path".into(),
+                "allowed: an absolute path of the file with the key",
+            ));
+        }
         if !refusals.is_empty() {
             return Err(refusals);
         }
@@ -248,6 +295,13 @@ impl RawSettings {
             kernel_table: self.kernel.table as u32,
             kernel_protocol: self.kernel.protocol as u8,
             kernel_metric: self.kernel.metric as u32,
+            egress: EgressSettings {
+                tunnel_port: self.egress.tunnel_port as u16,
+                pod_tunnel_mtu: (mtu != 0).then_some(mtu as u16),
+                max_mappings: self.egress.max_mappings as u32,
+                peer_port: self.egress.peer_port as u16,
+                secret_file: (!secret_file.is_empty()).then(|| secret_file.into()),
+            },
         })
     }
 }

@@ -48,6 +48,21 @@ fn without_anything_the_defaults_hold() {
 }
 
 #[test]
+fn egress_is_set_or_goes_by_the_node() {
+    let default = resolve("", &[], &[]).unwrap().settings.egress;
+    assert_eq!((default.tunnel_port, default.peer_port), (4789, 4796));
+    assert_eq!(default.max_mappings, 1 << 18);
+    assert_eq!((default.pod_tunnel_mtu, default.secret_file), (None, None));
+    let file =
+        "egress: {tunnelPort: 8473, podTunnelMtu: 8930, secretFile: /etc/causeway/egress.key}\n";
+    let env = [("CAUSEWAY_EGRESS_MAX_MAPPINGS", "8388608")];
+    let set = resolve(file, &env, &[]).unwrap().settings.egress;
+    assert_eq!((set.tunnel_port, set.pod_tunnel_mtu), (8473, Some(8930)));
+    assert_eq!(set.max_mappings, 8_388_608);
+    assert_eq!(set.secret_file, Some("/etc/causeway/egress.key".into()));
+}
+
+#[test]
 fn the_default_file_says_the_defaults() {
     let as_printed = resolve(DEFAULT_FILE, &[], &[]).unwrap();
     assert_eq!(as_printed.settings, resolve("", &[], &[]).unwrap().settings);
@@ -165,6 +180,26 @@ fn findings_point_and_suggest() {
         (
             "socket: run/x\n",
             "causeway.yaml:1:9: error[CW0112]: socket: 'run/x' is not allowed; allowed: an absolute path",
+        ),
+        (
+            "egress:\n  podTunnelMtu: 1000\n",
+            "causeway.yaml:2:17: error[CW0112]: egress.podTunnelMtu: '1000' is not allowed; allowed: 1280 to 65465, or 0 to go by the devices towards the fabric",
+        ),
+        (
+            "egress:\n  maxMappings: 1000\n",
+            "causeway.yaml:2:16: error[CW0112]: egress.maxMappings: 1000 is below 1024; allowed: 1024 to 8388608",
+        ),
+        (
+            "egress: {tunnelPort: 65536}\n",
+            "causeway.yaml:1:22: error[CW0112]: egress.tunnelPort: 65536 is above 65535; allowed: 1 to 65535",
+        ),
+        (
+            "egress: {peerPort: 0}\n",
+            "causeway.yaml:1:20: error[CW0112]: egress.peerPort: 0 is below 1; allowed: 1 to 65535",
+        ),
+        (
+            "egress: {secretFile: hunter2}\n",
+            "causeway.yaml:1:22: error[CW0112]: egress.secretFile: the value is no path; allowed: an absolute path of the file with the key",
         ),
         (
             "nodeName: 7\n",

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an egress gateway does to the node and the segments it is on: the devices it needs, the
+//! addresses it holds, and telling neighbours that an address lives here.
+//!
+//! * [`devices`]: the tunnel device and the device of held addresses, as desired state.
+//! * [`announce`]: gratuitous ARP and unsolicited neighbour advertisements, and the question whether
+//!   another host answers for an address.
+//!
+//! Everything happens in the network namespace of the calling thread. It takes `CAP_NET_ADMIN`, for
+//! packet sockets `CAP_NET_RAW`.
+
+pub mod announce;
+pub mod devices;
