@@ -4,7 +4,7 @@
 use std::path::Path;
 
 const FOLDER: &str = "proto/causeway/v1alpha1";
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "status.proto",
     "bfd.proto",
     "bgp.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 8] = [
     "cni.proto",
     "fib.proto",
     "datapath.proto",
+    "egress.proto",
     "config.proto",
 ];
 

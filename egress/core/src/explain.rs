@@ -188,6 +188,15 @@ fn verdict(
     }
 }
 
+/// The addresses packets of a rule get, of both families, as far as they are known here: those of
+/// an interface are known to its gateway only.
+pub fn addresses_of(world: &World, desired: &Desired, rule: RuleNumber) -> BTreeSet<IpAddr> {
+    let claims = Claims::new();
+    let context = Context::new(world, &claims, Numbers::default());
+    let of = |family| addresses(&context, desired, rule, family);
+    of(Family::V4).into_iter().chain(of(Family::V6)).collect()
+}
+
 /// The addresses of a rule, as far as they are known here.
 fn addresses(
     context: &Context<'_>,

@@ -69,11 +69,11 @@ pub use context::Claims;
 pub use decide::decide;
 pub use desired::{Desired, End, Life, Previous, RuleEnd, SetNumber, Source, Way};
 pub use elect::{Claim, NAMED_STANDBYS, STANDBYS_WITH_STATE, Seat};
-pub use explain::{Explanation, Sender, Verdict, explain};
+pub use explain::{Explanation, Sender, Verdict, addresses_of, explain};
 pub use finding::{Family, Finding, Missing, Refusal};
 pub use gateway::{GatewayRule, MAX_ADDRESSES};
 pub use rule::{Exit, FIRST_RULE, LAST_RULE, RuleKey, RuleNumber};
-pub use state::{PolicyState, state_of};
+pub use state::{PolicyState, state_of, states_of};
 pub use world::{
     Addresses, Affinity, Group, Interface, Limits, Node, Pod, PodKey, Policy, PolicyId, PolicyKind,
     PortRange, Selection, Timeouts, World, Zones,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How a policy stands, as this node sees it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::context::{Claims, Context, held};
@@ -45,6 +45,24 @@ pub fn state_of(
     let context = Context::new(world, claims, Numbers::new(world, &BTreeSet::new()));
     let policy = &world.policies[*context.places.get(policy)?];
     Some(state(&Plan::new(&context, policy), &context))
+}
+
+/// How every policy of the world stands, also those that do not concern this node. Numbers the
+/// rules once, and costs for each of the others the nodes of its groups.
+pub fn states_of(
+    world: &World,
+    claims: &Claims,
+    desired: &Desired,
+) -> BTreeMap<PolicyId, PolicyState> {
+    let context = Context::new(world, claims, Numbers::new(world, &BTreeSet::new()));
+    let policies = world.policies.iter();
+    policies
+        .map(|policy| {
+            let decided = desired.policies.get(&policy.id).cloned();
+            let state = decided.unwrap_or_else(|| state(&Plan::new(&context, policy), &context));
+            (policy.id.clone(), state)
+        })
+        .collect()
 }
 
 /// The state of a policy but for what this node has to do with it.

@@ -248,6 +248,7 @@ fn each_verb_reaches_the_daemon_with_what_the_runtime_said() {
     let mut config = setup.config;
     config["prevResult"] = json!({ "cniVersion": "1.1.0", "ips": [{ "address": "192.0.2.7/24" }] });
     config["cni.dev/valid-attachments"] = json!([{ "containerID": "c0ffee", "ifname": "eth0" }]);
+    config["args"] = json!({ "cni": { "labels": [{ "key": "app", "value": "web" }] } });
     let text = config.to_string();
 
     let added = execute("ADD", &text);

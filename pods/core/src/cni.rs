@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the runtime's JSON and arguments mean, and what it is answered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::endpoint::{Attachment, Endpoint, Mac, PodRef};
 use crate::failure::{Code, Failure};
+use crate::labels;
 
 /// The pods' IPv4 gateway. Link-local (RFC 3927), so that it takes no address of any CIDR. It is
 /// on no device: pods have a permanent neighbour entry for it.
@@ -31,6 +32,9 @@ impl Arguments {
     /// Addresses may be asked for by the argument `IP`, the capability `ips`
     /// (`runtimeConfig.ips`) or `args.cni.ips`, with or without a prefix length; asking for one
     /// twice is asking once.
+    ///
+    /// The labels of the pod are `args.cni.labels`, a list of keys and values; they are of no use
+    /// where `CNI_ARGS` do not name the pod. No capability (`runtimeConfig`) is known for them.
     ///
     /// # Errors
     ///
@@ -71,11 +75,13 @@ impl Arguments {
                 "runtimeConfig.ips",
             )?;
         }
-        for text in config.args.cni.ips {
+        let cni = config.args.cni;
+        for text in cni.ips {
             push_address(&mut requested, &text, Code::InvalidConfig, "args.cni.ips")?;
         }
+        let labels = cni.labels.map(labels::read).transpose()?;
         Ok(Arguments {
-            pod: pod(args),
+            pod: pod(args, labels),
             requested,
         })
     }
@@ -204,7 +210,16 @@ struct IpamConfiguration {
 #[derive(Deserialize, Default)]
 struct ConfigurationArgs {
     #[serde(default)]
-    cni: IpList,
+    cni: CniArgs,
+}
+
+#[derive(Deserialize, Default)]
+struct CniArgs {
+    #[serde(default)]
+    ips: Vec<String>,
+    /// Absent or null: not told.
+    #[serde(default)]
+    labels: Option<Vec<labels::Label>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -234,12 +249,13 @@ struct PreviousIp {
     interface: Option<usize>,
 }
 
-fn pod(args: &HashMap<String, String>) -> Option<PodRef> {
+fn pod(args: &HashMap<String, String>, labels: Option<BTreeMap<String, String>>) -> Option<PodRef> {
     let get = |key: &str| args.get(key).cloned().unwrap_or_default();
     let pod = PodRef {
         namespace: get("K8S_POD_NAMESPACE"),
         name: get("K8S_POD_NAME"),
         uid: get("K8S_POD_UID"),
+        labels,
     };
     (!pod.name.is_empty()).then_some(pod)
 }
@@ -311,6 +327,34 @@ mod tests {
             read(&args, "{}").unwrap().pod.unwrap().to_string(),
             "shop/web-0"
         );
+    }
+
+    #[test]
+    fn labels_are_those_of_the_pod_that_is_named() {
+        let args = [("K8S_POD_NAME", "web-0"), ("K8S_POD_NAMESPACE", "shop")];
+        let labels = |config: &str| read(&args, config).unwrap().pod.unwrap().labels;
+        let one = r#"{"args":{"cni":{"labels":[{"key":"app","value":"web"}]}}}"#;
+        assert_eq!(
+            labels(one),
+            Some([("app".to_owned(), "web".to_owned())].into())
+        );
+        // An empty list is a pod without labels, an absent one a pod nobody told about.
+        let none = r#"{"args":{"cni":{"labels":[]}}}"#;
+        assert_eq!(labels(none), Some(BTreeMap::new()));
+        for untold in [
+            "{}",
+            r#"{"args":{}}"#,
+            r#"{"args":{"cni":{"labels":null}}}"#,
+        ] {
+            assert_eq!(labels(untold), None, "{untold}");
+        }
+        assert_eq!(read(&[], one).unwrap().pod, None);
+        let wrong = r#"{"args":{"cni":{"labels":[{"key":"a b","value":""}]}}}"#;
+        let failure = read(&args, wrong).unwrap_err();
+        assert_eq!(failure.code, Code::InvalidConfig);
+        assert!(failure.message.contains("args.cni.labels"), "{failure}");
+        let shapeless = r#"{"args":{"cni":{"labels":{"app":"web"}}}}"#;
+        assert_eq!(read(&args, shapeless).unwrap_err().code, Code::Decode);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One pod interface, and the names it goes by.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -199,7 +200,7 @@ pub struct NetnsRef {
     pub inode: u64,
 }
 
-/// The pod an interface belongs to, as `CNI_ARGS` names it. For people and policies to read.
+/// The pod an interface belongs to, as the runtime names it. For people and policies to read.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct PodRef {
     /// `K8S_POD_NAMESPACE`.
@@ -209,6 +210,10 @@ pub struct PodRef {
     /// `K8S_POD_UID`; empty when the runtime gave none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
+    /// `args.cni.labels`, as they were when the pod was added. `None` when the runtime gave none,
+    /// which says nothing of what they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 impl fmt::Display for PodRef {

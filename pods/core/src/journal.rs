@@ -188,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::endpoint::{Attachment, NetnsRef, Phase};
+    use crate::endpoint::{Attachment, NetnsRef, Phase, PodRef};
 
     fn endpoint(id: u32, phase: Phase) -> Endpoint {
         let attachment = Attachment::new(&format!("container{id}"), "eth0").unwrap();
@@ -283,6 +283,41 @@ mod tests {
                     assert!(noticed, "flip at {position}.{bit}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn labels_read_back_and_journals_without_them_are_read() {
+        // As written before there were labels.
+        let old = concat!(
+            r#"{"put":{"id":1,"containerId":"container1","ifname":"eth0","network":"causeway","#,
+            r#""netns":{"path":"/var/run/netns/1","device":4,"inode":70},"#,
+            r#""pod":{"namespace":"shop","name":"web-0","uid":"u"},"hostIfname":"cw0123456789","#,
+            r#""hostMac":"0e:00:00:00:00:01","podMac":"0a:00:00:00:00:01","#,
+            r#""addresses":["10.1.0.2"],"mtu":1500,"phase":"ready"}}"#
+        );
+        let header = &sample()[0];
+        let got = replay(&[header.clone(), line(old.as_bytes())].concat()).unwrap();
+        assert_eq!(got.damage, []);
+        let pod = got.endpoints[&EndpointId(1)].pod.clone().unwrap();
+        assert_eq!((pod.uid.as_str(), &pod.labels), ("u", &None));
+
+        for labels in [
+            None,
+            Some(BTreeMap::new()),
+            Some([("app".to_owned(), "web".to_owned())].into()),
+        ] {
+            let mut written = endpoint(2, Phase::Ready);
+            written.pod = Some(PodRef {
+                labels: labels.clone(),
+                ..pod.clone()
+            });
+            let record = encode(&Record::Put(Box::new(written.clone())));
+            // Who does not know the field yet reads the same line.
+            let has_field = String::from_utf8_lossy(&record).contains("labels");
+            assert_eq!(has_field, labels.is_some());
+            let got = replay(&[header.clone(), record].concat()).unwrap();
+            assert_eq!(got.endpoints[&EndpointId(2)], written);
         }
     }
 

@@ -47,6 +47,7 @@ mod endpoint;
 mod failure;
 mod ipam;
 pub mod journal;
+mod labels;
 mod pool;
 mod registry;
 

@@ -13,6 +13,7 @@ use crate::v1alpha1::bgp_client::BgpClient;
 use crate::v1alpha1::cni_client::CniClient;
 use crate::v1alpha1::config_client::ConfigClient;
 use crate::v1alpha1::datapath_client::DatapathClient;
+use crate::v1alpha1::egress_client::EgressClient;
 use crate::v1alpha1::fib_client::FibClient;
 use crate::v1alpha1::pods_client::PodsClient;
 use crate::v1alpha1::resources_client::ResourcesClient;
@@ -140,6 +141,11 @@ impl Connection {
     /// The `Datapath` service.
     pub fn datapath(&self) -> DatapathClient<Channel> {
         DatapathClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_OCTETS)
+    }
+
+    /// The `Egress` service.
+    pub fn egress(&self) -> EgressClient<Channel> {
+        EgressClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_OCTETS)
     }
 
     /// The `Config` service.

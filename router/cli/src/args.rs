@@ -3,6 +3,7 @@
 
 mod bfd;
 mod bgp;
+mod egress;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub use bgp::{
     BgpCommand, DecodeArgs, ExplainArgs, NeighborArgs, PeerArgs, PolicyCommand, PolicyTestArgs,
     RefreshArgs, ResetArgs, RoutesArgs,
 };
+pub use egress::{EgressCommand, NatArgs};
 
 use crate::exit::EXIT_CODES;
 use crate::output::{ColorChoice, Format};
@@ -34,6 +36,7 @@ use crate::output::{ColorChoice, Format};
   causeway bgp routes received peer tor-a what a peer sent
   causeway bgp explain 10.1.0.0/16        why a prefix is routed and announced as it is
   causeway fib explain 10.1.2.3           where a packet goes, and why
+  causeway egress explain web-0 192.0.2.1 by which gateway a pod leaves, and why
   causeway config check resources.d/      find mistakes before the daemon does",
     after_help = EXIT_CODES,
 )]
@@ -120,6 +123,17 @@ pub enum Command {
   causeway bfd sessions -o json"
     )]
     Bfd(BfdCommand),
+    /// Gateways by which pods leave the cluster: policies, ways and connections
+    #[command(
+        subcommand,
+        infer_subcommands = true,
+        before_help = "Examples:
+  causeway egress list
+  causeway egress policies
+  causeway egress nat --pod shop/web-0
+  causeway egress explain shop/web-0 203.0.113.9"
+    )]
+    Egress(EgressCommand),
     /// What was written for this node, and what came of it
     #[command(
         visible_alias = "resource",

@@ -12,6 +12,7 @@ pub mod config;
 pub mod config_diff;
 pub mod datapath;
 pub mod drain;
+pub mod egress;
 pub mod fib;
 pub mod pods;
 pub mod resources;
@@ -48,6 +49,7 @@ pub(crate) async fn fetch(
         Command::Bgp(BgpCommand::Policy(PolicyCommand::Test(args))) => {
             return bgp_policy::fetch(connection, args).await;
         }
+        Command::Egress(verb) => return egress::fetch(connection, verb).await,
         Command::Bfd(verb) => bfd::fetch(connection, verb).await?,
         Command::Drain(args) => drain::view(&drain::begin(connection, args).await?, now_unix_ns),
         Command::Undrain => drain::end(connection, now_unix_ns).await?,

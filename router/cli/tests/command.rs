@@ -129,6 +129,56 @@ impl bgp_server::Bgp for Fixed {
     }
 }
 
+type MappingStream = tokio_stream::Iter<std::vec::IntoIter<Result<EgressMappingBatch, RpcStatus>>>;
+
+#[tonic::async_trait]
+impl egress_server::Egress for Fixed {
+    async fn list_egress_policies(
+        &self,
+        _: Request<ListEgressPoliciesRequest>,
+    ) -> Result<Response<ListEgressPoliciesResponse>, RpcStatus> {
+        Ok(Response::new(ListEgressPoliciesResponse::default()))
+    }
+
+    async fn list_egress_rules(
+        &self,
+        _: Request<ListEgressRulesRequest>,
+    ) -> Result<Response<ListEgressRulesResponse>, RpcStatus> {
+        Err(RpcStatus::failed_precondition("egress is off on this node"))
+    }
+
+    type ListEgressMappingsStream = MappingStream;
+
+    async fn list_egress_mappings(
+        &self,
+        request: Request<ListEgressMappingsRequest>,
+    ) -> Result<Response<MappingStream>, RpcStatus> {
+        let mut mappings = fixtures::egress::mappings();
+        let matching = mappings.len() as u64;
+        mappings.truncate(request.into_inner().limit as usize);
+        let batches = mappings.into_iter().map(|one| {
+            Ok(EgressMappingBatch {
+                node: "node-a".into(),
+                mappings: vec![one],
+                matching,
+            })
+        });
+        let batches: Vec<_> = batches.collect();
+        Ok(Response::new(tokio_stream::iter(batches)))
+    }
+
+    async fn explain_egress(
+        &self,
+        request: Request<ExplainEgressRequest>,
+    ) -> Result<Response<ExplainEgressResponse>, RpcStatus> {
+        match request.into_inner().pod.as_str() {
+            "shop/web-0" => Ok(Response::new(fixtures::egress::explanation())),
+            "job-7" => Ok(Response::new(fixtures::egress::refusal())),
+            other => Err(RpcStatus::not_found(format!("no pod {other}"))),
+        }
+    }
+}
+
 /// The server, alive until it is dropped.
 struct Daemon {
     folder: tempfile::TempDir,
@@ -149,6 +199,9 @@ impl Daemon {
             runtime.expect("a runtime").block_on(async move {
                 let router = tonic::transport::Server::builder()
                     .add_service(bgp_server::BgpServer::new(Fixed {
+                        status: status.clone(),
+                    }))
+                    .add_service(egress_server::EgressServer::new(Fixed {
                         status: status.clone(),
                     }))
                     .add_service(status_server::StatusServer::new(Fixed { status }));
@@ -372,6 +425,31 @@ fn refusals_are_5() {
     let output = daemon.run(&["pods"]);
     assert_eq!(output.status.code(), Some(5));
     assert!(stderr(&output).contains("CW0007"));
+}
+
+#[test]
+fn egress_says_by_its_exit_code_whether_packets_leave() {
+    let daemon = Daemon::start(fixtures::status());
+    let code = |line: &[&str]| daemon.run(line).status.code();
+    assert_eq!(
+        code(&["egress", "explain", "shop/web-0", "203.0.113.9"]),
+        Some(0)
+    );
+    let refusal = daemon.run(&["egress", "why", "job-7", "233.252.0.1"]);
+    assert_eq!(refusal.status.code(), Some(1));
+    assert!(stdout(&refusal).contains("no gateway is healthy"));
+    assert_eq!(code(&["egress", "explain", "none", "203.0.113.9"]), Some(4));
+    assert_eq!(
+        code(&["egress", "explain", "job-7", "example.org"]),
+        Some(2)
+    );
+    assert_eq!(code(&["egress", "policies", "none"]), Some(4));
+    let off = daemon.run(&["egress", "ls"]);
+    assert_eq!(off.status.code(), Some(5));
+    assert!(stderr(&off).contains("egress is off"), "{}", stderr(&off));
+    let output = daemon.run(&["egress", "nat", "--limit", "2"]);
+    assert_eq!(stdout(&output).lines().count(), 3);
+    assert!(stderr(&output).contains("2 of 3"), "{}", stderr(&output));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use causeway_cli::commands::{
-    bgp_explain, bgp_neighbor, bgp_peers, bgp_routes, config, datapath, drain, fib, pods,
+    bgp_explain, bgp_neighbor, bgp_peers, bgp_routes, config, datapath, drain, egress, fib, pods,
     resources, status,
 };
 use causeway_cli::output::{Format, Look, Options, View, render};
@@ -158,6 +158,29 @@ fn the_data_plane_in_all_its_parts() {
     pin_all("datapath-endpoints", &datapath::endpoints(&answer));
     pin_all("datapath-maps", &datapath::maps(&answer));
     pin_all("datapath-hooks", &datapath::hooks(&answer));
+}
+
+#[test]
+fn egress_policies_ways_rules_and_connections() {
+    let answer = fixtures::egress::rules();
+    pin_all("egress", &egress::list(&answer));
+    let yaml = text(&egress::list(&answer), Format::Yaml);
+    pin("egress.yaml", &yaml);
+    pin_all("egress-rules", &egress::rules(&answer));
+    let policies = egress::policies(&fixtures::egress::policies());
+    pin_all("egress-policies", &policies);
+    let mappings = fixtures::egress::mappings();
+    pin_all("egress-nat", &egress::nat("node-a", &mappings, 2_000));
+}
+
+#[test]
+fn an_explanation_of_egress_and_of_a_refusal() {
+    pin_all(
+        "egress-explain",
+        &egress::explain(&fixtures::egress::explanation()),
+    );
+    let refusal = egress::explain(&fixtures::egress::refusal());
+    pin("egress-explain-dropped.txt", &text(&refusal, Format::Table));
 }
 
 #[test]

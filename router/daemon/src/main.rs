@@ -10,6 +10,7 @@
 )]
 
 mod bfd;
+mod egress;
 mod gateways;
 mod grpc;
 mod handover;

@@ -25,6 +25,7 @@ use crate::run::Parts;
 mod bfd;
 mod bgp;
 mod catalog;
+mod egress;
 
 /// Serves `/metrics`, `/livez`, `/readyz` and `/healthz` where the settings say, if anywhere.
 ///
@@ -92,6 +93,7 @@ async fn render(parts: &Parts) -> prometheus::Result<String> {
     routes(parts, &registry).await?;
     pods(parts, &registry).await?;
     datapath(parts, &registry)?;
+    egress::egress(parts, &registry).await?;
     resources(parts, &registry)?;
     TextEncoder::new().encode_to_string(&registry.gather())
 }

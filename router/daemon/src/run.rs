@@ -18,6 +18,7 @@ use router_types::TableId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::egress::EgressSource;
 use crate::intent::{self, Intent, State};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
@@ -52,6 +53,8 @@ pub struct Parts {
     pub pods: Option<Manager>,
     /// The data plane, or why there is none.
     pub datapath: Result<Arc<Mutex<Datapath>>, Arc<str>>,
+    /// Egress gateways; `None` where egress is off on this node.
+    pub egress: Option<Arc<dyn EgressSource>>,
 }
 
 /// Runs the daemon until it is told to end.
@@ -217,6 +220,7 @@ async fn serve(
         routes: routes.clone(),
         pods,
         datapath: datapath.clone(),
+        egress: None,
     };
     let mut source = intent::source(&settings);
     intent.begin(&mut source).await;

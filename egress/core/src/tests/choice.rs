@@ -360,6 +360,10 @@ fn an_address_is_held_once() {
     let other = state_of(&world, &Claims::new(), &desired, &id("old")).expect("a policy");
     assert_eq!(other.active_gateways, names(&["a"]));
     assert_eq!(other.addresses, [ip("192.0.2.1")].into());
+    let all = states_of(&world, &Claims::new(), &desired);
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[&id("old")], other);
+    assert_eq!(all[&id("new")], desired.policies[&id("new")]);
 }
 
 #[test]

@@ -104,3 +104,29 @@ fn a_dead_gateway_is_named_by_what_is_wrong() {
         "{text}"
     );
 }
+
+#[test]
+fn addresses_of_a_rule_are_known_as_far_as_they_are_written() {
+    let mut world = world("w", &["a", "w"]);
+    let two = held(&["192.0.2.1", "2001:db8::1"], Affinity::Policy);
+    world.policies = vec![
+        policy("held", &["a"], two),
+        policy("theirs", &["a"], Addresses::Interface("eth0".to_owned())),
+    ];
+    world.pods = vec![pod(1, &[&id("held")]), pod(2, &[&id("theirs")])];
+    let desired = first(&world);
+    let of = |n| addresses_of(&world, &desired, end_of(&desired, n).0);
+    assert_eq!(of(1), [ip("192.0.2.1"), ip("2001:db8::1")].into());
+    // Those of an interface are known to its node.
+    assert_eq!(of(2), [].into());
+    let gateway = World {
+        interfaces: world.interfaces.clone(),
+        ..seen_from(&world, "a")
+    };
+    let desired = first(&gateway);
+    assert_eq!(desired.gateway.len(), 2);
+    for (number, rule) in &desired.gateway {
+        let addresses = addresses_of(&gateway, &desired, *number);
+        assert_eq!(addresses, rule.addresses().collect());
+    }
+}

@@ -115,6 +115,7 @@ fn a_requested_address_names_its_holder() {
         namespace: "shop".into(),
         name: "web-0".into(),
         uid: String::new(),
+        labels: None,
     });
     first.requested = vec!["10.1.0.50".parse().unwrap()];
     added(&mut registry, &first);

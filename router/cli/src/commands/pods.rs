@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `causeway pods`.
 
+use std::collections::BTreeMap;
+
 use router_api::Connection;
 use router_api::v1alpha1::{AddressPool, ListPodsRequest, ListPodsResponse, Pod};
 use serde_json::{Map, Value, json};
@@ -51,6 +53,7 @@ pub fn list(answer: &ListPodsResponse) -> View {
             Column::new("MTU").wide().right(),
             Column::new("Container").wide(),
             Column::new("Netns").wide(),
+            Column::new("Labels").wide(),
         ],
         items: answer.pods.iter().map(item).collect(),
         empty: "no pods on this node".to_owned(),
@@ -72,6 +75,9 @@ fn item(pod: &Pod) -> Item {
         "" => format!("{}/{}", pod.container_id, pod.ifname),
         name => format!("{}/{name}", pod.namespace),
     };
+    let labels: Option<BTreeMap<&String, &String>> =
+        pod.labels.as_ref().map(|told| told.labels.iter().collect());
+    let label_text = labels.iter().flatten().map(|(k, v)| format!("{k}={v}"));
     Item {
         name,
         json: json!({
@@ -87,6 +93,7 @@ fn item(pod: &Pod) -> Item {
             "mtu": pod.mtu,
             "state": pod.phase,
             "message": pod.message,
+            "labels": labels,
         }),
         rows: vec![vec![
             or_dash(&pod.namespace),
@@ -101,6 +108,7 @@ fn item(pod: &Pod) -> Item {
             pod.mtu.into(),
             pod.container_id.as_str().into(),
             pod.netns.as_str().into(),
+            or_dash(&label_text.collect::<Vec<_>>().join(",")),
         ]],
     }
 }

@@ -199,6 +199,9 @@ impl api::pods_server::Pods for Service {
                     }
                     .to_owned(),
                     message: view.problem.unwrap_or_default(),
+                    labels: pod.labels.map(|labels| api::PodLabels {
+                        labels: labels.into_iter().collect(),
+                    }),
                 }
             })
             .collect();

@@ -8,6 +8,8 @@ mod bgp_routes;
 mod cni;
 mod config;
 mod datapath;
+mod egress;
+mod egress_list;
 mod fib;
 mod resources;
 mod status;
@@ -20,6 +22,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 
 pub use bgp::{names as family_names, peers as bgp_peers};
+pub use egress::protocol_name;
 
 use crate::run::Parts;
 
@@ -46,6 +49,9 @@ pub async fn serve(parts: Parts) -> anyhow::Result<JoinHandle<()>> {
         .add_service(api::datapath_server::DatapathServer::new(
             datapath::Service(parts.clone()),
         ))
+        .add_service(api::egress_server::EgressServer::new(egress::Service(
+            parts.clone(),
+        )))
         .add_service(api::fib_server::FibServer::new(fib::Service(parts.clone())))
         .add_service(api::resources_server::ResourcesServer::new(
             resources::Service(parts.clone()),

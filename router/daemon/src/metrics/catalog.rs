@@ -66,6 +66,8 @@ const CILIUM_FAMILY: &[&str] = &[
     "afi",
     "safi",
 ];
+/// An egress policy, `kind/name`.
+const EGRESS: &[&str] = &["policy"];
 const BFD: &[&str] = &["peer", "interface", "hops"];
 
 use Kind::{Counter, Gauge, Histogram};
@@ -116,6 +118,17 @@ pub const ALL: &[Metric] = &[
     metric("causeway_pod_packets_total", Counter, &["direction"], "Packets of all pods of this node; tx left a pod"),
     metric("causeway_drop_packets_total", Counter, &["reason"], "Refused packets by reason"),
     metric("causeway_bpf_map_entries", Gauge, &["map", "what"], "Entries of a map, and how many it can hold"),
+    metric("causeway_egress_policy_pods", Gauge, &["policy", "which"], "Pods of this node that a policy selects, or may select: their labels are not known"),
+    metric("causeway_egress_policy_gateways", Gauge, &["policy", "which"], "Gateways of a policy that concerns this node: those that are healthy, and those that are active"),
+    metric("causeway_egress_failovers_total", Counter, EGRESS, "Times this node saw another node become the gateway of one of the policy's rules"),
+    metric("causeway_egress_connections", Gauge, EGRESS, "Connections this node is the gateway of"),
+    metric("causeway_egress_connections_opened_total", Counter, EGRESS, "Connections that began at this gateway"),
+    metric("causeway_egress_packets_total", Counter, &["policy", "direction"], "Packets through this gateway; out left the cluster, back are answers"),
+    metric("causeway_egress_bytes_total", Counter, &["policy", "direction"], "Bytes through this gateway; out left the cluster, back are answers"),
+    metric("causeway_egress_policy_refused_packets_total", Counter, &["policy", "reason"], "Packets of a policy that this gateway refused, by reason"),
+    metric("causeway_egress_refused_packets_total", Counter, &["reason"], "Packets this gateway refused, of all policies and of none, by reason"),
+    metric("causeway_egress_ports", Gauge, &["address"], "Ports that connections may get of an address of this gateway, for each protocol and destination"),
+    metric("causeway_egress_ports_used", Gauge, &["address", "protocol"], "Ports of an address of this gateway that have connections, to whatever destinations"),
     metric("causeway_config_stale", Gauge, &["file"], "1 for a file whose newest version is broken, so that an older one is in force"),
     metric("causeway_build_info", Gauge, &["version"], "Always 1"),
     metric("causeway_start_time_seconds", Gauge, &[], "When the daemon started, Unix time"),
