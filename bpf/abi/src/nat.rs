@@ -22,8 +22,8 @@ pub const MAX_RULES: u32 = 16_384;
 /// Most addresses of one family a rule can have.
 pub const MAX_RULE_ADDRESSES: usize = 8;
 
-/// Most nodes pods' packets come from.
-pub const MAX_NODES: u32 = 8_192;
+/// Most addresses of nodes pods' packets come from: 5 000 nodes with both families, and some room.
+pub const MAX_NODES: u32 = 16_384;
 
 /// Entries of a family's mappings unless the daemon is told otherwise: two for each mapping.
 pub const DEFAULT_NAT_ENTRIES: u32 = 1 << 19;

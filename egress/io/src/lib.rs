@@ -3,6 +3,7 @@
 //! addresses it holds, and telling neighbours that an address lives here.
 //!
 //! * [`devices`]: the tunnel device and the device of held addresses, as desired state.
+//! * [`node`]: the thread that makes a node equal to what is decided, and keeps it so.
 //! * [`announce`]: gratuitous ARP and unsolicited neighbour advertisements, and the question whether
 //!   another host answers for an address.
 //!
@@ -11,3 +12,5 @@
 
 pub mod announce;
 pub mod devices;
+pub mod node;
+mod tables;

@@ -338,6 +338,18 @@ impl Gateway {
         Ok(swept)
     }
 
+    /// How many connections the mappings in the tables belong to, by rule; also those of rules that
+    /// are not set. For a start: what lives must not be forgotten.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn live(&self) -> Result<BTreeMap<u32, u64>, Error> {
+        let mut live = BTreeMap::new();
+        self.count_family::<V4>(&mut live)?;
+        self.count_family::<V6>(&mut live)?;
+        Ok(live)
+    }
+
     /// Every rule with its traffic, in order of numbers.
     ///
     /// # Errors

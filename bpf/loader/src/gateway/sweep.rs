@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Removing what is over, and finding halves without the other one.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use bpf_abi::nat::{NatEntry, NatKey, side};
 
@@ -24,6 +27,8 @@ const FULL_EVERY: u64 = 16;
 pub struct Swept {
     /// Mappings that live on, by rule.
     pub live: BTreeMap<u32, u64>,
+    /// How many of them each address has, by protocol number.
+    pub by_address: HashMap<(IpAddr, u8), u64>,
     /// Mappings that were removed: idle for too long, or of a rule that is gone.
     pub removed: u64,
     /// Mappings of replicated rules among them, for the standby to hear of.
@@ -80,6 +85,22 @@ impl Gateway {
             .collect())
     }
 
+    pub(super) fn count_family<A: Family>(
+        &self,
+        live: &mut BTreeMap<u32, u64>,
+    ) -> Result<(), Error> {
+        let mut entries = Vec::with_capacity(BATCH);
+        let mut position = Some(Position::default());
+        while let Some(at) = position {
+            entries.clear();
+            position = self.tables.batch::<A>(at, BATCH, &mut entries)?;
+            for (_, out) in entries.iter().filter(|(key, _)| key.side == side::OUT) {
+                *live.entry(out.rule).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+
     fn sweep_out<A: Family>(
         &mut self,
         key: &NatKey<A>,
@@ -88,7 +109,11 @@ impl Gateway {
         swept: &mut Swept,
     ) -> Result<(), Error> {
         match self.fate(key, out, now)? {
-            Fate::Stays => *swept.live.entry(out.rule).or_default() += 1,
+            Fate::Stays => {
+                *swept.live.entry(out.rule).or_default() += 1;
+                let address = (out.address.to_ip(), key.protocol);
+                *swept.by_address.entry(address).or_default() += 1;
+            }
             Fate::Over => {
                 let mapping = mapping::read(key, out, None, self.node_of(out.node), now);
                 // The out half first: while the back half stands, nobody else gets its port.

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is decided, in the words of the data plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bpf_loader::{EgressEnd, EgressTables, EgressWay, GatewayRule, Timeouts};
+use egress_core::{Desired, End, Life, Refusal, Way, World};
+use ipnet::IpNet;
+use router_types::LinkIndex;
+
+/// The set of pods nobody has decided about yet. No decision's number comes so far.
+const NEWCOMERS: u32 = u32::MAX;
+
+/// The tunnel as the tables need it.
+#[derive(Clone, Copy)]
+pub(crate) struct Tunnel {
+    pub(crate) link: LinkIndex,
+    /// Largest packet it takes whole over IPv4, in bytes.
+    pub(crate) mtu_v4: u16,
+    /// The same over IPv6.
+    pub(crate) mtu_v6: u16,
+}
+
+impl Tunnel {
+    pub(crate) fn mtu(&self, over: IpAddr) -> u16 {
+        if over.is_ipv4() {
+            self.mtu_v4
+        } else {
+            self.mtu_v6
+        }
+    }
+}
+
+/// The pods' side. `strangers` are addresses of containers that are no pods: no policy can select
+/// them.
+pub(crate) fn pods_side(
+    world: &World,
+    desired: &Desired,
+    strangers: &[IpAddr],
+    tunnel: Option<Tunnel>,
+) -> EgressTables {
+    let decided = world.pods.iter().flat_map(|pod| &pod.addresses);
+    let mut sources: BTreeMap<IpAddr, u32> = decided
+        .chain(strangers)
+        .map(|address| (*address, 0))
+        .collect();
+    for (address, source) in &desired.sources {
+        sources.insert(*address, source.set.0.get());
+    }
+    let mut sets: BTreeMap<u32, BTreeMap<IpNet, EgressWay>> = desired
+        .sets
+        .iter()
+        .map(|(number, set)| {
+            let set = set.iter().map(|(prefix, leads)| (*prefix, way(*leads)));
+            (number.0.get(), set.collect())
+        })
+        .collect();
+    let destinations = world.policies.iter().flat_map(|p| &p.destinations);
+    let destinations: Vec<IpNet> = destinations.copied().collect();
+    let newcomers = (!destinations.is_empty()).then(|| {
+        let all = IpNet::aggregate(&destinations).into_iter();
+        sets.insert(
+            NEWCOMERS,
+            all.map(|prefix| (prefix, EgressWay::Undecided)).collect(),
+        );
+        NEWCOMERS
+    });
+    let ends = desired.ends.iter().map(|(number, rule)| {
+        let end = match (rule.end, tunnel) {
+            (End::Remote(address), Some(tunnel)) => EgressEnd::Remote {
+                address,
+                tunnel: tunnel.link,
+                mtu: tunnel.mtu(address),
+            },
+            (End::Local, Some(tunnel)) => EgressEnd::Local {
+                tunnel: tunnel.link,
+            },
+            (End::Refused, _) | (_, None) => EgressEnd::Nowhere,
+        };
+        (number.get(), end)
+    });
+    EgressTables {
+        sources,
+        newcomers,
+        ends: ends.collect(),
+        in_cluster: if sets.is_empty() {
+            BTreeSet::new()
+        } else {
+            world.in_cluster.clone()
+        },
+        sets,
+    }
+}
+
+/// The rules of a gateway.
+pub(crate) fn gateway_side(desired: &Desired) -> BTreeMap<u32, GatewayRule> {
+    let rules = desired.gateway.iter().map(|(number, rule)| {
+        let v4 = rule.v4.iter().map(|address| IpAddr::V4(*address));
+        let v6 = rule.v6.iter().map(|address| IpAddr::V6(*address));
+        let rule = GatewayRule {
+            interface: rule.output.map(LinkIndex),
+            addresses: v4.chain(v6).collect(),
+            first_port: rule.ports.first,
+            last_port: rule.ports.last,
+            is_udp_endpoint_independent: rule.is_udp_endpoint_independent,
+            is_replicated: false,
+            is_draining: matches!(rule.life, Life::Draining { .. }),
+            timeouts: timeouts(&rule.timeouts),
+        };
+        (number.get(), rule)
+    });
+    rules.collect()
+}
+
+/// Timeouts, field by field.
+pub(crate) fn timeouts(of: &egress_core::Timeouts) -> Timeouts {
+    Timeouts {
+        tcp_opening: of.tcp_opening,
+        tcp_established: of.tcp_established,
+        tcp_closing: of.tcp_closing,
+        udp_unanswered: of.udp_unanswered,
+        udp: of.udp,
+        icmp: of.icmp,
+        other: of.other,
+    }
+}
+
+fn way(leads: Way) -> EgressWay {
+    match leads {
+        Way::Through(rule) => EgressWay::Through(rule.get()),
+        Way::Excluded => EgressWay::Pass,
+        Way::Refused(Refusal::Undecided) => EgressWay::Undecided,
+        Way::Refused(_) => EgressWay::NoGateway,
+    }
+}
