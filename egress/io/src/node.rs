@@ -8,7 +8,7 @@
 //!
 //! A gateway's programs are loaded when the node first becomes one and stay while connections do.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -76,8 +76,8 @@ pub struct View {
     pub rules: Vec<RuleState>,
     /// Connections of each rule at the last look, at its gateway.
     pub connections: BTreeMap<u32, u64>,
-    /// Connections of each address and protocol at the last look.
-    pub by_address: HashMap<(IpAddr, u8), u64>,
+    /// Ports of each address and protocol that had connections at the last look.
+    pub ports_used: BTreeMap<(IpAddr, u8), u64>,
     /// Refused packets of the gateway.
     pub refusals: Vec<DropCount>,
 }
@@ -127,7 +127,7 @@ impl Node {
             previous: Previous::default(),
             drains: BTreeMap::new(),
             connections: BTreeMap::new(),
-            by_address: HashMap::new(),
+            ports_used: BTreeMap::new(),
             has_looked: false,
         };
         thread::Builder::new()
@@ -198,7 +198,7 @@ struct Worker {
     /// Since when rules drain.
     drains: BTreeMap<RuleNumber, Instant>,
     connections: BTreeMap<u32, u64>,
-    by_address: HashMap<(IpAddr, u8), u64>,
+    ports_used: BTreeMap<(IpAddr, u8), u64>,
     /// Whether what lives from before the start is known.
     has_looked: bool,
 }
@@ -387,8 +387,8 @@ impl Worker {
                     "halves of mappings without the other half were removed"
                 );
             }
+            self.ports_used = swept.ports_used().collect();
             self.connections = swept.live;
-            self.by_address = swept.by_address;
         }
         let timeouts = timeouts_by_rule(&self.wish.world, &self.previous.desired);
         let usual = tables::timeouts(&egress_core::Timeouts::default());
@@ -448,7 +448,7 @@ impl Worker {
             desired: Arc::new(self.previous.desired.clone()),
             rules,
             connections: self.connections.clone(),
-            by_address: self.by_address.clone(),
+            ports_used: self.ports_used.clone(),
             refusals,
         })
     }

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the API and the metrics ask the egress part: its decision, and what its data plane counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bgp_config::NodeFacts;
 use bpf_loader::{DropCount, Mapping, RuleTraffic};
-use egress_core::{Claims, Desired, PolicyId, RuleNumber, World};
+use egress_config::Facts;
+use egress_core::{Claims, Desired, Interface, PolicyId, RuleNumber, World};
+use egress_io::node::Node;
+use pods_io::Manager;
+use router_netlink::{Link, Netlink};
 
 /// Whoever does the egress of this node. Both calls may block for as long as the kernel takes.
 pub trait EgressSource: Send + Sync {
@@ -52,6 +57,95 @@ pub struct RuleReport {
     pub traffic: RuleTraffic,
     /// Refused packets by reason; only reasons that occurred.
     pub refusals: Vec<DropCount>,
+}
+
+impl EgressSource for Node {
+    fn view(&self) -> anyhow::Result<EgressView> {
+        let view = Node::view(self)?;
+        let rules = view.rules.into_iter().filter_map(|state| {
+            let report = RuleReport {
+                connections: view.connections.get(&state.number).copied().unwrap_or(0),
+                traffic: state.traffic,
+                refusals: state.refusals,
+            };
+            Some((RuleNumber::new(state.number)?, report))
+        });
+        Ok(EgressView {
+            rules: rules.collect(),
+            world: view.world,
+            claims: Arc::default(),
+            desired: view.desired,
+            refusals: view.refusals,
+            ports_used: view.ports_used,
+            failovers: BTreeMap::new(),
+        })
+    }
+
+    fn each_mapping(&self, visit: &mut dyn FnMut(&Mapping)) -> anyhow::Result<()> {
+        self.mappings()?.iter().for_each(visit);
+        Ok(())
+    }
+}
+
+/// What a node is, for egress: devices with all their addresses, and its pods.
+pub async fn facts(
+    node: &NodeFacts,
+    links: &[Link],
+    pods: Option<&Manager>,
+    netlink: &mut Netlink,
+) -> anyhow::Result<(Facts, Vec<IpAddr>)> {
+    let way_out = |netlink: &mut Netlink, nowhere: IpAddr| {
+        // No route at all is an answer too.
+        let route = netlink.lookup_route(nowhere).ok()?;
+        route.next_hops.first().and_then(|hop| hop.next_hop.link)
+    };
+    // Addresses nothing has but a default route: the dummy address (RFC 7600) and the discard
+    // prefix (RFC 6666).
+    let v4 = way_out(netlink, IpAddr::from([192, 0, 0, 8]));
+    let v6 = way_out(netlink, IpAddr::from([0x100, 0, 0, 0, 0, 0, 0, 1]));
+    let interfaces = links.iter().filter_map(|link| {
+        let known = node.interfaces.get(&link.name)?;
+        let interface = Interface {
+            index: link.index.0,
+            is_up: known.is_up(),
+            addresses: known.addresses.clone(),
+            has_default_route_v4: v4 == Some(link.index),
+            has_default_route_v6: v6 == Some(link.index),
+        };
+        Some((link.name.clone(), interface))
+    });
+    let interfaces = interfaces.collect();
+    let mut strangers = Vec::new();
+    let mut endpoints = Vec::new();
+    let listed = match pods {
+        Some(pods) => pods
+            .list()
+            .await
+            .map_err(|failure| anyhow::anyhow!("{failure}"))?,
+        None => Vec::new(),
+    };
+    for view in listed {
+        let endpoint = view.endpoint;
+        match endpoint.pod {
+            Some(pod) => endpoints.push(egress_config::Endpoint {
+                namespace: pod.namespace,
+                name: pod.name,
+                uid: pod.uid,
+                addresses: endpoint.addresses,
+                labels: pod.labels,
+            }),
+            None => strangers.extend(endpoint.addresses),
+        }
+    }
+    let facts = Facts {
+        node: node.name.clone(),
+        addresses: node.addresses.clone(),
+        interfaces,
+        pod_cidrs: node.pod_cidrs.clone(),
+        endpoints,
+        unhealthy: BTreeSet::new(),
+    };
+    Ok((facts, strangers))
 }
 
 #[cfg(test)]

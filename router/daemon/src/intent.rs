@@ -14,13 +14,15 @@ use bgp_io::{RouterDiscovery, Speaker};
 use bpf_loader::Datapath;
 use ipnet::IpNet;
 use pods_io::{Manager, Mtu};
-use router_netlink::Netlink;
+use router_netlink::{Link, Netlink};
 use router_resources::settings::Settings;
 use router_resources::source::{DirectorySource, WatchOptions};
 use router_resources::store::{FileEvent, Store};
+use router_resources::{ObjectKey, Snapshot, Statement};
 use router_types::LinkIndex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::egress;
 use crate::gateways::default_routes;
 use crate::routes::{Routes, own_routes};
 
@@ -47,15 +49,32 @@ pub struct State {
 pub struct Intent {
     settings: Arc<Settings>,
     state: Arc<Mutex<State>>,
-    speaker: Speaker,
-    routes: Routes,
-    pods: Option<Manager>,
-    datapath: Option<Arc<Mutex<Datapath>>>,
+    parts: Subsystems,
     netlink: Netlink,
-    discovery: RouterDiscovery,
-    drain: Arc<Drain>,
     applied: Option<Applied>,
+    egress_applied: Option<egress_io::node::Wish>,
 }
+
+/// Those who are told what is wished for.
+pub struct Subsystems {
+    /// BGP.
+    pub speaker: Speaker,
+    /// RIB and kernel.
+    pub routes: Routes,
+    /// Pods; `None` without a data plane.
+    pub pods: Option<Manager>,
+    /// The data plane.
+    pub datapath: Option<Arc<Mutex<Datapath>>>,
+    /// Egress policies; `None` without a data plane.
+    pub egress: Option<egress_io::node::Node>,
+    /// Routers on links.
+    pub discovery: RouterDiscovery,
+    /// Whether the node is drained.
+    pub drain: Arc<Drain>,
+}
+
+/// Somebody who waits until what is there now is in force.
+pub type Waiter = oneshot::Sender<()>;
 
 /// What the subsystems were told last.
 #[derive(PartialEq)]
@@ -63,29 +82,18 @@ struct Applied {
     instances: Vec<CompiledInstance>,
     pod_cidrs: Vec<IpNet>,
     fabric: Vec<(LinkIndex, String)>,
+    tunnel: Option<LinkIndex>,
 }
 
 impl Intent {
-    pub fn new(
-        settings: Arc<Settings>,
-        speaker: Speaker,
-        routes: Routes,
-        pods: Option<Manager>,
-        datapath: Option<Arc<Mutex<Datapath>>>,
-        discovery: RouterDiscovery,
-        drain: Arc<Drain>,
-    ) -> anyhow::Result<Intent> {
+    pub fn new(settings: Arc<Settings>, parts: Subsystems) -> anyhow::Result<Intent> {
         Ok(Intent {
             settings,
             state: Arc::default(),
-            speaker,
-            routes,
-            pods,
-            datapath,
+            parts,
             netlink: Netlink::open()?,
-            discovery,
-            drain,
             applied: None,
+            egress_applied: None,
         })
     }
 
@@ -106,16 +114,29 @@ impl Intent {
         mut self,
         mut files: mpsc::Receiver<Vec<FileEvent>>,
         interfaces_changed: Arc<Notify>,
+        mut waiters: mpsc::Receiver<Waiter>,
     ) {
         loop {
+            let mut waiting = Vec::new();
             tokio::select! {
+                waiter = waiters.recv() => match waiter {
+                    Some(waiter) => waiting.push(waiter),
+                    None => return,
+                },
                 events = files.recv() => match events {
                     Some(events) => self.take_files(events),
                     None => return,
                 },
                 () = interfaces_changed.notified() => tokio::time::sleep(SETTLE).await,
             }
+            while let Ok(waiter) = waiters.try_recv() {
+                waiting.push(waiter);
+            }
             self.settle().await;
+            for waiter in waiting {
+                // Whoever waited may have given up.
+                let _ = waiter.send(());
+            }
         }
     }
 
@@ -161,23 +182,32 @@ impl Intent {
         };
         let names = links.iter().map(|link| (link.index, link.name.clone()));
         let names: BTreeMap<LinkIndex, String> = names.collect();
-        match default_routes(&self.routes, &mut self.netlink, &names).await {
+        match default_routes(&self.parts.routes, &mut self.netlink, &names).await {
             Ok(found) => facts.set_default_routes(&found),
             Err(error) => {
                 tracing::error!(%error, "cannot list default routes: nothing is changed");
                 return;
             }
         }
-        facts.link_routers = self.discovery.routers();
-        let compiled = compile(&snapshot, &facts, &options);
-        self.discovery.set_interfaces(&compiled.unnumbered);
+        facts.link_routers = self.parts.discovery.routers();
+        let mut compiled = compile(&snapshot, &facts, &options);
+        let (wish, statements) = match self.egress_wish(&snapshot, &facts, &links).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "cannot look at pods: nothing is changed");
+                return;
+            }
+        };
+        compiled.statements.extend(statements);
+        self.parts.discovery.set_interfaces(&compiled.unnumbered);
         let mut instances = compiled.instances.clone();
         for instance in &mut instances {
-            self.drain.apply(&mut instance.config);
+            self.parts.drain.apply(&mut instance.config);
         }
         let next = Applied {
             instances,
             pod_cidrs: facts.pod_cidrs.clone(),
+            tunnel: tunnel_of(&links),
             fabric: self.fabric(links),
         };
         {
@@ -189,17 +219,27 @@ impl Intent {
             state.facts = facts;
             state.fabric_devices = next.fabric.iter().map(|(_, name)| name.clone()).collect();
         }
-        if self.applied.as_ref() == Some(&next) {
+        let is_egress_new = self.egress_applied.as_ref() != Some(&wish);
+        if self.applied.as_ref() == Some(&next) && !is_egress_new {
             return;
         }
         let mut failures = Vec::new();
+        if is_egress_new && let Some(egress) = &self.parts.egress {
+            failures.extend(egress.apply(wish.clone()).await);
+            // What could not be done is tried again at the next occasion.
+            self.egress_applied = failures.is_empty().then_some(wish);
+        }
         let before = self.applied.take();
-        if before.as_ref().map(|b| &b.fabric) != Some(&next.fabric) {
-            self.apply_fabric(&next.fabric, &mut failures).await;
+        let devices = |applied: &Applied| (applied.fabric.clone(), applied.tunnel);
+        if before.as_ref().map(devices) != Some(devices(&next)) {
+            self.apply_fabric(&next, &mut failures).await;
         }
         if before.as_ref().map(|b| &b.pod_cidrs) != Some(&next.pod_cidrs) {
-            self.routes.set_local(own_routes(&next.pod_cidrs)).await;
-            if let Some(pods) = &self.pods
+            self.parts
+                .routes
+                .set_local(own_routes(&next.pod_cidrs))
+                .await;
+            if let Some(pods) = &self.parts.pods
                 && let Err(failure) = pods.set_pod_cidrs(next.pod_cidrs.clone()).await
             {
                 failures.push(format!("pod CIDRs: {failure}"));
@@ -212,13 +252,13 @@ impl Intent {
                 .flat_map(|instance| instance.config.peers().values())
                 .map(|peer| peer.address.ip())
                 .collect();
-            self.routes.set_peers(peers).await;
+            self.parts.routes.set_peers(peers).await;
             let wanted: Vec<(_, LocalRoutes)> = next
                 .instances
                 .iter()
                 .map(|instance| (instance.config.clone(), instance.routes.clone()))
                 .collect();
-            failures.extend(self.speaker.apply(wanted).await);
+            failures.extend(self.parts.speaker.apply(wanted).await);
         }
         for failure in &failures {
             tracing::error!("{failure}");
@@ -227,9 +267,15 @@ impl Intent {
         self.applied = Some(next);
     }
 
-    async fn apply_fabric(&self, fabric: &[(LinkIndex, String)], failures: &mut Vec<String>) {
-        if let Some(datapath) = &self.datapath {
-            let links: Vec<LinkIndex> = fabric.iter().map(|(index, _)| *index).collect();
+    async fn apply_fabric(&self, next: &Applied, failures: &mut Vec<String>) {
+        let fabric = &next.fabric;
+        if let Some(datapath) = &self.parts.datapath {
+            // Answers from egress gateways come out of the tunnel.
+            let links: Vec<LinkIndex> = fabric
+                .iter()
+                .map(|(index, _)| *index)
+                .chain(next.tunnel)
+                .collect();
             match lock(datapath).sync_fabric(&links) {
                 Ok(report) => failures.extend(
                     report
@@ -240,7 +286,7 @@ impl Intent {
                 Err(error) => failures.push(format!("fabric devices: {error}")),
             }
         }
-        if let Some(pods) = &self.pods {
+        if let Some(pods) = &self.parts.pods {
             let names = fabric.iter().map(|(_, name)| name.clone()).collect();
             if let Err(failure) = pods.set_mtu(Mtu::SmallestOf(names)).await {
                 failures.push(format!("MTU of pods: {failure}"));
@@ -287,17 +333,53 @@ impl Intent {
         Ok((facts, others))
     }
 
+    /// What egress should be, and what to say of its policies.
+    async fn egress_wish(
+        &mut self,
+        snapshot: &Snapshot,
+        node: &NodeFacts,
+        links: &[Link],
+    ) -> anyhow::Result<(egress_io::node::Wish, Vec<(ObjectKey, Statement)>)> {
+        let pods = self.parts.pods.as_ref();
+        let (facts, strangers) = egress::facts(node, links, pods, &mut self.netlink).await?;
+        let compiled = egress_config::compile(snapshot, &facts);
+        let fabric = self.fabric(links.to_vec()).into_iter();
+        let mtu = |link: LinkIndex| {
+            links
+                .iter()
+                .find(|l| l.index == link)
+                .map(|l| (link, l.mtu))
+        };
+        let wish = egress_io::node::Wish {
+            world: compiled.world,
+            strangers,
+            fabric: fabric.filter_map(|(link, _)| mtu(link)).collect(),
+        };
+        Ok((wish, compiled.statements))
+    }
+
     /// The devices packets from the fabric come in by.
     fn fabric(&self, links: Vec<router_netlink::Link>) -> Vec<(LinkIndex, String)> {
         links
             .into_iter()
             .filter(|link| {
-                let is_own = link.loopback || link.controller.is_some();
+                let is_own = link.loopback
+                    || link.controller.is_some()
+                    || link.alias.as_deref() == Some(egress_io::devices::ALIAS);
                 self.settings.is_fabric_device(&link.name, is_own)
             })
             .map(|link| (link.index, link.name))
             .collect()
     }
+}
+
+/// The tunnel of egress gateways, if it is there.
+fn tunnel_of(links: &[Link]) -> Option<LinkIndex> {
+    let is_tunnel = |link: &&Link| {
+        link.name == egress_io::devices::TUNNEL_DEVICE
+            && link.alias.as_deref() == Some(egress_io::devices::ALIAS)
+    };
+    links.iter().find(is_tunnel).map(|link| link.index)
 }
 
 type Interfaces = (BTreeMap<String, InterfaceFacts>, Vec<router_netlink::Link>);

@@ -19,13 +19,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::egress::EgressSource;
-use crate::intent::{self, Intent, State};
+use crate::intent::{self, Intent, State, Subsystems};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
 use crate::{bfd, grpc, handover, metrics, privileges, readiness};
 
 /// Batches of best paths that may wait for the routes.
 const ROUTE_EVENTS: usize = 16;
+
+/// CNI calls that may wait for their pod to be decided about.
+const WAITERS: usize = 256;
 
 /// How long a predecessor that was told to end, or was killed, may take to be gone.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(5);
@@ -55,6 +58,8 @@ pub struct Parts {
     pub datapath: Result<Arc<Mutex<Datapath>>, Arc<str>>,
     /// Egress gateways; `None` where egress is off on this node.
     pub egress: Option<Arc<dyn EgressSource>>,
+    /// Asks for what is there now to be in force, and to be told then.
+    pub settle: mpsc::Sender<intent::Waiter>,
 }
 
 /// Runs the daemon until it is told to end.
@@ -200,15 +205,21 @@ async fn serve(
         let changed = Arc::clone(&interfaces_changed);
         bgp_io::RouterDiscovery::new(move || changed.notify_one())
     };
-    let mut intent = Intent::new(
-        Arc::clone(&settings),
-        speaker.clone(),
-        routes.clone(),
-        pods.clone(),
-        datapath.as_ref().ok().cloned(),
+    let egress = datapath
+        .as_ref()
+        .ok()
+        .and_then(|datapath| start_egress(&settings, Arc::clone(datapath)));
+    let (settle, waiters) = mpsc::channel(WAITERS);
+    let subsystems = Subsystems {
+        speaker: speaker.clone(),
+        routes: routes.clone(),
+        pods: pods.clone(),
+        datapath: datapath.as_ref().ok().cloned(),
+        egress: egress.clone(),
         discovery,
-        Arc::clone(&drain),
-    )?;
+        drain: Arc::clone(&drain),
+    };
+    let mut intent = Intent::new(Arc::clone(&settings), subsystems)?;
     let parts = Parts {
         effective: Arc::new(effective),
         started,
@@ -220,7 +231,8 @@ async fn serve(
         routes: routes.clone(),
         pods,
         datapath: datapath.clone(),
-        egress: None,
+        egress: egress.map(|node| Arc::new(node) as Arc<dyn EgressSource>),
+        settle,
     };
     let mut source = intent::source(&settings);
     intent.begin(&mut source).await;
@@ -230,7 +242,7 @@ async fn serve(
     let api = grpc::serve(parts.clone()).await?;
     let metrics = metrics::serve(parts.clone()).await?;
     let files = intent::watch(source)?;
-    tokio::spawn(intent.run(files, interfaces_changed));
+    tokio::spawn(intent.run(files, interfaces_changed, waiters));
     tokio::spawn(drain.run(speaker.clone()));
 
     let prune = {
@@ -347,6 +359,21 @@ fn start_pods(
         Manager::start(config, folder, datapath).context("starting the pods")?;
     tracing::info!(?report, "pods adopted");
     Ok(manager)
+}
+
+fn start_egress(
+    settings: &Settings,
+    datapath: Arc<Mutex<Datapath>>,
+) -> Option<egress_io::node::Node> {
+    let config = egress_io::node::Config {
+        pin_root: settings.pin_root.clone(),
+        tunnel_port: settings.egress.tunnel_port,
+        tunnel_mtu: settings.egress.pod_tunnel_mtu,
+        max_mappings: settings.egress.max_mappings,
+    };
+    egress_io::node::Node::start(config, datapath)
+        .inspect_err(|error| tracing::error!(%error, "no egress policies"))
+        .ok()
 }
 
 fn reap(datapath: &Mutex<Datapath>) {

@@ -27,14 +27,24 @@ const FULL_EVERY: u64 = 16;
 pub struct Swept {
     /// Mappings that live on, by rule.
     pub live: BTreeMap<u32, u64>,
-    /// How many of them each address has, by protocol number.
-    pub by_address: HashMap<(IpAddr, u8), u64>,
+    /// Which ports of each address have connections, by protocol number: a bit for each.
+    ports: HashMap<(IpAddr, u8), Vec<u64>>,
     /// Mappings that were removed: idle for too long, or of a rule that is gone.
     pub removed: u64,
     /// Mappings of replicated rules among them, for the standby to hear of.
     pub replicated: Vec<Mapping>,
     /// Halves without the other one that were removed: a process died between two writes.
     pub halves: u64,
+}
+
+impl Swept {
+    /// How many ports of each address have connections, by protocol number.
+    pub fn ports_used(&self) -> impl Iterator<Item = ((IpAddr, u8), u64)> {
+        self.ports.iter().map(|(address, ports)| {
+            let used = ports.iter().map(|word| u64::from(word.count_ones()));
+            (*address, used.sum())
+        })
+    }
 }
 
 /// What becomes of an entry.
@@ -112,7 +122,10 @@ impl Gateway {
             Fate::Stays => {
                 *swept.live.entry(out.rule).or_default() += 1;
                 let address = (out.address.to_ip(), key.protocol);
-                *swept.by_address.entry(address).or_default() += 1;
+                let ports = swept.ports.entry(address);
+                let ports = ports.or_insert_with(|| vec![0; 1 << 10]);
+                let port = u16::from_be(out.port);
+                ports[usize::from(port >> 6)] |= 1 << (port & 63);
             }
             Fate::Over => {
                 let mapping = mapping::read(key, out, None, self.node_of(out.node), now);

@@ -2,11 +2,13 @@
 //! CNI calls and the list of pods.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pods_core::cni::{Answer, Arguments, expected_addresses};
 use pods_core::{Attachment, Code, Failure, Phase};
 use pods_io::Manager;
 use router_api::v1alpha1 as api;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use crate::run::Parts;
@@ -23,6 +25,27 @@ impl Service {
                     .with_details(why.to_owned()),
             )
         })
+    }
+}
+
+impl Service {
+    /// Waits until the pods there are now have their egress policies. Until then a new pod's
+    /// packets to destinations of policies are refused.
+    async fn settled(&self) -> Result<(), Status> {
+        /// Longer than any decision takes.
+        const LIMIT: Duration = Duration::from_secs(20);
+        let late = || {
+            refusal(Failure::new(
+                Code::TryAgain,
+                "the egress policies of the pod are not in force yet",
+            ))
+        };
+        let (waiter, told) = oneshot::channel();
+        self.0.settle.send(waiter).await.map_err(|_| late())?;
+        match tokio::time::timeout(LIMIT, told).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(late()),
+        }
     }
 }
 
@@ -60,6 +83,7 @@ impl api::cni_server::Cni for Service {
             )
             .await
             .map_err(refusal)?;
+        self.settled().await?;
         let answer = Answer::of(&endpoint);
         Ok(Response::new(api::CniAddResponse {
             interfaces: answer
@@ -98,6 +122,9 @@ impl api::cni_server::Cni for Service {
     ) -> Result<Response<api::CniDelResponse>, Status> {
         let attachment = attachment(request.into_inner().attachment)?;
         self.pods()?.del(attachment).await.map_err(refusal)?;
+        let (waiter, _) = oneshot::channel();
+        // Nobody waits for it; when many do already, their turn serves this one too.
+        let _ = self.0.settle.try_send(waiter);
         Ok(Response::new(api::CniDelResponse {}))
     }
 
