@@ -132,6 +132,7 @@ const FIELD_OFFSETS: &[usize] = &[
     offset_of!(NatRule, v4),
     offset_of!(NatRule, v6),
     offset_of!(TunnelEnd, address),
+    offset_of!(TunnelEnd, source),
     offset_of!(TunnelEnd, ifindex),
     offset_of!(TunnelEnd, ip_version),
     offset_of!(TunnelEnd, is_local),

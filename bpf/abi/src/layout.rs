@@ -249,6 +249,7 @@ const FIELD_OFFSETS: &[usize] = &[
     core::mem::offset_of!(EgressFlow, last_seen),
     core::mem::offset_of!(EgressFlow, said),
     core::mem::offset_of!(TunnelEnd, address),
+    core::mem::offset_of!(TunnelEnd, source),
     core::mem::offset_of!(TunnelEnd, ifindex),
     core::mem::offset_of!(TunnelEnd, ip_version),
     core::mem::offset_of!(TunnelEnd, is_local),

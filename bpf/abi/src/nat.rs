@@ -226,6 +226,9 @@ pub mod rule_flags {
 pub struct TunnelEnd {
     /// Outer destination address; an IPv4 address in the first word.
     pub address: V6,
+    /// Outer source address, by which the other end knows this node; zero to leave it to the
+    /// routing table.
+    pub source: V6,
     /// The tunnel device.
     pub ifindex: u32,
     /// 4 or 6; 0 where nothing is known, and packets are refused.
@@ -236,8 +239,8 @@ pub struct TunnelEnd {
     /// fragmented outside. Zero where the tunnel's way is not known.
     pub mtu: u16,
 }
-const _: () = assert!(size_of::<TunnelEnd>() == 24);
-// SAFETY: `repr(C)`; 16 + 4 + 2 + 2 = 24: no padding.
+const _: () = assert!(size_of::<TunnelEnd>() == 40);
+// SAFETY: `repr(C)`; 2 * 16 + 4 + 2 + 2 = 40: no padding.
 unsafe impl Plain for TunnelEnd {}
 
 /// A packet of which only the first fragment says the ports. Key of `FRAGMENTS_V4` and

@@ -44,6 +44,9 @@ pub struct EgressTables {
     pub ends: BTreeMap<u32, EgressEnd>,
     /// What is inside the cluster and never leaves by a gateway.
     pub in_cluster: BTreeSet<IpNet>,
+    /// The address of each family by which gateways know this node; the routing table chooses where
+    /// there is none.
+    pub own: Vec<IpAddr>,
 }
 
 /// Where a destination leads.
@@ -167,7 +170,7 @@ impl Egress {
         }
         for (rule, end) in &wanted.ends {
             self.ends
-                .insert(rule, Bytes(end.encode()), 0)
+                .insert(rule, Bytes(end.encode(&wanted.own)), 0)
                 .map_err(insert_failed(map_names::EGRESS_ENDS, MAX_EGRESS_RULES))?;
         }
         for (set, prefixes) in &wanted.sets {
@@ -275,7 +278,7 @@ impl EgressWay {
 }
 
 impl EgressEnd {
-    fn encode(self) -> TunnelEnd {
+    fn encode(self, own: &[IpAddr]) -> TunnelEnd {
         match self {
             EgressEnd::Remote {
                 address,
@@ -283,6 +286,7 @@ impl EgressEnd {
                 mtu,
             } => TunnelEnd {
                 address: widen(address),
+                source: source_for(address, own),
                 ifindex: tunnel.0,
                 ip_version: if address.is_ipv4() { 4 } else { 6 },
                 is_local: 0,
@@ -296,6 +300,12 @@ impl EgressEnd {
             EgressEnd::Nowhere => TunnelEnd::default(),
         }
     }
+}
+
+/// Our address of the family of another one, as the maps have it; zero where there is none.
+pub(crate) fn source_for(address: IpAddr, own: &[IpAddr]) -> [u32; 4] {
+    let same = own.iter().find(|own| own.is_ipv4() == address.is_ipv4());
+    same.map_or([0; 4], |own| widen(*own))
 }
 
 fn prefix_v4(set: u32, net: &ipnet::Ipv4Net) -> Key<Bytes<EgressPrefix<1>>> {

@@ -40,8 +40,10 @@ pub fn send(ctx: &TcContext, end: &TunnelEnd, identifier: u32) -> Result<i32, Dr
     let mut flags = u64::from(BPF_F_ZERO_CSUM_TX);
     if end.ip_version == 4 {
         key.__bindgen_anon_1.remote_ipv4 = u32::from_be(end.address[0]);
+        key.__bindgen_anon_3.local_ipv4 = u32::from_be(end.source[0]);
     } else if end.ip_version == 6 {
         key.__bindgen_anon_1.remote_ipv6 = end.address;
+        key.__bindgen_anon_3.local_ipv6 = end.source;
         flags = u64::from(BPF_F_TUNINFO_IPV6);
     } else {
         return Err(DropReason::TunnelFailed);

@@ -357,6 +357,7 @@ impl Worker {
                     addresses.extend(first.map(|address| (*address, tunnel.mtu(*address))));
                 }
             }
+            gateway.set_own_addresses(&tables::own_addresses(world));
             gateway.sync_nodes(tunnel.link, &addresses)?;
         }
         gateway.sync_rules(&tables::gateway_side(desired))?;

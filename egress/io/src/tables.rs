@@ -83,6 +83,7 @@ pub(crate) fn pods_side(
     EgressTables {
         sources,
         newcomers,
+        own: own_addresses(world),
         ends: ends.collect(),
         in_cluster: if sets.is_empty() {
             BTreeSet::new()
@@ -91,6 +92,12 @@ pub(crate) fn pods_side(
         },
         sets,
     }
+}
+
+/// The addresses other nodes know this one by.
+pub(crate) fn own_addresses(world: &World) -> Vec<IpAddr> {
+    let node = world.nodes.get(&world.node);
+    node.map(|node| node.addresses.clone()).unwrap_or_default()
 }
 
 /// The rules of a gateway.

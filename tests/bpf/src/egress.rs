@@ -199,6 +199,7 @@ impl EgressLab {
                 newcomers: None,
                 sets: [(1, set)].into(),
                 ends: rules.into_iter().collect(),
+                own: Vec::new(),
                 in_cluster: [
                     "10.244.0.0/16",
                     "fd00:10:244::/48",

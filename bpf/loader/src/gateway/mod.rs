@@ -42,6 +42,7 @@ use crate::{
     DropCount, Error, HookChoice, HookKind, OpenError, Role, SyncReport,
     attach::{self, Outcome},
     device::{self, Device},
+    egress::source_for,
     kernel, load,
     pins::{self, AttachmentPin},
 };
@@ -75,6 +76,7 @@ pub struct Gateway {
     /// mapping.
     next_node: u16,
     sweeps: u64,
+    own: Vec<IpAddr>,
 }
 
 impl fmt::Debug for Gateway {
@@ -141,6 +143,7 @@ impl Gateway {
             nodes,
             next_node,
             sweeps: 0,
+            own: Vec::new(),
         })
     }
 
@@ -211,6 +214,7 @@ impl Gateway {
             };
             let end = TunnelEnd {
                 address: widen(*address),
+                source: source_for(*address, &self.own),
                 ifindex: tunnel.0,
                 ip_version: if address.is_ipv4() { 4 } else { 6 },
                 mtu: *mtu,
@@ -221,6 +225,12 @@ impl Gateway {
             self.nodes.insert(*address, index);
         }
         Ok(())
+    }
+
+    /// Says by which address of each family other nodes know this one, for the next
+    /// [`Self::sync_nodes`]; the routing table chooses where there is none.
+    pub fn set_own_addresses(&mut self, own: &[IpAddr]) {
+        self.own = own.to_vec();
     }
 
     /// Makes the devices the programs are on exactly these: the tunnel's and those towards the
