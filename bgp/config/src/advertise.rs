@@ -48,6 +48,18 @@ impl<'a> Advertisements<'a> {
         routes: &mut LocalRoutes,
         statements: &mut Statements,
     ) {
+        for held in &self.facts.held_addresses {
+            let prefix = host_prefix(held.address);
+            if is_of_family(&prefix, family) {
+                let attributes = ExportAttributes {
+                    // It is on a device of the node's.
+                    source: RouteOrigin::Interface,
+                    med: held.med,
+                    ..export_attributes(Some(&held.attributes))
+                };
+                routes.add(prefix, peer.clone(), attributes);
+            }
+        }
         let Some(selector) = selector else { return };
         let mut is_any_selected = false;
         for entry in self.snapshot.advertisements() {

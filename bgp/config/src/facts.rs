@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use router_resources::kinds::Attributes;
 use router_resources::{Labels, Snapshot};
 
 /// Operational state of a link (RFC 2863 `ifOperStatus`), as far as it matters here.
@@ -60,8 +61,19 @@ pub struct DefaultGateway {
     pub interface: String,
 }
 
+/// An address this node holds as an egress gateway, with what its policy says of announcing it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeldAddress {
+    /// The address; peers are told a host route.
+    pub address: IpAddr,
+    /// Communities and local preference.
+    pub attributes: Attributes,
+    /// MULTI_EXIT_DISC; `None` sends none.
+    pub med: Option<u32>,
+}
+
 /// The node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// Its name.
     pub name: String,
@@ -78,6 +90,8 @@ pub struct NodeFacts {
     /// The gateways of its default routes of the lowest metric, by family, that no BGP speaker
     /// wrote; in order, each once.
     pub default_gateways: Vec<DefaultGateway>,
+    /// The addresses this node holds as an egress gateway and tells its peers of.
+    pub held_addresses: Vec<HeldAddress>,
     /// The router heard on a link by IPv6 neighbour discovery: its link-local address, by the name
     /// of the interface.
     pub link_routers: BTreeMap<String, Ipv6Addr>,
@@ -125,6 +139,7 @@ impl NodeFacts {
             is_cordoned: node.is_some_and(|node| node.spec.spec.unschedulable),
             interfaces,
             default_gateways: Vec::new(),
+            held_addresses: Vec::new(),
             link_routers: BTreeMap::new(),
         }
     }

@@ -68,7 +68,9 @@ pub mod status;
 
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use diff::{Difference, diff};
-pub use facts::{DefaultGateway, InterfaceFacts, NodeFacts, OperState, derived_router_id};
+pub use facts::{
+    DefaultGateway, HeldAddress, InterfaceFacts, NodeFacts, OperState, derived_router_id,
+};
 pub use gateways::DefaultRoute;
 pub use policy::{Policies, policy_config};
 pub use statements::condition_type;

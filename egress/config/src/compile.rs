@@ -103,9 +103,19 @@ fn beyond_the_world(snapshot: &Snapshot, compiled: &mut Compiled, statements: &m
                 let kind = condition_type::MISSING_BFD_PROFILE;
                 statements.problem(&id, kind, "NotFound", message);
             }
+            let message = "health: gateways are not watched yet; a dead one is known by the taint \
+                           node.kubernetes.io/out-of-service alone";
+            let kind = condition_type::NOT_PROVIDED;
+            statements.problem(&id, kind, "Health", message);
             if let Some(health) = Health::of(spec, is_profile) {
                 compiled.health.insert(id.clone(), health);
             }
+        }
+        let bgp = entry.spec.announce.bgp.as_ref();
+        if bgp.is_some_and(|bgp| bgp.standby_med.is_some()) {
+            let message = "announce.bgp.standbyMED: gateways that stand by announce nothing yet";
+            let kind = condition_type::NOT_PROVIDED;
+            statements.problem(&id, kind, "StandbyMED", message);
         }
         let mut gateways = entry.spec.gateways().iter();
         if gateways.any(|g| !g.egress_ips.is_empty() || g.address_pool.is_some()) {

@@ -19,11 +19,12 @@ use std::time::{Duration, Instant};
 use bpf_loader::{
     Datapath, DropCount, Gateway, GatewayConfig, HookChoice, Mapping, RuleState, Timeouts,
 };
-use egress_core::{Claims, Desired, Life, Previous, RuleNumber, World, decide};
+use egress_core::{Claims, Desired, Life, PolicyId, Previous, RuleNumber, World, decide};
 use router_netlink::Netlink;
 use router_types::LinkIndex;
 use tokio::sync::oneshot;
 
+use crate::announce::{Schedule, announce_once};
 use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
 use crate::tables::{self, Tunnel};
 
@@ -82,8 +83,27 @@ pub struct View {
     pub refusals: Vec<DropCount>,
 }
 
+/// What came of a wish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What could not be done, in words; all else was. The next wish tries again.
+    pub failures: Vec<String>,
+    /// The addresses this node holds, with the policy they are for. New connections get them, so
+    /// they are to be announced.
+    pub held: BTreeMap<IpAddr, PolicyId>,
+}
+
+impl Outcome {
+    fn failed(failure: impl ToString) -> Self {
+        Self {
+            failures: vec![failure.to_string()],
+            held: BTreeMap::new(),
+        }
+    }
+}
+
 enum Command {
-    Apply(Box<Wish>, oneshot::Sender<Vec<String>>),
+    Apply(Box<Wish>, oneshot::Sender<Outcome>),
     View(SyncSender<Result<View, bpf_loader::Error>>),
     Mappings(SyncSender<Result<Vec<Mapping>, bpf_loader::Error>>),
 }
@@ -126,6 +146,7 @@ impl Node {
             wish: Wish::default(),
             previous: Previous::default(),
             drains: BTreeMap::new(),
+            held: BTreeSet::new(),
             connections: BTreeMap::new(),
             ports_used: BTreeMap::new(),
             has_looked: false,
@@ -136,18 +157,16 @@ impl Node {
         Ok(Node { commands })
     }
 
-    /// Makes the node equal to a world. Answers when the kernel has it, with what could not be
-    /// done, in words; all else was. The thread tries again with the next world.
-    pub async fn apply(&self, wish: Wish) -> Vec<String> {
+    /// Makes the node equal to a world. Answers when the kernel has it.
+    pub async fn apply(&self, wish: Wish) -> Outcome {
         let (reply, answer) = oneshot::channel();
-        let gone = || vec![Gone.to_string()];
         let commands = self.commands.clone();
         let command = Command::Apply(Box::new(wish), reply);
         let sent = tokio::task::spawn_blocking(move || commands.send(command)).await;
         if !matches!(sent, Ok(Ok(()))) {
-            return gone();
+            return Outcome::failed(Gone);
         }
-        answer.await.unwrap_or_else(|_| gone())
+        answer.await.unwrap_or_else(|_| Outcome::failed(Gone))
     }
 
     /// What is decided, and what came of it. Blocks until the thread has time.
@@ -195,6 +214,8 @@ struct Worker {
     gateway: Option<Gateway>,
     wish: Wish,
     previous: Previous,
+    /// The addresses neighbours have been told of.
+    held: BTreeSet<IpAddr>,
     /// Since when rules drain.
     drains: BTreeMap<RuleNumber, Instant>,
     connections: BTreeMap<u32, u64>,
@@ -232,14 +253,14 @@ impl Worker {
     }
 
     /// Decides, and makes the kernel equal to it.
-    fn settle(&mut self) -> Vec<String> {
+    fn settle(&mut self) -> Outcome {
         let mut failures = Vec::new();
         if !self.has_looked {
             match self.look_back() {
                 Ok(()) => self.has_looked = true,
                 Err(error) => {
                     // To go on would be to forget what lives.
-                    return vec![format!("egress stays as it is: {error}")];
+                    return Outcome::failed(format!("egress stays as it is: {error}"));
                 }
             }
         }
@@ -253,8 +274,36 @@ impl Worker {
         if let Err(error) = lock(&self.datapath).sync_egress(&tables) {
             failures.push(format!("egress of pods: {error}"));
         }
+        let held = held(&desired);
+        let new = held.keys().filter(|address| !self.held.contains(address));
+        self.announce(new.copied().collect());
+        self.held = held.keys().copied().collect();
         self.previous.desired = desired;
-        failures
+        Outcome { failures, held }
+    }
+
+    /// Tells the neighbours on every link that addresses live here now.
+    fn announce(&self, addresses: Vec<IpAddr>) {
+        if addresses.is_empty() {
+            return;
+        }
+        let links: Vec<LinkIndex> = self.wish.fabric.iter().map(|(link, _)| *link).collect();
+        let began = Instant::now();
+        let announcing = move || {
+            for time in Schedule::default().times() {
+                thread::sleep((began + *time).saturating_duration_since(Instant::now()));
+                for link in &links {
+                    if let Err(failure) = announce_once(&addresses, *link) {
+                        tracing::debug!(%failure, "addresses not announced");
+                    }
+                }
+            }
+        };
+        // In this network namespace, which a thread inherits.
+        let thread = thread::Builder::new().name("egress-announce".to_owned());
+        if let Err(error) = thread.spawn(announcing) {
+            tracing::warn!(%error, "neighbours are not told of addresses that moved here");
+        }
     }
 
     /// Finds out, once, which rules have connections from before the start.
@@ -289,13 +338,7 @@ impl Worker {
     /// The tunnel, and the addresses this node holds.
     fn devices(&mut self, desired: &Desired, failures: &mut Vec<String>) -> Option<Tunnel> {
         let is_needed = !desired.ends.is_empty() || !desired.gateway.is_empty();
-        let held = desired.gateway.values().filter(|rule| rule.is_held);
-        let held: BTreeSet<IpAddr> = held
-            .flat_map(|rule| {
-                let v4 = rule.v4.iter().map(|address| IpAddr::V4(*address));
-                v4.chain(rule.v6.iter().map(|address| IpAddr::V6(*address)))
-            })
-            .collect();
+        let held: BTreeSet<IpAddr> = held(desired).into_keys().collect();
         let wish = devices::Wish {
             tunnel: is_needed.then_some(TunnelWish {
                 port: self.config.tunnel_port,
@@ -404,7 +447,7 @@ impl Worker {
         let drained = self.drains.keys().any(is_over);
         let is_idle = self.previous.desired.gateway.is_empty() && self.connections.is_empty();
         if drained {
-            for failure in self.settle() {
+            for failure in self.settle().failures {
                 tracing::error!("{failure}");
             }
         }
@@ -453,6 +496,17 @@ impl Worker {
             refusals,
         })
     }
+}
+
+/// The addresses a gateway holds, with their policies.
+fn held(desired: &Desired) -> BTreeMap<IpAddr, PolicyId> {
+    let rules = desired.gateway.values().filter(|rule| rule.is_held);
+    let addresses = rules.flat_map(|rule| {
+        let v4 = rule.v4.iter().map(|address| IpAddr::V4(*address));
+        let all = v4.chain(rule.v6.iter().map(|address| IpAddr::V6(*address)));
+        all.map(|address| (address, rule.key.policy.clone()))
+    });
+    addresses.collect()
 }
 
 /// The timeouts of the rules pods of this node use.

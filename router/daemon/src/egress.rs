@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_config::NodeFacts;
+use bgp_config::{HeldAddress, NodeFacts};
 use bpf_loader::{DropCount, Mapping, RuleTraffic};
 use egress_config::Facts;
 use egress_core::{Claims, Desired, Interface, PolicyId, RuleNumber, World};
 use egress_io::node::Node;
 use pods_io::Manager;
 use router_netlink::{Link, Netlink};
+use router_resources::kinds::EgressAnnounce;
 
 /// Whoever does the egress of this node. Both calls may block for as long as the kernel takes.
 pub trait EgressSource: Send + Sync {
@@ -85,6 +86,22 @@ impl EgressSource for Node {
         self.mappings()?.iter().for_each(visit);
         Ok(())
     }
+}
+
+/// The addresses this node tells its BGP peers of, of those it holds.
+pub fn announced(
+    held: &BTreeMap<IpAddr, PolicyId>,
+    announce: &BTreeMap<PolicyId, EgressAnnounce>,
+) -> Vec<HeldAddress> {
+    let announced = held.iter().filter_map(|(address, policy)| {
+        let bgp = announce.get(policy)?.bgp.as_ref()?;
+        Some(HeldAddress {
+            address: *address,
+            attributes: bgp.attributes.clone(),
+            med: bgp.med.and_then(|med| u32::try_from(med).ok()),
+        })
+    });
+    announced.collect()
 }
 
 /// What a node is, for egress: devices with all their addresses, and its pods.

@@ -52,7 +52,7 @@ pub struct Intent {
     parts: Subsystems,
     netlink: Netlink,
     applied: Option<Applied>,
-    egress_applied: Option<egress_io::node::Wish>,
+    egress_applied: Option<(egress_io::node::Wish, egress_io::node::Outcome)>,
 }
 
 /// Those who are told what is wished for.
@@ -190,14 +190,19 @@ impl Intent {
             }
         }
         facts.link_routers = self.parts.discovery.routers();
-        let mut compiled = compile(&snapshot, &facts, &options);
-        let (wish, statements) = match self.egress_wish(&snapshot, &facts, &links).await {
-            Ok(found) => found,
+        // Egress first: BGP tells of the addresses this node holds.
+        let mut failures = Vec::new();
+        let statements = match self
+            .egress(&snapshot, &mut facts, &links, &mut failures)
+            .await
+        {
+            Ok(statements) => statements,
             Err(error) => {
                 tracing::error!(%error, "cannot look at pods: nothing is changed");
                 return;
             }
         };
+        let mut compiled = compile(&snapshot, &facts, &options);
         compiled.statements.extend(statements);
         self.parts.discovery.set_interfaces(&compiled.unnumbered);
         let mut instances = compiled.instances.clone();
@@ -219,15 +224,8 @@ impl Intent {
             state.facts = facts;
             state.fabric_devices = next.fabric.iter().map(|(_, name)| name.clone()).collect();
         }
-        let is_egress_new = self.egress_applied.as_ref() != Some(&wish);
-        if self.applied.as_ref() == Some(&next) && !is_egress_new {
+        if self.applied.as_ref() == Some(&next) && failures.is_empty() {
             return;
-        }
-        let mut failures = Vec::new();
-        if is_egress_new && let Some(egress) = &self.parts.egress {
-            failures.extend(egress.apply(wish.clone()).await);
-            // What could not be done is tried again at the next occasion.
-            self.egress_applied = failures.is_empty().then_some(wish);
         }
         let before = self.applied.take();
         let devices = |applied: &Applied| (applied.fabric.clone(), applied.tunnel);
@@ -333,13 +331,15 @@ impl Intent {
         Ok((facts, others))
     }
 
-    /// What egress should be, and what to say of its policies.
-    async fn egress_wish(
+    /// Makes egress equal to what is wished for, and adds to the facts what came of it. What is to be
+    /// said of its policies.
+    async fn egress(
         &mut self,
         snapshot: &Snapshot,
-        node: &NodeFacts,
+        node: &mut NodeFacts,
         links: &[Link],
-    ) -> anyhow::Result<(egress_io::node::Wish, Vec<(ObjectKey, Statement)>)> {
+        failures: &mut Vec<String>,
+    ) -> anyhow::Result<Vec<(ObjectKey, Statement)>> {
         let pods = self.parts.pods.as_ref();
         let (facts, strangers) = egress::facts(node, links, pods, &mut self.netlink).await?;
         let compiled = egress_config::compile(snapshot, &facts);
@@ -355,7 +355,20 @@ impl Intent {
             strangers,
             fabric: fabric.filter_map(|(link, _)| mtu(link)).collect(),
         };
-        Ok((wish, compiled.statements))
+        if let Some(egress) = &self.parts.egress
+            && self.egress_applied.as_ref().map(|(wish, _)| wish) != Some(&wish)
+        {
+            let outcome = egress.apply(wish.clone()).await;
+            failures.extend(outcome.failures.iter().cloned());
+            self.egress_applied = Some((wish, outcome));
+        }
+        if let Some((_, outcome)) = &self.egress_applied {
+            node.held_addresses = egress::announced(&outcome.held, &compiled.announce);
+        }
+        // What could not be done is tried again at the next occasion.
+        self.egress_applied
+            .take_if(|(_, outcome)| !outcome.failures.is_empty());
+        Ok(compiled.statements)
     }
 
     /// The devices packets from the fabric come in by.

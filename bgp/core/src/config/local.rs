@@ -21,6 +21,9 @@ pub struct ExportAttributes {
     pub large_communities: BTreeSet<(u32, u32, u32)>,
     /// Local preference, sent to internal neighbours only (RFC 4271 §5.1.5). `None` sends 100.
     pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC (RFC 4271 §5.1.4). `None` sends none.
+    #[serde(default)]
+    pub med: Option<u32>,
     /// Where the route comes from, for policies.
     #[serde(default)]
     pub source: RouteOrigin,
@@ -62,7 +65,7 @@ pub struct LocalRoutes(Vec<LocalRoute>);
 
 impl LocalRoutes {
     /// Tells a neighbour about a prefix. Said twice, communities are united, the higher local
-    /// preference counts, and the source is the first in the order of [`RouteOrigin`].
+    /// preference and the first MULTI_EXIT_DISC count, and the source is the first in the order of [`RouteOrigin`].
     pub fn add(&mut self, prefix: IpNet, peer: PeerName, attributes: ExportAttributes) {
         let prefix = prefix.trunc();
         let at = match self.0.binary_search_by_key(&prefix, LocalRoute::prefix) {
@@ -81,6 +84,7 @@ impl LocalRoutes {
                 known.communities.extend(attributes.communities);
                 known.large_communities.extend(attributes.large_communities);
                 known.local_pref = known.local_pref.max(attributes.local_pref);
+                known.med = known.med.or(attributes.med);
                 known.source = known.source.min(attributes.source);
             }
         }

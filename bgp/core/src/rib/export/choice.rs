@@ -58,6 +58,7 @@ static MEMBERSHIP: Told = Told::Own(ExportAttributes {
     communities: BTreeSet::new(),
     large_communities: BTreeSet::new(),
     local_pref: None,
+    med: None,
     source: RouteOrigin::Internal,
 });
 

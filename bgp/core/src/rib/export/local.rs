@@ -82,6 +82,7 @@ pub(super) fn attributes(told: &Told, key: &GroupKey) -> PathAttributes {
         as_path: Some(AsPath::default()),
         // RFC 4271 §5.1.5: to internal neighbours always, to external ones never.
         local_pref: internal.then(|| told.local_pref.unwrap_or(100)),
+        med: told.med,
         communities: told.communities.iter().copied().map(Community).collect(),
         large_communities: told
             .large_communities
