@@ -204,19 +204,39 @@ impl EgressLab {
     /// # Errors
     /// When a map cannot be written.
     pub fn select_except(&mut self, way: EgressWay, exclusions: &[&str]) -> Result<()> {
+        let mut set = vec![("0.0.0.0/0", way), ("::/0", way)];
+        set.extend(exclusions.iter().map(|prefix| (*prefix, EgressWay::Pass)));
+        self.select_set(&set, None, &[])
+    }
+
+    /// Gives the pods, and these others of their node, this set of destinations, and pods nobody
+    /// has decided about another.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn select_set(
+        &mut self,
+        set: &[(&str, EgressWay)],
+        newcomers: Option<&[(&str, EgressWay)]>,
+        selected: &[Pod],
+    ) -> Result<()> {
+        let parse = |set: &[(&str, EgressWay)]| {
+            set.iter()
+                .map(|(prefix, way)| anyhow::Ok((prefix.parse()?, *way)))
+                .collect::<Result<BTreeMap<_, _>>>()
+        };
+        let mut sets = BTreeMap::from([(1, parse(set)?)]);
+        if let Some(newcomers) = newcomers {
+            sets.insert(2, parse(newcomers)?);
+        }
         let tunnel_a = index_of(&self.node, TUNNEL)?;
         let tunnel_b = index_of(&self.gateway_node, TUNNEL)?;
         let far = |end| {
-            let mut set: BTreeMap<_, _> =
-                [("0.0.0.0/0".parse()?, way), ("::/0".parse()?, way)].into();
-            for exclusion in exclusions {
-                set.insert(exclusion.parse()?, EgressWay::Pass);
-            }
             let rules = [RULE, RULE + 1].map(|rule| (rule, end));
             anyhow::Ok(EgressTables {
                 sources: BTreeMap::new(),
-                newcomers: None,
-                sets: [(1, set)].into(),
+                newcomers: newcomers.map(|_| 2),
+                sets: sets.clone(),
                 ends: rules.into_iter().collect(),
                 in_cluster: [
                     "10.244.0.0/16",
@@ -234,7 +254,11 @@ impl EgressLab {
             tunnel: tunnel_a,
             mtu: TUNNEL_MTU,
         })?;
-        tables.sources = [(self.pod.v4.into(), 1), (self.pod.v6.into(), 1)].into();
+        for pod in std::iter::once(&self.pod).chain(selected) {
+            tables
+                .sources
+                .extend([(pod.v4.into(), 1), (pod.v6.into(), 1)]);
+        }
         let datapath = &mut self.datapath;
         self.node.run(|| datapath.sync_egress(&tables))?;
         let mut tables = far(EgressEnd::Local { tunnel: tunnel_b })?;
@@ -302,6 +326,17 @@ impl EgressLab {
     pub fn drops(&self, reason: DropReason) -> Result<u64> {
         let drops = self.node.run(|| self.datapath.drops())?;
         Ok(count_of(&drops, reason))
+    }
+
+    /// Puts another selected pod on the pods' node; policies given later count for it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn add_pod(&mut self, number: u8) -> Result<Pod> {
+        let pod = Pod::add(&self.node, 1, number, 1500)?;
+        let Self { datapath, node, .. } = self;
+        node.run(|| datapath.set_endpoint(&pod.endpoint))?;
+        Ok(pod)
     }
 
     /// One sweep of the gateway.

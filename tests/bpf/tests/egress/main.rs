@@ -5,6 +5,8 @@
 mod fragments;
 mod icmp;
 mod path;
+mod policy;
+mod ports;
 
 use std::net::IpAddr;
 
