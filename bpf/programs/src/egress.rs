@@ -11,11 +11,14 @@ use aya_ebpf::{
 use bpf_abi::{
     AddressEntry, DropReason, FlowKey,
     egress::{EgressFlow, EgressFlowKey, EgressPrefix, way},
-    nat::{said, tick},
+    nat::{ANSWER_MARK, TUNNEL_BACK, said, tick},
 };
 use bpf_programs::{
     mss,
-    packet::{self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_TCP},
+    packet::{
+        self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,
+        PROTOCOL_UDP,
+    },
     tunnel,
 };
 
@@ -33,7 +36,16 @@ struct Segment {
 /// The way of a packet that is not for a pod of this node: `None` when no policy says anything.
 #[inline(never)]
 pub fn choose(ctx: &TcContext, sender: &AddressEntry, flow: &FlowKey) -> u32 {
-    let key = key_of(flow);
+    let mut key = key_of(flow);
+    if is_icmp(flow) {
+        // What is about a connection goes its way; everything else is a matter of its own, which
+        // no note tells from what the other end asked for.
+        return match about(ctx, flow, &mut key).then(|| EGRESS_FLOWS.get_ptr_mut(key)) {
+            // SAFETY: the element stays readable while the program runs.
+            Some(Some(known)) => unsafe { (*known).way },
+            _ => by_policy(sender.egress_set, flow),
+        };
+    }
     let segment = segment(ctx, flow);
     // SAFETY: a helper without arguments.
     let now = tick(unsafe { bpf_ktime_get_coarse_ns() });
@@ -69,9 +81,12 @@ pub fn choose(ctx: &TcContext, sender: &AddressEntry, flow: &FlowKey) -> u32 {
 /// of its own.
 #[inline(always)]
 pub fn note_caller(ctx: &TcContext, flow: &FlowKey) {
+    if is_answer(ctx) {
+        return;
+    }
     // The same connection, seen from the pod.
     let [remote_port, pod_port] = split(flow.ports);
-    let key = EgressFlowKey {
+    let mut key = EgressFlowKey {
         pod: flow.destination,
         remote: flow.source,
         pod_port,
@@ -82,6 +97,14 @@ pub fn note_caller(ctx: &TcContext, flow: &FlowKey) {
     };
     if flow.protocol == PROTOCOL_TCP && !segment(ctx, flow).begins {
         return;
+    }
+    if is_icmp(flow) {
+        match echo(ctx, flow) {
+            Some((kind, identifier)) if kind == echo_types(flow)[0] => {
+                key.remote_port = identifier;
+            }
+            _ => return,
+        }
     }
     // SAFETY: only whether it is there counts.
     if unsafe { EGRESS_FLOWS.get(key) }.is_some() {
@@ -155,6 +178,94 @@ fn key_of(flow: &FlowKey) -> EgressFlowKey {
         ip_version: flow.ip_version,
         reserved: 0,
     }
+}
+
+/// Whether a packet comes back through a gateway, whose connections pods have begun.
+#[inline(always)]
+fn is_answer(ctx: &TcContext) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    if unsafe { (*ctx.skb.skb).mark } == ANSWER_MARK {
+        // Nobody else's rules are to see it.
+        ctx.set_mark(0);
+        return true;
+    }
+    tunnel::identifier(ctx) == Some(TUNNEL_BACK)
+}
+
+#[inline(always)]
+fn is_icmp(flow: &FlowKey) -> bool {
+    if flow.ip_version == 4 {
+        flow.protocol == PROTOCOL_ICMP
+    } else {
+        flow.protocol == PROTOCOL_ICMPV6
+    }
+}
+
+/// Types of echo requests and replies.
+#[inline(always)]
+fn echo_types(flow: &FlowKey) -> [u8; 2] {
+    if flow.ip_version == 4 {
+        [8, 0]
+    } else {
+        [128, 129]
+    }
+}
+
+#[inline(always)]
+fn icmp_at(flow: &FlowKey) -> u32 {
+    if flow.ip_version == 4 {
+        ETHERNET_BYTES + IPV4_BYTES
+    } else {
+        ETHERNET_BYTES + IPV6_BYTES
+    }
+}
+
+/// Type and identifier of an ICMP packet; only echoes have an identifier that counts.
+#[inline(always)]
+fn echo(ctx: &TcContext, flow: &FlowKey) -> Option<(u8, u16)> {
+    let at = icmp_at(flow) as usize;
+    Some((ctx.load(at).ok()?, ctx.load(at + 4).ok()?))
+}
+
+/// Finds the connection an ICMP packet of a pod is about: the echo somebody outside asked for, or
+/// the packet an error quotes. False where it is about none.
+#[inline(always)]
+fn about(ctx: &TcContext, flow: &FlowKey, key: &mut EgressFlowKey) -> bool {
+    let Some((kind, identifier)) = echo(ctx, flow) else {
+        return false;
+    };
+    let [request, reply] = echo_types(flow);
+    if kind == reply {
+        key.remote_port = identifier;
+        return true;
+    }
+    // RFC 792 and RFC 4443 §2.1; the quoted packet begins after eight bytes.
+    let is_error = if flow.ip_version == 4 {
+        matches!(kind, 3 | 11 | 12)
+    } else {
+        kind < request
+    };
+    if !is_error {
+        return false;
+    }
+    let quoted = icmp_at(flow) + 8;
+    let (protocol_at, ports_at) = if flow.ip_version == 4 {
+        (quoted + 9, quoted + IPV4_BYTES)
+    } else {
+        (quoted + 6, quoted + IPV6_BYTES)
+    };
+    let (Ok(protocol), Ok(ports)) = (
+        ctx.load::<u8>(protocol_at as usize),
+        ctx.load::<[u16; 2]>(ports_at as usize),
+    ) else {
+        return false;
+    };
+    key.protocol = protocol;
+    if protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP {
+        key.remote_port = ports[0];
+        key.pod_port = ports[1];
+    }
+    true
 }
 
 /// What TCP says; fragments, which have no ports here, say nothing.

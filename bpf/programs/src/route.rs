@@ -52,7 +52,10 @@ impl Place {
     #[inline(always)]
     pub fn find(&self, ctx: &TcContext, flow: &FlowKey, sender: &AddressEntry) -> Route {
         let route = fib::ask(ctx, flow, Through::Arrived);
-        if let (Route::Forward(next_hop), Some(entry)) = (&route, self.entry) {
+        // Without ports a flow is all that two addresses say to each other, and egress policies let
+        // through only what answers.
+        let is_told_apart = sender.egress_set == 0 || flow.ports != 0;
+        if let (Route::Forward(next_hop), Some(entry), true) = (&route, self.entry, is_told_apart) {
             let fresh = RouteCacheEntry {
                 expires_ns: self.now + ROUTE_CACHE_NANOSECONDS,
                 generation: self.generation,

@@ -9,7 +9,7 @@ use core::mem;
 
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
-    helpers::generated::{bpf_redirect, bpf_skb_set_tunnel_key},
+    helpers::generated::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
 use bpf_abi::{
@@ -62,6 +62,29 @@ pub fn send(ctx: &TcContext, end: &TunnelEnd, identifier: u32) -> Result<i32, Dr
     }
     // SAFETY: a plain helper call.
     Ok(unsafe { bpf_redirect(end.ifindex, 0) } as i32)
+}
+
+/// The identifier of the tunnel a packet came out of; `None` where it came out of none.
+#[inline(always)]
+pub fn identifier(ctx: &TcContext) -> Option<u32> {
+    let mut key = empty_key();
+    (get_key(ctx, &mut key, 0) || get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()))
+        .then_some(key.tunnel_id)
+}
+
+/// Reads what the tunnel says of a packet, if it came by one of this family.
+#[inline(always)]
+pub fn get_key(ctx: &TcContext, key: &mut bpf_tunnel_key, flags: u64) -> bool {
+    // SAFETY: context and pointer are live, the size is the pointee's.
+    let got = unsafe {
+        bpf_skb_get_tunnel_key(
+            ctx.skb.skb,
+            key,
+            mem::size_of::<bpf_tunnel_key>() as u32,
+            flags,
+        )
+    };
+    got == 0
 }
 
 /// What the tunnel is told about a packet, and tells.

@@ -4,10 +4,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    path::PathBuf,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -18,13 +17,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use bpf_loader::{
-    Config, Datapath, EgressEnd, EgressTables, EgressWay, Gateway, GatewayConfig, GatewayRule,
-    HookChoice, LinkIndex, Timeouts,
+    Config, Datapath, DropCount, DropReason, EgressEnd, EgressTables, EgressWay, Gateway,
+    GatewayConfig, GatewayRule, HookChoice, LinkIndex, Mapping, Swept, Timeouts,
 };
 
 use crate::{
     namespace::{Namespace, private_pins},
-    pod::{Pod, index_of, join_nodes, node},
+    packet::packet_socket,
+    pod::{Pod, allow_errors, index_of, join_nodes, node},
 };
 
 /// What the world sees of IPv4 connections.
@@ -35,6 +35,18 @@ pub const EGRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 
 pub const WORLD_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 /// The world.
 pub const WORLD_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10);
+/// A host behind the world, which is a router to it.
+pub const BEYOND_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+/// The same host.
+pub const BEYOND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x200, 0, 0, 0, 0, 0x10);
+/// The gateway as a router.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The gateway as a router.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1);
+/// A second address for pods.
+pub const SECOND_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 51);
+/// A second address for pods.
+pub const SECOND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x51);
 /// The number of the rule.
 pub const RULE: u32 = 5_000;
 /// Largest packet the tunnel takes whole: 1500 less VXLAN over IPv4.
@@ -68,6 +80,7 @@ pub struct EgressLab {
     /// Where the gateway's pins are.
     pub gateway_pins: PathBuf,
     hook: HookChoice,
+    max_mappings: u32,
 }
 
 impl EgressLab {
@@ -76,6 +89,14 @@ impl EgressLab {
     /// # Errors
     /// When a namespace, device or program cannot be made.
     pub fn build(hook: HookChoice) -> Result<Self> {
+        Self::build_for(hook, 1 << 17)
+    }
+
+    /// The same with room for so many mappings of a family.
+    ///
+    /// # Errors
+    /// When a namespace, device or program cannot be made.
+    pub fn build_for(hook: HookChoice, max_mappings: u32) -> Result<Self> {
         let (node_a, node_b, world) = (node()?, node()?, Namespace::new()?);
         join_nodes(&node_a, 1, &node_b, 2)?;
         node_b.ip(&format!(
@@ -85,14 +106,10 @@ impl EgressLab {
         node_b.ip("link set out up")?;
         world.ip("link set eth0 up")?;
         for (at, device, v4, v6) in [
-            (
-                &node_b,
-                "out",
-                Ipv4Addr::new(198, 51, 100, 1),
-                "2001:db8:100::1",
-            ),
-            (&node_b, "out", EGRESS_V4, "2001:db8:100::50"),
-            (&world, "eth0", WORLD_V4, "2001:db8:100::10"),
+            (&node_b, "out", GATEWAY_V4, GATEWAY_V6),
+            (&node_b, "out", EGRESS_V4, EGRESS_V6),
+            (&node_b, "out", SECOND_V4, SECOND_V6),
+            (&world, "eth0", WORLD_V4, WORLD_V6),
         ] {
             at.ip(&format!("addr add {v4}/24 dev {device}"))?;
             at.ip(&format!("addr add {v6}/64 dev {device} nodad"))?;
@@ -110,14 +127,15 @@ impl EgressLab {
             at.ip(&format!("link set {TUNNEL} mtu 65000 up"))?;
             at.sysctl(&format!("net/ipv4/conf/{TUNNEL}/accept_local"), "1")?;
         }
+        let pins = private_pins()?;
         let datapath = open(
             &node_a,
             hook,
-            private_pins()?,
+            beside(&pins, "pods"),
             &[&pod, &other_pod],
             &["fab", TUNNEL],
         )?;
-        let gateway_pins = private_pins()?;
+        let gateway_pins = beside(&pins, "gateway");
         let gateway_datapath = open(
             &node_b,
             hook,
@@ -125,7 +143,7 @@ impl EgressLab {
             &[&gateway_pod],
             &["fab", "out", TUNNEL],
         )?;
-        let gateway = open_gateway(&node_b, hook, gateway_pins.clone())?;
+        let gateway = open_gateway(&node_b, hook, gateway_pins.clone(), max_mappings)?;
         let witness = Witness::start(&world, "eth0")?;
         Ok(Self {
             node: node_a,
@@ -140,6 +158,7 @@ impl EgressLab {
             witness,
             gateway_pins,
             hook,
+            max_mappings,
         })
     }
 
@@ -185,19 +204,39 @@ impl EgressLab {
     /// # Errors
     /// When a map cannot be written.
     pub fn select_except(&mut self, way: EgressWay, exclusions: &[&str]) -> Result<()> {
+        let mut set = vec![("0.0.0.0/0", way), ("::/0", way)];
+        set.extend(exclusions.iter().map(|prefix| (*prefix, EgressWay::Pass)));
+        self.select_set(&set, None, &[])
+    }
+
+    /// Gives the pods, and these others of their node, this set of destinations, and pods nobody
+    /// has decided about another.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn select_set(
+        &mut self,
+        set: &[(&str, EgressWay)],
+        newcomers: Option<&[(&str, EgressWay)]>,
+        selected: &[Pod],
+    ) -> Result<()> {
+        let parse = |set: &[(&str, EgressWay)]| {
+            set.iter()
+                .map(|(prefix, way)| anyhow::Ok((prefix.parse()?, *way)))
+                .collect::<Result<BTreeMap<_, _>>>()
+        };
+        let mut sets = BTreeMap::from([(1, parse(set)?)]);
+        if let Some(newcomers) = newcomers {
+            sets.insert(2, parse(newcomers)?);
+        }
         let tunnel_a = index_of(&self.node, TUNNEL)?;
         let tunnel_b = index_of(&self.gateway_node, TUNNEL)?;
         let far = |end| {
-            let mut set: BTreeMap<_, _> =
-                [("0.0.0.0/0".parse()?, way), ("::/0".parse()?, way)].into();
-            for exclusion in exclusions {
-                set.insert(exclusion.parse()?, EgressWay::Pass);
-            }
             let rules = [RULE, RULE + 1].map(|rule| (rule, end));
             anyhow::Ok(EgressTables {
                 sources: BTreeMap::new(),
-                newcomers: None,
-                sets: [(1, set)].into(),
+                newcomers: newcomers.map(|_| 2),
+                sets: sets.clone(),
                 ends: rules.into_iter().collect(),
                 own: Vec::new(),
                 in_cluster: [
@@ -216,7 +255,11 @@ impl EgressLab {
             tunnel: tunnel_a,
             mtu: TUNNEL_MTU,
         })?;
-        tables.sources = [(self.pod.v4.into(), 1), (self.pod.v6.into(), 1)].into();
+        for pod in std::iter::once(&self.pod).chain(selected) {
+            tables
+                .sources
+                .extend([(pod.v4.into(), 1), (pod.v6.into(), 1)]);
+        }
         let datapath = &mut self.datapath;
         self.node.run(|| datapath.sync_egress(&tables))?;
         let mut tables = far(EgressEnd::Local { tunnel: tunnel_b })?;
@@ -244,8 +287,106 @@ impl EgressLab {
     /// # Errors
     /// When it cannot be opened.
     pub fn restart_gateway(&mut self) -> Result<()> {
-        self.gateway = open_gateway(&self.gateway_node, self.hook, self.gateway_pins.clone())?;
+        let pins = self.gateway_pins.clone();
+        self.open_gateway_at(pins)
+    }
+
+    /// Opens a gateway with its pins elsewhere, which has no rules yet, instead of the one that is
+    /// held.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_gateway_at(&mut self, pins: PathBuf) -> Result<()> {
+        let node = &self.gateway_node;
+        self.gateway = open_gateway(node, self.hook, pins.clone(), self.max_mappings)?;
+        self.gateway_pins = pins;
         Ok(())
+    }
+
+    /// The mappings of the gateway.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn mappings(&self) -> Result<Vec<Mapping>> {
+        Ok(self.gateway_node.run(|| self.gateway.mappings())?)
+    }
+
+    /// How many packets the gateway refused for a reason.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn refusals(&self, reason: DropReason) -> Result<u64> {
+        let refusals = self.gateway_node.run(|| self.gateway.refusals())?;
+        Ok(count_of(&refusals, reason))
+    }
+
+    /// How many packets the pods' node refused for a reason.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn drops(&self, reason: DropReason) -> Result<u64> {
+        let drops = self.node.run(|| self.datapath.drops())?;
+        Ok(count_of(&drops, reason))
+    }
+
+    /// Puts another selected pod on the pods' node; policies given later count for it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn add_pod(&mut self, number: u8) -> Result<Pod> {
+        let pod = Pod::add(&self.node, 1, number, 1500)?;
+        let Self { datapath, node, .. } = self;
+        node.run(|| datapath.set_endpoint(&pod.endpoint))?;
+        Ok(pod)
+    }
+
+    /// One sweep of the gateway.
+    ///
+    /// # Errors
+    /// When a map cannot be read or written.
+    pub fn sweep(&mut self) -> Result<Swept> {
+        let Self {
+            gateway,
+            gateway_node,
+            ..
+        } = self;
+        Ok(gateway_node.run(|| gateway.sweep())?)
+    }
+
+    /// Puts a host behind the world, over a link with this MTU. The world is the router between.
+    ///
+    /// # Errors
+    /// When `ip` refuses something.
+    pub fn add_beyond(&self, mtu: u32) -> Result<Namespace> {
+        let (world, beyond) = (&self.world, Namespace::new()?);
+        world.ip(&format!(
+            "link add far mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}",
+            beyond.path()
+        ))?;
+        for (at, device, v4, v6) in [
+            (
+                world,
+                "far",
+                Ipv4Addr::new(203, 0, 113, 1),
+                "2001:db8:200::1".parse()?,
+            ),
+            (&beyond, "eth0", BEYOND_V4, BEYOND_V6),
+        ] {
+            at.ip(&format!("link set {device} up"))?;
+            at.ip(&format!("addr add {v4}/24 dev {device}"))?;
+            at.ip(&format!("addr add {v6}/64 dev {device} nodad"))?;
+        }
+        world.sysctl("net/ipv4/ip_forward", "1")?;
+        world.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        for at in [world, &beyond] {
+            allow_errors(at)?;
+        }
+        beyond.ip("route add default via 203.0.113.1")?;
+        beyond.ip("-6 route add default via 2001:db8:200::1")?;
+        let gateway = &self.gateway_node;
+        gateway.ip(&format!("route add 203.0.113.0/24 via {WORLD_V4}"))?;
+        gateway.ip(&format!("route add 2001:db8:200::/64 via {WORLD_V6}"))?;
+        Ok(beyond)
     }
 }
 
@@ -284,14 +425,31 @@ fn open(
     })
 }
 
-fn open_gateway(node: &Namespace, hook: HookChoice, pin_root: PathBuf) -> Result<Gateway> {
+/// A pin root beside another one.
+#[must_use]
+pub fn beside(pins: &Path, name: &str) -> PathBuf {
+    let own = pins.file_name().unwrap_or_default().to_string_lossy();
+    pins.with_file_name(format!("{own}_{name}"))
+}
+
+fn count_of(counts: &[DropCount], reason: DropReason) -> u64 {
+    let found = counts.iter().find(|count| count.reason == reason);
+    found.map_or(0, |count| count.packets)
+}
+
+fn open_gateway(
+    node: &Namespace,
+    hook: HookChoice,
+    pin_root: PathBuf,
+    max_mappings: u32,
+) -> Result<Gateway> {
     let fabric = indexes(node, &["fab", "out"])?;
     let tunnel = index_of(node, TUNNEL)?;
     node.run(|| {
         let mut gateway = Gateway::open(&GatewayConfig {
             pin_root,
             hook,
-            max_mappings: 1 << 17,
+            max_mappings,
         })?;
         let report = gateway.sync_devices(Some(tunnel), &fabric)?;
         ensure!(report.failed.is_empty(), "{:?}", report.failed);
@@ -348,9 +506,11 @@ impl Witness {
         let own: BTreeSet<IpAddr> = [
             EGRESS_V4.into(),
             EGRESS_V6.into(),
+            SECOND_V4.into(),
+            SECOND_V6.into(),
             // The gateway as a router: ICMP errors and neighbour discovery.
-            IpAddr::from([198, 51, 100, 1]),
-            "2001:db8:100::1".parse()?,
+            GATEWAY_V4.into(),
+            GATEWAY_V6.into(),
         ]
         .into();
         let others: Vec<IpAddr> = self.seen().difference(&own).copied().collect();
@@ -367,44 +527,6 @@ impl Drop for Witness {
             let _ = thread.join();
         }
     }
-}
-
-fn packet_socket(device: LinkIndex) -> io::Result<OwnedFd> {
-    let protocol = (libc::ETH_P_ALL as u16).to_be();
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM, i32::from(protocol)) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor this call made, owned by nobody else.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: plain numbers; all zero is a value.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = protocol;
-    address.sll_ifindex = device.0 as i32;
-    let wait = libc::timeval {
-        tv_sec: 0,
-        tv_usec: 50_000,
-    };
-    // SAFETY: pointers and sizes describe live values.
-    let code = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of_val(&address) as u32,
-        ) | libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVTIMEO,
-            (&raw const wait).cast(),
-            size_of_val(&wait) as u32,
-        )
-    };
-    if code != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(socket)
 }
 
 fn watch(socket: &OwnedFd, seen: &Mutex<BTreeSet<IpAddr>>, stop: &AtomicBool) {

@@ -8,5 +8,6 @@
 pub mod bench;
 pub mod egress;
 pub mod namespace;
+pub mod packet;
 pub mod pod;
 pub mod traffic;

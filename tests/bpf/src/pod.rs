@@ -41,7 +41,10 @@ pub fn node() -> Result<Namespace> {
 
 /// Switches the rate limits of ICMP errors off: one per second and destination would hide the
 /// second of two.
-fn allow_errors(namespace: &Namespace) -> Result<()> {
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn allow_errors(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net/ipv4/icmp_ratelimit", "0")?;
     namespace.sysctl("net/ipv6/icmp/ratelimit", "0")
 }

@@ -4,7 +4,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, FromRawFd as _},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::namespace::Namespace;
+use crate::{namespace::Namespace, packet::checksum};
 
 /// How long anything that should happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,6 +63,14 @@ impl Probe {
     /// # Errors
     /// When the socket cannot be made, or the kernel says something unexpected.
     pub fn send(&self, from: &Namespace, to: IpAddr) -> Result<Fate> {
+        Ok(self.ask(from, to)?.0)
+    }
+
+    /// The same, and who said so.
+    ///
+    /// # Errors
+    /// When the socket cannot be made, or the kernel says something unexpected.
+    pub fn ask(&self, from: &Namespace, to: IpAddr) -> Result<(Fate, Option<IpAddr>)> {
         /// Traceroute's first port, by convention closed.
         const CLOSED_PORT: u16 = 33434;
         let unspecified = if to.is_ipv4() { "0.0.0.0" } else { "::" };
@@ -92,19 +100,52 @@ impl Probe {
         let Err(error) = told else {
             bail!("the closed port of {to} sent data")
         };
-        match error.raw_os_error() {
-            Some(libc::ECONNREFUSED) => Ok(Fate::Reached),
-            Some(libc::EHOSTUNREACH) => Ok(Fate::TimeExceeded),
+        let by = who_said(&socket);
+        let fate = match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Fate::Reached,
+            Some(libc::EHOSTUNREACH) => Fate::TimeExceeded,
             Some(libc::EMSGSIZE) => {
                 let option = if to.is_ipv4() {
                     libc::IP_MTU
                 } else {
                     libc::IPV6_MTU
                 };
-                Ok(Fate::TooBig(get_option(&socket, level, option)? as u32))
+                Fate::TooBig(get_option(&socket, level, option)? as u32)
             }
-            Some(libc::EAGAIN) => Ok(Fate::Silence),
-            _ => Err(error).with_context(|| format!("ask {to}")),
+            Some(libc::EAGAIN) => Fate::Silence,
+            _ => return Err(error).with_context(|| format!("ask {to}")),
+        };
+        Ok((fate, by))
+    }
+}
+
+/// Who sent the ICMP error a socket has in its queue of errors (ip(7), `IP_RECVERR`).
+fn who_said(socket: &UdpSocket) -> Option<IpAddr> {
+    let mut control = [0_u64; 64];
+    // SAFETY: plain numbers and null pointers; all zero is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: the message describes a live buffer.
+    if unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_ERRQUEUE) } < 0 {
+        return None;
+    }
+    // SAFETY: the kernel filled the message; the first header is in the buffer or null, and behind
+    // this kind of it an error and the address of its sender follow.
+    unsafe {
+        let header = libc::CMSG_FIRSTHDR(&message);
+        let kind = header.as_ref()?.cmsg_type;
+        if kind != libc::IP_RECVERR && kind != libc::IPV6_RECVERR {
+            return None;
+        }
+        let said: *const libc::sock_extended_err = libc::CMSG_DATA(header).cast();
+        let sender = said.add(1);
+        if kind == libc::IP_RECVERR {
+            let address: libc::sockaddr_in = sender.cast::<libc::sockaddr_in>().read_unaligned();
+            Some(IpAddr::from(address.sin_addr.s_addr.to_ne_bytes()))
+        } else {
+            let address: libc::sockaddr_in6 = sender.cast::<libc::sockaddr_in6>().read_unaligned();
+            Some(IpAddr::from(address.sin6_addr.s6_addr))
         }
     }
 }
@@ -163,6 +204,124 @@ fn get_option(socket: &UdpSocket, level: i32, option: i32) -> Result<i32> {
         std::io::Error::last_os_error()
     );
     Ok(value)
+}
+
+/// Asks for the echo of a host with this identifier, and waits for it (RFC 792, RFC 4443 §4.1).
+///
+/// # Errors
+/// When it does not come in time.
+pub fn ping(from: &Namespace, to: IpAddr, identifier: u16) -> Result<()> {
+    let (family, protocol, request, reply) = if to.is_ipv4() {
+        (libc::AF_INET, libc::IPPROTO_ICMP, 8, 0)
+    } else {
+        (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128, 129)
+    };
+    // SAFETY: no pointers.
+    let fd = from.run(|| unsafe { libc::socket(family, libc::SOCK_RAW, protocol) });
+    ensure!(fd >= 0, "raw socket: {}", std::io::Error::last_os_error());
+    // SAFETY: a descriptor this call made, owned by nobody else. Reading, writing and connecting
+    // are the same calls for raw sockets.
+    let socket = unsafe { UdpSocket::from_raw_fd(fd) };
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    socket.connect((to, 0))?;
+    let [high, low] = identifier.to_be_bytes();
+    let mut message = vec![request, 0, 0, 0, high, low, 0, 1];
+    message.extend([0xa5; 48]);
+    if to.is_ipv4() {
+        let sum = checksum(&message).to_be_bytes();
+        message[2..4].copy_from_slice(&sum);
+    }
+    socket.send(&message)?;
+    wait_for(&format!("the echo of {to}"), || {
+        let mut buffer = [0; 256];
+        let count = socket.recv(&mut buffer)?;
+        // IPv4's raw sockets give the header as well.
+        let got = &buffer[if to.is_ipv4() { 20 } else { 0 }..count];
+        let mut expected = message.clone();
+        expected[0] = reply;
+        // The checksum was looked at by the kernel.
+        expected[2..4].copy_from_slice(&got[2..4]);
+        ensure!(got == expected, "{got:?}");
+        Ok(())
+    })
+}
+
+/// A UDP server that answers every datagram with itself, as long as it lives.
+#[derive(Debug)]
+pub struct EchoServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl EchoServer {
+    /// Starts one; port 0 is any.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn start(at: &Namespace, address: SocketAddr) -> Result<Self> {
+        let socket = at.run(|| UdpSocket::bind(address))?;
+        let address = socket.local_addr()?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                let mut buffer = vec![0; 65_536];
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                        // Who asks again is answered again.
+                        let _ = socket.send_to(&buffer[..count], from);
+                    }
+                }
+            })
+        };
+        Ok(Self {
+            address,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for EchoServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A UDP socket of a pod, connected to nobody.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn udp_socket(at: &Namespace, is_ipv4: bool, port: u16) -> Result<UdpSocket> {
+    let any = if is_ipv4 { "0.0.0.0" } else { "::" };
+    let socket = at.run(|| UdpSocket::bind((any, port)))?;
+    socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+    Ok(socket)
+}
+
+/// Sends a datagram until its echo comes.
+///
+/// # Errors
+/// When it does not in time.
+pub fn echo(socket: &UdpSocket, to: SocketAddr, bytes: usize) -> Result<()> {
+    let data: Vec<u8> = (0..bytes).map(|index| index as u8).collect();
+    wait_for(&format!("an echo of {bytes} bytes by {to}"), || {
+        socket.send_to(&data, to)?;
+        let mut buffer = vec![0; 65_536];
+        let (count, from) = socket.recv_from(&mut buffer)?;
+        ensure!(
+            from == to && buffer[..count] == data,
+            "{count} bytes of {from}"
+        );
+        Ok(())
+    })
 }
 
 /// Tries until it works; the last reason otherwise.

@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //! What comes out of the tunnel, and the way back into it.
 
-use core::mem;
-
-use aya_ebpf::{
-    bindings::{BPF_F_TUNINFO_IPV6, bpf_tunnel_key},
-    helpers::generated::bpf_skb_get_tunnel_key,
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::BPF_F_TUNINFO_IPV6, programs::TcContext};
 use bpf_abi::{
     DropReason,
-    nat::{LOCAL_NODE, TUNNEL_BACK, TunnelEnd, V6, fold},
+    nat::{ANSWER_MARK, LOCAL_NODE, TUNNEL_BACK, TunnelEnd, V6, fold},
 };
 use bpf_programs::{packet, tunnel};
 
@@ -70,12 +64,12 @@ pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
     let mut key = tunnel::empty_key();
     parcel.from = [0; 4];
     parcel.ip_version = 0;
-    if get_key(ctx, &mut key, 0) {
+    if tunnel::get_key(ctx, &mut key, 0) {
         parcel.ip_version = 4;
         // SAFETY: the kernel filled the union; every bit pattern is a value.
         parcel.from[0] = unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be();
         parcel.rule = key.tunnel_id;
-    } else if get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()) {
+    } else if tunnel::get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()) {
         parcel.ip_version = 6;
         // SAFETY: as above.
         parcel.from = unsafe { key.__bindgen_anon_1.remote_ipv6 };
@@ -83,6 +77,8 @@ pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
     } else {
         // SAFETY: the context is valid while the program runs.
         parcel.rule = unsafe { (*ctx.skb.skb).mark };
+        // The kernel may get the packet: its rules are not to take the number for theirs.
+        ctx.set_mark(0);
     }
     parcel.ip_version == 0 || parcel.rule != TUNNEL_BACK
 }
@@ -91,6 +87,7 @@ pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
 #[inline(always)]
 pub fn to_pod(ctx: &TcContext, node: u16) -> Result<Verdict, DropReason> {
     if node == LOCAL_NODE {
+        ctx.set_mark(ANSWER_MARK);
         return Ok(Verdict::Next);
     }
     let Some(end) = TUNNEL_ENDS.get(u32::from(node)) else {
@@ -109,18 +106,4 @@ pub fn mtu_to(node: u16) -> u16 {
 #[inline(always)]
 pub fn through(ctx: &TcContext, end: &TunnelEnd) -> Result<Verdict, DropReason> {
     tunnel::send(ctx, end, TUNNEL_BACK).map(Verdict::Redirected)
-}
-
-#[inline(always)]
-fn get_key(ctx: &TcContext, key: &mut bpf_tunnel_key, flags: u64) -> bool {
-    // SAFETY: context and pointer are live, the size is the pointee's.
-    let got = unsafe {
-        bpf_skb_get_tunnel_key(
-            ctx.skb.skb,
-            key,
-            mem::size_of::<bpf_tunnel_key>() as u32,
-            flags,
-        )
-    };
-    got == 0
 }

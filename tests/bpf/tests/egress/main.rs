@@ -2,6 +2,12 @@
 //! Pods that leave by an egress gateway: what they reach, what the world sees of them, and what
 //! never leaves.
 
+mod fragments;
+mod icmp;
+mod path;
+mod policy;
+mod ports;
+
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
@@ -14,14 +20,6 @@ use bpf_tests::{
 const MEGABYTE: usize = 1 << 20;
 
 const WORLD: [IpAddr; 2] = [IpAddr::V4(WORLD_V4), IpAddr::V6(WORLD_V6)];
-
-fn refusals(lab: &EgressLab, reason: DropReason) -> Result<u64> {
-    let refusals = lab.gateway_node.run(|| lab.gateway.refusals())?;
-    Ok(refusals
-        .iter()
-        .find(|refusal| refusal.reason == reason)
-        .map_or(0, |refusal| refusal.packets))
-}
 
 fn pods_reach_the_world(hook: HookChoice) -> Result<()> {
     let mut lab = EgressLab::build(hook)?;
@@ -92,6 +90,6 @@ fn nothing_leaves_where_there_is_no_gateway() -> Result<()> {
     // In the cluster there is no policy.
     reach(&lab.pod.namespace, lab.other_pod.v4.into())?;
     reach(&lab.pod.namespace, lab.gateway_pod.v6.into())?;
-    ensure!(refusals(&lab, DropReason::NatUnknownRule)? == 0);
+    ensure!(lab.refusals(DropReason::NatUnknownRule)? == 0);
     Ok(())
 }
