@@ -8,6 +8,7 @@
 pub mod bird;
 pub mod causeway;
 pub mod fabric;
+pub mod firewall;
 pub mod frr;
 pub mod gobgp;
 pub mod guide;

@@ -15,26 +15,50 @@ const NETWORK: &[u8] = br#"{"cniVersion":"1.1.0","name":"causeway","type":"cause
 /// Where the runner puts the plugin.
 const PLUGIN: &str = "/opt/cni/bin/causeway-cni";
 
-/// A pod: a network namespace in a node, with an interface that the plugin made.
+/// The namespace of pods that are given none.
+const NAMESPACE: &str = "default";
+
+/// A pod that is about to be: a network namespace in a node, and nothing in it.
 #[derive(Debug)]
-pub struct Pod<'a> {
+pub struct Sandbox<'a> {
     node: &'a Node,
+    namespace: String,
     name: String,
-    /// Its IPv4 address.
-    pub v4: IpAddr,
-    /// Its IPv6 address.
-    pub v6: IpAddr,
 }
 
-impl<'a> Pod<'a> {
-    /// Makes a pod. The daemon serves as soon as it has said so to the plugin: see
-    /// [`Pod::plugin_serves`].
+impl<'a> Sandbox<'a> {
+    /// Makes the network namespace of a pod.
+    ///
+    /// # Errors
+    /// When there is one of that name.
+    pub fn new(node: &'a Node, namespace: &str, name: &str) -> Result<Self> {
+        node.exec_ok(&["ip", "netns", "add", name])?;
+        Ok(Self {
+            node,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// As [`Pod::within`].
+    ///
+    /// # Errors
+    /// As [`Pod::within`].
+    pub fn within<T: Send>(&self, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        within(self.node, &self.name, run)
+    }
+
+    /// Has the plugin make the interface.
     ///
     /// # Errors
     /// When the plugin refuses, or its answer lacks an address of either family.
-    pub fn add(node: &'a Node, name: &str) -> Result<Self> {
-        node.exec_ok(&["ip", "netns", "add", name])?;
-        let output = call(node, name, "ADD")?;
+    pub fn connect(self) -> Result<Pod<'a>> {
+        let Self {
+            node,
+            namespace,
+            name,
+        } = self;
+        let output = call_in(node, &namespace, &name, "ADD")?;
         ensure!(
             output.success(),
             "CNI ADD: {}{}",
@@ -53,12 +77,44 @@ impl<'a> Pod<'a> {
             let found = addresses.iter().copied().find(wanted);
             found.with_context(|| format!("CNI ADD gave {name} only {addresses:?}"))
         };
-        Ok(Self {
-            node,
-            name: name.to_owned(),
+        Ok(Pod {
             v4: of(IpAddr::is_ipv4)?,
             v6: of(IpAddr::is_ipv6)?,
+            node,
+            namespace,
+            name,
         })
+    }
+}
+
+/// A pod: a network namespace in a node, with an interface that the plugin made.
+#[derive(Debug)]
+pub struct Pod<'a> {
+    node: &'a Node,
+    namespace: String,
+    name: String,
+    /// Its IPv4 address.
+    pub v4: IpAddr,
+    /// Its IPv6 address.
+    pub v6: IpAddr,
+}
+
+impl<'a> Pod<'a> {
+    /// Makes a pod. The daemon serves as soon as it has said so to the plugin: see
+    /// [`Pod::plugin_serves`].
+    ///
+    /// # Errors
+    /// When the plugin refuses, or its answer lacks an address of either family.
+    pub fn add(node: &'a Node, name: &str) -> Result<Self> {
+        Self::add_to(node, NAMESPACE, name)
+    }
+
+    /// As [`Pod::add`], in a namespace of the cluster.
+    ///
+    /// # Errors
+    /// As [`Pod::add`].
+    pub fn add_to(node: &'a Node, namespace: &str, name: &str) -> Result<Self> {
+        Sandbox::new(node, namespace, name)?.connect()
     }
 
     /// Makes a pod that is not to be: the namespace is there, and ADD is refused. The namespace is
@@ -117,7 +173,7 @@ impl<'a> Pod<'a> {
     /// # Errors
     /// When either fails.
     pub fn remove(self) -> Result<()> {
-        let output = call(self.node, &self.name, "DEL")?;
+        let output = call_in(self.node, &self.namespace, &self.name, "DEL")?;
         ensure!(
             output.success(),
             "CNI DEL: {}{}",
@@ -159,18 +215,7 @@ impl<'a> Pod<'a> {
     /// # Errors
     /// When the namespace cannot be entered, or as the closure.
     pub fn within<T: Send>(&self, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = self.node.path(format!("/run/netns/{}", self.name));
-        let namespace =
-            File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                setns(&namespace, CloneFlags::CLONE_NEWNET)
-                    .context("cannot enter the pod's network namespace (are you root?)")?;
-                run()
-            });
-            let joined = thread.join();
-            joined.map_err(|_| anyhow!("the closure run in pod {} panicked", self.name))?
-        })
+        within(self.node, &self.name, run)
     }
 
     fn inside<'b>(&'b self, argv: &[&'b str]) -> Vec<&'b str> {
@@ -178,6 +223,21 @@ impl<'a> Pod<'a> {
         inside.extend(argv);
         inside
     }
+}
+
+/// Runs a closure on a thread of its own in a network namespace of a node.
+fn within<T: Send>(node: &Node, name: &str, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = node.path(format!("/run/netns/{name}"));
+    let namespace = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            setns(&namespace, CloneFlags::CLONE_NEWNET)
+                .context("cannot enter the pod's network namespace (are you root?)")?;
+            run()
+        });
+        let joined = thread.join();
+        joined.map_err(|_| anyhow!("the closure run in pod {name} panicked"))?
+    })
 }
 
 /// Waits until two pods reach each other by both families.
@@ -217,10 +277,14 @@ pub fn devices(node: &Node) -> Result<Vec<String>> {
 /// # Errors
 /// When it cannot be run; what it refuses is in the output.
 pub fn call(node: &Node, name: &str, verb: &str) -> Result<Output> {
+    call_in(node, NAMESPACE, name, verb)
+}
+
+fn call_in(node: &Node, namespace: &str, name: &str, verb: &str) -> Result<Output> {
     let command = format!("CNI_COMMAND={verb}");
     let container = format!("CNI_CONTAINERID={name}");
     let netns = format!("CNI_NETNS=/var/run/netns/{name}");
-    let args = format!("CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
+    let args = format!("CNI_ARGS=K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
     let argv = [
         "env",
         &command,
