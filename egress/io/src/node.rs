@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 use bpf_loader::{
     Datapath, DropCount, Gateway, GatewayConfig, HookChoice, Mapping, RuleState, Timeouts,
 };
-use egress_core::{Claims, Desired, Life, PolicyId, Previous, RuleNumber, World, decide};
+use egress_core::{
+    Addresses, Claims, Desired, Life, PolicyId, Previous, RuleNumber, World, decide,
+};
 use router_netlink::Netlink;
 use router_types::LinkIndex;
 use tokio::sync::oneshot;
@@ -83,27 +85,8 @@ pub struct View {
     pub refusals: Vec<DropCount>,
 }
 
-/// What came of a wish.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// What could not be done, in words; all else was. The next wish tries again.
-    pub failures: Vec<String>,
-    /// The addresses this node holds, with the policy they are for. New connections get them, so
-    /// they are to be announced.
-    pub held: BTreeMap<IpAddr, PolicyId>,
-}
-
-impl Outcome {
-    fn failed(failure: impl ToString) -> Self {
-        Self {
-            failures: vec![failure.to_string()],
-            held: BTreeMap::new(),
-        }
-    }
-}
-
 enum Command {
-    Apply(Box<Wish>, oneshot::Sender<Outcome>),
+    Apply(Box<Wish>, oneshot::Sender<Vec<String>>),
     View(SyncSender<Result<View, bpf_loader::Error>>),
     Mappings(SyncSender<Result<Vec<Mapping>, bpf_loader::Error>>),
 }
@@ -113,6 +96,7 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct Node {
     commands: SyncSender<Command>,
+    held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
 }
 
 /// The thread is gone: it panicked.
@@ -138,6 +122,7 @@ impl Node {
     /// When no thread or netlink socket can be made.
     pub fn start(config: Config, datapath: Arc<Mutex<Datapath>>) -> Result<Node, StartError> {
         let (commands, queue) = sync_channel(QUEUE_LENGTH);
+        let held = Arc::default();
         let mut worker = Worker {
             config,
             netlink: Netlink::open()?,
@@ -146,7 +131,7 @@ impl Node {
             wish: Wish::default(),
             previous: Previous::default(),
             drains: BTreeMap::new(),
-            held: BTreeSet::new(),
+            held: Arc::clone(&held),
             connections: BTreeMap::new(),
             ports_used: BTreeMap::new(),
             has_looked: false,
@@ -154,19 +139,28 @@ impl Node {
         thread::Builder::new()
             .name("egress".to_owned())
             .spawn(move || worker.run(&queue))?;
-        Ok(Node { commands })
+        Ok(Node { commands, held })
     }
 
-    /// Makes the node equal to a world. Answers when the kernel has it.
-    pub async fn apply(&self, wish: Wish) -> Outcome {
+    /// Makes the node equal to a world. Answers when the kernel has it, with what could not be
+    /// done, in words; all else was. The next world tries again.
+    pub async fn apply(&self, wish: Wish) -> Vec<String> {
         let (reply, answer) = oneshot::channel();
+        let gone = || vec![Gone.to_string()];
         let commands = self.commands.clone();
         let command = Command::Apply(Box::new(wish), reply);
         let sent = tokio::task::spawn_blocking(move || commands.send(command)).await;
         if !matches!(sent, Ok(Ok(()))) {
-            return Outcome::failed(Gone);
+            return gone();
         }
-        answer.await.unwrap_or_else(|_| Outcome::failed(Gone))
+        answer.await.unwrap_or_else(|_| gone())
+    }
+
+    /// The addresses this node holds, with the policy they are or were for: those of new
+    /// connections, and those old ones still have. They are to be announced. When they change, an
+    /// address of a device does.
+    pub fn held(&self) -> BTreeMap<IpAddr, PolicyId> {
+        lock(&self.held).clone()
     }
 
     /// What is decided, and what came of it. Blocks until the thread has time.
@@ -214,8 +208,8 @@ struct Worker {
     gateway: Option<Gateway>,
     wish: Wish,
     previous: Previous,
-    /// The addresses neighbours have been told of.
-    held: BTreeSet<IpAddr>,
+    /// See [`Node::held`].
+    held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
     /// Since when rules drain.
     drains: BTreeMap<RuleNumber, Instant>,
     connections: BTreeMap<u32, u64>,
@@ -253,19 +247,20 @@ impl Worker {
     }
 
     /// Decides, and makes the kernel equal to it.
-    fn settle(&mut self) -> Outcome {
+    fn settle(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
         if !self.has_looked {
             match self.look_back() {
                 Ok(()) => self.has_looked = true,
                 Err(error) => {
                     // To go on would be to forget what lives.
-                    return Outcome::failed(format!("egress stays as it is: {error}"));
+                    return vec![format!("egress stays as it is: {error}")];
                 }
             }
         }
         let desired = decide(&self.wish.world, &Claims::new(), &self.previous);
-        let tunnel = self.devices(&desired, &mut failures);
+        let held = self.hold(&desired, &mut failures);
+        let tunnel = self.devices(&desired, held.keys().copied().collect(), &mut failures);
         if let Err(error) = self.gateway(&desired, tunnel) {
             failures.push(format!("egress gateway: {error}"));
         }
@@ -274,12 +269,51 @@ impl Worker {
         if let Err(error) = lock(&self.datapath).sync_egress(&tables) {
             failures.push(format!("egress of pods: {error}"));
         }
-        let held = held(&desired);
-        let new = held.keys().filter(|address| !self.held.contains(address));
-        self.announce(new.copied().collect());
-        self.held = held.keys().copied().collect();
+        let before = std::mem::replace(&mut *lock(&self.held), held.clone());
+        self.announce(
+            held.into_keys()
+                .filter(|address| !before.contains_key(address))
+                .collect(),
+        );
         self.previous.desired = desired;
-        Outcome { failures, held }
+        failures
+    }
+
+    /// The addresses to hold: those that are decided, and those that are in no policy any more and
+    /// still have connections. One that another node is to hold goes at once.
+    fn hold(
+        &mut self,
+        desired: &Desired,
+        failures: &mut Vec<String>,
+    ) -> BTreeMap<IpAddr, PolicyId> {
+        let mut held = held(desired);
+        let policies = self.wish.world.policies.iter();
+        let written: BTreeSet<IpAddr> = policies
+            .flat_map(|policy| &policy.groups)
+            .flat_map(|group| match &group.addresses {
+                Addresses::Held { addresses, .. } => addresses.as_slice(),
+                Addresses::DefaultRoute | Addresses::Interface(_) | Addresses::OnDevice(_) => &[],
+            })
+            .copied()
+            .collect();
+        let mut leaving = lock(&self.held).clone();
+        leaving.retain(|address, _| !held.contains_key(address) && !written.contains(address));
+        if !leaving.is_empty()
+            && let Err(error) = self.look()
+        {
+            failures.push(format!("connections of addresses that go: {error}"));
+        }
+        let in_use: BTreeSet<IpAddr> = self
+            .ports_used
+            .keys()
+            .map(|(address, _)| *address)
+            .collect();
+        held.extend(
+            leaving
+                .into_iter()
+                .filter(|(address, _)| in_use.contains(address)),
+        );
+        held
     }
 
     /// Tells the neighbours on every link that addresses live here now.
@@ -336,9 +370,13 @@ impl Worker {
     }
 
     /// The tunnel, and the addresses this node holds.
-    fn devices(&mut self, desired: &Desired, failures: &mut Vec<String>) -> Option<Tunnel> {
+    fn devices(
+        &mut self,
+        desired: &Desired,
+        held: BTreeSet<IpAddr>,
+        failures: &mut Vec<String>,
+    ) -> Option<Tunnel> {
         let is_needed = !desired.ends.is_empty() || !desired.gateway.is_empty();
-        let held: BTreeSet<IpAddr> = held(desired).into_keys().collect();
         let wish = devices::Wish {
             tunnel: is_needed.then_some(TunnelWish {
                 port: self.config.tunnel_port,
@@ -422,7 +460,8 @@ impl Worker {
         }
     }
 
-    fn try_sweep(&mut self) -> Result<(), bpf_loader::Error> {
+    /// Looks at the gateway's connections and forgets those that are over.
+    fn look(&mut self) -> Result<(), bpf_loader::Error> {
         if let Some(gateway) = &mut self.gateway {
             let swept = gateway.sweep()?;
             if swept.halves > 0 {
@@ -434,6 +473,11 @@ impl Worker {
             self.ports_used = swept.ports_used().collect();
             self.connections = swept.live;
         }
+        Ok(())
+    }
+
+    fn try_sweep(&mut self) -> Result<(), bpf_loader::Error> {
+        self.look()?;
         let timeouts = timeouts_by_rule(&self.wish.world, &self.previous.desired);
         let usual = tables::timeouts(&egress_core::Timeouts::default());
         let is_known =
@@ -445,9 +489,13 @@ impl Worker {
         self.end_drains();
         let is_over = |number: &RuleNumber| !self.previous.live.contains(number);
         let drained = self.drains.keys().any(is_over);
+        let decided = held(&self.previous.desired);
+        let is_used = |address: &IpAddr| self.ports_used.keys().any(|(used, _)| used == address);
+        let is_left = |address: &IpAddr| !decided.contains_key(address) && !is_used(address);
+        let left = lock(&self.held).keys().any(is_left);
         let is_idle = self.previous.desired.gateway.is_empty() && self.connections.is_empty();
-        if drained {
-            for failure in self.settle().failures {
+        if drained || left {
+            for failure in self.settle() {
                 tracing::error!("{failure}");
             }
         }
@@ -523,8 +571,8 @@ fn live<'a>(rules: impl Iterator<Item = &'a u32>) -> BTreeSet<RuleNumber> {
     rules.filter_map(|rule| RuleNumber::new(*rule)).collect()
 }
 
-/// Locks what cannot be left half changed by a panic of another thread that matters here: every
-/// call of the data plane is complete in itself.
-fn lock(datapath: &Mutex<Datapath>) -> MutexGuard<'_, Datapath> {
-    datapath.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks what no panic leaves half changed: every call of the data plane is complete in itself, and
+/// the addresses are replaced at once.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

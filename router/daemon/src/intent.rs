@@ -52,7 +52,7 @@ pub struct Intent {
     parts: Subsystems,
     netlink: Netlink,
     applied: Option<Applied>,
-    egress_applied: Option<(egress_io::node::Wish, egress_io::node::Outcome)>,
+    egress_applied: Option<egress_io::node::Wish>,
 }
 
 /// Those who are told what is wished for.
@@ -355,19 +355,14 @@ impl Intent {
             strangers,
             fabric: fabric.filter_map(|(link, _)| mtu(link)).collect(),
         };
-        if let Some(egress) = &self.parts.egress
-            && self.egress_applied.as_ref().map(|(wish, _)| wish) != Some(&wish)
-        {
-            let outcome = egress.apply(wish.clone()).await;
-            failures.extend(outcome.failures.iter().cloned());
-            self.egress_applied = Some((wish, outcome));
+        if let Some(egress) = &self.parts.egress {
+            if self.egress_applied.as_ref() != Some(&wish) {
+                failures.extend(egress.apply(wish.clone()).await);
+                // What could not be done is tried again at the next occasion.
+                self.egress_applied = failures.is_empty().then_some(wish);
+            }
+            node.held_addresses = egress::announced(&egress.held(), &compiled.announce);
         }
-        if let Some((_, outcome)) = &self.egress_applied {
-            node.held_addresses = egress::announced(&outcome.held, &compiled.announce);
-        }
-        // What could not be done is tried again at the next occasion.
-        self.egress_applied
-            .take_if(|(_, outcome)| !outcome.failures.is_empty());
         Ok(compiled.statements)
     }
 
