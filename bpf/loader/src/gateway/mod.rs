@@ -278,7 +278,7 @@ impl Gateway {
         Ok(mappings)
     }
 
-    /// Puts a mapping in, both halves, as another gateway had it; what is there for either half is
+    /// Puts a mapping in, both halves, as another gateway had it; mappings that have either half are
     /// replaced. Unknown nodes and rules are an error.
     ///
     /// # Errors

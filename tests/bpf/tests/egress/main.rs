@@ -4,6 +4,7 @@
 
 mod fragments;
 mod icmp;
+mod life;
 mod path;
 mod policy;
 mod ports;

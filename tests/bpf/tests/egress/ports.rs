@@ -12,7 +12,7 @@ use bpf_loader::{DropReason, EgressWay, GatewayRule, HookChoice};
 use bpf_tests::{
     egress::{EGRESS_V4, EGRESS_V6, EgressLab, RULE, SECOND_V4, SECOND_V6, WORLD_V4},
     namespace::Namespace,
-    traffic::{EchoServer, PATIENCE, echo, udp_socket, wait_for},
+    traffic::{EchoServer, PATIENCE, echo, hear_errors, udp_socket, wait_for},
 };
 
 use crate::WORLD;
@@ -177,6 +177,7 @@ fn a_full_table_refuses_and_leaves_no_halves() -> Result<()> {
     let mut sockets = Vec::new();
     for _ in 0..200 {
         let socket = udp_socket(&lab.pod.namespace, true, 0)?;
+        hear_errors(&socket)?;
         socket.connect(server.address)?;
         socket.send(b"x")?;
         let outcome = wait_for("an answer or a refusal", || {
