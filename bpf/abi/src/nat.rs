@@ -41,8 +41,9 @@ pub const EVENT_BYTES: u32 = 1 << 22;
 /// The VXLAN network identifier of answers on their way back to the pod's node.
 pub const TUNNEL_BACK: u32 = 1;
 
-/// The mark of answers to pods of the gateway's own node, between its program and the next one.
-pub const ANSWER_MARK: u32 = 1 << 24;
+/// The mark of packets a gateway has judged, between its program and the next one on the hook:
+/// answers to pods of its own node, and what the kernel is to cut.
+pub const JUDGED_MARK: u32 = 1 << 24;
 
 /// The lowest number of a rule; below are numbers with a meaning of their own.
 pub const FIRST_RULE: u32 = 4_096;

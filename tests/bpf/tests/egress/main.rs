@@ -8,6 +8,7 @@ mod life;
 mod path;
 mod policy;
 mod ports;
+mod refused;
 
 use std::net::IpAddr;
 
