@@ -41,8 +41,9 @@ pub const EVENT_BYTES: u32 = 1 << 22;
 /// The VXLAN network identifier of answers on their way back to the pod's node.
 pub const TUNNEL_BACK: u32 = 1;
 
-/// The mark of answers to pods of the gateway's own node, between its program and the next one.
-pub const ANSWER_MARK: u32 = 1 << 24;
+/// The mark of packets a gateway has judged, between its program and the next one on the hook:
+/// answers to pods of its own node, and what the kernel is to cut.
+pub const JUDGED_MARK: u32 = 1 << 24;
 
 /// The lowest number of a rule; below are numbers with a meaning of their own.
 pub const FIRST_RULE: u32 = 4_096;
@@ -304,22 +305,23 @@ const _: () = assert!(size_of::<GatewayRoute>() == 88);
 // SAFETY: `repr(C)`, 16 + 44 + 28 = 88, a multiple of 8: no padding.
 unsafe impl Plain for GatewayRoute {}
 
-/// How many ICMP errors a CPU has sent in this tick.
+/// How many ICMP errors a CPU has sent of late: one is forgotten with each tick.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AnswerLimit {
-    /// See [`tick`].
+    /// When it last sent one: see [`tick`].
     pub tick: u32,
-    /// Errors in it.
+    /// Errors that are not forgotten.
     pub sent: u32,
 }
 const _: () = assert!(size_of::<AnswerLimit>() == 8);
 // SAFETY: `repr(C)`, two u32: no padding.
 unsafe impl Plain for AnswerLimit {}
 
-/// ICMP errors of one CPU in a tick at most, so about a thousand in a second: Linux' own limit
-/// (`icmp_msgs_per_sec`).
-pub const ANSWERS_PER_TICK: u32 = 1;
+/// ICMP errors of one CPU at once, and after those one in a tick, so about a thousand in a second:
+/// Linux' own limits (`icmp_msgs_burst`, `icmp_msgs_per_sec`). The clock of ticks may go in steps of
+/// ten.
+pub const ANSWERS_AT_ONCE: u32 = 50;
 
 /// Traffic of one rule on one CPU. Bytes are whole frames with their Ethernet header.
 #[repr(C)]

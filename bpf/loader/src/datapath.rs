@@ -64,6 +64,7 @@ impl Datapath {
     /// When there is no BPF file system, the pins belong to another network namespace, or the
     /// kernel refuses the object.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        load::prepare_file_system(&config.pin_root)?;
         let (folder, adopted) = load::prepare_folder(&config.pin_root, &load::NODE)?;
         let mut ebpf = load::load(&folder, &load::NODE, &[])?;
         let mut tables = Tables::take(&mut ebpf)?;

@@ -52,17 +52,22 @@ pub(crate) static GATEWAY: Object = Object {
     sized: &[map_names::NAT_V4, map_names::NAT_V6],
 };
 
-/// Makes sure the pin root is there, on a BPF file system, and ours. Returns the folder of this
-/// layout and whether it has maps already.
-pub(crate) fn prepare_folder(root: &Path, object: &Object) -> Result<(PathBuf, bool), OpenError> {
-    if !kernel::is_on_bpf_file_system(root) {
-        let at = root.parent().unwrap_or(root);
+/// Makes sure there is a BPF file system where this folder of pins will be.
+pub(crate) fn prepare_file_system(pin_root: &Path) -> Result<(), OpenError> {
+    if !kernel::is_on_bpf_file_system(pin_root) {
+        let at = pin_root.parent().unwrap_or(pin_root);
         tracing::info!(path = %at.display(), "mounting a BPF file system");
         kernel::mount_bpf_file_system(at).map_err(|source| OpenError::NoBpfFileSystem {
             path: at.to_owned(),
             source,
         })?;
     }
+    Ok(())
+}
+
+/// Makes sure the folder of an object's pins is there and ours. Returns the one of this layout and
+/// whether it has maps already.
+pub(crate) fn prepare_folder(root: &Path, object: &Object) -> Result<(PathBuf, bool), OpenError> {
     let here = device::netns_cookie().map_err(|source| OpenError::System {
         call: "getsockopt(SO_NETNS_COOKIE)",
         source,

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use bpf_abi::{
     AddressEntry, DropReason, FlowKey,
     egress::{EgressFlow, EgressFlowKey, EgressPrefix, way},
-    nat::{ANSWER_MARK, TUNNEL_BACK, said, tick},
+    nat::{FIRST_RULE, JUDGED_MARK, TUNNEL_BACK, said, tick},
 };
 use bpf_programs::{
     mss,
@@ -81,7 +81,8 @@ pub fn choose(ctx: &TcContext, sender: &AddressEntry, flow: &FlowKey) -> u32 {
 /// of its own.
 #[inline(always)]
 pub fn note_caller(ctx: &TcContext, flow: &FlowKey) {
-    if is_answer(ctx) {
+    // Answers to what the pod began.
+    if is_judged(ctx) || came_by_tunnel(ctx) {
         return;
     }
     // The same connection, seen from the pod.
@@ -180,16 +181,22 @@ fn key_of(flow: &FlowKey) -> EgressFlowKey {
     }
 }
 
-/// Whether a packet comes back through a gateway, whose connections pods have begun.
+/// Whether a gateway of this node has judged the packet. Asked once: nobody else's rules are to see
+/// the mark.
 #[inline(always)]
-fn is_answer(ctx: &TcContext) -> bool {
+pub fn is_judged(ctx: &TcContext) -> bool {
     // SAFETY: the context is valid while the program runs.
-    if unsafe { (*ctx.skb.skb).mark } == ANSWER_MARK {
-        // Nobody else's rules are to see it.
+    let is_judged = unsafe { (*ctx.skb.skb).mark } == JUDGED_MARK;
+    if is_judged {
         ctx.set_mark(0);
-        return true;
     }
-    tunnel::identifier(ctx) == Some(TUNNEL_BACK)
+    is_judged
+}
+
+/// Whether a packet came out of the tunnel between pods and gateways.
+#[inline(always)]
+pub fn came_by_tunnel(ctx: &TcContext) -> bool {
+    tunnel::identifier(ctx).is_some_and(|id| id == TUNNEL_BACK || id >= FIRST_RULE)
 }
 
 #[inline(always)]

@@ -2,7 +2,8 @@
 //! From the fabric: into a local pod, or to the kernel.
 //!
 //! Nothing is refused here that the kernel would not refuse: it owns what is not for a pod, and
-//! what is malformed or needs an ICMP answer.
+//! what is malformed or needs an ICMP answer. But what comes out of the tunnel of egress gateways
+//! is for a pod, or for a gateway this node is not any more, and never the kernel's.
 
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{AddressEntry, DropReason};
@@ -38,7 +39,7 @@ fn judge_ipv4(ctx: &TcContext) -> Result<Verdict, Refusal> {
     };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let Some(pod) = (unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) }) else {
-        return Ok(Verdict::ToKernel);
+        return for_no_pod(ctx);
     };
     if header.header_bytes != packet::IPV4_BYTES {
         return Ok(Verdict::ToKernel);
@@ -59,7 +60,7 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     let destination: [u8; 16] = unsafe { core::mem::transmute(header.destination) };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let Some(pod) = (unsafe { ENDPOINTS_V6.get(destination) }) else {
-        return Ok(Verdict::ToKernel);
+        return for_no_pod(ctx);
     };
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
         return Ok(Verdict::ToKernel);
@@ -69,6 +70,19 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     }
     let checked = forward::forward_ipv6(ctx, &header, pod.mtu, Origin::Fabric);
     finish(ctx, pod, checked)
+}
+
+/// The kernel's, unless it came out of the tunnel and no gateway has judged it: it would go on under
+/// the address of whoever sent it.
+#[inline(always)]
+fn for_no_pod(ctx: &TcContext) -> Result<Verdict, Refusal> {
+    if !egress::is_judged(ctx) && egress::came_by_tunnel(ctx) {
+        return Err(Refusal {
+            reason: DropReason::TunnelFailed,
+            slot: None,
+        });
+    }
+    Ok(Verdict::ToKernel)
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@
 //! and `ip`.
 
 pub mod bench;
+pub mod connection;
 pub mod egress;
 pub mod namespace;
 pub mod packet;

@@ -306,6 +306,18 @@ pub fn udp_socket(at: &Namespace, is_ipv4: bool, port: u16) -> Result<UdpSocket>
     Ok(socket)
 }
 
+/// Lets a socket hear of every ICMP error, also of those that may pass.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn hear_errors(socket: &UdpSocket) -> Result<()> {
+    if socket.local_addr()?.is_ipv4() {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+    }
+}
+
 /// Sends a datagram until its echo comes.
 ///
 /// # Errors

@@ -109,6 +109,7 @@ impl Gateway {
     /// As [`Datapath::open`](crate::Datapath::open).
     pub fn open(config: &GatewayConfig) -> Result<Self, OpenError> {
         let root = root_below(&config.pin_root);
+        load::prepare_file_system(&config.pin_root)?;
         let (folder, adopted) = load::prepare_folder(&root, &load::GATEWAY)?;
         let entries = config.max_mappings.clamp(128, 1 << 23) * 2;
         let sizes = [(map_names::NAT_V4, entries), (map_names::NAT_V6, entries)];
@@ -288,7 +289,7 @@ impl Gateway {
         Ok(mappings)
     }
 
-    /// Puts a mapping in, both halves, as another gateway had it; what is there for either half is
+    /// Puts a mapping in, both halves, as another gateway had it; mappings that have either half are
     /// replaced. Unknown nodes and rules are an error.
     ///
     /// # Errors

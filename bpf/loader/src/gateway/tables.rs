@@ -21,7 +21,7 @@ use bpf_abi::{
     },
 };
 
-use super::mapping::{Address, Mapping, narrow, ticks_of, widen};
+use super::mapping::{self, Address, Mapping, narrow, ticks_of, widen};
 use crate::{
     DropCount, Error, OpenError,
     kernel::{self, Position},
@@ -361,6 +361,19 @@ impl Tables {
             port,
             reserved: 0,
         };
+        // Whoever has a half of it loses the other one as well: two mappings would share it.
+        if let Some(other) = self.half::<A>(&out_key)? {
+            let other = mapping::back_key(&out_key, &other);
+            if other != back_key {
+                self.remove_half::<A>(&other)?;
+            }
+        }
+        if let Some(other) = self.half::<A>(&back_key)? {
+            let other = mapping::out_key(&back_key, &other);
+            if other != out_key {
+                self.remove_half::<A>(&other)?;
+            }
+        }
         let back = entry(out_key.local, out_key.local_port, mapping.said_back.bits());
         let out = entry(back_key.local, back_key.local_port, mapping.said_out.bits());
         let nat = A::nat_mut(self);

@@ -5,6 +5,7 @@
 //! devices and one fabric device exist; nothing outside is touched and nothing remains.
 
 mod frames;
+mod shapes;
 mod verdicts;
 
 use std::{

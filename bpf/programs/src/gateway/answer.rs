@@ -10,9 +10,11 @@ use aya_ebpf::{
 };
 use bpf_abi::{
     DropReason, fold_checksum,
-    nat::{ANSWERS_PER_TICK, V6},
+    nat::{ANSWERS_AT_ONCE, V6},
 };
-use bpf_programs::packet::{self, ETHERNET_BYTES, PROTOCOL_ICMPV6};
+use bpf_programs::packet::{
+    self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMPV6, PROTOCOL_TCP,
+};
 
 use crate::{
     Refusal, Verdict, count,
@@ -95,9 +97,11 @@ pub fn send<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
         return Ok(Verdict::Silence);
     }
     let source = addresses[0];
+    let quoted = Quotation::of(work.header.protocol);
     if F::VERSION == 4 {
         make_ipv4(
             ctx,
+            &quoted,
             F::widen(source)[0],
             F::widen(work.header.source)[0],
             &complaint,
@@ -106,6 +110,7 @@ pub fn send<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
     } else {
         make_ipv6(
             ctx,
+            &quoted,
             F::widen(source),
             F::widen(work.header.source),
             &complaint,
@@ -126,15 +131,53 @@ fn may_answer() -> bool {
     // SAFETY: points to this CPU's value, which only this program touches while it runs.
     let limit = unsafe { &mut *limit };
     let now = mapping::now();
-    if limit.tick != now {
-        limit.tick = now;
-        limit.sent = 0;
+    limit.sent = limit.sent.saturating_sub(now.wrapping_sub(limit.tick));
+    limit.tick = now;
+    if limit.sent >= ANSWERS_AT_ONCE {
+        return false;
     }
     limit.sent += 1;
-    limit.sent <= ANSWERS_PER_TICK
+    true
 }
 
-/// Keeps an IP header and eight bytes, and puts this many bytes in front of them.
+/// How much of the packet's payload is quoted: eight bytes, and of TCP the whole header. The kernel
+/// does not cut a packet before the end of a checksum that is still to be filled in.
+struct Quotation {
+    is_tcp: bool,
+}
+
+impl Quotation {
+    const BYTES: u32 = 8;
+    const MORE_BYTES: u32 = 12;
+
+    #[inline(always)]
+    fn of(protocol: u8) -> Self {
+        Self {
+            is_tcp: protocol == PROTOCOL_TCP,
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> u32 {
+        if self.is_tcp {
+            Self::BYTES + Self::MORE_BYTES
+        } else {
+            Self::BYTES
+        }
+    }
+
+    /// What is quoted behind the first eight bytes, which end here.
+    #[inline(always)]
+    fn more(&self, ctx: &TcContext, at: u32) -> Result<[u32; 3], ()> {
+        if self.is_tcp {
+            packet::read(ctx, at).ok_or(())
+        } else {
+            Ok([0; 3])
+        }
+    }
+}
+
+/// Keeps an IP header and what is quoted, and puts this many bytes in front of them.
 #[inline(always)]
 fn make_room(ctx: &TcContext, quoted: u32, room: u32) -> Result<(), ()> {
     // SAFETY: a helper call with numbers and the live context.
@@ -152,15 +195,17 @@ fn make_room(ctx: &TcContext, quoted: u32, room: u32) -> Result<(), ()> {
 #[inline(always)]
 fn make_ipv4(
     ctx: &TcContext,
+    quotation: &Quotation,
     source: u32,
     destination: u32,
     complaint: &Complaint,
 ) -> Result<(), ()> {
-    const QUOTED: u32 = 28;
     const ROOM: u32 = 28;
     let rest = complaint.mtu & 0xffff;
-    make_room(ctx, QUOTED, ROOM)?;
+    let quoted = IPV4_BYTES + quotation.bytes();
+    make_room(ctx, quoted, ROOM)?;
     let quote: [u32; 7] = packet::read(ctx, ETHERNET_BYTES + ROOM).ok_or(())?;
+    let more = quotation.more(ctx, ETHERNET_BYTES + ROOM + 28)?;
     let mut icmp = [
         complaint.v4,
         rest.to_be(),
@@ -171,10 +216,13 @@ fn make_ipv4(
         quote[4],
         quote[5],
         quote[6],
+        more[0],
+        more[1],
+        more[2],
     ];
     let sum = sum_of(&mut icmp, 0);
     let mut ip: [u32; 5] = [
-        u32::from_ne_bytes([0x45, 0xc0, 0, (ROOM + QUOTED) as u8]),
+        u32::from_ne_bytes([0x45, 0xc0, 0, (ROOM + quoted) as u8]),
         0,
         u32::from_ne_bytes([64, 1, 0, 0]),
         source,
@@ -191,16 +239,18 @@ fn make_ipv4(
 #[inline(always)]
 fn make_ipv6(
     ctx: &TcContext,
+    quotation: &Quotation,
     source: V6,
     destination: V6,
     complaint: &Complaint,
 ) -> Result<(), ()> {
-    const QUOTED: u32 = 48;
     const ROOM: u32 = 48;
-    const PAYLOAD: u32 = 8 + QUOTED;
     let rest = complaint.mtu;
-    make_room(ctx, QUOTED, ROOM)?;
+    let quoted = IPV6_BYTES + quotation.bytes();
+    let payload = 8 + quoted;
+    make_room(ctx, quoted, ROOM)?;
     let mut quote: [u32; 12] = packet::read(ctx, ETHERNET_BYTES + ROOM).ok_or(())?;
+    let mut more = quotation.more(ctx, ETHERNET_BYTES + ROOM + 48)?;
     let icmp = [complaint.v6, rest.to_be()];
     // The pseudo-header (RFC 8200 §8.1) and the error's own header.
     let mut covered: [u32; 12] = [
@@ -212,16 +262,17 @@ fn make_ipv6(
         destination[1],
         destination[2],
         destination[3],
-        PAYLOAD.to_be(),
+        payload.to_be(),
         u32::from(PROTOCOL_ICMPV6).to_be(),
         icmp[0],
         icmp[1],
     ];
     let seed = raw_sum(&mut covered, 0);
-    let sum = sum_of(&mut quote, seed);
+    let seed = raw_sum(&mut quote, seed);
+    let sum = sum_of(&mut more, seed);
     let head = [
         u32::from_ne_bytes([0x60, 0, 0, 0]),
-        u32::from_ne_bytes([0, PAYLOAD as u8, PROTOCOL_ICMPV6, 64]),
+        u32::from_ne_bytes([0, payload as u8, PROTOCOL_ICMPV6, 64]),
     ];
     packet::write(ctx, ETHERNET_BYTES, head).ok_or(())?;
     packet::write(ctx, ETHERNET_BYTES + 8, source).ok_or(())?;

@@ -5,12 +5,9 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
-    nat::{LOCAL_NODE, NatEntry, NatKey, side},
+    nat::{LOCAL_NODE, NatKey, side},
 };
-use bpf_programs::{
-    mss,
-    packet::{Origin, PROTOCOL_UDP},
-};
+use bpf_programs::{mss, packet::Origin};
 
 use crate::{
     Refusal, Verdict, count, errors,
@@ -84,7 +81,7 @@ fn flow<F: Family>(
         side: side::BACK,
         reserved: 0,
     };
-    let Some(entry) = find::<F>(&mut work.key) else {
+    let Some(entry) = mapping::find_either::<F>(&mut work.key) else {
         return Ok(Verdict::Next);
     };
     if mapping::note(entry, transport.says) {
@@ -107,21 +104,6 @@ fn flow<F: Family>(
         mss::clamp(ctx, F::HEADER_BYTES, tunnel::mtu_to(node));
     }
     hand_over::<F>(ctx, header, slot, node).map_err(refused)
-}
-
-/// Finds the back entry of a packet: of its connection, or of a socket that takes answers from
-/// anybody. The key is then that entry's.
-#[inline(always)]
-pub fn find<F: Family>(key: &mut NatKey<F::Address>) -> Option<&'static mut NatEntry<F::Address>> {
-    if let Some(entry) = mapping::find::<F>(key) {
-        return Some(entry);
-    }
-    if key.protocol != PROTOCOL_UDP {
-        return None;
-    }
-    key.remote = F::ANY;
-    key.remote_port = 0;
-    mapping::find::<F>(key)
 }
 
 /// Sends a packet back of which only the destination address changes.

@@ -11,7 +11,7 @@ use bpf_programs::packet::{ETHERNET_BYTES, Field, PROTOCOL_TCP, PROTOCOL_UDP};
 
 use crate::{
     Refusal,
-    back::{self, Pod},
+    back::Pod,
     family::{Family, Header},
     mapping,
     rewrite::{self, l4},
@@ -56,7 +56,7 @@ pub fn back<F: Family>(
         side: side::BACK,
         reserved: 0,
     };
-    let Some(entry) = back::find::<F>(&mut work.key) else {
+    let Some(entry) = mapping::find_either::<F>(&mut work.key) else {
         return Ok(None);
     };
     let inner = Inner {
@@ -97,7 +97,7 @@ pub fn out<F: Family>(
         side: side::OUT,
         reserved: 0,
     };
-    let Some(entry) = mapping::find::<F>(&work.key) else {
+    let Some(entry) = mapping::find_either::<F>(&mut work.key) else {
         return Err(DropReason::NatUnrelated);
     };
     let inner = Inner {

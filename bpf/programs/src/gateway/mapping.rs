@@ -3,6 +3,7 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use bpf_abi::nat::{NatEntry, NatEvent, NatKey, said, side, tick};
+use bpf_programs::packet::PROTOCOL_UDP;
 
 use crate::{family::Family, maps::NAT_EVENTS};
 
@@ -20,6 +21,23 @@ pub fn find<F: Family>(key: &NatKey<F::Address>) -> Option<&'static mut NatEntry
     // SAFETY: the element stays readable and writable while the program runs, whoever removes it;
     // its fields are written one by one, each by plain stores of words.
     Some(unsafe { &mut *entry })
+}
+
+/// Finds the entry of a connection, or of a socket that keeps its port whomever it talks to. The key
+/// is then that entry's.
+#[inline(always)]
+pub fn find_either<F: Family>(
+    key: &mut NatKey<F::Address>,
+) -> Option<&'static mut NatEntry<F::Address>> {
+    if let Some(entry) = find::<F>(key) {
+        return Some(entry);
+    }
+    if key.protocol != PROTOCOL_UDP {
+        return None;
+    }
+    key.remote = F::ANY;
+    key.remote_port = 0;
+    find::<F>(key)
 }
 
 /// Notes a packet. Returns whether its direction said something new.

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
-    nat::{NatEntry, NatKey, NatRule, rule_flags, said, side},
+    nat::{JUDGED_MARK, NatEntry, NatKey, NatRule, rule_flags, said, side},
 };
 use bpf_programs::{
     fib,
@@ -103,6 +103,7 @@ fn flow<F: Family>(
                 count::left(ctx, rule.slot);
                 if checked.is_err() {
                     // The kernel cuts it, by the same routes; it has its new source already.
+                    ctx.set_mark(JUDGED_MARK);
                     return Ok(Verdict::Next);
                 }
                 F::lower(ctx, header.ttl, Origin::Pod).map_err(refused)?;
@@ -206,6 +207,7 @@ fn leave<F: Family>(
     rewrite::write_address::<F>(ctx, header, End::Source, address)?;
     count::left(ctx, rule.slot);
     if !fits {
+        ctx.set_mark(JUDGED_MARK);
         return Ok(Verdict::Next);
     }
     F::lower(ctx, header.ttl, Origin::Pod)?;

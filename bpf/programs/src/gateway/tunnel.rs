@@ -4,7 +4,7 @@
 use aya_ebpf::{bindings::BPF_F_TUNINFO_IPV6, programs::TcContext};
 use bpf_abi::{
     DropReason,
-    nat::{ANSWER_MARK, LOCAL_NODE, TUNNEL_BACK, TunnelEnd, V6, fold},
+    nat::{JUDGED_MARK, LOCAL_NODE, TUNNEL_BACK, TunnelEnd, V6, fold},
 };
 use bpf_programs::{packet, tunnel};
 
@@ -87,7 +87,7 @@ pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
 #[inline(always)]
 pub fn to_pod(ctx: &TcContext, node: u16) -> Result<Verdict, DropReason> {
     if node == LOCAL_NODE {
-        ctx.set_mark(ANSWER_MARK);
+        ctx.set_mark(JUDGED_MARK);
         return Ok(Verdict::Next);
     }
     let Some(end) = TUNNEL_ENDS.get(u32::from(node)) else {

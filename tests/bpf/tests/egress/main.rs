@@ -4,9 +4,11 @@
 
 mod fragments;
 mod icmp;
+mod life;
 mod path;
 mod policy;
 mod ports;
+mod refused;
 
 use std::net::IpAddr;
 

@@ -2,58 +2,21 @@
 //! Which packets leave by a gateway, and what a change of policy means to connections.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bpf_loader::{DropReason, EgressWay, GatewayRule, HookChoice};
 use bpf_tests::{
+    connection::Connection,
     egress::{EGRESS_V4, EGRESS_V6, EgressLab, RULE, SECOND_V4, SECOND_V6, WORLD_V4, WORLD_V6},
-    namespace::Namespace,
     packet::Capture,
     pod::Pod,
-    traffic::{EchoServer, Fate, PATIENCE, Probe, echo, ping, reach, udp_socket, wait_for},
+    traffic::{EchoServer, Fate, Probe, echo, ping, reach, udp_socket, wait_for},
 };
 
 use crate::WORLD;
-
-/// Both ends of a connection.
-struct Connection {
-    here: TcpStream,
-    there: TcpStream,
-    /// Whom the other end sees.
-    seen: IpAddr,
-}
-
-impl Connection {
-    fn open(from: &Namespace, to: &Namespace, address: IpAddr) -> Result<Self> {
-        let listener = to.run(|| TcpListener::bind((address, 0)))?;
-        let target = listener.local_addr()?;
-        let here = from.run(|| TcpStream::connect_timeout(&target, PATIENCE))?;
-        let (there, seen) = listener.accept()?;
-        for stream in [&here, &there] {
-            stream.set_read_timeout(Some(PATIENCE))?;
-        }
-        Ok(Self {
-            here,
-            there,
-            seen: seen.ip(),
-        })
-    }
-
-    /// A word each way.
-    fn talk(&mut self) -> Result<()> {
-        let mut word = [0; 5];
-        self.here.write_all(b"hello")?;
-        self.there.read_exact(&mut word).context("from the pod")?;
-        self.there.write_all(b"world")?;
-        self.here.read_exact(&mut word).context("to the pod")?;
-        ensure!(&word == b"world");
-        Ok(())
-    }
-}
 
 fn second_rule() -> GatewayRule {
     GatewayRule {
@@ -88,7 +51,7 @@ fn connections_keep_the_address_they_began_with() -> Result<()> {
             sockets.push((socket, server.address));
         }
     }
-    let mut go_on = |old: &mut [Connection]| -> Result<()> {
+    let go_on = |old: &mut [Connection]| -> Result<()> {
         old.iter_mut().try_for_each(Connection::talk)?;
         sockets
             .iter()

@@ -12,7 +12,7 @@ use bpf_loader::{DropReason, EgressWay, GatewayRule, HookChoice};
 use bpf_tests::{
     egress::{EGRESS_V4, EGRESS_V6, EgressLab, RULE, SECOND_V4, SECOND_V6, WORLD_V4},
     namespace::Namespace,
-    traffic::{EchoServer, PATIENCE, echo, udp_socket, wait_for},
+    traffic::{EchoServer, PATIENCE, echo, hear_errors, udp_socket, wait_for},
 };
 
 use crate::WORLD;
@@ -42,7 +42,7 @@ fn exhaust(addresses: [Vec<IpAddr>; 2], expected: usize) -> Result<()> {
     let third = [third];
     lab.select_set(&[("0.0.0.0/0", way), ("::/0", way)], None, &third)?;
     let pods = [&lab.pod, &lab.gateway_pod, &third[0]];
-    for (round, to) in WORLD.into_iter().enumerate() {
+    for to in WORLD {
         let listener = lab.world.run(|| TcpListener::bind((to, 0)))?;
         let address = listener.local_addr()?;
         let mut open = Vec::new();
@@ -61,6 +61,7 @@ fn exhaust(addresses: [Vec<IpAddr>; 2], expected: usize) -> Result<()> {
                 && ports.last() == Some(&(FIRST + 99)),
             "{ports:?}"
         );
+        let before = lab.refusals(DropReason::NatPortsExhausted)?;
         for pod in pods {
             let started = Instant::now();
             let refused = connect(&pod.namespace, address);
@@ -73,7 +74,8 @@ fn exhaust(addresses: [Vec<IpAddr>; 2], expected: usize) -> Result<()> {
             );
         }
         let refused = lab.refusals(DropReason::NatPortsExhausted)?;
-        ensure!(refused as usize == 3 * (round + 1), "{refused}");
+        // Linux does not take an error while it is still busy with connect(2), and asks once more.
+        ensure!((3..=6).contains(&(refused - before)), "{refused}");
         // UDP has ports of its own.
         let server = EchoServer::start(&lab.world, SocketAddr::new(to, 0))?;
         echo(
@@ -177,6 +179,7 @@ fn a_full_table_refuses_and_leaves_no_halves() -> Result<()> {
     let mut sockets = Vec::new();
     for _ in 0..200 {
         let socket = udp_socket(&lab.pod.namespace, true, 0)?;
+        hear_errors(&socket)?;
         socket.connect(server.address)?;
         socket.send(b"x")?;
         let outcome = wait_for("an answer or a refusal", || {
