@@ -386,7 +386,7 @@ mod tests {
         let before = tick(u64::from(u32::MAX) << 20);
         let after = tick((u64::from(u32::MAX) + 5) << 20);
         assert_eq!(after.wrapping_sub(before), 5);
-        assert!(u64::from(MAX_TIMEOUT_SECONDS) * 1_000_000_000 >> 20 < u64::from(u32::MAX / 2));
+        assert!((u64::from(MAX_TIMEOUT_SECONDS) * 1_000_000_000) >> 20 < u64::from(u32::MAX / 2));
     }
 
     #[test]

@@ -306,6 +306,15 @@ pub fn udp_socket(at: &Namespace, is_ipv4: bool, port: u16) -> Result<UdpSocket>
     Ok(socket)
 }
 
+/// Lets routers cut what an IPv4 socket sends, and the socket forget what it is told of the path.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn leave_cutting_to_routers(socket: &UdpSocket) -> Result<()> {
+    let (option, value) = (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT);
+    set_option(socket, libc::IPPROTO_IP, option, value)
+}
+
 /// Lets a socket hear of every ICMP error, also of those that may pass.
 ///
 /// # Errors

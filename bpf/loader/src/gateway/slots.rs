@@ -11,6 +11,8 @@ use bpf_abi::nat::MAX_RULES;
 pub(crate) struct Slots {
     by_number: BTreeMap<u32, u16>,
     used: BTreeSet<u16>,
+    /// No place below is free.
+    lowest: u16,
     /// Places of rules that are gone, with the count of sweeps after which they are free.
     retired: Vec<(u16, u64)>,
 }
@@ -25,6 +27,7 @@ impl Slots {
         Self {
             used: by_number.values().copied().collect(),
             by_number,
+            lowest: 0,
             retired: Vec::new(),
         }
     }
@@ -41,7 +44,8 @@ impl Slots {
 
     /// Gives a rule a place; `None` when all are taken.
     pub(crate) fn take(&mut self, number: u32) -> Option<u16> {
-        let slot = (0..MAX_RULES as u16).find(|slot| !self.used.contains(slot))?;
+        let slot = (self.lowest..MAX_RULES as u16).find(|slot| !self.used.contains(slot))?;
+        self.lowest = slot + 1;
         self.used.insert(slot);
         self.by_number.insert(number, slot);
         Some(slot)
@@ -56,11 +60,12 @@ impl Slots {
 
     /// Gives places free whose time has come.
     pub(crate) fn release(&mut self, sweeps: u64) {
-        let used = &mut self.used;
+        let (used, lowest) = (&mut self.used, &mut self.lowest);
         self.retired.retain(|(slot, due)| {
             let is_due = sweeps >= *due;
             if is_due {
                 used.remove(slot);
+                *lowest = (*lowest).min(*slot);
             }
             !is_due
         });

@@ -196,3 +196,110 @@ impl Gateway {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bpf_abi::nat::V4;
+
+    use super::*;
+    use crate::{GatewayConfig, GatewayRule, HookChoice, Timeouts, program_tests::isolate};
+
+    const RULE: u32 = 5_000;
+
+    fn rule(timeout: Duration) -> GatewayRule {
+        GatewayRule {
+            interface: None,
+            addresses: vec!["198.51.100.50".parse().expect("address")],
+            first_port: 1024,
+            last_port: u16::MAX,
+            is_udp_endpoint_independent: false,
+            is_replicated: true,
+            is_draining: false,
+            timeouts: Timeouts {
+                tcp_opening: timeout,
+                tcp_established: timeout,
+                tcp_closing: timeout,
+                udp_unanswered: timeout,
+                udp: timeout,
+                icmp: timeout,
+                other: timeout,
+            },
+        }
+    }
+
+    fn mapping(port: u16, idle: Duration) -> Mapping {
+        let end = |address: &str| format!("{address}:{port}").parse().expect("an end");
+        Mapping {
+            rule: RULE,
+            protocol: 17,
+            pod: end("10.244.0.1"),
+            remote: Some(end("198.51.100.10")),
+            egress: end("198.51.100.50"),
+            node: None,
+            said_out: Said::default(),
+            said_back: Said::default(),
+            idle,
+        }
+    }
+
+    /// Removes one side of the mapping with this port.
+    fn halve(gateway: &mut Gateway, port: u16, side: u8) {
+        let mut entries = Vec::new();
+        let all = gateway
+            .tables
+            .batch::<V4>(Position::default(), 100, &mut entries);
+        assert!(all.expect("a read").is_none(), "all in one batch");
+        let (key, _) = entries
+            .iter()
+            .find(|(key, _)| key.side == side && u16::from_be(key.local_port) == port)
+            .expect("the half");
+        gateway.tables.remove_half::<V4>(key).expect("a removal");
+    }
+
+    /// Needs root.
+    #[test]
+    fn halves_without_the_other_one_are_removed_and_young_ones_wait() {
+        std::thread::spawn(|| {
+            let mut gateway = Gateway::open(&GatewayConfig {
+                pin_root: isolate(),
+                hook: HookChoice::Auto,
+                max_mappings: 128,
+            })
+            .expect("open");
+            let minute = Duration::from_secs(60);
+            gateway
+                .sync_rules(&[(RULE, rule(10 * minute))].into())
+                .expect("rules");
+            for (port, idle) in [
+                (2_001, minute),
+                (2_002, minute),
+                (2_003, Duration::ZERO),
+                (2_004, minute),
+            ] {
+                gateway
+                    .set_mapping(&mapping(port, idle))
+                    .expect("a mapping");
+            }
+            halve(&mut gateway, 2_001, side::OUT);
+            halve(&mut gateway, 2_002, side::BACK);
+            halve(&mut gateway, 2_003, side::OUT);
+            // The second goes when its time has come, the third when it is older.
+            let swept = gateway.sweep().expect("a sweep");
+            assert_eq!((swept.halves, swept.removed), (1, 0));
+            assert_eq!(swept.live, [(RULE, 2)].into());
+            gateway
+                .sync_rules(&[(RULE, rule(minute / 2))].into())
+                .expect("rules");
+            let swept = gateway.sweep().expect("a sweep");
+            assert_eq!((swept.halves, swept.removed), (1, 1));
+            assert_eq!(swept.replicated.len(), 1);
+            assert_eq!(swept.replicated[0].pod.port(), 2_004);
+            assert!(gateway.mappings().expect("mappings").is_empty());
+            gateway.uninstall().expect("uninstall");
+        })
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}

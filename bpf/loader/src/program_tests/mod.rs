@@ -193,7 +193,7 @@ fn endpoint(id: u32, device: &str, pod_mac: MacAddr, addresses: &[&str], mtu: u3
 }
 
 /// Gives the calling thread its own network and mount namespaces; returns a pin root inside.
-fn isolate() -> PathBuf {
+pub(crate) fn isolate() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("root is needed");
     mount(

@@ -65,6 +65,9 @@ fn a_restart_of_the_daemon_loses_nothing_with_clsact() -> Result<()> {
     restart_under_traffic(HookChoice::Clsact)
 }
 
+/// Which of the timeouts.
+type TimeoutOf = fn(&mut Timeouts) -> &mut Duration;
+
 /// How many mappings there are of each protocol and phase.
 fn phases(mappings: &[Mapping]) -> BTreeMap<(u8, &'static str), usize> {
     let mut phases = BTreeMap::new();
@@ -113,7 +116,7 @@ fn mappings_end_by_the_timeout_of_their_phase() -> Result<()> {
         ensure!(phases(&mappings) == all.into(), "{mappings:?}");
         Ok(())
     })?;
-    let ages: [(_, fn(&mut Timeouts) -> &mut Duration); 6] = [
+    let ages: [(_, TimeoutOf); 6] = [
         ((6, "opening"), |all| &mut all.tcp_opening),
         ((6, "closing"), |all| &mut all.tcp_closing),
         ((17, "unanswered"), |all| &mut all.udp_unanswered),

@@ -13,7 +13,9 @@ use bpf_tests::{
     namespace::Namespace,
     packet::{Capture, TCP},
     pod::Pod,
-    traffic::{EchoServer, Fate, Probe, echo, reach, transfer, udp_socket},
+    traffic::{
+        EchoServer, Fate, Probe, echo, leave_cutting_to_routers, reach, transfer, udp_socket,
+    },
 };
 
 use crate::{MEGABYTE, WORLD};
@@ -38,7 +40,13 @@ fn all_fits(pod: &Pod, there: &Namespace, to: IpAddr) -> Result<()> {
     let server = EchoServer::start(there, SocketAddr::new(to, 0))?;
     let socket = udp_socket(&pod.namespace, to.is_ipv4(), 0)?;
     echo(&socket, server.address, 1_400)?;
-    echo(&socket, server.address, 4_000)
+    echo(&socket, server.address, 4_000)?;
+    if to.is_ipv4() {
+        leave_cutting_to_routers(&socket)?;
+        echo(&socket, server.address, 1_400)?;
+        echo(&socket, server.address, 4_000)?;
+    }
+    Ok(())
 }
 
 /// Takes so many bytes from there.

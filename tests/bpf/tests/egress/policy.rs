@@ -120,7 +120,7 @@ fn who_calls_a_pod_is_answered_by_the_pods_own_address_and_nothing_else_is() -> 
             let mut called = Connection::open(&lab.world, &pod.namespace, own)?;
             ensure!(called.seen == to, "{}", called.seen);
             called.talk()?;
-            // A large answer, and UDP, and an echo, and a closed port's error.
+            // UDP, an echo, and the error of a closed port.
             let server = EchoServer::start(&pod.namespace, SocketAddr::new(own, 0))?;
             let caller = udp_socket(&lab.world, to.is_ipv4(), 0)?;
             echo(&caller, server.address, 100)?;

@@ -11,7 +11,6 @@ use bpf_tests::{
     traffic::{EchoServer, echo, reach, udp_socket, wait_for},
 };
 
-
 /// A pod's address, the world's, and what the world sees.
 fn ends(lab: &EgressLab) -> [(IpAddr, IpAddr, IpAddr); 2] {
     [
