@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use harness::{
-    CONVERGED, Family, Lab, Node, causeway, firewall, frr, kernel, lab,
+    CONVERGED, Family, Lab, Node, causeway, firewall, frr, guide, kernel, lab,
     pod::{Pod, Sandbox},
     wait_for,
 };
@@ -256,6 +256,59 @@ fn a_new_pod_leaks_no_packet() -> Result<()> {
     nothing_refused(&lab)?;
     late.remove()?;
     lab.down()
+}
+
+#[test]
+fn held_addresses_move_when_an_operator_says_that_their_gateway_is_dead() -> Result<()> {
+    let lab = up("standby")?;
+    let (node, gw1) = (lab.node("node1"), lab.node("gw1"));
+    // Addresses that Causeway holds are on no device beforehand.
+    for (address, length) in EGRESS.into_iter().zip([24, 64]) {
+        let address = format!("{address}/{length}");
+        gw1.exec_ok(&["ip", "address", "delete", &address, "dev", "eth2"])?;
+    }
+    let policy = guide::manifest("egress.md", "billing-standby")?;
+    write(&lab, "policies.yaml", &policy)?;
+    wait_for("the policy in force", CONVERGED, || {
+        let policies = causeway::items(node, "egress policies billing-standby")?;
+        let gone = causeway::items(node, "egress policies billing").is_err();
+        ensure!(policies.len() == 1 && gone, "{policies:#?}");
+        Ok(())
+    })?;
+    let pod = Pod::add_to(node, "shop", "billing-1")?;
+    leaves_by(&lab, &pod, "gw1")?;
+    let nodes = fs::read_to_string(resources(&lab)?.join("nodes.yaml"))?;
+    let spec = "spec:\n  podCIDRs: [\"10.244.11.0/24\"";
+    let taint = "spec:\n  taints:\n    - { key: node.kubernetes.io/out-of-service, value: nodeshutdown, \
+                 effect: NoExecute }\n  podCIDRs: [\"10.244.11.0/24\"";
+    write(
+        &lab,
+        "nodes.yaml",
+        &guide::adapted(&nodes, &[(spec, taint)])?,
+    )?;
+    leaves_by(&lab, &pod, "gw2")?;
+    write(&lab, "nodes.yaml", &nodes)?;
+    leaves_by(&lab, &pod, "gw1")?;
+    nothing_refused(&lab)?;
+    let clients = addresses(lab.node("server"))?;
+    assert_eq!(clients, BTreeSet::from(EGRESS), "all the server has seen");
+    lab.down()
+}
+
+/// Waits until new connections of a pod go by this gateway, under the usual addresses.
+fn leaves_by(lab: &Lab, pod: &Pod<'_>, gateway: &str) -> Result<()> {
+    for target in SERVER {
+        wait_for(&format!("a connection by {gateway}"), CONVERGED, || {
+            let connection = pod.within(|| connect(target))?;
+            let own = connection.local_addr()?.to_string();
+            let mappings = causeway::items(lab.node(gateway), "egress nat --protocol tcp")?;
+            let found = mappings.iter().any(|mapping| mapping["pod"] == own);
+            ensure!(found, "{own} is not in {mappings:#?}");
+            Ok(())
+        })?;
+        echoed_by_tcp(pod, target, 64 << 10)?;
+    }
+    Ok(())
 }
 
 /// The lab with every session up and every node ready for pods.
