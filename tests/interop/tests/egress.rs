@@ -1,0 +1,567 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pods that leave by a gateway, judged by a firewall that knows one address: what it counts is what
+//! came to it, under whatever source.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use harness::{
+    CONVERGED, Family, Lab, Node, causeway, firewall, frr, guide, kernel, lab,
+    pod::{Pod, Sandbox},
+    wait_for,
+};
+
+/// The node, its address at the router, and the router's at the node, by family.
+const SESSIONS: [(&str, &str, &str); 8] = [
+    ("node1", "172.16.1.2", "172.16.1.1"),
+    ("node1", "fd00:172:16:1::2", "fd00:172:16:1::1"),
+    ("node2", "172.16.2.2", "172.16.2.1"),
+    ("node2", "fd00:172:16:2::2", "fd00:172:16:2::1"),
+    ("gw1", "172.16.11.2", "172.16.11.1"),
+    ("gw1", "fd00:172:16:11::2", "fd00:172:16:11::1"),
+    ("gw2", "172.16.12.2", "172.16.12.1"),
+    ("gw2", "fd00:172:16:12::2", "fd00:172:16:12::1"),
+];
+
+/// The address of each family that the firewall lets pass, and that the policies name.
+const EGRESS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 168, 60, 100)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, 0x100)),
+];
+
+/// The server behind the firewall.
+const SERVER: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 168, 70, 10)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x70, 0, 0, 0, 0x10)),
+];
+
+/// The server's ports.
+const ECHO: u16 = 7;
+const DISCARD: u16 = 9;
+
+/// How long a packet may be on its way before nothing more is expected of it.
+const SETTLED: Duration = Duration::from_secs(2);
+
+#[test]
+fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {
+    let lab = up("leave")?;
+    let (gw1, server) = (lab.node("gw1"), lab.node("server"));
+    let pods = [
+        Pod::add_to(lab.node("node1"), "shop", "billing-1")?,
+        Pod::add_to(lab.node("node2"), "shop", "billing-2")?,
+    ];
+    for pod in &pods {
+        for (target, egress) in SERVER.into_iter().zip(EGRESS) {
+            reaches(pod, target)?;
+            let said = pod.exec_ok(&["curl", "-s", "-m", "5", &url(target)])?;
+            let seen = said.trim().strip_prefix("you are ").unwrap_or_default();
+            let seen: IpAddr = seen
+                .trim_matches(['[', ']'])
+                .parse()
+                .context(said.clone())?;
+            ensure!(seen == egress, "{} is {seen} to the server", pod.name());
+            echoed_by_udp(pod, target)?;
+            pod.exec_ok(&["ping", "-c1", "-W5", &target.to_string()])?;
+            // More than the tunnel takes in one packet, both ways.
+            echoed_by_tcp(pod, target, 256 << 10)?;
+        }
+    }
+    let clients: BTreeSet<IpAddr> = addresses(server)?;
+    assert_eq!(clients, BTreeSet::from(EGRESS), "all the server has seen");
+    nothing_refused(&lab)?;
+    the_cli_says_so(&lab, &pods)?;
+
+    // A connection is in the table of the gateway while it lasts.
+    let held = pods[0].within(|| connect(SERVER[0]))?;
+    let own = held.local_addr()?.to_string();
+    wait_for("the connection at the gateway", CONVERGED, || {
+        let mappings = causeway::items(gw1, "egress nat --protocol tcp")?;
+        let found = mappings.iter().find(|mapping| mapping["pod"] == own);
+        let mapping = found.with_context(|| format!("{own} is not in {mappings:#?}"))?;
+        let egress = mapping["egress"].as_str().unwrap_or_default();
+        ensure!(egress.starts_with("192.168.60.100:"), "{mapping:#}");
+        ensure!(mapping["remote"] == "192.168.70.10:7", "{mapping:#}");
+        ensure!(mapping["state"] == "established", "{mapping:#}");
+        Ok(())
+    })?;
+    drop(held);
+    lab.down()
+}
+
+#[test]
+fn the_firewall_writes_down_what_no_policy_selects() -> Result<()> {
+    let lab = up("others")?;
+    let firewall = lab.node("firewall");
+    let pods = [
+        Pod::add_to(lab.node("node1"), "shop", "web-1")?,
+        Pod::add_to(lab.node("node2"), "shop", "web-2")?,
+        // In another namespace the name and the labels of a pod that is selected are others' too.
+        Pod::add_to(lab.node("node2"), "default", "billing-1")?,
+    ];
+    for pod in &pods {
+        for (target, own) in SERVER.into_iter().zip([pod.v4, pod.v6]) {
+            wait_for("the firewall to refuse the pod", CONVERGED, || {
+                ensure!(pod.within(|| connect(target)).is_err(), "it is let through");
+                let refused = firewall::refused(firewall)?;
+                ensure!(refused.contains_key(&(own, target)), "{refused:?}");
+                let log = firewall.log();
+                let line = format!("{own}.");
+                ensure!(log.contains(&line), "{own} is not in the log:\n{log}");
+                Ok(())
+            })?;
+        }
+    }
+    let own: BTreeSet<IpAddr> = pods.iter().flat_map(|pod| [pod.v4, pod.v6]).collect();
+    assert_eq!(sources(&lab)?, own, "nobody else was refused");
+    assert_eq!(addresses(lab.node("server"))?, BTreeSet::new());
+    assert_eq!(firewall::counted(firewall, "passed")?, 0);
+    lab.down()
+}
+
+#[test]
+fn a_policy_without_a_gateway_lets_nothing_out() -> Result<()> {
+    let lab = up("closed")?;
+    let node = lab.node("node1");
+    write(
+        &lab,
+        "nowhere.yaml",
+        "apiVersion: cilium.io/v2
+kind: CiliumEgressGatewayPolicy
+metadata:
+  name: nowhere
+spec:
+  selectors:
+    - podSelector:
+        matchLabels: { app: web, io.kubernetes.pod.namespace: shop }
+  destinationCIDRs: [192.168.70.0/24, \"fd00:192:168:70::/64\"]
+  egressGateway:
+    nodeSelector:
+      matchLabels: { kubernetes.io/hostname: not-bought-yet }
+",
+    )?;
+    wait_for("the policy in force", CONVERGED, || {
+        causeway::items(node, "egress policies nowhere").map(drop)
+    })?;
+    let pod = Pod::add_to(node, "shop", "web-1")?;
+    for target in SERVER {
+        let mut flood = Flood::start(target, || pod.within(|| socket(target)))?;
+        thread::sleep(SETTLED);
+        ensure!(flood.stop()? > 100, "the pod has tried");
+        ensure!(pod.within(|| connect(target)).is_err(), "it is let through");
+    }
+    nothing_refused(&lab)?;
+    assert_eq!(firewall::counted(lab.node("firewall"), "passed")?, 0);
+    let explained = causeway::ask(node, "egress explain shop/web-1 192.168.70.10")?;
+    ensure!(explained["dropped"] == true, "{explained:#}");
+    says(&explained, "no node matches the policy")?;
+    let drops = causeway::items(node, "datapath drops")?;
+    ensure!(
+        drops
+            .iter()
+            .any(|drop| drop["reason"] == "egress-no-gateway"),
+        "{drops:#?}"
+    );
+    let pods = causeway::items(node, "egress list")?;
+    let of_pod = pods.iter().filter(|path| path["pod"] == "web-1");
+    // Both addresses, each to both networks.
+    assert_eq!(of_pod.filter(|path| path["action"] == "dropped").count(), 4);
+
+    // With the policy gone the pod is one that nobody selects: the firewall hears of it.
+    fs::remove_file(resources(&lab)?.join("nowhere.yaml"))?;
+    wait_for("the firewall to refuse the pod", CONVERGED, || {
+        ensure!(pod.within(|| connect(SERVER[0])).is_err(), "let through");
+        let sources = sources(&lab)?;
+        ensure!(sources.contains(&pod.v4), "{sources:?}");
+        Ok(())
+    })?;
+    lab.down()
+}
+
+#[test]
+fn a_new_pod_leaks_no_packet() -> Result<()> {
+    let lab = up("new")?;
+    let (node, firewall) = (lab.node("node1"), lab.node("firewall"));
+    let names: Vec<String> = (0..10).map(|number| format!("new-{number}")).collect();
+    let objects: Vec<String> = names
+        .iter()
+        .map(|name| pod_object(name, "billing"))
+        .collect();
+    write(&lab, "new.yaml", &objects.join("---\n"))?;
+    wait_for("the objects in force", CONVERGED, || {
+        let listed = causeway::items(node, "resources")?;
+        let is_new = |item: &&serde_json::Value| item.to_string().contains("new-9");
+        ensure!(listed.iter().any(|item| is_new(&item)), "{listed:#?}");
+        Ok(())
+    })?;
+    for name in &names {
+        // It sends before it has an interface, so that nothing is sooner than its packets.
+        let sandbox = Sandbox::new(node, "shop", name)?;
+        let mut floods = Vec::new();
+        for target in SERVER {
+            floods.push(Flood::start(target, || sandbox.within(|| socket(target)))?);
+        }
+        let before = firewall::counted(firewall, "passed")?;
+        let pod = sandbox.connect()?;
+        wait_for("packets of the pod to pass", CONVERGED, || {
+            let passed = firewall::counted(firewall, "passed")?;
+            ensure!(passed > before + 100, "{before} before, {passed} now");
+            Ok(())
+        })?;
+        for flood in &mut floods {
+            flood.stop()?;
+        }
+        pod.remove()?;
+    }
+    nothing_refused(&lab)?;
+
+    // One whose labels nobody has told yet: silence, until they are there.
+    let sandbox = Sandbox::new(node, "shop", "late")?;
+    let mut floods = Vec::new();
+    for target in SERVER {
+        floods.push(Flood::start(target, || sandbox.within(|| socket(target)))?);
+    }
+    let before = firewall::counted(firewall, "passed")?;
+    let late = sandbox.connect()?;
+    thread::sleep(SETTLED);
+    nothing_refused(&lab)?;
+    assert_eq!(
+        before,
+        firewall::counted(firewall, "passed")?,
+        "labels are not known"
+    );
+    let drops = causeway::items(node, "datapath drops")?;
+    ensure!(
+        drops
+            .iter()
+            .any(|drop| drop["reason"] == "egress-undecided"),
+        "{drops:#?}"
+    );
+    write(&lab, "late.yaml", &pod_object("late", "billing"))?;
+    wait_for("its packets to pass", CONVERGED, || {
+        let passed = firewall::counted(firewall, "passed")?;
+        ensure!(passed > before, "{before} before, {passed} now");
+        Ok(())
+    })?;
+    for flood in &mut floods {
+        flood.stop()?;
+    }
+    nothing_refused(&lab)?;
+    late.remove()?;
+    lab.down()
+}
+
+#[test]
+fn held_addresses_move_when_an_operator_says_that_their_gateway_is_dead() -> Result<()> {
+    let lab = up("standby")?;
+    let (node, gw1) = (lab.node("node1"), lab.node("gw1"));
+    // Addresses that Causeway holds are on no device beforehand.
+    for (address, length) in EGRESS.into_iter().zip([24, 64]) {
+        let address = format!("{address}/{length}");
+        gw1.exec_ok(&["ip", "address", "delete", &address, "dev", "eth2"])?;
+    }
+    let policy = guide::manifest("egress.md", "billing-standby")?;
+    write(&lab, "policies.yaml", &policy)?;
+    wait_for("the policy in force", CONVERGED, || {
+        let policies = causeway::items(node, "egress policies billing-standby")?;
+        let gone = causeway::items(node, "egress policies billing").is_err();
+        ensure!(policies.len() == 1 && gone, "{policies:#?}");
+        Ok(())
+    })?;
+    let pod = Pod::add_to(node, "shop", "billing-1")?;
+    leaves_by(&lab, &pod, "gw1")?;
+    let nodes = fs::read_to_string(resources(&lab)?.join("nodes.yaml"))?;
+    let spec = "spec:\n  podCIDRs: [\"10.244.11.0/24\"";
+    let taint = "spec:\n  taints:\n    - { key: node.kubernetes.io/out-of-service, value: nodeshutdown, \
+                 effect: NoExecute }\n  podCIDRs: [\"10.244.11.0/24\"";
+    write(
+        &lab,
+        "nodes.yaml",
+        &guide::adapted(&nodes, &[(spec, taint)])?,
+    )?;
+    leaves_by(&lab, &pod, "gw2")?;
+    write(&lab, "nodes.yaml", &nodes)?;
+    leaves_by(&lab, &pod, "gw1")?;
+    nothing_refused(&lab)?;
+    let clients = addresses(lab.node("server"))?;
+    assert_eq!(clients, BTreeSet::from(EGRESS), "all the server has seen");
+    lab.down()
+}
+
+/// Waits until new connections of a pod go by this gateway, under the usual addresses.
+fn leaves_by(lab: &Lab, pod: &Pod<'_>, gateway: &str) -> Result<()> {
+    for target in SERVER {
+        wait_for(&format!("a connection by {gateway}"), CONVERGED, || {
+            let connection = pod.within(|| connect(target))?;
+            let own = connection.local_addr()?.to_string();
+            let mappings = causeway::items(lab.node(gateway), "egress nat --protocol tcp")?;
+            let found = mappings.iter().any(|mapping| mapping["pod"] == own);
+            ensure!(found, "{own} is not in {mappings:#?}");
+            Ok(())
+        })?;
+        echoed_by_tcp(pod, target, 64 << 10)?;
+    }
+    Ok(())
+}
+
+/// The lab with every session up and every node ready for pods.
+fn up(test: &str) -> Result<Lab> {
+    let lab = lab("egress", test)?;
+    for (node, address, router) in SESSIONS {
+        wait_for(
+            &format!("the router's session with {node}"),
+            CONVERGED,
+            || frr::established(lab.node("tor"), address),
+        )?;
+        let family = match router.contains(':') {
+            true => Family::Ipv6,
+            false => Family::Ipv4,
+        };
+        wait_for(&format!("the default route of {node}"), CONVERGED, || {
+            kernel::routed_by(lab.node(node), family, "default", &[router])
+        })?;
+        wait_for(&format!("the plugin of {node}"), CONVERGED, || {
+            Pod::plugin_serves(lab.node(node))
+        })?;
+    }
+    // The way there and back, without any pod: by the gateways' own addresses, which are refused.
+    let (gateway, server) = (lab.node("gw2"), SERVER[0].to_string());
+    wait_for("the firewall to refuse gw2", CONVERGED, || {
+        let ping = gateway.exec(&["ping", "-c1", "-W1", &server])?;
+        ensure!(!ping.success(), "{}", ping.stdout);
+        let refused = firewall::refused(lab.node("firewall"))?;
+        ensure!(!refused.is_empty(), "nothing was refused");
+        Ok(())
+    })?;
+    let flush = |set| {
+        lab.node("firewall")
+            .exec_ok(&["nft", "flush", "set", "inet", "firewall", set])
+    };
+    flush("refused4")?;
+    flush("refused6")?;
+    Ok(lab)
+}
+
+/// What `causeway egress` says on the pods' nodes.
+fn the_cli_says_so(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {
+    for pod in pods {
+        let node = pod.node();
+        let paths = causeway::items(node, "egress list")?;
+        let networks = ["192.168.70.0/24", "fd00:192:168:70::/64"];
+        for ((own, egress), network) in [pod.v4, pod.v6].into_iter().zip(EGRESS).zip(networks) {
+            let own = own.to_string();
+            let path = paths
+                .iter()
+                .find(|path| path["sourceIP"] == own && path["destinationCIDR"] == network);
+            let path = path.with_context(|| format!("{own} is not in {paths:#?}"))?;
+            ensure!(path["action"] == "gateway", "{path:#}");
+            ensure!(path["gateway"] == "gw1", "{path:#}");
+            ensure!(path["egressIPs"][0] == egress.to_string(), "{path:#}");
+        }
+        let command = format!("egress explain shop/{} 192.168.70.10", pod.name());
+        let explained = causeway::ask(node, &command)?;
+        ensure!(explained["verdict"] == "gateway", "{explained:#}");
+        ensure!(explained["dropped"] == false, "{explained:#}");
+        says(
+            &explained,
+            "is selected by CiliumEgressGatewayPolicy/billing,",
+        )?;
+        says(
+            &explained,
+            "is taken by CiliumEgressGatewayPolicy/billing for 192.168.70.0/24 through rule",
+        )?;
+        says(
+            &explained,
+            "to gateway gw1 at 10.0.0.11, as 192.168.60.100.",
+        )?;
+        // The router's own address is no destination of the policy.
+        let command = format!("egress explain shop/{} 192.168.60.1", pod.name());
+        let explained = causeway::ask(node, &command)?;
+        ensure!(explained["dropped"] == false, "{explained:#}");
+        ensure!(explained["verdict"] != "gateway", "{explained:#}");
+
+        let policies = causeway::items(node, "egress policies billing")?;
+        let selected = format!("shop/{}", pod.name());
+        ensure!(policies[0]["pods"][0] == selected, "{policies:#?}");
+        ensure!(policies[0]["activeGateways"][0] == "gw1", "{policies:#?}");
+        let findings = policies[0]["findings"].as_array().map(Vec::len);
+        ensure!(findings == Some(0), "{policies:#?}");
+    }
+    for node in ["node1", "node2", "gw1", "gw2"] {
+        wait_for(&format!("{node} to be healthy"), CONVERGED, || {
+            causeway::healthy(lab.node(node))
+        })?;
+    }
+    Ok(())
+}
+
+/// Succeeds when an explanation has a sentence with these words.
+fn says(explained: &serde_json::Value, words: &str) -> Result<()> {
+    let sentences = explained["sentences"].as_array().into_iter().flatten();
+    let mut texts = sentences.filter_map(|sentence| sentence.as_str());
+    ensure!(
+        texts.any(|text| text.contains(words)),
+        "no {words:?} in {explained:#}"
+    );
+    Ok(())
+}
+
+/// Whose packets the firewall refused.
+fn sources(lab: &Lab) -> Result<BTreeSet<IpAddr>> {
+    let refused = firewall::refused(lab.node("firewall"))?;
+    Ok(refused.into_keys().map(|(source, _)| source).collect())
+}
+
+fn nothing_refused(lab: &Lab) -> Result<()> {
+    let node = lab.node("firewall");
+    let refused = firewall::refused(node)?;
+    // The packets are in its log a second later.
+    ensure!(
+        refused.is_empty(),
+        "the firewall refused {refused:?}, of late:\n{}",
+        node.log_tail()
+    );
+    Ok(())
+}
+
+/// Whom the server has seen.
+fn addresses(server: &Node) -> Result<BTreeSet<IpAddr>> {
+    let clients = firewall::clients(server)?;
+    Ok(clients.into_iter().map(|(_, address)| address).collect())
+}
+
+fn reaches(pod: &Pod<'_>, target: IpAddr) -> Result<()> {
+    let what = format!("{} to reach {target}", pod.name());
+    wait_for(&what, CONVERGED, || {
+        pod.within(|| connect(target)).map(drop)
+    })
+}
+
+fn connect(target: IpAddr) -> Result<TcpStream> {
+    let target = SocketAddr::new(target, ECHO);
+    let connection = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
+    connection.set_read_timeout(Some(CONVERGED))?;
+    connection.set_write_timeout(Some(CONVERGED))?;
+    Ok(connection)
+}
+
+/// Sends so many bytes while it reads them back, each with its right value.
+fn echoed_by_tcp(pod: &Pod<'_>, target: IpAddr, bytes: usize) -> Result<()> {
+    let mut inbound = pod.within(|| connect(target))?;
+    let mut outbound = inbound.try_clone()?;
+    let sent: Vec<u8> = (0..bytes).map(|place| (place % 251) as u8).collect();
+    let mut heard = vec![0; bytes];
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| outbound.write_all(&sent));
+        inbound.read_exact(&mut heard)?;
+        let joined = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
+        joined.context("the sender")
+    })?;
+    ensure!(heard == sent, "{target} said something else");
+    Ok(())
+}
+
+fn echoed_by_udp(pod: &Pod<'_>, target: IpAddr) -> Result<()> {
+    let socket = pod.within(|| socket(target))?;
+    socket.connect(SocketAddr::new(target, ECHO))?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut heard = [0; 8];
+    wait_for("a datagram's echo", CONVERGED, || {
+        socket.send(b"datagram")?;
+        let bytes = socket.recv(&mut heard)?;
+        ensure!(&heard[..bytes] == b"datagram", "{heard:?}");
+        Ok(())
+    })
+}
+
+fn socket(target: IpAddr) -> Result<UdpSocket> {
+    let any: IpAddr = match target {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Ok(UdpSocket::bind(SocketAddr::new(any, 0))?)
+}
+
+fn url(target: IpAddr) -> String {
+    match target {
+        IpAddr::V4(address) => format!("http://{address}/"),
+        IpAddr::V6(address) => format!("http://[{address}]/"),
+    }
+}
+
+/// Datagrams to the server, one in a fifth of a millisecond, from now on and whatever comes of them.
+struct Flood {
+    stop: std::sync::Arc<AtomicBool>,
+    sender: Option<thread::JoinHandle<u64>>,
+}
+
+impl Flood {
+    fn start(target: IpAddr, open: impl FnOnce() -> Result<UdpSocket>) -> Result<Self> {
+        let socket = open()?;
+        let target = SocketAddr::new(target, DISCARD);
+        let stop = std::sync::Arc::new(AtomicBool::new(false));
+        let stopped = std::sync::Arc::clone(&stop);
+        let sender = thread::spawn(move || {
+            let mut sent = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                // Before there is a way it is refused, and tried again.
+                sent += u64::from(socket.send_to(b"anybody?", target).is_ok());
+                thread::sleep(Duration::from_micros(200));
+            }
+            sent
+        });
+        Ok(Self {
+            stop,
+            sender: Some(sender),
+        })
+    }
+
+    /// Ends it and returns how many the pod's kernel took.
+    fn stop(&mut self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.sender.take() {
+            Some(sender) => sender.join().map_err(|_| anyhow!("the sender panicked")),
+            None => Ok(0),
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // A test that failed ends its threads too.
+        drop(self.stop());
+    }
+}
+
+fn pod_object(name: &str, app: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: shop
+  labels: {{ app: {app} }}
+spec: {{ nodeName: node1 }}
+"
+    )
+}
+
+fn resources(lab: &Lab) -> Result<std::path::PathBuf> {
+    let files = lab.files().context("the lab has a copy of its files")?;
+    Ok(files.join("resources.d"))
+}
+
+fn write(lab: &Lab, file: &str, text: &str) -> Result<()> {
+    let path = resources(lab)?.join(file);
+    let beside = path.with_extension("new");
+    fs::write(&beside, text)?;
+    fs::rename(&beside, &path)?;
+    Ok(())
+}
