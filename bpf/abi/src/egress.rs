@@ -34,6 +34,15 @@ pub mod way {
     pub const UNDECIDED: u32 = 2;
 }
 
+/// Values of `CLUSTER_V4` and `CLUSTER_V6`.
+pub mod inside {
+    /// A prefix inside the cluster.
+    pub const PREFIX: u32 = 1;
+    /// An address of a node: the tunnel's packets come from such addresses alone. A pod may send
+    /// whatever it likes to the tunnel's port, but not from there.
+    pub const NODE: u32 = 2;
+}
+
 /// Key of `EGRESS_V4` and `EGRESS_V6` behind the prefix length: the set's number in network order,
 /// then the destination. The set's 32 bits count for the length.
 #[repr(C)]

@@ -8,13 +8,13 @@ use std::{
 };
 
 use aya::{Ebpf, maps::MapInfo};
-use bpf_abi::{AddressEntry, DeviceEntry, MAPS, MAX_ENDPOINTS, map_names};
+use bpf_abi::{AddressEntry, DeviceEntry, MAPS, MAX_ENDPOINTS, map_names, nat::TUNNEL_MAC};
 use router_types::LinkIndex;
 
 use crate::{
     AttachedProgram, Config, DropCount, EgressFlows, EgressTables, Endpoint, EndpointId,
-    EndpointState, EndpointTraffic, Error, HookChoice, HookKind, MapFill, OpenError, ReapReport,
-    Role, Status, SyncReport, Timeouts,
+    EndpointState, EndpointTraffic, Error, HookChoice, HookKind, MacAddr, MapFill, OpenError,
+    ReapReport, Role, Status, SyncReport, Timeouts,
     attach::{self, Outcome},
     device::{self, Device},
     egress::Egress,
@@ -36,6 +36,8 @@ pub struct Datapath {
     pub(crate) ebpf: Ebpf,
     tables: Tables,
     egress: Egress,
+    /// See [`Datapath::set_tunnel`].
+    tunnel: Option<LinkIndex>,
     registry: Registry,
 }
 
@@ -106,6 +108,7 @@ impl Datapath {
             ebpf,
             tables,
             egress,
+            tunnel: None,
             registry,
         })
     }
@@ -190,9 +193,12 @@ impl Datapath {
     /// When the pin folder cannot be read at all; failures of one device are in the report.
     pub fn sync_fabric(&mut self, devices: &[LinkIndex]) -> Result<SyncReport, Error> {
         let mut report = SyncReport::default();
-        let wanted: BTreeSet<LinkIndex> = devices.iter().copied().collect();
+        let wanted: BTreeSet<LinkIndex> = devices.iter().copied().chain(self.tunnel).collect();
+        // A tunnel of an earlier process stays guarded until somebody says what becomes of it.
+        let is_tunnel =
+            |link| Device::find(link).is_ok_and(|device| device.mac == MacAddr(TUNNEL_MAC));
         for pin in self.all_pins()? {
-            if pin.role == Role::FromFabric && !wanted.contains(&pin.link) {
+            if pin.role == Role::FromFabric && !wanted.contains(&pin.link) && !is_tunnel(pin.link) {
                 match attach::detach(&pin) {
                     Ok(()) => report.pruned += 1,
                     Err(error) => report.failed.push((pin.link, error.into())),
@@ -251,6 +257,22 @@ impl Datapath {
         timeouts: &dyn Fn(u32) -> Option<Timeouts>,
     ) -> Result<EgressFlows, Error> {
         self.egress.sweep(timeouts)
+    }
+
+    /// Puts the program of fabric devices on the tunnel between pods and gateways, beside those of
+    /// [`Self::sync_fabric`], and keeps it there. To be called before the device goes up: what comes
+    /// out of it is for pods, and nothing for the kernel to forward.
+    ///
+    /// # Errors
+    /// When the device is gone or the program cannot be attached.
+    pub fn set_tunnel(&mut self, tunnel: Option<LinkIndex>) -> Result<(), Error> {
+        self.tunnel = tunnel;
+        if let Some(link) = tunnel {
+            let device = Device::find(link)?;
+            device.require_ethernet()?;
+            self.attach(Role::FromFabric, link, &device)?;
+        }
+        Ok(())
     }
 
     /// Makes every cached routing answer stale. Call it after changing routes, links, rules or

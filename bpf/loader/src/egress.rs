@@ -16,7 +16,7 @@ use aya::{
 use bpf_abi::{
     egress::{
         EgressFlow, EgressFlowKey, EgressPrefix, MAX_CLUSTER_PREFIXES, MAX_EGRESS_PREFIXES,
-        MAX_EGRESS_RULES, way,
+        MAX_EGRESS_RULES, inside, way,
     },
     map_names,
     nat::TunnelEnd,
@@ -44,6 +44,8 @@ pub struct EgressTables {
     pub ends: BTreeMap<u32, EgressEnd>,
     /// What is inside the cluster and never leaves by a gateway.
     pub in_cluster: BTreeSet<IpNet>,
+    /// The addresses of nodes: packets come through the tunnel from these alone.
+    pub nodes: BTreeSet<IpAddr>,
     /// The address of each family by which gateways know this node; the routing table chooses where
     /// there is none.
     pub own: Vec<IpAddr>,
@@ -154,10 +156,10 @@ impl Egress {
     /// Writes what the tables say that is new or different. Nothing is removed, so that whoever
     /// uses the old tables goes on.
     pub(crate) fn add(&mut self, wanted: &EgressTables) -> Result<(), Error> {
-        for prefix in &wanted.in_cluster {
+        for (prefix, what) in inside_cluster(wanted) {
             match prefix {
-                IpNet::V4(net) => self.cluster_v4.insert(&cluster_v4(net), 1, 0),
-                IpNet::V6(net) => self.cluster_v6.insert(&cluster_v6(net), 1, 0),
+                IpNet::V4(net) => self.cluster_v4.insert(&cluster_v4(&net), what, 0),
+                IpNet::V6(net) => self.cluster_v6.insert(&cluster_v6(&net), what, 0),
             }
             .map_err(insert_failed(
                 if matches!(prefix, IpNet::V4(_)) {
@@ -207,10 +209,10 @@ impl Egress {
         prune(&mut self.prefixes_v4, map_names::EGRESS_V4, &v4)?;
         prune(&mut self.prefixes_v6, map_names::EGRESS_V6, &v6)?;
         let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
-        for prefix in &wanted.in_cluster {
+        for prefix in inside_cluster(wanted).into_keys() {
             match prefix {
-                IpNet::V4(net) => v4.insert(raw(&cluster_v4(net))),
-                IpNet::V6(net) => v6.insert(raw(&cluster_v6(net))),
+                IpNet::V4(net) => v4.insert(raw(&cluster_v4(&net))),
+                IpNet::V6(net) => v6.insert(raw(&cluster_v6(&net))),
             };
         }
         prune(&mut self.cluster_v4, map_names::CLUSTER_V4, &v4)?;
@@ -264,6 +266,16 @@ impl Egress {
         }
         Ok(found)
     }
+}
+
+/// What is inside the cluster; nodes count as nodes, whatever else has their address.
+fn inside_cluster(tables: &EgressTables) -> BTreeMap<IpNet, u32> {
+    let prefixes = tables.in_cluster.iter().map(|net| (*net, inside::PREFIX));
+    let nodes = tables
+        .nodes
+        .iter()
+        .map(|node| (IpNet::from(*node), inside::NODE));
+    prefixes.chain(nodes).collect()
 }
 
 impl EgressWay {

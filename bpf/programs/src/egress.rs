@@ -5,19 +5,21 @@
 //! address.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST, btf_maps::lpm_trie::Key, helpers::generated::bpf_ktime_get_coarse_ns,
+    bindings::{BPF_F_TUNINFO_IPV6, BPF_NOEXIST},
+    btf_maps::lpm_trie::Key,
+    helpers::generated::bpf_ktime_get_coarse_ns,
     programs::TcContext,
 };
 use bpf_abi::{
     AddressEntry, DropReason, FlowKey,
-    egress::{EgressFlow, EgressFlowKey, EgressPrefix, way},
-    nat::{FIRST_RULE, JUDGED_MARK, TUNNEL_BACK, said, tick},
+    egress::{EgressFlow, EgressFlowKey, EgressPrefix, inside, way},
+    nat::{FIRST_RULE, JUDGED_MARK, TUNNEL_BACK, TUNNEL_MAC, said, tick},
 };
 use bpf_programs::{
     mss,
     packet::{
-        self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP,
-        PROTOCOL_UDP,
+        self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, Mac, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+        PROTOCOL_TCP, PROTOCOL_UDP,
     },
     tunnel,
 };
@@ -191,6 +193,31 @@ pub fn is_judged(ctx: &TcContext) -> bool {
         ctx.set_mark(0);
     }
     is_judged
+}
+
+/// Whether a packet came out of the tunnel and was put in by somebody who is no node: pods may send
+/// to the tunnel's port, but from their own addresses alone.
+#[inline(always)]
+pub fn is_forged(ctx: &TcContext) -> bool {
+    // Only the tunnel's device has this address, and only what is addressed to it gets here.
+    let at: Option<Mac> = packet::read(ctx, 0);
+    if !at.is_some_and(|at| packet::is_same_mac(at, packet::mac(&TUNNEL_MAC))) {
+        return false;
+    }
+    let mut key = tunnel::empty_key();
+    let from = if tunnel::get_key(ctx, &mut key, 0) {
+        // SAFETY: the kernel filled the union; every bit pattern is a value.
+        let from = unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be();
+        CLUSTER_V4.get(&Key::new(32, [from])).copied()
+    } else if tunnel::get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()) {
+        // SAFETY: as above.
+        let from = unsafe { key.__bindgen_anon_1.remote_ipv6 };
+        CLUSTER_V6.get(&Key::new(128, from)).copied()
+    } else {
+        // A gateway's own pod: nothing but our programs puts packets in without the tunnel.
+        return false;
+    };
+    from != Some(inside::NODE)
 }
 
 /// Whether a packet came out of the tunnel between pods and gateways.

@@ -25,6 +25,12 @@ pub fn judge(ctx: &TcContext) -> Result<Verdict, Refusal> {
     if packet::has_vlan_tag(ctx) || !packet::is_for_this_host(ctx) {
         return Ok(Verdict::ToKernel);
     }
+    if egress::is_forged(ctx) {
+        return Err(Refusal {
+            reason: DropReason::TunnelFailed,
+            slot: None,
+        });
+    }
     match packet::ethertype(ctx) {
         Some(packet::ETHERTYPE_IPV4) => judge_ipv4(ctx),
         Some(packet::ETHERTYPE_IPV6) => judge_ipv6(ctx),

@@ -69,6 +69,9 @@ pub struct TunnelWish {
     /// Largest packet inside, in bytes: 1280 to 65465. Larger than the fabric's MTU less
     /// [`OVERHEAD_V4`] or [`OVERHEAD_V6`] makes packets in the fabric that do not fit.
     pub mtu: u32,
+    /// Whether it may go up. Not before the programs are on it: the kernel would forward what comes
+    /// out of it under the address of whoever sent it. One that is up stays up.
+    pub may_go_up: bool,
 }
 
 /// What is there after a [`sync`].
@@ -205,7 +208,12 @@ impl Work<'_> {
     }
 
     fn tunnel(&mut self, wish: Option<TunnelWish>) -> Result<(), Failure> {
-        let Some(TunnelWish { port, mtu }) = wish else {
+        let Some(TunnelWish {
+            port,
+            mtu,
+            may_go_up,
+        }) = wish
+        else {
             return self.remove(TUNNEL_DEVICE);
         };
         let wanted = NewTunnel {
@@ -230,7 +238,7 @@ impl Work<'_> {
         self.set_v4(TUNNEL_DEVICE, "accept_local", "1")?;
         self.set_v4(TUNNEL_DEVICE, "forwarding", "1")?;
         self.set_v6("conf", TUNNEL_DEVICE, "forwarding", "1")?;
-        if !link.up {
+        if !link.up && may_go_up {
             self.netlink.set_tunnel_up(link.index, &wanted)?;
             self.report.changes.push(Change::Up(TUNNEL_DEVICE));
         }

@@ -377,10 +377,11 @@ impl Worker {
         failures: &mut Vec<String>,
     ) -> Option<Tunnel> {
         let is_needed = !desired.ends.is_empty() || !desired.gateway.is_empty();
-        let wish = devices::Wish {
+        let mut wish = devices::Wish {
             tunnel: is_needed.then_some(TunnelWish {
                 port: self.config.tunnel_port,
                 mtu: DEVICE_MTU,
+                may_go_up: false,
             }),
             answer_on: if held.is_empty() {
                 BTreeSet::new()
@@ -389,16 +390,17 @@ impl Worker {
             },
             held,
         };
-        let report = devices::sync(&mut self.netlink, &wish);
-        for change in &report.changes {
-            tracing::info!("{change}");
+        let mut tunnel = self.sync(&wish, failures);
+        // The programs before the first packet. Without them the device stays down.
+        let guarded = lock(&self.datapath).set_tunnel(tunnel);
+        match (guarded, &mut wish.tunnel) {
+            (Ok(()), Some(wished)) => {
+                wished.may_go_up = true;
+                tunnel = self.sync(&wish, failures);
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => failures.push(format!("the tunnel stays down: {error}")),
         }
-        failures.extend(
-            report
-                .failures
-                .iter()
-                .map(|failure| format!("egress: {failure}")),
-        );
         let fabric = self.wish.fabric.iter().map(|(_, mtu)| *mtu).min();
         let fabric = fabric.unwrap_or(1500);
         let whole = |overhead: u32| {
@@ -407,11 +409,26 @@ impl Worker {
                 .tunnel_mtu
                 .unwrap_or(u16::try_from(mtu).unwrap_or(u16::MAX))
         };
-        report.tunnel.map(|link| Tunnel {
+        tunnel.map(|link| Tunnel {
             link,
             mtu_v4: whole(OVERHEAD_V4),
             mtu_v6: whole(OVERHEAD_V6),
         })
+    }
+
+    /// One round of the devices; the tunnel's, if there is one.
+    fn sync(&mut self, wish: &devices::Wish, failures: &mut Vec<String>) -> Option<LinkIndex> {
+        let report = devices::sync(&mut self.netlink, wish);
+        for change in &report.changes {
+            tracing::info!("{change}");
+        }
+        for failure in &report.failures {
+            let failure = format!("egress: {failure}");
+            if !failures.contains(&failure) {
+                failures.push(failure);
+            }
+        }
+        report.tunnel
     }
 
     /// Rules, nodes and devices of the gateway.

@@ -84,6 +84,14 @@ pub(crate) fn pods_side(
         sources,
         newcomers,
         own: own_addresses(world),
+        nodes: if tunnel.is_some() {
+            let nodes = world.nodes.values();
+            nodes
+                .flat_map(|node| node.addresses.iter().copied())
+                .collect()
+        } else {
+            BTreeSet::new()
+        },
         ends: ends.collect(),
         in_cluster: if sets.is_empty() {
             BTreeSet::new()

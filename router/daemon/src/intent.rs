@@ -82,7 +82,6 @@ struct Applied {
     instances: Vec<CompiledInstance>,
     pod_cidrs: Vec<IpNet>,
     fabric: Vec<(LinkIndex, String)>,
-    tunnel: Option<LinkIndex>,
 }
 
 impl Intent {
@@ -212,7 +211,6 @@ impl Intent {
         let next = Applied {
             instances,
             pod_cidrs: facts.pod_cidrs.clone(),
-            tunnel: tunnel_of(&links),
             fabric: self.fabric(links),
         };
         {
@@ -228,9 +226,8 @@ impl Intent {
             return;
         }
         let before = self.applied.take();
-        let devices = |applied: &Applied| (applied.fabric.clone(), applied.tunnel);
-        if before.as_ref().map(devices) != Some(devices(&next)) {
-            self.apply_fabric(&next, &mut failures).await;
+        if before.as_ref().map(|b| &b.fabric) != Some(&next.fabric) {
+            self.apply_fabric(&next.fabric, &mut failures).await;
         }
         if before.as_ref().map(|b| &b.pod_cidrs) != Some(&next.pod_cidrs) {
             self.parts
@@ -265,15 +262,9 @@ impl Intent {
         self.applied = Some(next);
     }
 
-    async fn apply_fabric(&self, next: &Applied, failures: &mut Vec<String>) {
-        let fabric = &next.fabric;
+    async fn apply_fabric(&self, fabric: &[(LinkIndex, String)], failures: &mut Vec<String>) {
         if let Some(datapath) = &self.parts.datapath {
-            // Answers from egress gateways come out of the tunnel.
-            let links: Vec<LinkIndex> = fabric
-                .iter()
-                .map(|(index, _)| *index)
-                .chain(next.tunnel)
-                .collect();
+            let links: Vec<LinkIndex> = fabric.iter().map(|(index, _)| *index).collect();
             match lock(datapath).sync_fabric(&links) {
                 Ok(report) => failures.extend(
                     report
@@ -379,15 +370,6 @@ impl Intent {
             .map(|link| (link.index, link.name))
             .collect()
     }
-}
-
-/// The tunnel of egress gateways, if it is there.
-fn tunnel_of(links: &[Link]) -> Option<LinkIndex> {
-    let is_tunnel = |link: &&Link| {
-        link.name == egress_io::devices::TUNNEL_DEVICE
-            && link.alias.as_deref() == Some(egress_io::devices::ALIAS)
-    };
-    links.iter().find(is_tunnel).map(|link| link.index)
 }
 
 type Interfaces = (BTreeMap<String, InterfaceFacts>, Vec<router_netlink::Link>);

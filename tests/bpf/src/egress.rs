@@ -239,6 +239,7 @@ impl EgressLab {
                 sets: sets.clone(),
                 ends: rules.into_iter().collect(),
                 own: Vec::new(),
+                nodes: ["192.0.2.1".parse()?, "192.0.2.2".parse()?].into(),
                 in_cluster: [
                     "10.244.0.0/16",
                     "fd00:10:244::/48",

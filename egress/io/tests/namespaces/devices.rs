@@ -13,6 +13,7 @@ use router_netlink::{Done, LinkKind, MacAddress, NeighbourProxy, Netlink, Protoc
 use crate::support::{Node, cable, is_root, up};
 
 const TUNNEL: TunnelWish = TunnelWish {
+    may_go_up: true,
     port: 4789,
     mtu: 1430,
 };
@@ -119,6 +120,7 @@ fn another_wish_changes_what_differs_and_no_wish_removes_all() {
     let first = node.sync(&wish(&["198.51.100.7", "198.51.100.8"]));
     let mut other = wish(&["198.51.100.8", "2001:db8:e::9"]);
     other.tunnel = Some(TunnelWish {
+        may_go_up: true,
         port: 4790,
         mtu: 8930,
     });

@@ -22,7 +22,7 @@ fn ends(lab: &EgressLab) -> [(IpAddr, IpAddr, IpAddr); 2] {
 fn datagram(own: IpAddr, to: IpAddr, port: u16) -> Vec<u8> {
     udp(
         SocketAddr::new(own, port),
-        SocketAddr::new(to, 7),
+        SocketAddr::new(to, ANSWER_PORT),
         b"datagram",
     )
 }
@@ -307,4 +307,36 @@ fn tunnel_packets_of_strangers_go_nowhere() -> Result<()> {
     }
     ensure!(lab.mappings()?.is_empty());
     lab.witness.saw_nobody_else()
+}
+
+/// Where [`datagram`] goes.
+const ANSWER_PORT: u16 = 7;
+
+#[test]
+fn a_pod_cannot_speak_for_the_tunnel() -> Result<()> {
+    let mut lab = EgressLab::build(HookChoice::Auto)?;
+    lab.set_up()?;
+    let (forger, victim) = (lab.pod.v4, lab.other_pod.v4);
+    let socket = lab.pod.namespace.run(|| UdpSocket::bind((forger, 0)))?;
+    let ear = lab
+        .other_pod
+        .namespace
+        .run(|| UdpSocket::bind((victim, ANSWER_PORT)))?;
+    // An answer the gateway never sent, to a pod of the same node.
+    let forged = ip(
+        WORLD_V4.into(),
+        victim.into(),
+        UDP,
+        &datagram(WORLD_V4.into(), victim.into(), 3_000),
+    );
+    let before = lab.drops(DropReason::TunnelFailed)?;
+    socket.send_to(&encapsulated(1, &forged), ("192.0.2.1", 4789))?;
+    wait_for("the refusal", || {
+        let now = lab.drops(DropReason::TunnelFailed)?;
+        ensure!(now == before + 1, "{now}");
+        Ok(())
+    })?;
+    ear.set_nonblocking(true)?;
+    ensure!(ear.recv(&mut [0; 64]).is_err(), "the forged answer arrived");
+    Ok(())
 }
