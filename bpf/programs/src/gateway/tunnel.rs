@@ -19,6 +19,10 @@ use crate::{
     maps::{NODE_ADDRESSES, TUNNEL_ENDS},
 };
 
+/// What the kernel says (EINVAL) when there is no key at all. When there is one whose addresses are
+/// of the other family it says something else.
+const NO_KEY: i64 = -22;
+
 /// A pod's packet, as it arrived.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -70,12 +74,13 @@ pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
     let mut key = tunnel::empty_key();
     parcel.from = [0; 4];
     parcel.ip_version = 0;
-    if get_key(ctx, &mut key, 0) {
+    let got = get_key(ctx, &mut key, 0);
+    if got == 0 {
         parcel.ip_version = 4;
         // SAFETY: the kernel filled the union; every bit pattern is a value.
         parcel.from[0] = unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be();
         parcel.rule = key.tunnel_id;
-    } else if get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()) {
+    } else if got != NO_KEY && get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()) == 0 {
         parcel.ip_version = 6;
         // SAFETY: as above.
         parcel.from = unsafe { key.__bindgen_anon_1.remote_ipv6 };
@@ -112,15 +117,14 @@ pub fn through(ctx: &TcContext, end: &TunnelEnd) -> Result<Verdict, DropReason> 
 }
 
 #[inline(always)]
-fn get_key(ctx: &TcContext, key: &mut bpf_tunnel_key, flags: u64) -> bool {
+fn get_key(ctx: &TcContext, key: &mut bpf_tunnel_key, flags: u64) -> i64 {
     // SAFETY: context and pointer are live, the size is the pointee's.
-    let got = unsafe {
+    unsafe {
         bpf_skb_get_tunnel_key(
             ctx.skb.skb,
             key,
             mem::size_of::<bpf_tunnel_key>() as u32,
             flags,
         )
-    };
-    got == 0
+    }
 }
