@@ -22,9 +22,11 @@ use self::{
 
 /// Flows of the scenario with many.
 const MANY: u32 = 50_000;
-/// Mappings the gateways here have room for. The kernel's own default for connection tracking is
-/// what the rivals have, 262 144.
-const ROOM: u32 = 1_200_000;
+/// Mappings the gateway has room for, unless it is about very many: its default, and the kernel's for
+/// the connections of the rivals.
+const ROOM: u32 = 1 << 18;
+/// Room for very many.
+const MUCH_ROOM: u32 = 1_200_000;
 /// Packets of new flows in a turn: few enough for the rivals' tables to take all turns.
 const NEW: u32 = 12_000;
 /// Most turns of new flows.
@@ -150,7 +152,7 @@ fn fill_levels(
     ];
     for (mode, mappings) in levels {
         progress(&format!("{}, {mappings} mappings", mode.name()));
-        let rig = Rig::for_packets(mode, ROOM, 1)?;
+        let rig = Rig::for_packets(mode, MUCH_ROOM, 1)?;
         rig.fill(mappings)?;
         rigs.push((rig, mappings));
     }
@@ -194,7 +196,7 @@ fn rules(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str))
     let mut rigs = Vec::new();
     for count in counts {
         progress(&format!("{count} rules"));
-        rigs.push(Rig::for_packets(Mode::Gateway, 1 << 18, count)?);
+        rigs.push(Rig::for_packets(Mode::Gateway, ROOM, count)?);
     }
     let mut samples: Vec<[Samples; 2]> = vec![Default::default(); rigs.len()];
     for turn in 0..=options.rounds.min(NEW_TURNS) {

@@ -317,7 +317,7 @@ const EXPLANATIONS: &str = "### What is in the numbers, and what is not
 - **our gateway** is `egress_out` on the pod's device and `egress_back` on the fabric's, in place of the
   tunnel: a program of four instructions before it puts the number of the rule into the packet's mark, as
   `from_pod` does for pods of the gateway's own node. VXLAN is not in the numbers in either direction,
-  nor reading its key (two helper calls that find none are in their place), nor, for new flows, looking
+  nor reading its key (a helper call that finds none is in its place), nor, for new flows, looking
   up the pod's node. Forwarding is in them: the cached route and `bpf_redirect_neigh`.
 - Answers go to a pod of the gateway's own node: `egress_back` translates and the kernel forwards, with
   `to_pod` and `from_fabric` not attached.
@@ -331,8 +331,10 @@ const EXPLANATIONS: &str = "### What is in the numbers, and what is not
   and 1387 for new ones on another day, where nftables `snat` added 232, 430 and 1365. Their ratio there
   times what nftables adds here is what Cilium would add here.
 - The tables of nftables and iptables are as large as the kernel makes them without being told, 262 144
-  entries; ours have room for 1.2 million mappings. *Every one in turn* goes through all mappings, or
-  through the first 100 000 of them: what it costs more than one flow is the memory's share.
+  entries; ours has its default, room for as many mappings, and under *live mappings* for 1.2 million.
+  *Every one in turn* goes through all mappings, or through the first 100 000 of them: what it costs
+  more than one flow is the memory's share, and so is what a new flow costs more among a million, where
+  it finds others in its places of the hash.
 ";
 
 const _: () = assert!(MANY_FLOWS == 50_000);
