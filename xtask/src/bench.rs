@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench`: speed, side by side with the rival in one run, as ratios.
 
-use std::process::{Command, ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,7 +17,7 @@ use crate::{bgp_bench, setup};
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    bgp: Option<Bgp>,
+    other: Option<Other>,
     /// What is measured.
     #[arg(default_value = "datapath")]
     what: What,
@@ -23,9 +27,18 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Bgp {
+enum Other {
     /// BGP speakers by the protocol alone, beside BIRD, FRR, GoBGP and OpenBGPD.
     Bgp(bgp_bench::Arguments),
+    /// An egress gateway, beside plain forwarding, nftables and iptables.
+    Egress {
+        /// Rounds of each way, one way after the other in each round.
+        #[arg(long, default_value_t = 12)]
+        rounds: u32,
+        /// Write the page to this file, such as docs/bench/egress.md.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -37,34 +50,53 @@ enum What {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    if let Some(Bgp::Bgp(arguments)) = &arguments.bgp {
-        return bgp_bench::run(arguments);
+    match &arguments.other {
+        Some(Other::Bgp(arguments)) => return bgp_bench::run(arguments),
+        Some(Other::Egress { rounds, write }) => return egress(*rounds, write.as_deref()),
+        None => {}
     }
-    let rounds = arguments.rounds.to_string();
-    let command: &[&str] = match arguments.what {
-        What::Datapath => {
-            ensure!(
-                is_root(),
-                "the bench makes network namespaces and needs root: sudo -E env PATH=\"$PATH\" \
-                 cargo xtask bench"
-            );
-            setup::prepare(&setup::Arguments::without_rootfs())?;
-            &[
-                "run",
-                "--release",
-                "-p",
-                "bpf-tests",
-                "--bin",
-                "bpf-bench",
-                "--",
-                &rounds,
-            ]
-        }
-        What::Codec => &["bench", "-p", "bgp-wire"],
-    };
+    match arguments.what {
+        What::Datapath => bpf_bench(&[arguments.rounds.to_string().into()]),
+        What::Codec => cargo(&["bench", "-p", "bgp-wire"], &[]),
+    }
+}
+
+fn egress(rounds: u32, write: Option<&Path>) -> Result<ExitCode> {
+    setup::install("nft", "nftables")?;
+    setup::install("iptables", "iptables")?;
+    let mut arguments: Vec<OsString> = vec!["egress".into(), "--rounds".into()];
+    arguments.push(rounds.to_string().into());
+    if let Some(file) = write {
+        // The bench runs in the root of the checkout.
+        arguments.extend(["--write".into(), std::path::absolute(file)?.into()]);
+    }
+    bpf_bench(&arguments)
+}
+
+fn bpf_bench(arguments: &[OsString]) -> Result<ExitCode> {
+    ensure!(
+        is_root(),
+        "the bench makes network namespaces and needs root: sudo -E env PATH=\"$PATH\" \
+         cargo xtask bench"
+    );
+    setup::prepare(&setup::Arguments::without_rootfs())?;
+    let command = [
+        "run",
+        "--release",
+        "-p",
+        "bpf-tests",
+        "--bin",
+        "bpf-bench",
+        "--",
+    ];
+    cargo(&command, arguments)
+}
+
+fn cargo(command: &[&str], arguments: &[OsString]) -> Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(command)
+        .args(arguments)
         .current_dir(crate::root()?)
         .status()
         .context("cannot run cargo")?;

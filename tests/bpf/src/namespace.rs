@@ -44,6 +44,15 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The same namespace as another value.
+    ///
+    /// # Errors
+    /// Without a descriptor left.
+    pub fn again(&self) -> Result<Self> {
+        let fd = self.fd.try_clone().context("duplicate a descriptor")?;
+        Ok(Self { fd })
+    }
+
     /// Its path while this value lives, as `ip link set … netns` takes it.
     #[must_use]
     pub fn path(&self) -> String {

@@ -11,6 +11,7 @@
 //!   kernel routing and by our programs. Packets are injected at the pod's device with XDP live
 //!   frames, so that no generator's cost is in the number.
 
+pub mod egress;
 mod forwarding;
 mod pods;
 mod xdp;

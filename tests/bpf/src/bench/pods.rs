@@ -35,10 +35,10 @@ pub(super) struct Bench {
 }
 
 /// Two pods that talk.
-struct Pair {
-    from: Namespace,
-    to: Namespace,
-    address: IpAddr,
+pub(super) struct Pair {
+    pub(super) from: Namespace,
+    pub(super) to: Namespace,
+    pub(super) address: IpAddr,
 }
 
 impl Bench {
@@ -92,7 +92,7 @@ impl Bench {
 
 impl Pair {
     /// Gbit/s of one stream, by what the receiver got.
-    fn throughput(&self, seconds: f64) -> Result<f64> {
+    pub(super) fn throughput(&self, seconds: f64) -> Result<f64> {
         self.connected(
             |mut stream| {
                 let mut buffer = vec![0; 1 << 17];

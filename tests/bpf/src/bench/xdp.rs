@@ -12,17 +12,24 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
+const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
-const XDP_DROP: i32 = 1;
-const XDP_PASS: i32 = 2;
+pub(super) const XDP_DROP: i32 = 1;
+pub(super) const XDP_PASS: i32 = 2;
 
 /// Frames the kernel makes at once; its own default.
-const BATCH: u32 = 64;
+pub(super) const BATCH: u32 = 64;
 
 /// Injects one frame over and over at a device.
 #[derive(Debug)]
@@ -92,6 +99,83 @@ struct Context {
     egress_ifindex: u32,
 }
 
+/// `union bpf_attr` of `BPF_MAP_CREATE`, as far as it is used.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// `union bpf_attr` of commands about one element.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A few words that a program and this one share: an array of one element.
+#[derive(Debug)]
+pub(super) struct Words<const N: usize> {
+    fd: OwnedFd,
+}
+
+impl<const N: usize> Words<N> {
+    pub(super) fn new() -> Result<Self> {
+        let mut create = MapCreate {
+            map_type: BPF_MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: N as u32 * 8,
+            max_entries: 1,
+        };
+        let fd = bpf(BPF_MAP_CREATE, &mut create).context("make a map")?;
+        // SAFETY: a descriptor this call made, owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        Ok(Self { fd })
+    }
+
+    pub(super) fn get(&self) -> Result<[u64; N]> {
+        let mut words = [0; N];
+        self.element(BPF_MAP_LOOKUP_ELEM, &mut words)?;
+        Ok(words)
+    }
+
+    pub(super) fn set(&self, mut words: [u64; N]) -> Result<()> {
+        self.element(BPF_MAP_UPDATE_ELEM, &mut words)
+    }
+
+    fn element(&self, command: libc::c_long, words: &mut [u64; N]) -> Result<()> {
+        let key = 0_u32;
+        let mut element = Element {
+            map_fd: self.fd.as_raw_fd() as u32,
+            padding: 0,
+            key: (&raw const key) as u64,
+            value: words.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        bpf(command, &mut element).context("read or write a map")?;
+        Ok(())
+    }
+
+    /// Instructions that leave a pointer to the words in r0, or go so many instructions on when
+    /// there is none. They use r1 to r5 and four bytes of the stack.
+    pub(super) fn look_up(&self, or_skip: i16) -> [u64; 7] {
+        [
+            instruction(0x62, 10, 0, -4, 0), // *(u32 *)(r10 - 4) = 0
+            instruction(0xbf, 2, 10, 0, 0),  // r2 = r10
+            instruction(0x07, 2, 0, 0, -4),  // r2 += -4
+            instruction(0x18, 1, 1, 0, self.fd.as_raw_fd()), // r1 = map
+            0,
+            instruction(0x85, 0, 0, 0, 1),       // bpf_map_lookup_elem
+            instruction(0x15, 0, 0, or_skip, 0), // if r0 == 0 goto …
+        ]
+    }
+}
+
 impl Source {
     /// Loads the program for a frame and attaches it to the device it will be injected at.
     pub(super) fn attach(ifindex: u32, frame: Vec<u8>) -> Result<Self> {
@@ -107,6 +191,18 @@ impl Source {
             ifindex,
             frame,
             _link: None,
+        })
+    }
+
+    /// A program assembled elsewhere that writes and passes frames like this one. It is not the one
+    /// at the device, which lets what really arrives there be.
+    pub(super) fn of(ifindex: u32, frame: Vec<u8>, program: &[u64]) -> Result<Self> {
+        let pass = load(&[instruction(0xb7, 0, 0, 0, XDP_PASS), EXIT])?;
+        Ok(Self {
+            program: load(program)?,
+            _link: Some(attach(&pass, ifindex)?),
+            ifindex,
+            frame,
         })
     }
 
@@ -138,17 +234,29 @@ impl Sink {
     /// Attaches to a device of the calling thread's namespace.
     pub(super) fn attach(device: &str) -> Result<Self> {
         let ifindex = nix::net::if_::if_nametoindex(device)?;
-        let program = load(&[instruction(0xb7, 0, 0, 0, XDP_DROP), EXIT])?;
+        let program = [instruction(0xb7, 0, 0, 0, XDP_DROP), EXIT];
+        Self::of(ifindex, &program)
+    }
+
+    /// A program assembled elsewhere.
+    pub(super) fn of(ifindex: u32, program: &[u64]) -> Result<Self> {
+        let program = load(program)?;
         Ok(Self {
             _link: attach(&program, ifindex)?,
         })
     }
 }
 
-const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
+pub(super) const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
 
 /// One eBPF instruction, as the kernel lays it out (RFC 9669 §3).
-const fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
+pub(super) const fn instruction(
+    code: u8,
+    destination: u8,
+    source: u8,
+    offset: i16,
+    immediate: i32,
+) -> u64 {
     code as u64
         | ((source << 4 | destination) as u64) << 8
         | (offset as u16 as u64) << 16
@@ -178,27 +286,50 @@ fn rewrite_and_pass(frame: &[u8]) -> Vec<u64> {
 }
 
 fn load(program: &[u64]) -> Result<OwnedFd> {
+    load_as(BPF_PROG_TYPE_XDP, program)
+}
+
+fn load_as(prog_type: u32, program: &[u64]) -> Result<OwnedFd> {
     let license = c"Apache-2.0";
     let mut load = ProgLoad {
-        prog_type: BPF_PROG_TYPE_XDP,
+        prog_type,
         insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
         license: license.as_ptr() as u64,
         rest: [0; 10],
     };
-    let fd = bpf(BPF_PROG_LOAD, &mut load).context("load an XDP program")?;
+    let fd = bpf(BPF_PROG_LOAD, &mut load).context("load a program")?;
     // SAFETY: a descriptor this call made, owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 fn attach(program: &OwnedFd, ifindex: u32) -> Result<OwnedFd> {
+    attach_as(BPF_XDP, 0, program, ifindex)
+}
+
+/// Gives every packet that comes in by a device a mark, before other programs see it.
+pub(super) fn mark(ifindex: u32, mark: u32) -> Result<OwnedFd> {
+    const MARK_AT: i16 = 8;
+    let program = load_as(
+        BPF_PROG_TYPE_SCHED_CLS,
+        &[
+            instruction(0xb7, 2, 0, 0, mark as i32),
+            instruction(0x63, 1, 2, MARK_AT, 0),
+            instruction(0xb7, 0, 0, 0, -1),
+            EXIT,
+        ],
+    )?;
+    attach_as(BPF_TCX_INGRESS, BPF_F_BEFORE, &program, ifindex)
+}
+
+fn attach_as(attach_type: u32, flags: u32, program: &OwnedFd, ifindex: u32) -> Result<OwnedFd> {
     let mut create = LinkCreate {
         prog_fd: program.as_raw_fd() as u32,
         target_ifindex: ifindex,
-        attach_type: BPF_XDP,
-        flags: 0,
+        attach_type,
+        flags,
     };
-    let fd = bpf(BPF_LINK_CREATE, &mut create).context("attach an XDP program")?;
+    let fd = bpf(BPF_LINK_CREATE, &mut create).context("attach a program")?;
     // SAFETY: a descriptor this call made, owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Packets of many flows, and a sink that counts those that arrive as they should.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+
+use super::super::xdp::{BATCH, EXIT, Sink, Source, Words, XDP_DROP, XDP_PASS, instruction};
+
+/// Bytes of an injected frame.
+const FRAME_BYTES: usize = 64;
+
+const IP_AT: usize = 14;
+const IDENTIFICATION_AT: i16 = 18;
+const SOURCE_AT: i16 = 26;
+const DESTINATION_AT: i16 = 30;
+const UDP_AT: usize = 34;
+const PAYLOAD_AT: i16 = 42;
+
+/// Ports of flows: 1024 and up, so many for each address.
+const PORTS: u64 = 1 << 15;
+
+/// Which end of a packet differs from flow to flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From a pod, whose source port differs, and the destination address.
+    Out,
+    /// To a pod: the other ends.
+    Back,
+}
+
+/// Addresses of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addresses {
+    pub source_mac: [u8; 6],
+    pub destination_mac: [u8; 6],
+    pub source: Ipv4Addr,
+    pub destination: Ipv4Addr,
+}
+
+/// A source of packets whose flow changes from packet to packet.
+#[derive(Debug)]
+pub(super) struct Flows {
+    source: Source,
+    /// The number of the next flow less the first one's, how many there are, the first one's; packets
+    /// so far, when the first batch began, when the last one did.
+    state: Words<6>,
+}
+
+impl Flows {
+    /// Attaches it to a device of the calling thread's namespace. The last two bytes of the world's
+    /// address are the flow's.
+    pub(super) fn attach(ifindex: u32, way: Way, addresses: &Addresses) -> Result<Self> {
+        let frame = frame(way, addresses);
+        let state = Words::new()?;
+        let source = Source::of(ifindex, frame.clone(), &program(way, &frame, &state))?;
+        Ok(Self { source, state })
+    }
+
+    /// Injects packets of so many flows, from the one with this number on, in turn. Returns
+    /// nanoseconds per packet from the beginning of the first batch to that of the last one: making
+    /// and removing what the kernel injects with takes longer than thousands of packets.
+    pub(super) fn inject(&self, first: u64, flows: u64, packets: u32) -> Result<f64> {
+        self.state.set([0, flows, first, 0, 0, 0])?;
+        self.source.inject(packets)?;
+        let [.., count, began, last] = self.state.get()?;
+        let batches = count.saturating_sub(1) / u64::from(BATCH);
+        Ok((last - began) as f64 / (batches * u64::from(BATCH)) as f64)
+    }
+}
+
+/// Drops packets at the end of their way and counts those that have the right address.
+#[derive(Debug)]
+pub(super) struct Counter {
+    count: Words<1>,
+    _sink: Sink,
+}
+
+impl Counter {
+    /// Attaches it to a device of the calling thread's namespace; it counts by the end that is not
+    /// the flow's.
+    pub(super) fn attach(device: &str, way: Way, expected: Ipv4Addr) -> Result<Self> {
+        let count = Words::new()?;
+        let ifindex = nix::net::if_::if_nametoindex(device)?;
+        let at = match way {
+            Way::Out => SOURCE_AT,
+            Way::Back => DESTINATION_AT,
+        };
+        let expected = i32::from_ne_bytes(expected.octets());
+        let mut program = vec![
+            instruction(0x61, 2, 1, 0, 0),        // r2 = data
+            instruction(0x61, 3, 1, 4, 0),        // r3 = data_end
+            instruction(0xbf, 4, 2, 0, 0),        // r4 = r2
+            instruction(0x07, 4, 0, 0, 34),       // r4 += Ethernet and IPv4
+            instruction(0x2d, 4, 3, 11, 0),       // if r4 > r3 goto drop
+            instruction(0x61, 5, 2, at, 0),       // r5 = address
+            instruction(0x56, 5, 0, 9, expected), // if w5 != expected goto drop
+        ];
+        program.extend(count.look_up(2));
+        program.extend([
+            instruction(0xb7, 1, 0, 0, 1), // r1 = 1
+            instruction(0xdb, 0, 1, 0, 0), // lock *(u64 *)(r0 + 0) += r1
+            instruction(0xb7, 0, 0, 0, XDP_DROP),
+            EXIT,
+        ]);
+        Ok(Self {
+            count,
+            _sink: Sink::of(ifindex, &program)?,
+        })
+    }
+
+    pub(super) fn count(&self) -> Result<u64> {
+        Ok(self.count.get()?[0])
+    }
+}
+
+/// Writes the frame as [`Source`] does, and into it the next flow. What changes is made up for
+/// beside it, so that no checksum changes: the address in IPv4's identification and, as the port, in
+/// the payload.
+fn program(way: Way, frame: &[u8], state: &Words<6>) -> Vec<u64> {
+    let (port_at, address_at) = match way {
+        Way::Out => (UDP_AT as i16, DESTINATION_AT + 2),
+        Way::Back => (UDP_AT as i16 + 2, SOURCE_AT + 2),
+    };
+    let mut program = vec![
+        instruction(0x61, 6, 1, 0, 0),                  // r6 = data
+        instruction(0x61, 3, 1, 4, 0),                  // r3 = data_end
+        instruction(0xbf, 4, 6, 0, 0),                  // r4 = r6
+        instruction(0x07, 4, 0, 0, frame.len() as i32), // r4 += length
+        instruction(0x3d, 3, 4, 2, 0),                  // if r3 >= r4 goto on
+        instruction(0xb7, 0, 0, 0, XDP_DROP),
+        EXIT,
+    ];
+    for (index, word) in frame.chunks_exact(4).enumerate() {
+        let word = i32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+        program.push(instruction(0x62, 6, 0, index as i16 * 4, word)); // *(u32 *)(r6 + …) = word
+    }
+    let rest = [
+        instruction(0xbf, 9, 0, 0, 0),                // r9 = r0
+        instruction(0x79, 7, 9, 24, 0),               // r7 = packets
+        instruction(0xbf, 1, 7, 0, 0),                // r1 = r7
+        instruction(0x57, 1, 0, 0, BATCH as i32 - 1), // r1 &= …
+        instruction(0x55, 1, 0, 4, 0),                // if r1 != 0 goto counted
+        instruction(0x85, 0, 0, 0, 5),                // bpf_ktime_get_ns
+        instruction(0x55, 7, 0, 1, 0),                // if r7 != 0 goto last
+        instruction(0x7b, 9, 0, 32, 0),               // began = r0
+        instruction(0x7b, 9, 0, 40, 0),               // last: last = r0
+        instruction(0x07, 7, 0, 0, 1),                // counted: r7 += 1
+        instruction(0x7b, 9, 7, 24, 0),               // packets = r7
+        instruction(0xbf, 0, 9, 0, 0),                // r0 = r9
+        instruction(0x79, 7, 0, 0, 0),                // r7 = next
+        instruction(0x79, 1, 0, 8, 0),                // r1 = flows
+        instruction(0x79, 8, 0, 16, 0),               // r8 = first
+        instruction(0x0f, 8, 7, 0, 0),                // r8 += r7
+        instruction(0x07, 7, 0, 0, 1),                // r7 += 1
+        instruction(0xad, 7, 1, 1, 0),                // if r7 < r1 goto on
+        instruction(0xb7, 7, 0, 0, 0),                // r7 = 0
+        instruction(0x7b, 0, 7, 0, 0),                // next = r7
+        instruction(0xbf, 1, 8, 0, 0),                // r1 = flow
+        instruction(0x57, 1, 0, 0, PORTS as i32 - 1),
+        instruction(0x07, 1, 0, 0, 1024),
+        instruction(0xdc, 1, 0, 0, 16),      // r1 = network order
+        instruction(0x6b, 6, 1, port_at, 0), // port
+        instruction(0xa7, 1, 0, 0, 0xffff),
+        instruction(0x6b, 6, 1, PAYLOAD_AT, 0),
+        instruction(0x77, 8, 0, 0, PORTS.trailing_zeros() as i32), // r8 = flow / ports
+        instruction(0x07, 8, 0, 0, 1),
+        instruction(0x57, 8, 0, 0, 0x7fff),
+        instruction(0xdc, 8, 0, 0, 16),         // r8 = network order
+        instruction(0x6b, 6, 8, address_at, 0), // address
+        instruction(0xa7, 8, 0, 0, 0xffff),
+        instruction(0x6b, 6, 8, IDENTIFICATION_AT, 0),
+        instruction(0x6b, 6, 8, PAYLOAD_AT + 2, 0),
+    ];
+    program.extend(state.look_up(rest.len() as i16));
+    program.extend(rest);
+    program.push(instruction(0xb7, 0, 0, 0, XDP_PASS));
+    program.push(EXIT);
+    program
+}
+
+/// A UDP packet of flow 0 with both checksums.
+fn frame(way: Way, addresses: &Addresses) -> Vec<u8> {
+    let total = (FRAME_BYTES - IP_AT) as u8;
+    let mut frame = Vec::with_capacity(FRAME_BYTES);
+    frame.extend(addresses.destination_mac);
+    frame.extend(addresses.source_mac);
+    frame.extend([0x08, 0x00, 0x45, 0, 0, total, 0xff, 0xfe, 0x40, 0]);
+    frame.extend([64, 17, 0, 0]);
+    let (mut source, mut destination) = (addresses.source.octets(), addresses.destination.octets());
+    let (world, ports) = match way {
+        Way::Out => (&mut destination, [4, 0, 0, 9]),
+        Way::Back => (&mut source, [0, 9, 4, 0]),
+    };
+    world[2..].copy_from_slice(&[0, 1]);
+    frame.extend(source);
+    frame.extend(destination);
+    let length = total - 20;
+    frame.extend(ports);
+    frame.extend([0, length, 0, 0]);
+    // What makes up for port and address.
+    frame.extend([0xfb, 0xff, 0xff, 0xfe]);
+    frame.resize(FRAME_BYTES, 0);
+    let sum = checksum(&frame[IP_AT..UDP_AT], 0);
+    frame[IP_AT + 10..IP_AT + 12].copy_from_slice(&sum.to_be_bytes());
+    let pseudo = 17 + u32::from(length) + sum_of(&frame[SOURCE_AT as usize..UDP_AT]);
+    let sum = checksum(&frame[UDP_AT..], pseudo);
+    frame[UDP_AT + 6..UDP_AT + 8].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+fn sum_of(bytes: &[u8]) -> u32 {
+    let pairs = bytes.chunks_exact(2);
+    pairs
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum()
+}
+
+/// The Internet checksum (RFC 1071).
+fn checksum(bytes: &[u8], seed: u32) -> u16 {
+    let mut sum = sum_of(bytes) + seed;
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
