@@ -7,7 +7,10 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -47,8 +50,8 @@ const SERVER: [IpAddr; 2] = [
 const ECHO: u16 = 7;
 const DISCARD: u16 = 9;
 
-/// How long a packet may be on its way before nothing more is expected of it.
-const SETTLED: Duration = Duration::from_secs(2);
+/// Packets a pod has sent after which one that leaks would have been seen.
+const ENOUGH: u64 = 1_000;
 
 #[test]
 fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {
@@ -152,9 +155,9 @@ spec:
     })?;
     let pod = Pod::add_to(node, "shop", "web-1")?;
     for target in SERVER {
-        let mut flood = Flood::start(target, || pod.within(|| socket(target)))?;
-        thread::sleep(SETTLED);
-        ensure!(flood.stop()? > 100, "the pod has tried");
+        let flood = Flood::start(target, || pod.within(|| socket(target)))?;
+        flood.wait_for(ENOUGH)?;
+        drop(flood);
         ensure!(pod.within(|| connect(target)).is_err(), "it is let through");
     }
     nothing_refused(&lab)?;
@@ -230,7 +233,9 @@ fn a_new_pod_leaks_no_packet() -> Result<()> {
     }
     let before = firewall::counted(firewall, "passed")?;
     let late = sandbox.connect()?;
-    thread::sleep(SETTLED);
+    for flood in &floods {
+        flood.wait_for(ENOUGH)?;
+    }
     nothing_refused(&lab)?;
     assert_eq!(
         before,
@@ -498,38 +503,55 @@ fn url(target: IpAddr) -> String {
 
 /// Datagrams to the server, one in a fifth of a millisecond, from now on and whatever comes of them.
 struct Flood {
-    stop: std::sync::Arc<AtomicBool>,
-    sender: Option<thread::JoinHandle<u64>>,
+    stop: Arc<AtomicBool>,
+    /// How many the pod's kernel took.
+    sent: Arc<AtomicU64>,
+    sender: Option<thread::JoinHandle<()>>,
 }
 
 impl Flood {
     fn start(target: IpAddr, open: impl FnOnce() -> Result<UdpSocket>) -> Result<Self> {
         let socket = open()?;
         let target = SocketAddr::new(target, DISCARD);
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
-        let stopped = std::sync::Arc::clone(&stop);
-        let sender = thread::spawn(move || {
-            let mut sent = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                // Before there is a way it is refused, and tried again.
-                sent += u64::from(socket.send_to(b"anybody?", target).is_ok());
-                thread::sleep(Duration::from_micros(200));
-            }
-            sent
-        });
+        let (stop, sent) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let sender = {
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // Before there is a way it is refused, and tried again.
+                    let is_taken = socket.send_to(b"anybody?", target).is_ok();
+                    sent.fetch_add(is_taken.into(), Ordering::Relaxed);
+                    thread::sleep(Duration::from_micros(200));
+                }
+            })
+        };
         Ok(Self {
             stop,
+            sent,
             sender: Some(sender),
         })
     }
 
-    /// Ends it and returns how many the pod's kernel took.
-    fn stop(&mut self) -> Result<u64> {
+    /// Waits until so many more were sent.
+    fn wait_for(&self, more: u64) -> Result<()> {
+        let goal = self.sent.load(Ordering::Relaxed) + more;
+        wait_for("the pod's packets", CONVERGED, || {
+            let sent = self.sent.load(Ordering::Relaxed);
+            ensure!(sent >= goal, "{sent} of {goal}");
+            Ok(())
+        })
+    }
+
+    /// Ends it.
+    fn stop(&mut self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        match self.sender.take() {
-            Some(sender) => sender.join().map_err(|_| anyhow!("the sender panicked")),
-            None => Ok(0),
+        if let Some(sender) = self.sender.take() {
+            sender.join().map_err(|_| anyhow!("the sender panicked"))?;
         }
+        Ok(())
     }
 }
 
