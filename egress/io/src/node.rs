@@ -497,8 +497,9 @@ impl Worker {
         self.look()?;
         let timeouts = timeouts_by_rule(&self.wish.world, &self.previous.desired);
         let usual = tables::timeouts(&egress_core::Timeouts::default());
+        let ends = &self.previous.desired.ends;
         let is_known =
-            |rule| rule == 0 || self.previous.desired.ends.keys().any(|n| n.get() == rule);
+            |rule| rule == 0 || RuleNumber::new(rule).is_some_and(|n| ends.contains_key(&n));
         let flows = lock(&self.datapath).sweep_egress(&|rule| {
             is_known(rule).then(|| timeouts.get(&rule).copied().unwrap_or(usual))
         })?;
