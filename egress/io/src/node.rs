@@ -36,6 +36,9 @@ const QUEUE_LENGTH: usize = 16;
 /// The shortest time between two looks at the connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long what could not be done waits for the next attempt, if nothing happens before.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Looks take a twentieth of the time at most.
 const SWEEP_SHARE: u32 = 20;
 
@@ -135,6 +138,7 @@ impl Node {
             connections: BTreeMap::new(),
             ports_used: BTreeMap::new(),
             has_looked: false,
+            retry_at: None,
         };
         thread::Builder::new()
             .name("egress".to_owned())
@@ -143,7 +147,7 @@ impl Node {
     }
 
     /// Makes the node equal to a world. Answers when the kernel has it, with what could not be
-    /// done, in words; all else was. The next world tries again.
+    /// done, in words; all else was. It is tried again every ten seconds, and with the next world.
     pub async fn apply(&self, wish: Wish) -> Vec<String> {
         let (reply, answer) = oneshot::channel();
         let gone = || vec![Gone.to_string()];
@@ -216,6 +220,8 @@ struct Worker {
     ports_used: BTreeMap<(IpAddr, u8), u64>,
     /// Whether what lives from before the start is known.
     has_looked: bool,
+    /// When what could not be done is tried again.
+    retry_at: Option<Instant>,
 }
 
 impl Worker {
@@ -227,7 +233,7 @@ impl Worker {
                 Ok(Command::Apply(wish, reply)) => {
                     self.wish = *wish;
                     // Whoever asked may have given up.
-                    let _ = reply.send(self.settle());
+                    let _ = reply.send(self.try_settle());
                 }
                 Ok(Command::View(reply)) => _ = reply.send(self.view()),
                 Ok(Command::Mappings(reply)) => {
@@ -242,7 +248,24 @@ impl Worker {
                 self.sweep();
                 let pause = (began.elapsed() * SWEEP_SHARE).max(SWEEP_INTERVAL);
                 next_sweep = Instant::now() + pause;
+                if self.retry_at.is_some_and(|at| Instant::now() >= at) {
+                    self.settle_again();
+                }
             }
+        }
+    }
+
+    /// Settles, and notes when to try again what could not be done.
+    fn try_settle(&mut self) -> Vec<String> {
+        let failures = self.settle();
+        self.retry_at = (!failures.is_empty()).then(|| Instant::now() + RETRY_INTERVAL);
+        failures
+    }
+
+    /// The same when nobody asked.
+    fn settle_again(&mut self) {
+        for failure in self.try_settle() {
+            tracing::error!("{failure}");
         }
     }
 
@@ -513,9 +536,7 @@ impl Worker {
         let left = lock(&self.held).keys().any(is_left);
         let is_idle = self.previous.desired.gateway.is_empty() && self.connections.is_empty();
         if drained || left {
-            for failure in self.settle() {
-                tracing::error!("{failure}");
-            }
+            self.settle_again();
         }
         if is_idle && let Some(gateway) = self.gateway.take() {
             tracing::info!("this node is no egress gateway any more");
