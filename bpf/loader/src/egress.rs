@@ -81,7 +81,7 @@ pub enum EgressEnd {
         /// Our tunnel device.
         tunnel: LinkIndex,
     },
-    /// Nowhere for now.
+    /// At no address this node can send to: packets are refused.
     Nowhere,
 }
 

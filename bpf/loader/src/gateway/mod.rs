@@ -39,7 +39,7 @@ pub(crate) use mapping::{duration_of, ticks_since, widen, words_v4, words_v6};
 
 use self::{mapping::narrow, slots::Slots, tables::Tables};
 use crate::{
-    DropCount, Error, HookChoice, HookKind, OpenError, Role, SyncReport,
+    Datapath, DropCount, Error, HookChoice, HookKind, OpenError, Role, SyncReport,
     attach::{self, Outcome},
     device::{self, Device},
     egress::source_for,
@@ -395,7 +395,7 @@ impl Gateway {
     /// # Errors
     /// When a pin or filter cannot be removed.
     pub fn uninstall(self) -> Result<(), Error> {
-        uninstall_pins(&self.root)
+        Datapath::uninstall_pins(&self.root)
     }
 
     /// The same without a loaded gateway: for a node that is none any more, or when
@@ -404,7 +404,7 @@ impl Gateway {
     /// # Errors
     /// When a pin or filter cannot be removed.
     pub fn uninstall_pins(pin_root: &Path) -> Result<(), Error> {
-        uninstall_pins(&root_below(pin_root))
+        Datapath::uninstall_pins(&root_below(pin_root))
     }
 
     /// Whether an earlier process left a gateway here.
@@ -495,8 +495,7 @@ impl Gateway {
     }
 }
 
-/// Time since a moment that is no clock's: how long ago a sweep began, for callers that pace
-/// themselves by what sweeps cost.
+/// Now, in the unit of mappings and by the programs' clock.
 pub(crate) fn now() -> u32 {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -510,21 +509,6 @@ pub(crate) fn now() -> u32 {
 
 fn root_below(pin_root: &Path) -> PathBuf {
     pin_root.join("gateway")
-}
-
-fn uninstall_pins(root: &Path) -> Result<(), Error> {
-    let failed = |path: &Path, source| folder_failed("remove", path, source);
-    for folder in pins::layout_folders(root).map_err(|source| failed(root, source))? {
-        let attachments = pins::attachments(&folder).map_err(|source| failed(&folder, source))?;
-        for pin in &attachments {
-            attach::detach(pin)?;
-        }
-        pins::remove_folder(&folder).map_err(|source| failed(&folder, source))?;
-    }
-    if let Err(error) = std::fs::remove_dir(root) {
-        tracing::debug!(path = %root.display(), %error, "the gateway's pin root stays");
-    }
-    Ok(())
 }
 
 fn folder_failed(action: &'static str, path: &Path, source: std::io::Error) -> Error {
