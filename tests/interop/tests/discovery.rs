@@ -83,7 +83,7 @@ fn peers_are_found_at_gateways_and_on_interfaces() -> Result<()> {
     gateways_of_ipv6(node1, gw2)?;
 
     // The next daemon finds them again and goes on with their sessions.
-    let saw = || -> Result<[String; 2]> {
+    let saw = || -> Result<[upgrade::Seen; 2]> {
         let gw2 = upgrade::seen_by_frr(gw2, "172.16.2.2")?;
         Ok([upgrade::seen_by_frr(tor, "eth1")?, gw2])
     };

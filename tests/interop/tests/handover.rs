@@ -167,7 +167,7 @@ fn received(node: &harness::Node, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
+fn what_neighbours_saw(lab: &Lab) -> Result<Vec<upgrade::Seen>> {
     let frr = lab.node("frr");
     Ok(vec![
         upgrade::seen_by_frr(frr, "10.1.1.1")?,

@@ -635,7 +635,7 @@ fn upgrades(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
+fn what_neighbours_saw(lab: &Lab) -> Result<Vec<upgrade::Seen>> {
     Ok(vec![
         upgrade::seen_by_frr(lab.node("frr"), "10.2.0.1")?,
         upgrade::seen_by_bird(lab.node("bird2"), "node1")?,

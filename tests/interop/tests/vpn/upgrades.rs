@@ -57,7 +57,7 @@ pub(crate) fn are_no_event(lab: &Lab) -> Result<Spawned> {
     Ok(last)
 }
 
-fn what_neighbours_saw(lab: &Lab) -> Result<Vec<String>> {
+fn what_neighbours_saw(lab: &Lab) -> Result<Vec<upgrade::Seen>> {
     Ok(vec![
         upgrade::seen_by_frr(lab.node("frr"), "10.2.1.1")?,
         upgrade::seen_by_bird(lab.node("bird2"), "node1")?,
