@@ -45,7 +45,8 @@ impl Cluster {
             let node = Node {
                 addresses,
                 zone: labels.get("topology.kubernetes.io/zone").cloned(),
-                is_healthy: !facts.unhealthy.contains(&name) && !entry.spec.is_out_of_service(),
+                is_healthy: !entry.spec.is_out_of_service(),
+                is_dead: entry.spec.is_out_of_service(),
             };
             cluster.labels.insert(name.clone(), labels.clone());
             cluster.nodes.insert(name, node);
@@ -54,7 +55,8 @@ impl Cluster {
             let node = Node {
                 addresses: facts.addresses.clone(),
                 zone: None,
-                is_healthy: !facts.unhealthy.contains(&facts.node),
+                is_healthy: true,
+                is_dead: false,
             };
             let hostname = ("kubernetes.io/hostname".to_owned(), facts.node.clone());
             let labels = Labels::from([hostname]);

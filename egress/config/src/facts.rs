@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is known about this node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use egress_core::Interface;
@@ -22,8 +22,6 @@ pub struct Facts {
     pub pod_cidrs: Vec<IpNet>,
     /// Its pods that have a network of their own.
     pub endpoints: Vec<Endpoint>,
-    /// The nodes BFD or a probe found dead, by name.
-    pub unhealthy: BTreeSet<String>,
 }
 
 /// A pod of this node, as the container runtime knows it.

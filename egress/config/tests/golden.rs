@@ -91,7 +91,6 @@ fn facts(folder: &Path) -> Facts {
             .map(|cidr| cidr.parse().unwrap())
             .collect(),
         endpoints: endpoints.collect(),
-        unhealthy: texts(&json["unhealthy"]).into_iter().collect(),
     }
 }
 

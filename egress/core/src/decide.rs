@@ -25,7 +25,12 @@ use crate::world::{Addresses, Pod, Policy, Selection, World};
 /// Memory, of the answer: local pods, the different sets among them, and the rules this node is or
 /// may be the gateway of. Neither other nodes nor their pods are in it.
 pub fn decide(world: &World, claims: &Claims, previous: &Previous) -> Desired {
-    let numbers = Numbers::new(world, &previous.live);
+    let own = claims
+        .iter()
+        .filter(|(_, claim)| claim.holder == world.node);
+    let own: Vec<RuleNumber> = own.map(|(number, _)| *number).collect();
+    let asked = previous.live.iter().chain(&own).copied().collect();
+    let numbers = Numbers::new(world, &asked);
     let mut decision = Decision {
         context: Context::new(world, claims, numbers),
         desired: Desired::default(),
@@ -47,6 +52,12 @@ pub fn decide(world: &World, claims: &Claims, previous: &Previous) -> Desired {
             concerned.insert(place);
         }
     }
+    // What this node holds although it belongs to no group of it any more.
+    let held = own.iter().filter_map(|number| {
+        let key = decision.context.numbers.key_of(*number)?;
+        decision.context.places.get(&key.policy).copied()
+    });
+    concerned.extend(held);
     for place in concerned {
         let policy = &world.policies[place];
         match plans.get(&place) {
@@ -196,8 +207,26 @@ impl<'a> Decision<'a> {
         let mut state = state(plan, &self.context);
         for way in &plan.ways {
             let group = plan.policy.groups.get(way.rule.group as usize);
-            if group.is_some_and(|group| group.nodes.contains(&world.node)) {
+            let is_holder = way.gateway == Some(world.node.as_str());
+            if is_holder || group.is_some_and(|group| group.nodes.contains(&world.node)) {
                 self.seat(way);
+            }
+            let seat = way.number.and_then(|number| {
+                let seat = self.desired.seats.get(&number)?;
+                (seat.is_standby && !seat.is_holder).then_some(number)
+            });
+            if let Some(number) = seat {
+                let key = way.rule.to_key();
+                // What is missing here is said when it matters.
+                let mut findings = BTreeSet::new();
+                let rule = resolve(
+                    &self.context,
+                    plan.policy,
+                    &key,
+                    Life::Active,
+                    &mut findings,
+                );
+                self.desired.standby.extend(rule.map(|rule| (number, rule)));
             }
             let Some(number) = way
                 .number

@@ -29,6 +29,8 @@ pub struct Desired {
     pub ends: BTreeMap<RuleNumber, RuleEnd>,
     /// The rules this node is the gateway of, whoever uses them.
     pub gateway: BTreeMap<RuleNumber, GatewayRule>,
+    /// The rules this node gets the connections of, to take them over: as it would have them then.
+    pub standby: BTreeMap<RuleNumber, GatewayRule>,
     /// Who holds the rules that can move: those this node uses and those it may hold.
     pub seats: BTreeMap<RuleNumber, Seat>,
     /// The policies that concern this node: they select a pod here, or it may be their gateway.

@@ -6,10 +6,11 @@
 //! and node for all at once, so that rules spread over the nodes and only the rules of a node that
 //! goes are moved. The first healthy one is elected.
 //!
-//! Whoever holds the rule already, by its [`Claim`], keeps it while it exists, belongs to the group
-//! and is healthy: a node that comes back does not take its rules back, as that would cost its
-//! connections a second time. Everybody else of the row stands by, in order. The first of them gets
-//! the connections of the holder and is the one elected when the holder dies.
+//! Whoever holds the rule already, by its [`Claim`], keeps it while it exists and lives: a node that
+//! comes back does not take its rules back, as that would cost its connections a second time. If
+//! it belongs to the group no more or is not healthy, it is leaving: it holds the rule until the
+//! first of the row has taken it over. Everybody else of the row stands by, in order. The first of
+//! them gets the connections of the holder and is the one elected when the holder dies.
 //!
 //! Where a policy prefers zones, those of the holder's zone stand by first, so that the addresses
 //! stay in the zone whose pods use them.
@@ -46,6 +47,8 @@ pub struct Seat {
     /// The term of the claim that holds, or the one an elected holder claims with: one more than
     /// the last, from 1.
     pub term: u64,
+    /// Whether the holder should hand the rule to the first who stands by.
+    pub is_leaving: bool,
     /// Who stands by, the next one first; at most [`NAMED_STANDBYS`]. The first
     /// [`STANDBYS_WITH_STATE`] get the connections.
     pub standbys: Vec<String>,
@@ -60,6 +63,7 @@ pub struct Seat {
 pub(crate) struct Election<'a> {
     pub(crate) holder: Option<&'a str>,
     pub(crate) is_claimed: bool,
+    pub(crate) is_leaving: bool,
     pub(crate) term: u64,
     pub(crate) standbys: Vec<&'a str>,
 }
@@ -88,7 +92,8 @@ pub(crate) fn elect<'a>(
             row.sort_by_cached_key(|node| (Reverse(hash.name(node).finish()), *node));
         }
     }
-    row.retain(|node| world.nodes.get(*node).is_some_and(|node| node.is_healthy));
+    let is_eligible = |node: &crate::world::Node| node.is_healthy && !node.is_dead;
+    row.retain(|node| world.nodes.get(*node).is_some_and(is_eligible));
     let zone = |node: &str| world.nodes.get(node).and_then(|node| node.zone.as_deref());
     let near = |row: &mut Vec<&str>, node: &str| match zones {
         Zones::Off => {}
@@ -99,7 +104,14 @@ pub(crate) fn elect<'a>(
         }
     };
     let last = claim.map(|claim| claim.holder.as_str());
-    let claimed = row.iter().copied().find(|node| Some(*node) == last);
+    let claimed = last.filter(|last| {
+        let lives = world.nodes.get(*last).is_some_and(|node| !node.is_dead);
+        // Who belongs to nobody's group any more keeps it only for somebody.
+        lives && (group.nodes.contains(*last) || !row.is_empty())
+    });
+    let claimed = claimed.and_then(|last| world.nodes.get_key_value(last));
+    let claimed = claimed.map(|(name, _)| name.as_str());
+    let is_leaving = claimed.is_some_and(|node| !row.contains(&node)) && !row.is_empty();
     let holder = claimed.or_else(|| {
         // As the dead holder's standbys stood, so that its first one follows it.
         let mut row = row.clone();
@@ -117,6 +129,7 @@ pub(crate) fn elect<'a>(
     Election {
         holder,
         is_claimed: claimed.is_some(),
+        is_leaving,
         term: match claimed {
             Some(_) => term,
             None => term.saturating_add(1),
@@ -133,6 +146,7 @@ impl Election<'_> {
             holder: self.holder.map(str::to_owned),
             is_claimed: self.is_claimed,
             term: self.term,
+            is_leaving: self.is_leaving,
             standbys: self
                 .standbys
                 .iter()

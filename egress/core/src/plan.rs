@@ -312,12 +312,14 @@ fn held_ways<'a>(
             None => first,
         };
         let node = gateway.and_then(|name| context.world.nodes.get(name));
+        let can_move = election.is_some();
         WayOut {
             rule,
             number,
             gateway,
             election,
-            is_healthy: node.is_some_and(|node| node.is_healthy),
+            // Who holds it serves it, until somebody else does.
+            is_healthy: node.is_some_and(|node| !node.is_dead && (can_move || node.is_healthy)),
             is_local: zone.is_some() && node.is_some_and(|node| node.zone.as_deref() == zone),
             has_v4: set.v4.iter().any(|address| is_mine((*address).into())),
             has_v6: set.v6.iter().any(|address| is_mine((*address).into())),

@@ -40,6 +40,7 @@ pub(crate) fn node(n: u16) -> Node {
         ],
         zone: None,
         is_healthy: true,
+        is_dead: false,
     }
 }
 

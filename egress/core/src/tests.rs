@@ -52,7 +52,8 @@ fn set_zone(world: &mut World, node: &str, zone: &str) {
 }
 
 fn set_health(world: &mut World, node: &str, is_healthy: bool) {
-    world.nodes.get_mut(node).expect("a node").is_healthy = is_healthy;
+    let node = world.nodes.get_mut(node).expect("a node");
+    (node.is_healthy, node.is_dead) = (is_healthy, !is_healthy);
 }
 
 fn claim(holder: &str, term: u64) -> Claim {

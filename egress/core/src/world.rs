@@ -34,9 +34,13 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Its zone (`topology.kubernetes.io/zone`).
     pub zone: Option<String>,
-    /// Whether it can carry traffic as far as is known: not found dead by BFD, by a probe, or by
-    /// its object. A node nobody has looked at is healthy.
+    /// Whether it should carry traffic as far as is known: not dead, not leaving, and its probes
+    /// are answered. A node nobody has looked at is healthy. One that is not keeps the rules it
+    /// holds until another has taken them over.
     pub is_healthy: bool,
+    /// Whether it is known to be dead: by its object, or by BFD and everybody who was asked. It
+    /// holds nothing.
+    pub is_dead: bool,
 }
 
 /// A pod of this node.

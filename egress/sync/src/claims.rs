@@ -282,13 +282,13 @@ impl ClaimTable {
     }
 
     /// What a linked node says; who is not linked is not heard. Whether it was about claims: if
-    /// not, it is for the replication.
+    /// not, it is for somebody else.
     pub fn handle_message(&mut self, from: &NodeName, message: &Message) -> bool {
+        if !is_about_claims(message) {
+            return false;
+        }
         if !self.linked.contains_key(from) {
-            return !matches!(
-                message,
-                Message::Subscribe { .. } | Message::Batch(_) | Message::Ack { .. }
-            );
+            return true;
         }
         match message {
             Message::ClaimList {
@@ -323,7 +323,14 @@ impl ClaimTable {
                     self.end_hand_over(claim.rule, HandOverEnd::Refused);
                 }
             }
-            Message::Subscribe { .. } | Message::Batch(_) | Message::Ack { .. } => return false,
+            Message::Subscribe { .. }
+            | Message::Batch(_)
+            | Message::Ack { .. }
+            | Message::Ask { .. }
+            | Message::Heard { .. }
+            | Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::Standing { .. } => {}
         }
         true
     }
@@ -632,6 +639,25 @@ impl ClaimTable {
             let to = to.clone();
             self.outputs.push_back(ClaimOutput::Send { to, message });
         }
+    }
+}
+
+fn is_about_claims(message: &Message) -> bool {
+    match message {
+        Message::ClaimList { .. }
+        | Message::Claimed(_)
+        | Message::Released(_)
+        | Message::Seen(_)
+        | Message::HandOver(_)
+        | Message::HandOverRefused(_) => true,
+        Message::Subscribe { .. }
+        | Message::Batch(_)
+        | Message::Ack { .. }
+        | Message::Ask { .. }
+        | Message::Heard { .. }
+        | Message::Ping { .. }
+        | Message::Pong { .. }
+        | Message::Standing { .. } => false,
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`wire`] | messages as bytes |
 //! | [`claims`] | one table for each node: who holds which rule; planned hand-over |
 //! | [`replication`] | a sender and a receiver for each other node: copies of mappings |
+//! | [`witness`] | whether a node that is not heard is dead: what the others say |
 //!
 //! **What is left to the caller.** Sockets, clocks and nonces. Who connects to whom: of two nodes
 //! the one of the lower name, say, so that there is one connection and not two; over a new one of
@@ -62,3 +63,4 @@ pub mod mapping;
 pub mod name;
 pub mod replication;
 pub mod wire;
+pub mod witness;

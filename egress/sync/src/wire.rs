@@ -16,6 +16,11 @@
 //! | 16 | [`Message::Subscribe`] | epoch u32, restart, list of rules u32 |
 //! | 17 | [`Message::Batch`] | epoch u32, sequence u64, list of records |
 //! | 18 | [`Message::Ack`] | epoch u32, sequence u64 |
+//! | 32 | [`Message::Ask`] | nonce u64, name length u8, name |
+//! | 33 | [`Message::Heard`] | nonce u64 |
+//! | 34 | [`Message::Ping`] | nonce u64 |
+//! | 35 | [`Message::Pong`] | nonce u64 |
+//! | 36 | [`Message::Standing`] | available |
 //!
 //! A claim is `rule u32 | term u64`. A record is a tag and, by tag: 1, a mapping: `rule u32, family
 //! u8 (4 or 6), protocol u8, pod address, port u16, remote address, port, egress address, port,
@@ -137,6 +142,33 @@ pub enum Message {
         epoch: u32,
         /// Its number.
         sequence: u64,
+    },
+    /// Whether the receiver can hear this node ([`crate::witness`]).
+    Ask {
+        /// What the answers bring back.
+        nonce: u64,
+        /// Who is asked about.
+        about: NodeName,
+    },
+    /// It can.
+    Heard {
+        /// The question's.
+        nonce: u64,
+    },
+    /// Whether the receiver is there.
+    Ping {
+        /// What the answer brings back.
+        nonce: u64,
+    },
+    /// It is.
+    Pong {
+        /// The question's.
+        nonce: u64,
+    },
+    /// Whether the sender wants to hold rules: not while it is drained or its probes fail.
+    Standing {
+        /// Whether it does.
+        is_available: bool,
     },
 }
 

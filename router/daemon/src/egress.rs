@@ -160,7 +160,6 @@ pub async fn facts(
         interfaces,
         pod_cidrs: node.pod_cidrs.clone(),
         endpoints,
-        unhealthy: BTreeSet::new(),
     };
     Ok((facts, strangers))
 }

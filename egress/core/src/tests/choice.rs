@@ -229,11 +229,53 @@ fn a_claim_holds_until_its_holder_dies_or_leaves() {
     set_health(&mut world, "b", false);
     assert_eq!(seat(&world), ("a".to_owned(), 8, false, row(&["c"])));
     set_health(&mut world, "b", true);
-    world.policies[0].groups[0].nodes.remove("b");
-    assert_eq!(seat(&world), ("a".to_owned(), 8, false, row(&["c"])));
-    world.policies[0].groups[0].nodes.insert("b".to_owned());
     world.nodes.remove("b");
     assert_eq!(seat(&world), ("a".to_owned(), 8, false, row(&["c"])));
+}
+
+#[test]
+fn who_leaves_holds_a_rule_until_the_next_has_taken_it() {
+    let policy = policy("p", &["a", "b"], held(&["192.0.2.1"], Affinity::Policy));
+    let mut world = with(policy, 1);
+    let rule = end_of(&first(&world), 1).0;
+    let claims: Claims = [(rule, claim("b", 7))].into();
+    // Not in the group any more, or not willing.
+    let leaves: [fn(&mut World); 2] = [
+        |world| _ = world.policies[0].groups[0].nodes.remove("b"),
+        |world| world.nodes.get_mut("b").expect("b").is_healthy = false,
+    ];
+    for leave in leaves {
+        let mut world = world.clone();
+        leave(&mut world);
+        for node in ["w", "a", "b"] {
+            let mut world = seen_from(&world, node);
+            world.interfaces.clear();
+            let desired = decide(&world, &claims, &Previous::default());
+            // The node of the pods has none any more in this view.
+            let Some(seat) = desired.seats.get(&rule) else {
+                assert_eq!(node, "w");
+                continue;
+            };
+            assert_eq!(seat.holder.as_deref(), Some("b"));
+            assert!(seat.is_claimed && seat.is_leaving, "{seat:?}");
+            assert_eq!(seat.standbys, ["a"]);
+            assert_eq!(desired.gateway.contains_key(&rule), node == "b");
+            assert_eq!(desired.standby.contains_key(&rule), node == "a");
+        }
+        // With the next one's claim it is over.
+        let claims: Claims = [(rule, claim("a", 8))].into();
+        let desired = decide(&seen_from(&world, "b"), &claims, &Previous::default());
+        assert!(!desired.gateway.contains_key(&rule));
+    }
+    // Where nobody can take it, somebody's own nodes keep it and others' do not.
+    world.nodes.get_mut("a").expect("a").is_healthy = false;
+    world.nodes.get_mut("b").expect("b").is_healthy = false;
+    let desired = decide(&seen_from(&world, "b"), &claims, &Previous::default());
+    assert!(desired.gateway.contains_key(&rule));
+    assert!(!desired.seats[&rule].is_leaving);
+    world.policies[0].groups[0].nodes.remove("b");
+    let desired = decide(&seen_from(&world, "b"), &claims, &Previous::default());
+    assert!(!desired.gateway.contains_key(&rule));
 }
 
 #[test]

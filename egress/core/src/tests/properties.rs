@@ -108,7 +108,7 @@ fn any_world() -> impl Strategy<Value = (World, Claims)> {
                     Some((zone, is_healthy)) => {
                         let node = world.nodes.get_mut(*name).expect("a node");
                         node.zone = zone.map(str::to_owned);
-                        node.is_healthy = is_healthy;
+                        (node.is_healthy, node.is_dead) = (is_healthy, !is_healthy);
                     }
                     None => {
                         world.nodes.remove(*name);

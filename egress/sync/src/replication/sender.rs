@@ -244,6 +244,23 @@ impl Sender {
         });
     }
 
+    /// Changes were missed: of every rule the standby gets a new snapshot.
+    pub fn handle_gap(&mut self) {
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        let rules: Vec<Rule> = stream.rules.keys().copied().collect();
+        for rule in rules {
+            match stream.rules[&rule].phase {
+                Phase::Snapshot | Phase::Following => {
+                    self.counters.overflows += 1;
+                    stream.overflow(rule);
+                }
+                Phase::NotHeld | Phase::Waiting => {}
+            }
+        }
+    }
+
     /// The standby wants these rules ([`Message::Subscribe`]).
     pub fn handle_subscribe(&mut self, epoch: u32, is_restart: bool, rules: &[Rule]) {
         let rules: BTreeSet<Rule> = rules.iter().copied().collect();

@@ -18,6 +18,11 @@ const HAND_OVER_REFUSED: u8 = 6;
 const SUBSCRIBE: u8 = 16;
 const BATCH: u8 = 17;
 const ACK: u8 = 18;
+const ASK: u8 = 32;
+const HEARD: u8 = 33;
+const PING: u8 = 34;
+const PONG: u8 = 35;
+const STANDING: u8 = 36;
 
 const SET: u8 = 1;
 const REMOVE: u8 = 2;
@@ -148,6 +153,27 @@ pub fn encode(message: &Message) -> Result<Vec<u8>, EncodeError> {
             out.u32(*epoch);
             out.u64(*sequence);
         }
+        Message::Ask { nonce, about } => {
+            out.head(ASK);
+            out.u64(*nonce);
+            out.name(about);
+        }
+        Message::Heard { nonce } => {
+            out.head(HEARD);
+            out.u64(*nonce);
+        }
+        Message::Ping { nonce } => {
+            out.head(PING);
+            out.u64(*nonce);
+        }
+        Message::Pong { nonce } => {
+            out.head(PONG);
+            out.u64(*nonce);
+        }
+        Message::Standing { is_available } => {
+            out.head(STANDING);
+            out.u8(u8::from(*is_available));
+        }
     }
     Ok(out.0)
 }
@@ -186,6 +212,22 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         ACK => Message::Ack {
             epoch: input.u32()?,
             sequence: input.u64()?,
+        },
+        ASK => Message::Ask {
+            nonce: input.u64()?,
+            about: input.name()?,
+        },
+        HEARD => Message::Heard {
+            nonce: input.u64()?,
+        },
+        PING => Message::Ping {
+            nonce: input.u64()?,
+        },
+        PONG => Message::Pong {
+            nonce: input.u64()?,
+        },
+        STANDING => Message::Standing {
+            is_available: input.flag()?,
         },
         kind if flags & SKIPPABLE != 0 => return Ok(Decoded::Skipped { kind }),
         kind => return Err(DecodeError::Kind(kind)),
@@ -243,7 +285,11 @@ impl Writer {
     fn seen(&mut self, seen: &Seen) {
         self.claim(&seen.claim);
         self.u8(u8::from(seen.is_released));
-        let name = seen.holder.as_str().as_bytes();
+        self.name(&seen.holder);
+    }
+
+    fn name(&mut self, name: &NodeName) {
+        let name = name.as_str().as_bytes();
         // A name has at most 253 octets by construction.
         self.u8(name.len() as u8);
         self.0.extend_from_slice(name);
@@ -391,13 +437,16 @@ impl<'a> Reader<'a> {
     fn seen(&mut self) -> Result<Seen, DecodeError> {
         let claim = self.claim()?;
         let is_released = self.flag()?;
-        let length = usize::from(self.u8()?);
-        let holder = NodeName::from_octets(self.slice(length)?)?;
         Ok(Seen {
             claim,
-            holder,
+            holder: self.name()?,
             is_released,
         })
+    }
+
+    fn name(&mut self) -> Result<NodeName, DecodeError> {
+        let length = usize::from(self.u8()?);
+        Ok(NodeName::from_octets(self.slice(length)?)?)
     }
 
     fn family(&mut self) -> Result<Family, DecodeError> {

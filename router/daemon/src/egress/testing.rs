@@ -37,6 +37,7 @@ fn node(address: &str) -> Node {
         addresses: vec![ip(address)],
         zone: None,
         is_healthy: true,
+        is_dead: false,
     }
 }
 

@@ -260,6 +260,11 @@ fn messages() -> impl Strategy<Value = Message> {
             })
         ),
         any::<(u32, u64)>().prop_map(|(epoch, sequence)| Message::Ack { epoch, sequence }),
+        (any::<u64>(), names()).prop_map(|(nonce, about)| Message::Ask { nonce, about }),
+        any::<u64>().prop_map(|nonce| Message::Heard { nonce }),
+        any::<u64>().prop_map(|nonce| Message::Ping { nonce }),
+        any::<u64>().prop_map(|nonce| Message::Pong { nonce }),
+        any::<bool>().prop_map(|is_available| Message::Standing { is_available }),
     ]
 }
 
