@@ -18,7 +18,16 @@ pub(crate) struct BfdProfiles {
 
 impl BfdProfiles {
     /// Reads all of them; keys are in Secrets of a namespace.
-    pub(crate) fn new(snapshot: &Snapshot, secrets_namespace: &str) -> BfdProfiles {
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        secrets_namespace: &str,
+        other_users: &[(String, String)],
+    ) -> BfdProfiles {
+        let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (profile, user) in other_users {
+            let users = users.entry(profile.clone()).or_default();
+            users.insert(user.clone());
+        }
         BfdProfiles {
             read: snapshot
                 .bfd_profiles()
@@ -27,7 +36,7 @@ impl BfdProfiles {
                     (entry.name().to_owned(), (entry.key(), profile))
                 })
                 .collect(),
-            users: BTreeMap::new(),
+            users,
         }
     }
 
@@ -60,13 +69,28 @@ impl BfdProfiles {
                     Statement::is_true(condition_type::IN_USE, "Referenced", message)
                 }
                 None => {
-                    let message = "no peer of this node names it in bfdProfileRef";
+                    let message = "no peer or egress policy of this node names it in bfdProfileRef";
                     Statement::is_false(condition_type::IN_USE, "NotReferenced", message)
                 }
             };
             statements.otherwise(key, statement);
         }
     }
+}
+
+/// The BFDProfile of a name, for sessions that are not beside a BGP session.
+///
+/// # Errors
+/// There is no such profile, or it cannot be used: in words.
+pub fn bfd_profile(
+    name: &str,
+    snapshot: &Snapshot,
+    secrets_namespace: &str,
+) -> Result<Profile, String> {
+    let entry = snapshot.bfd_profile(name);
+    let entry = entry.ok_or_else(|| format!("BFDProfile/{name} does not exist"))?;
+    profile(entry.spec, snapshot, secrets_namespace)
+        .map_err(|error| format!("BFDProfile/{name} cannot be used: {error}"))
 }
 
 fn profile(

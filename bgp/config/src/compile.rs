@@ -19,12 +19,15 @@ use crate::statements::{Statements, condition_type};
 pub struct Options {
     /// The namespace of the Secrets `authSecretRef` names.
     pub secrets_namespace: String,
+    /// BFDProfiles that are used by others than peers, with who they are.
+    pub other_users_of_bfd: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
             secrets_namespace: "kube-system".into(),
+            other_users_of_bfd: Vec::new(),
         }
     }
 }

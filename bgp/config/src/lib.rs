@@ -66,6 +66,7 @@ mod session;
 mod statements;
 pub mod status;
 
+pub use bfd::bfd_profile;
 pub use compile::{Compiled, CompiledInstance, NodeConfig, Options, SkippedPeer, compile};
 pub use diff::{Difference, diff};
 pub use facts::{

@@ -65,7 +65,11 @@ impl<'a> PeerConfigs<'a> {
             secrets_namespace: &options.secrets_namespace,
             users: BTreeMap::new(),
             policies: Policies::new(snapshot),
-            bfd_profiles: BfdProfiles::new(snapshot, &options.secrets_namespace),
+            bfd_profiles: BfdProfiles::new(
+                snapshot,
+                &options.secrets_namespace,
+                &options.other_users_of_bfd,
+            ),
             named: BTreeMap::new(),
         }
     }

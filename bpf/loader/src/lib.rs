@@ -60,8 +60,8 @@ pub use egress::{EgressEnd, EgressFlows, EgressTables, EgressWay};
 pub use endpoint::{Endpoint, EndpointId, MacAddr, MacAddrParseError};
 pub use error::{AttachError, Error, OpenError};
 pub use gateway::{
-    Gateway, GatewayConfig, GatewayRule, Mapping, Phase, RuleState, RuleTraffic, Said, Swept,
-    Timeouts,
+    Cursor, Gateway, GatewayConfig, GatewayRule, Mapping, Phase, RuleState, RuleTraffic, Said,
+    Sweep, Swept, Timeouts,
 };
 pub use router_types::LinkIndex;
 pub use status::{

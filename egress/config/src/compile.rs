@@ -103,10 +103,11 @@ fn beyond_the_world(snapshot: &Snapshot, compiled: &mut Compiled, statements: &m
                 let kind = condition_type::MISSING_BFD_PROFILE;
                 statements.problem(&id, kind, "NotFound", message);
             }
-            let message = "health: gateways are not watched yet; a dead one is known by the taint \
-                           node.kubernetes.io/out-of-service alone";
-            let kind = condition_type::NOT_PROVIDED;
-            statements.problem(&id, kind, "Health", message);
+            if spec.probe.is_some() {
+                let message = "health.probe: gateways ask nothing yet";
+                let kind = condition_type::NOT_PROVIDED;
+                statements.problem(&id, kind, "Health", message);
+            }
             if let Some(health) = Health::of(spec, is_profile) {
                 compiled.health.insert(id.clone(), health);
             }

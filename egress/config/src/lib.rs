@@ -64,4 +64,4 @@ mod statements;
 pub use compile::{Compiled, compile};
 pub use facts::{Endpoint, Facts};
 pub use health::{Health, Probe, ProbeTarget};
-pub use statements::condition_type;
+pub use statements::{condition_type, key};

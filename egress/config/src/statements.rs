@@ -80,7 +80,8 @@ impl Statements {
     }
 }
 
-fn key(id: &PolicyId) -> ObjectKey {
+/// The object of a policy.
+pub fn key(id: &PolicyId) -> ObjectKey {
     let kind = match id.kind {
         PolicyKind::Cilium => Kind::CiliumEgressPolicy,
         PolicyKind::Causeway => Kind::EgressPolicy,

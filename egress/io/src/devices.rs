@@ -37,6 +37,22 @@ pub const TUNNEL_DEVICE: &str = "cw-egress";
 /// The device of held addresses.
 pub const HOLDER_DEVICE: &str = "cw-egress-ip";
 
+/// The addresses that are held at the moment, whoever put them on: of a daemon before this one.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn held(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, Error> {
+    let links = netlink.links()?;
+    let is_holder =
+        |link: &&Link| link.name == HOLDER_DEVICE && link.alias.as_deref() == Some(ALIAS);
+    let Some(holder) = links.iter().find(is_holder) else {
+        return Ok(BTreeSet::new());
+    };
+    let addresses = netlink.addresses()?.into_iter();
+    let own = addresses.filter(|address| address.link == holder.index);
+    Ok(own.map(|address| address.address.addr()).collect())
+}
+
 /// The alias of both devices: whose they are.
 pub const ALIAS: &str = "causeway egress";
 

@@ -3,7 +3,8 @@
 //! addresses it holds, and telling neighbours that an address lives here.
 //!
 //! * [`devices`]: the tunnel device and the device of held addresses, as desired state.
-//! * [`node`]: the thread that makes a node equal to what is decided, and keeps it so.
+//! * [`node`]: the thread that makes a node equal to what is decided, and keeps it so, together with
+//!   the other gateways.
 //! * [`announce`]: gratuitous ARP and unsolicited neighbour advertisements, and the question whether
 //!   another host answers for an address.
 //!
@@ -13,4 +14,6 @@
 pub mod announce;
 pub mod devices;
 pub mod node;
+mod peers;
 mod tables;
+mod worker;

@@ -108,9 +108,12 @@ pub(crate) fn own_addresses(world: &World) -> Vec<IpAddr> {
     node.map(|node| node.addresses.clone()).unwrap_or_default()
 }
 
-/// The rules of a gateway.
-pub(crate) fn gateway_side(desired: &Desired) -> BTreeMap<u32, GatewayRule> {
-    let rules = desired.gateway.iter().map(|(number, rule)| {
+/// The rules of a gateway: those it serves, and those it has copies for. Changes of mappings whose
+/// rule can move are told if `is_told`.
+pub(crate) fn gateway_side(desired: &Desired, is_told: bool) -> BTreeMap<u32, GatewayRule> {
+    let served = desired.gateway.iter().map(|rule| (rule, false));
+    let copied = desired.standby.iter().map(|rule| (rule, true));
+    let rules = copied.chain(served).map(|((number, rule), is_copy)| {
         let v4 = rule.v4.iter().map(|address| IpAddr::V4(*address));
         let v6 = rule.v6.iter().map(|address| IpAddr::V6(*address));
         let rule = GatewayRule {
@@ -119,7 +122,8 @@ pub(crate) fn gateway_side(desired: &Desired) -> BTreeMap<u32, GatewayRule> {
             first_port: rule.ports.first,
             last_port: rule.ports.last,
             is_udp_endpoint_independent: rule.is_udp_endpoint_independent,
-            is_replicated: false,
+            is_replicated: rule.is_held && is_told,
+            is_copy,
             is_draining: matches!(rule.life, Life::Draining { .. }),
             timeouts: timeouts(&rule.timeouts),
         };

@@ -113,6 +113,7 @@ impl Intent {
         mut self,
         mut files: mpsc::Receiver<Vec<FileEvent>>,
         interfaces_changed: Arc<Notify>,
+        held_changed: Arc<Notify>,
         mut waiters: mpsc::Receiver<Waiter>,
     ) {
         loop {
@@ -127,6 +128,8 @@ impl Intent {
                     None => return,
                 },
                 () = interfaces_changed.notified() => tokio::time::sleep(SETTLE).await,
+                // Connections stand still until neighbours know.
+                () = held_changed.notified() => {}
             }
             while let Ok(waiter) = waiters.try_recv() {
                 waiting.push(waiter);
@@ -176,8 +179,9 @@ impl Intent {
             &snapshot,
             interfaces,
         );
-        let options = bgp_config::Options {
+        let mut options = bgp_config::Options {
             secrets_namespace: self.settings.bgp_secrets_namespace.clone(),
+            ..Default::default()
         };
         let names = links.iter().map(|link| (link.index, link.name.clone()));
         let names: BTreeMap<LinkIndex, String> = names.collect();
@@ -195,7 +199,10 @@ impl Intent {
             .egress(&snapshot, &mut facts, &links, &mut failures)
             .await
         {
-            Ok(statements) => statements,
+            Ok((statements, users_of_bfd)) => {
+                options.other_users_of_bfd = users_of_bfd;
+                statements
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot look at pods: nothing is changed");
                 return;
@@ -323,14 +330,14 @@ impl Intent {
     }
 
     /// Makes egress equal to what is wished for, and adds to the facts what came of it. What is to be
-    /// said of its policies.
+    /// said of its policies, and the BFDProfiles they use.
     async fn egress(
         &mut self,
         snapshot: &Snapshot,
         node: &mut NodeFacts,
         links: &[Link],
         failures: &mut Vec<String>,
-    ) -> anyhow::Result<Vec<(ObjectKey, Statement)>> {
+    ) -> anyhow::Result<(Vec<(ObjectKey, Statement)>, Vec<(String, String)>)> {
         let pods = self.parts.pods.as_ref();
         let (facts, strangers) = egress::facts(node, links, pods, &mut self.netlink).await?;
         let compiled = egress_config::compile(snapshot, &facts);
@@ -341,7 +348,13 @@ impl Intent {
                 .find(|l| l.index == link)
                 .map(|l| (link, l.mtu))
         };
+        let profiles = |name: &str| {
+            bgp_config::bfd_profile(name, snapshot, &self.settings.bgp_secrets_namespace)
+        };
+        let watched = egress::watches(&compiled, profiles);
         let wish = egress_io::node::Wish {
+            watches: watched.watches,
+            is_leaving: self.parts.drain.asked().is_some(),
             world: compiled.world,
             strangers,
             fabric: fabric.filter_map(|(link, _)| mtu(link)).collect(),
@@ -354,7 +367,9 @@ impl Intent {
             }
             node.held_addresses = egress::announced(&egress.held(), &compiled.announce);
         }
-        Ok(compiled.statements)
+        let mut statements = compiled.statements;
+        statements.extend(watched.statements);
+        Ok((statements, watched.users))
     }
 
     /// The devices packets from the fabric come in by.

@@ -205,10 +205,11 @@ async fn serve(
         let changed = Arc::clone(&interfaces_changed);
         bgp_io::RouterDiscovery::new(move || changed.notify_one())
     };
-    let egress = datapath
-        .as_ref()
-        .ok()
-        .and_then(|datapath| start_egress(&settings, Arc::clone(datapath)));
+    let held_changed = Arc::new(Notify::new());
+    let egress = datapath.as_ref().ok().and_then(|datapath| {
+        let (bfd, changed) = (bfd.clone(), Arc::clone(&held_changed));
+        start_egress(&settings, Arc::clone(datapath), bfd, changed)
+    });
     let (settle, waiters) = mpsc::channel(WAITERS);
     let subsystems = Subsystems {
         speaker: speaker.clone(),
@@ -242,7 +243,7 @@ async fn serve(
     let api = grpc::serve(parts.clone()).await?;
     let metrics = metrics::serve(parts.clone()).await?;
     let files = intent::watch(source)?;
-    tokio::spawn(intent.run(files, interfaces_changed, waiters));
+    tokio::spawn(intent.run(files, interfaces_changed, held_changed, waiters));
     tokio::spawn(drain.run(speaker.clone()));
 
     let prune = {
@@ -364,12 +365,21 @@ fn start_pods(
 fn start_egress(
     settings: &Settings,
     datapath: Arc<Mutex<Datapath>>,
+    bfd: bgp_bfdd::client::Client,
+    held_changed: Arc<Notify>,
 ) -> Option<egress_io::node::Node> {
     let config = egress_io::node::Config {
         pin_root: settings.pin_root.clone(),
         tunnel_port: settings.egress.tunnel_port,
         tunnel_mtu: settings.egress.pod_tunnel_mtu,
         max_mappings: settings.egress.max_mappings,
+        name: settings.node_name.clone(),
+        peers: egress_io::node::PeersConfig {
+            port: settings.egress.peer_port,
+            secret_file: settings.egress.secret_file.clone(),
+            bfd: Some(bfd),
+        },
+        held_changed,
     };
     egress_io::node::Node::start(config, datapath)
         .inspect_err(|error| tracing::error!(%error, "no egress policies"))

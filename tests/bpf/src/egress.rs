@@ -172,6 +172,7 @@ impl EgressLab {
             last_port: u16::MAX,
             is_udp_endpoint_independent: false,
             is_replicated: false,
+            is_copy: false,
             is_draining: false,
             timeouts: timeouts(Duration::from_secs(600)),
         }

@@ -19,6 +19,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,13 +27,13 @@ use std::{
 use aya::Ebpf;
 use bpf_abi::{
     map_names,
-    nat::{LOCAL_NODE, MAX_RULES, TunnelEnd, V4, V6},
+    nat::{EVENT_BYTES, LOCAL_NODE, MAX_RULES, NatEvent, TunnelEnd, V4, V6},
 };
 use router_types::LinkIndex;
 
 pub use mapping::{Mapping, Phase, Said};
 pub use rule::{GatewayRule, Timeouts};
-pub use sweep::Swept;
+pub use sweep::{Sweep, Swept};
 pub use tables::RuleTraffic;
 
 pub(crate) use mapping::{duration_of, ticks_since, widen, words_v4, words_v6};
@@ -43,9 +44,13 @@ use crate::{
     attach::{self, Outcome},
     device::{self, Device},
     egress::source_for,
-    kernel, load,
+    kernel::{self, Position},
+    load,
     pins::{self, AttachmentPin},
 };
+
+/// How many events the buffer holds when it is nearly full: each with its header of 8 bytes.
+const EVENTS_AT_ONCE: usize = EVENT_BYTES as usize / (size_of::<NatEvent>() + 8) / 10 * 9;
 
 /// Settings of [`Gateway::open`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +82,45 @@ pub struct Gateway {
     next_node: u16,
     sweeps: u64,
     own: Vec<IpAddr>,
+    /// When this process took over the tables of an earlier one, in ticks.
+    adopted_at: Option<u32>,
+    /// When rules became this gateway's own that it had copies of before.
+    since: BTreeMap<u32, u32>,
+    /// Events read since the buffer was last empty.
+    unbroken: usize,
+    has_missed: bool,
+}
+
+/// How far somebody has read the mappings of a rule.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    v4: Option<Position>,
+    v6: Option<Position>,
+}
+
+impl Default for Cursor {
+    /// At the beginning.
+    fn default() -> Self {
+        let start = Some(Position::default());
+        Self {
+            v4: start,
+            v6: start,
+        }
+    }
+}
+
+impl Cursor {
+    /// Behind the last one.
+    #[must_use]
+    pub fn end() -> Self {
+        Self { v4: None, v6: None }
+    }
+
+    /// Whether that was all.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
 }
 
 impl fmt::Debug for Gateway {
@@ -145,6 +189,10 @@ impl Gateway {
             next_node,
             sweeps: 0,
             own: Vec::new(),
+            adopted_at: adopted.then(now),
+            since: BTreeMap::new(),
+            unbroken: 0,
+            has_missed: false,
         })
     }
 
@@ -181,6 +229,13 @@ impl Gateway {
             };
             self.tables.set_rule(*number, &rule.encode(slot))?;
         }
+        for (number, rule) in wanted {
+            let was_copy = self.rules.get(number).is_some_and(|rule| rule.is_copy);
+            if was_copy && !rule.is_copy {
+                self.since.insert(*number, now());
+            }
+        }
+        self.since.retain(|number, _| wanted.contains_key(number));
         self.rules.clone_from(wanted);
         Ok(())
     }
@@ -310,6 +365,18 @@ impl Gateway {
         self.tables.set_mapping(mapping, slot, node, is_replicated)
     }
 
+    /// What the tables have for the connection of a mapping, which may be of another rule and have
+    /// another egress address by now.
+    ///
+    /// # Errors
+    /// When a map cannot be read, or the mapping is of two families.
+    pub fn find(&self, of: &Mapping) -> Result<Option<Mapping>, Error> {
+        match of.pod.ip() {
+            IpAddr::V4(_) => self.find_of::<V4>(of),
+            IpAddr::V6(_) => self.find_of::<V6>(of),
+        }
+    }
+
     /// Removes a mapping, both halves; one that is gone is removed already.
     ///
     /// # Errors
@@ -323,15 +390,48 @@ impl Gateway {
     /// instead. What did not fit into the kernel's buffer is missing; [`Self::mappings`] has all.
     pub fn changes(&mut self, limit: usize) -> Vec<Mapping> {
         let mut events = Vec::new();
-        while events.len() < limit
-            && let Some(event) = self.tables.next_event()
-        {
+        while events.len() < limit {
+            let Some(event) = self.tables.next_event() else {
+                // As many in a row as fit: there may have been more.
+                self.has_missed |= self.unbroken + events.len() >= EVENTS_AT_ONCE;
+                self.unbroken = 0;
+                break;
+            };
             events.push(event);
+        }
+        if events.len() == limit {
+            self.unbroken += limit;
         }
         events
             .iter()
             .map(|event| mapping::from_event(event, self.node_of(event.node as u16)))
             .collect()
+    }
+
+    /// Whether events may have been lost since the last call: then [`Self::changes`] left something
+    /// out, and only the tables know all.
+    pub fn has_missed(&mut self) -> bool {
+        std::mem::take(&mut self.has_missed)
+    }
+
+    /// Becomes readable when there are [`Self::changes`].
+    #[must_use]
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        self.tables.events_fd()
+    }
+
+    /// Some more mappings of a rule, at most a few hundred, as they are now; none at the end. One that
+    /// stays is seen once. For a rule without any this walks through all tables.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn next_mappings(&self, rule: u32, cursor: &mut Cursor) -> Result<Vec<Mapping>, Error> {
+        let mut found = Vec::new();
+        self.next_of::<V4>(rule, &mut cursor.v4, &mut found)?;
+        if found.is_empty() {
+            self.next_of::<V6>(rule, &mut cursor.v6, &mut found)?;
+        }
+        Ok(found)
     }
 
     /// Removes mappings that are idle for longer than their rule lets them, halves without the
@@ -340,13 +440,23 @@ impl Gateway {
     /// # Errors
     /// When a map cannot be read or written.
     pub fn sweep(&mut self) -> Result<Swept, Error> {
-        let mut swept = Swept::default();
-        self.sweep_family::<V4>(&mut swept)?;
-        self.sweep_family::<V6>(&mut swept)?;
+        let mut sweep = Sweep::default();
+        while !self.sweep_on(&mut sweep)? {}
+        Ok(sweep.swept)
+    }
+
+    /// The same in portions of a few milliseconds; whether that was the last one.
+    ///
+    /// # Errors
+    /// When a map cannot be read or written.
+    pub fn sweep_on(&mut self, sweep: &mut Sweep) -> Result<bool, Error> {
+        if !self.sweep_next(sweep)? {
+            return Ok(false);
+        }
         self.sweeps += 1;
         // A mapping that was made while its rule went away is found by the second sweep after.
         self.slots.release(self.sweeps);
-        Ok(swept)
+        Ok(true)
     }
 
     /// How many connections the mappings in the tables belong to, by rule; also those of rules that

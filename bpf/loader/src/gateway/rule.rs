@@ -26,6 +26,9 @@ pub struct GatewayRule {
     pub is_replicated: bool,
     /// Whether only connections that are there are served.
     pub is_draining: bool,
+    /// Whether another gateway holds the rule, and the mappings are copies of its: none ends by
+    /// itself, and none begins. Those that are there are translated all the same.
+    pub is_copy: bool,
     /// How long idle mappings live.
     pub timeouts: Timeouts,
 }
@@ -79,7 +82,7 @@ impl GatewayRule {
             ifindex: self.interface.map_or(0, |link| link.0),
             flags: (u32::from(self.is_udp_endpoint_independent) * rule_flags::UDP_INDEPENDENT)
                 | (u32::from(self.is_replicated) * rule_flags::REPLICATED)
-                | (u32::from(self.is_draining) * rule_flags::DRAINING),
+                | (u32::from(self.is_draining || self.is_copy) * rule_flags::DRAINING),
             slot,
             first_port: self.first_port,
             last_port: self.last_port,

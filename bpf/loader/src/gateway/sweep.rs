@@ -6,18 +6,21 @@ use std::{
     net::IpAddr,
 };
 
-use bpf_abi::nat::{NatEntry, NatKey, side};
+use bpf_abi::nat::{NatEntry, NatKey, V4, V6, side};
 
 use super::{
-    Gateway,
+    Cursor, Gateway,
     mapping::{self, Mapping, Phase, Said, ticks_of, ticks_since},
     now,
-    tables::Family,
+    tables::{Family, keys},
 };
 use crate::{Error, kernel::Position};
 
 /// Entries read in one call: few enough for a pause between them to be short.
 const BATCH: usize = 4_096;
+
+/// Entries read at once for somebody who takes mappings in small portions.
+const PAGE: usize = 512;
 
 /// Every so many sweeps, halves are looked for whose other half is gone.
 const FULL_EVERY: u64 = 16;
@@ -47,6 +50,14 @@ impl Swept {
     }
 }
 
+/// A sweep under way.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    cursor: Cursor,
+    /// What it found and did so far.
+    pub swept: Swept,
+}
+
 /// What becomes of an entry.
 enum Fate {
     Stays,
@@ -55,19 +66,64 @@ enum Fate {
 }
 
 impl Gateway {
-    pub(super) fn sweep_family<A: Family>(&mut self, swept: &mut Swept) -> Result<(), Error> {
+    /// One portion of a family's table; where the next begins.
+    fn sweep_batch<A: Family>(
+        &mut self,
+        at: Position,
+        swept: &mut Swept,
+    ) -> Result<Option<Position>, Error> {
         let is_full = self.sweeps.is_multiple_of(FULL_EVERY);
-        let mut position = Some(Position::default());
         let mut entries = Vec::with_capacity(BATCH);
-        while let Some(at) = position {
+        let next = self.tables.batch::<A>(at, BATCH, &mut entries)?;
+        let now = now();
+        for (key, entry) in &entries {
+            if key.side == side::OUT {
+                self.sweep_out(key, entry, now, swept)?;
+            } else if is_full {
+                self.sweep_back(key, entry, swept)?;
+            }
+        }
+        Ok(next)
+    }
+
+    /// See [`Gateway::sweep_on`].
+    pub(super) fn sweep_next(&mut self, sweep: &mut Sweep) -> Result<bool, Error> {
+        if let Some(at) = sweep.cursor.v4 {
+            sweep.cursor.v4 = self.sweep_batch::<V4>(at, &mut sweep.swept)?;
+        } else if let Some(at) = sweep.cursor.v6 {
+            sweep.cursor.v6 = self.sweep_batch::<V6>(at, &mut sweep.swept)?;
+        }
+        Ok(sweep.cursor.is_at_end())
+    }
+
+    /// See [`Gateway::find`].
+    pub(super) fn find_of<A: Family>(&self, of: &Mapping) -> Result<Option<Mapping>, Error> {
+        let (key, _) = keys::<A>(of)?;
+        let Some(out) = self.tables.half::<A>(&key)? else {
+            return Ok(None);
+        };
+        let back = self.tables.half::<A>(&mapping::back_key(&key, &out))?;
+        let node = self.node_of(out.node);
+        Ok(Some(mapping::read(&key, &out, back.as_ref(), node, now())))
+    }
+
+    /// See [`Gateway::next_mappings`].
+    pub(super) fn next_of<A: Family>(
+        &self,
+        rule: u32,
+        at: &mut Option<Position>,
+        found: &mut Vec<Mapping>,
+    ) -> Result<(), Error> {
+        let mut entries = Vec::with_capacity(PAGE);
+        while let (Some(position), true) = (*at, found.is_empty()) {
             entries.clear();
-            position = self.tables.batch::<A>(at, BATCH, &mut entries)?;
+            *at = self.tables.batch::<A>(position, PAGE, &mut entries)?;
             let now = now();
-            for (key, entry) in &entries {
-                if key.side == side::OUT {
-                    self.sweep_out(key, entry, now, swept)?;
-                } else if is_full {
-                    self.sweep_back(key, entry, swept)?;
+            for (key, out) in &entries {
+                if key.side == side::OUT && out.rule == rule {
+                    let back = self.tables.half::<A>(&mapping::back_key(key, out))?;
+                    let node = self.node_of(out.node);
+                    found.push(mapping::read(key, out, back.as_ref(), node, now));
                 }
             }
         }
@@ -153,7 +209,14 @@ impl Gateway {
         let Some(rule) = self.rules.get(&out.rule) else {
             return Ok(Fate::Over);
         };
-        let idle = ticks_since(out.last_seen, now);
+        if rule.is_copy {
+            return Ok(Fate::Stays);
+        }
+        // Copies do not tell of each packet: from a takeover on the time counts anew. After a
+        // restart too, since nobody knows how long ago that was.
+        let began = self.since.get(&out.rule).copied().or(self.adopted_at);
+        let since = began.map_or(u32::MAX, |began| ticks_since(began, now));
+        let idle = ticks_since(out.last_seen, now).min(since);
         if idle < ticks_of(rule.timeouts.shortest(key.protocol)) {
             return Ok(Fate::Stays);
         }
@@ -201,8 +264,6 @@ impl Gateway {
 mod tests {
     use std::time::Duration;
 
-    use bpf_abi::nat::V4;
-
     use super::*;
     use crate::{GatewayConfig, GatewayRule, HookChoice, Timeouts, program_tests::isolate};
 
@@ -217,6 +278,7 @@ mod tests {
             is_udp_endpoint_independent: false,
             is_replicated: true,
             is_draining: false,
+            is_copy: false,
             timeouts: Timeouts {
                 tcp_opening: timeout,
                 tcp_established: timeout,

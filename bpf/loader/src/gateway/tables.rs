@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{
@@ -279,6 +279,11 @@ impl Tables {
             .collect()
     }
 
+    /// Readable when there is an event.
+    pub(super) fn events_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
     /// The next event in the ring buffer.
     pub(super) fn next_event(&mut self) -> Option<NatEvent> {
         let item = self.events.next()?;
@@ -394,7 +399,7 @@ impl Tables {
 }
 
 /// Both keys of a mapping.
-fn keys<A: Address>(mapping: &Mapping) -> Result<(NatKey<A>, NatKey<A>), Error> {
+pub(super) fn keys<A: Address>(mapping: &Mapping) -> Result<(NatKey<A>, NatKey<A>), Error> {
     let mixed = || Error::MixedFamilies(Box::new(*mapping));
     let address = |ip: IpAddr| A::from_ip(ip).ok_or_else(mixed);
     let (remote, remote_port) = match mapping.remote {

@@ -80,6 +80,7 @@ impl api::config_server::Config for Service {
         );
         let options = bgp_config::Options {
             secrets_namespace: settings.bgp_secrets_namespace.clone(),
+            ..Default::default()
         };
         let after = compile(&snapshot, &facts, &options).instances;
         let errors = change.diagnostics.iter().filter(|found| found.is_error());

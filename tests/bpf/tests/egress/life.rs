@@ -194,6 +194,7 @@ fn another_gateway_takes_connections_over() -> Result<()> {
             // Ports that are kept by chance prove nothing.
             first_port: 61_000,
             is_replicated: true,
+            is_copy: false,
             ..EgressLab::rule()
         },
     )]

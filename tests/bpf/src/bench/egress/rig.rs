@@ -329,6 +329,7 @@ fn gateway(
         last_port: u16::MAX,
         is_udp_endpoint_independent: false,
         is_replicated: false,
+        is_copy: false,
         is_draining: false,
         timeouts: timeouts(Duration::from_secs(TIMEOUT_SECONDS)),
     };

@@ -1,0 +1,751 @@
+// SPDX-License-Identifier: Apache-2.0
+//! This node among the gateways: whom it hears, who holds which rule, and copies of connections.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`link`] | sockets and the tasks that read and write them |
+//! | [`sight`] | who lives, by BFD and by what others say |
+//! | [`roles`] | whom to speak to, from the decision |
+//! | [`copies`] | mappings of the data plane as gateways tell each other of them |
+//! | [`secret`] | the keys they prove themselves with |
+//!
+//! What is said and how is in `egress-sync`; this puts its pieces together ([`Peers::pump`]), in the
+//! order described there. Without a file of keys nobody is spoken to: then who holds what is
+//! elected by each node for itself, and connections do not survive their gateway.
+
+mod copies;
+mod link;
+mod pump;
+mod roles;
+mod secret;
+mod sight;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bgp_bfdd::client::{Client, View};
+use bpf_loader::{Cursor, Gateway, Mapping};
+use egress_core::{Claim, Claims, Desired, RuleNumber, Seat, World};
+use egress_sync::channel::{Channel, Config, Timing};
+use egress_sync::claims::ClaimTable;
+use egress_sync::name::{NodeName, Rule};
+use egress_sync::replication::{Dropped, Limits, Receiver, Sender};
+use egress_sync::wire::Message;
+use egress_sync::witness::Witness;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use link::{Link, LinkEvent};
+use roles::Roles;
+use sight::Sights;
+
+pub use sight::Watch;
+
+/// Events of sockets and sessions that may wait.
+const QUEUE: usize = 64;
+
+/// How long after the start a rule that nobody is known to hold waits for those who might. The same
+/// when this node was cut off.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How long a rule that leaves may take to be handed over; then it is let go as it is.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a hand-over is tried.
+const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
+
+/// The pauses between attempts to connect.
+const DIAL_FIRST: Duration = Duration::from_millis(100);
+const DIAL_LAST: Duration = Duration::from_secs(2);
+
+/// How often an address that could not be listened on is tried.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Connections at most that have not proved themselves.
+const MAX_STRANGERS: usize = 64;
+
+/// What this node is among the gateways.
+#[derive(Clone, Debug)]
+pub struct PeersConfig {
+    /// TCP port gateways listen on.
+    pub port: u16,
+    /// The file with the keys. Without one nobody is spoken to.
+    pub secret_file: Option<PathBuf>,
+    /// Where BFD sessions are had from.
+    pub bfd: Option<Client>,
+}
+
+/// What happened outside of this thread.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Link(LinkEvent),
+    Bfd {
+        node: NodeName,
+        view: View,
+    },
+    /// Somebody answers for the addresses a node holds, or nobody does.
+    Probed {
+        node: NodeName,
+        is_answered: bool,
+    },
+}
+
+impl From<LinkEvent> for Event {
+    fn from(event: LinkEvent) -> Event {
+        Event::Link(event)
+    }
+}
+
+/// Another node.
+#[derive(Debug)]
+struct Peer {
+    sender: Sender,
+    receiver: Receiver,
+    /// What the receiver was told.
+    subscribed: BTreeSet<Rule>,
+    /// How far the snapshot of this number is read.
+    cursor: (u64, Cursor),
+    /// Whether it wants to hold rules.
+    is_available: bool,
+    is_dialling: bool,
+    dial_at: Instant,
+    pause: Duration,
+    /// Why it is not linked.
+    problem: Option<String>,
+}
+
+/// What a peer is to this node, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// Its name.
+    pub name: String,
+    /// Whether it has proved itself on a connection that lasts.
+    pub is_linked: bool,
+    /// Why not, as far as is known.
+    pub problem: Option<String>,
+    /// Whether BFD hears it; nothing where there is no session.
+    pub bfd: Option<bool>,
+    /// Whether it is dead as far as is known.
+    pub is_dead: bool,
+    /// Rules it holds and this node has the connections of, and how many of them are complete.
+    pub standby_for: (usize, usize),
+    /// Rules this node holds and it has the connections of, and how many of them are complete.
+    pub stood_by: (usize, usize),
+}
+
+/// The other gateways.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    name: NodeName,
+    config: PeersConfig,
+    /// The addresses others know this node by.
+    own: Vec<IpAddr>,
+    /// Where each node is.
+    addresses: BTreeMap<NodeName, Vec<IpAddr>>,
+    roles: Roles,
+    table: ClaimTable,
+    witness: Witness,
+    sights: Sights,
+    peers: BTreeMap<NodeName, Peer>,
+    links: BTreeMap<u64, Link>,
+    next_link: u64,
+    linked: BTreeMap<NodeName, u64>,
+    /// Those that ever were.
+    known: BTreeSet<NodeName>,
+    listeners: BTreeMap<IpAddr, AbortHandle>,
+    listen_at: Option<Instant>,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    /// When this node began, or was cut off for the last time.
+    unsure_since: Instant,
+    /// Whether that is long ago.
+    is_sure: bool,
+    /// Whether this node wants to hold rules.
+    is_available: bool,
+    /// What the senders know to be held here.
+    held: BTreeSet<Rule>,
+    /// Since when held rules should be somebody else's, and when they were last offered.
+    leaving: BTreeMap<Rule, (Instant, Instant)>,
+    /// Copies that could not be put in: of rules or nodes not known yet.
+    waiting: BTreeMap<(Rule, egress_sync::mapping::Key), Mapping>,
+    /// How often each rule changed hands.
+    moves: BTreeMap<Rule, u64>,
+    last_holder: BTreeMap<Rule, NodeName>,
+    /// Addresses the standbys' rules would have, to ask the segment about.
+    probed: BTreeMap<NodeName, Vec<IpAddr>>,
+    /// Whether the decision may be another now.
+    is_stale: bool,
+}
+
+/// Most copies that wait for their rule or node.
+const MAX_WAITING: usize = 65_536;
+
+impl Peers {
+    pub(crate) fn new(name: NodeName, config: PeersConfig, now: Instant) -> Peers {
+        let (events, inbox) = mpsc::channel(QUEUE);
+        Peers {
+            table: ClaimTable::new(name.clone()),
+            name,
+            sights: Sights::new(config.bfd.clone()),
+            config,
+            own: Vec::new(),
+            addresses: BTreeMap::new(),
+            roles: Roles::default(),
+            witness: Witness::new(),
+            peers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            next_link: 0,
+            linked: BTreeMap::new(),
+            known: BTreeSet::new(),
+            listeners: BTreeMap::new(),
+            listen_at: None,
+            events,
+            inbox,
+            unsure_since: now,
+            is_sure: false,
+            is_available: true,
+            held: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            last_holder: BTreeMap::new(),
+            probed: BTreeMap::new(),
+            is_stale: false,
+        }
+    }
+
+    /// Whether nodes speak to each other about who holds what.
+    pub(crate) fn is_spoken(&self) -> bool {
+        self.config.secret_file.is_some()
+    }
+
+    /// The next event. May be dropped and called again.
+    pub(crate) async fn event(&mut self) -> Event {
+        match self.inbox.recv().await {
+            Some(event) => event,
+            // We hold a sender ourselves.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Who holds what, as far as is known.
+    pub(crate) fn claims(&self) -> Claims {
+        if !self.is_spoken() {
+            return Claims::new();
+        }
+        let held = self.table.holders().filter(|(_, best)| !best.is_released);
+        let claims = held.filter_map(|(rule, best)| {
+            let claim = Claim {
+                holder: best.node.as_str().to_owned(),
+                term: best.term,
+            };
+            Some((RuleNumber::new(rule.get())?, claim))
+        });
+        claims.collect()
+    }
+
+    /// Adds to a world what is known of its nodes here.
+    pub(crate) fn adjust(&self, world: &mut World) {
+        for (name, node) in &mut world.nodes {
+            let Ok(name) = NodeName::new(name) else {
+                continue;
+            };
+            if name == self.name {
+                node.is_dead |= self.sights.is_isolated();
+                node.is_healthy &= self.is_available;
+            } else {
+                let peer = self.peers.get(&name);
+                node.is_dead |= self.sights.is_dead(&name);
+                node.is_healthy &= peer.is_none_or(|peer| peer.is_available);
+            }
+        }
+    }
+
+    /// Whether this node may come to hold rules.
+    pub(crate) fn is_candidate(&self) -> bool {
+        self.roles.is_candidate
+    }
+
+    /// Whether this node may have the addresses of a rule it is elected for.
+    pub(crate) fn may_hold(&self, number: RuleNumber) -> bool {
+        !self.is_spoken() || Rule::new(number.get()).is_some_and(|rule| self.table.holds(rule))
+    }
+
+    /// Claims, hands over and lets go what the decision says. Whether the claims are others now.
+    /// `was_held` says of a rule whether its addresses were here when the daemon started.
+    pub(crate) fn pursue(
+        &mut self,
+        world: &World,
+        desired: &Desired,
+        was_held: &dyn Fn(RuleNumber) -> bool,
+        now: Instant,
+    ) -> bool {
+        if !self.is_spoken() {
+            return false;
+        }
+        let mut has_changed = false;
+        self.leaving.retain(|rule, _| self.table.holds(*rule));
+        for (number, seat) in &desired.seats {
+            let Some(rule) = Rule::new(number.get()) else {
+                continue;
+            };
+            if self.table.holds(rule) {
+                if !seat.is_holder {
+                    tracing::info!(rule = rule.get(), policy = %seat.key.policy, "let go");
+                    self.table.release(rule);
+                    has_changed = true;
+                } else if seat.is_leaving {
+                    has_changed |= self.leave(rule, seat, now);
+                } else {
+                    self.leaving.remove(&rule);
+                }
+            } else if seat.is_holder && self.may_claim(rule, world, was_held(*number), now) {
+                has_changed |= self.claim(rule, seat);
+            }
+        }
+        let gone = self.table.held().map(|claim| claim.rule);
+        let gone = gone.filter(|rule| {
+            RuleNumber::new(rule.get()).is_none_or(|number| !desired.seats.contains_key(&number))
+        });
+        for rule in gone.collect::<Vec<_>>() {
+            self.table.release(rule);
+            has_changed = true;
+        }
+        has_changed
+    }
+
+    fn claim(&mut self, rule: Rule, seat: &Seat) -> bool {
+        match self.table.claim(rule) {
+            Ok(term) => {
+                let policy = &seat.key.policy;
+                tracing::info!(rule = rule.get(), %policy, term, "held by this node");
+                true
+            }
+            Err(error) => {
+                tracing::error!(rule = rule.get(), %error, "cannot be taken");
+                false
+            }
+        }
+    }
+
+    /// Whether this node may take a rule the decision gives it.
+    fn may_claim(&self, rule: Rule, world: &World, was_held: bool, now: Instant) -> bool {
+        // Another one's that has let go or is dead: the decision has seen to that. What this node
+        // let go itself, somebody it does not hear yet may have taken.
+        let last = self.table.holder(rule);
+        if last.is_some_and(|last| last.node != self.name) || (last.is_none() && was_held) {
+            return true;
+        }
+        let is_heard = |rival: &NodeName| {
+            let node = world.nodes.get(rival.as_str());
+            self.linked.contains_key(rival) || node.is_none_or(|node| node.is_dead)
+        };
+        self.roles.rivals.iter().all(is_heard) || now >= self.unsure_since + GRACE
+    }
+
+    /// Offers a rule to the first who stands by.
+    fn leave(&mut self, rule: Rule, seat: &Seat, now: Instant) -> bool {
+        let (since, offered) = self.leaving.entry(rule).or_insert((now, now - LEAVE_LIMIT));
+        let is_late = now >= *since + LEAVE_LIMIT;
+        if now < *offered + HAND_OVER_AGAIN {
+            return false;
+        }
+        *offered = now;
+        let next = seat.standbys.first().map(|next| NodeName::new(next));
+        let Some(Ok(next)) = next else {
+            return false;
+        };
+        let synchronised = self
+            .peers
+            .get(&next)
+            .and_then(|peer| peer.sender.synchronised(rule));
+        match synchronised.map(|synchronised| self.table.hand_over(synchronised, now)) {
+            Some(Ok(())) => tracing::info!(rule = rule.get(), %next, "offered to the next gateway"),
+            Some(Err(error)) => tracing::debug!(%error, "not handed over yet"),
+            None => {}
+        }
+        if is_late {
+            tracing::warn!(rule = rule.get(), %next, "let go without its connections");
+            self.table.release(rule);
+            self.leaving.remove(&rule);
+        }
+        is_late
+    }
+
+    /// Speaks to those the decision needs, and about what it needs. After the gateway's rules and
+    /// nodes are set.
+    pub(crate) fn set_roles(
+        &mut self,
+        world: &World,
+        desired: &Desired,
+        is_available: bool,
+        watches: &BTreeMap<String, Watch>,
+        mut gateway: Option<&mut Gateway>,
+        now: Instant,
+    ) {
+        let watches: BTreeMap<NodeName, Watch> = watches
+            .iter()
+            .filter_map(|(node, watch)| Some((NodeName::new(node).ok()?, watch.clone())))
+            .collect();
+        self.sights.set(&watches, now, &self.events);
+        let nodes = world.nodes.iter();
+        self.addresses = nodes
+            .filter_map(|(name, node)| Some((NodeName::new(name).ok()?, node.addresses.clone())))
+            .collect();
+        self.own = self.addresses.get(&self.name).cloned().unwrap_or_default();
+        self.probed.clear();
+        for (number, rule) in &desired.standby {
+            let holder = desired
+                .seats
+                .get(number)
+                .and_then(|seat| seat.holder.clone());
+            if let Some(Ok(holder)) = holder.map(|holder| NodeName::new(&holder)) {
+                let addresses = self.probed.entry(holder).or_default();
+                addresses.extend(rule.addresses().next());
+            }
+        }
+        if !self.is_spoken() {
+            return;
+        }
+        if std::mem::replace(&mut self.is_available, is_available) != is_available {
+            let linked: Vec<NodeName> = self.linked.keys().cloned().collect();
+            for peer in linked {
+                self.send(&peer, &Message::Standing { is_available }, now);
+            }
+            self.is_stale = true;
+        }
+        self.roles = Roles::of(world, desired);
+        for node in self.roles.dialled.clone() {
+            self.peer(&node, now);
+        }
+        self.subscribe(gateway.as_deref_mut(), now);
+        self.retry_waiting(gateway);
+        self.listen(now);
+    }
+
+    /// The peer of this name, made if there is none.
+    fn peer(&mut self, node: &NodeName, now: Instant) -> &mut Peer {
+        let held = &self.held;
+        self.peers.entry(node.clone()).or_insert_with(|| {
+            let mut sender = Sender::new(node.clone(), Limits::default());
+            sender.handle_held(held);
+            Peer {
+                sender,
+                receiver: Receiver::new(),
+                subscribed: BTreeSet::new(),
+                cursor: (0, Cursor::default()),
+                is_available: true,
+                is_dialling: false,
+                dial_at: now,
+                pause: DIAL_FIRST,
+                problem: None,
+            }
+        })
+    }
+
+    /// Tells the receivers what this node stands by for.
+    fn subscribe(&mut self, gateway: Option<&mut Gateway>, now: Instant) {
+        let holders: Vec<NodeName> = self.roles.standby.keys().cloned().collect();
+        for holder in holders {
+            self.peer(&holder, now);
+        }
+        let mut added = BTreeSet::new();
+        for (node, peer) in &mut self.peers {
+            let nothing = BTreeSet::new();
+            let wanted = self.roles.standby.get(node).unwrap_or(&nothing);
+            if peer.subscribed == *wanted {
+                continue;
+            }
+            // What this node holds now stays; what others stand by for goes.
+            let kept: BTreeSet<Rule> = peer
+                .subscribed
+                .iter()
+                .copied()
+                .filter(|rule| wanted.contains(rule) || !self.table.holds(*rule))
+                .collect();
+            let told = peer.receiver.handle_rules(&kept, Dropped::Keep);
+            let told = told.and_then(|()| peer.receiver.handle_rules(wanted, Dropped::Remove));
+            if let Err(error) = told {
+                tracing::error!(%node, %error, "connections are not copied");
+                continue;
+            }
+            added.extend(wanted.difference(&peer.subscribed).copied());
+            peer.subscribed.clone_from(wanted);
+        }
+        if added.is_empty() {
+            return;
+        }
+        // What is in the tables of the time when this node held them, or of before a restart.
+        let Some(gateway) = gateway else {
+            return;
+        };
+        match gateway.mappings() {
+            Ok(mappings) => self.adopt(&added, &mappings),
+            Err(error) => tracing::error!(%error, "old copies are not known"),
+        }
+    }
+
+    fn adopt(&mut self, added: &BTreeSet<Rule>, mappings: &[Mapping]) {
+        let mut keys: BTreeMap<Rule, Vec<egress_sync::mapping::Key>> = BTreeMap::new();
+        for mapping in mappings {
+            let rule = Rule::new(mapping.rule).filter(|rule| added.contains(rule));
+            if let (Some(rule), Some(key)) = (rule, copies::key(mapping)) {
+                keys.entry(rule).or_default().push(key);
+            }
+        }
+        for peer in self.peers.values_mut() {
+            for (rule, keys) in &keys {
+                if peer.subscribed.contains(rule) {
+                    peer.receiver.adopt(*rule, keys.iter().copied());
+                }
+            }
+        }
+    }
+
+    /// Listens where others would connect to, if they do.
+    fn listen(&mut self, now: Instant) {
+        let wanted: BTreeSet<IpAddr> = match self.roles.is_candidate {
+            true => self.own.iter().copied().collect(),
+            false => BTreeSet::new(),
+        };
+        self.listeners.retain(|address, listener| {
+            let is_wanted = wanted.contains(address);
+            if !is_wanted {
+                listener.abort();
+            }
+            is_wanted
+        });
+        self.listen_at = None;
+        for address in wanted {
+            if self.listeners.contains_key(&address) {
+                continue;
+            }
+            let socket = SocketAddr::new(address, self.config.port);
+            match link::listen(socket, self.events.clone()) {
+                Ok(listener) => _ = self.listeners.insert(address, listener),
+                Err(error) => {
+                    tracing::warn!(%socket, %error, "gateways cannot connect here");
+                    self.listen_at = Some(now + LISTEN_AGAIN);
+                }
+            }
+        }
+    }
+
+    /// Takes what happened outside.
+    pub(crate) fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Link(event) => self.handle_link(event, now),
+            Event::Bfd { node, view } => {
+                self.is_stale |= self.sights.handle_view(&node, &view, now);
+            }
+            Event::Probed { node, is_answered } => {
+                let verdict = match is_answered {
+                    true => egress_sync::witness::Verdict::Alive,
+                    false => egress_sync::witness::Verdict::Dead,
+                };
+                self.is_stale |= self.sights.handle_verdict(&node, verdict);
+            }
+        }
+    }
+
+    fn handle_link(&mut self, event: LinkEvent, now: Instant) {
+        match event {
+            LinkEvent::Opened { stream, dialled } => {
+                if let Some(peer) = &dialled {
+                    self.peer(peer, now).is_dialling = false;
+                }
+                if let Err(error) = self.open(stream, dialled.clone(), now) {
+                    tracing::warn!(%error, "connection of a gateway not taken");
+                    if let Some(peer) = dialled {
+                        self.dial_failed(&peer, error.to_string(), now);
+                    }
+                }
+            }
+            LinkEvent::NotOpened { peer, error } => {
+                self.peer(&peer, now).is_dialling = false;
+                self.dial_failed(&peer, error.to_string(), now);
+            }
+            LinkEvent::Read { id, bytes } => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.channel.handle_bytes(&bytes, now);
+                }
+            }
+            LinkEvent::Written { id } => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.handle_written();
+                }
+            }
+            LinkEvent::Closed { id } => {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.channel.handle_end_of_stream();
+                }
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        stream: tokio::net::TcpStream,
+        dialled: Option<NodeName>,
+        now: Instant,
+    ) -> Result<(), OpenError> {
+        let remote = stream.peer_addr()?;
+        let strangers = self.links.len().saturating_sub(self.linked.len());
+        if dialled.is_none() && strangers >= MAX_STRANGERS {
+            return Err(OpenError::Strangers);
+        }
+        let Some(path) = &self.config.secret_file else {
+            return Err(OpenError::NoSecret);
+        };
+        let config = Config {
+            name: self.name.clone(),
+            timing: Timing::default(),
+            keys: secret::read(path)?,
+        };
+        let nonce = nonce()?;
+        let channel = match &dialled {
+            Some(peer) => Channel::initiator(config, Some(peer.clone()), nonce, now),
+            None => Channel::responder(config, nonce, now),
+        };
+        self.next_link += 1;
+        let id = self.next_link;
+        let link = Link::start(id, stream, remote, channel, dialled, &self.events);
+        self.links.insert(id, link);
+        Ok(())
+    }
+
+    fn dial_failed(&mut self, peer: &NodeName, problem: String, now: Instant) {
+        let peer = self.peer(peer, now);
+        peer.problem = Some(problem);
+        peer.dial_at = now + peer.pause;
+        peer.pause = (peer.pause * 2).min(DIAL_LAST);
+    }
+
+    /// Connects to those who should be linked and are not.
+    fn dial(&mut self, now: Instant) {
+        for node in &self.roles.dialled {
+            let is_open = self.linked.contains_key(node)
+                || self
+                    .links
+                    .values()
+                    .any(|link| link.dialled.as_ref() == Some(node));
+            let Some(peer) = self.peers.get_mut(node).filter(|_| !is_open) else {
+                continue;
+            };
+            if peer.is_dialling || now < peer.dial_at {
+                continue;
+            }
+            let there = self.addresses.get(node).map_or(&[][..], Vec::as_slice);
+            let pair = there.iter().find_map(|to| {
+                let from = self.own.iter().find(|own| own.is_ipv4() == to.is_ipv4())?;
+                Some((*from, *to))
+            });
+            let Some((from, to)) = pair else {
+                peer.problem = Some("no address of a family this node has".to_owned());
+                peer.dial_at = now + DIAL_LAST;
+                continue;
+            };
+            peer.is_dialling = true;
+            let (from, to) = (
+                SocketAddr::new(from, 0),
+                SocketAddr::new(to, self.config.port),
+            );
+            link::dial(node.clone(), from, to, self.events.clone());
+        }
+    }
+
+    /// When [`Peers::pump`] is to be called at the latest.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let channels = self
+            .links
+            .values()
+            .filter_map(|link| link.channel.poll_timeout());
+        let dials = self.roles.dialled.iter().filter_map(|node| {
+            let peer = self.peers.get(node)?;
+            let is_idle = !peer.is_dialling && !self.linked.contains_key(node);
+            is_idle.then_some(peer.dial_at)
+        });
+        let leaving = self
+            .leaving
+            .values()
+            .map(|(_, offered)| *offered + HAND_OVER_AGAIN);
+        let grace = self.unsure_since + GRACE;
+        channels
+            .map(|(at, _)| at)
+            .chain(dials)
+            .chain(leaving)
+            .chain(self.table.poll_timeout().map(|(at, _)| at))
+            .chain(self.witness.poll_timeout().map(|(at, _)| at))
+            .chain(self.sights.next_timeout())
+            .chain(self.listen_at)
+            .chain((Instant::now() < grace).then_some(grace))
+            .min()
+    }
+
+    /// What is known of each peer.
+    pub(crate) fn views(&self) -> Vec<PeerView> {
+        let mut names: BTreeSet<&NodeName> = self.peers.keys().collect();
+        names.extend(self.sights.names());
+        let view = |name: &NodeName| {
+            let peer = self.peers.get(name);
+            let standby_for = peer.map_or((0, 0), |peer| {
+                let complete = |rule: &&Rule| peer.receiver.is_synchronised(**rule);
+                let rules = &peer.subscribed;
+                (rules.len(), rules.iter().filter(complete).count())
+            });
+            let stood_by = peer.map_or((0, 0), |peer| {
+                let held = |rule: &Rule| self.held.contains(rule);
+                let complete = |rule: &Rule| peer.sender.synchronised(*rule).is_some();
+                let rules = || peer.sender.subscribed().filter(held);
+                (rules().count(), rules().filter(complete).count())
+            });
+            PeerView {
+                name: name.as_str().to_owned(),
+                is_linked: self.linked.contains_key(name),
+                problem: peer.and_then(|peer| peer.problem.clone()),
+                bfd: self.sights.is_up(name),
+                is_dead: self.sights.is_dead(name),
+                standby_for,
+                stood_by,
+            }
+        };
+        names.into_iter().map(view).collect()
+    }
+
+    /// How often each rule changed hands, as far as this node saw.
+    pub(crate) fn moves(&self) -> &BTreeMap<Rule, u64> {
+        &self.moves
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        for listener in self.listeners.values() {
+            listener.abort();
+        }
+    }
+}
+
+/// Why a connection is not taken.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("{0}")]
+    System(#[from] io::Error),
+    #[error(transparent)]
+    Secret(#[from] secret::SecretError),
+    #[error("egress.secretFile is not set")]
+    NoSecret,
+    #[error("{MAX_STRANGERS} others have not proved themselves yet")]
+    Strangers,
+}
+
+/// Octets nobody can guess.
+fn nonce() -> io::Result<[u8; 32]> {
+    use std::io::Read as _;
+    let mut nonce = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut nonce)?;
+    Ok(nonce)
+}

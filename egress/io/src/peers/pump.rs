@@ -1,0 +1,571 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Carrying what one piece says to the next, until none has anything to say.
+
+use std::time::{Duration, Instant};
+
+use bpf_loader::{Cursor, Error, Gateway, Mapping};
+use egress_sync::channel::{End, MAX_MESSAGE, Output};
+use egress_sync::claims::{ClaimOutput, HandOverEnd, Holder};
+use egress_sync::mapping::Change;
+use egress_sync::name::{NodeName, Rule};
+use egress_sync::replication::{Apply, PageError, ReceiverOutput, Rest, SenderOutput};
+use egress_sync::wire::{self, Decoded, Message};
+use egress_sync::witness::{Verdict, WitnessOutput};
+
+use super::{DIAL_FIRST, Event, GRACE, LEAVE_LIMIT, LISTEN_AGAIN, MAX_WAITING, Peers, copies};
+use crate::announce::is_claimed_by_other;
+use router_types::LinkIndex;
+
+/// Copies put in before others have a turn.
+const PORTION: usize = 2048;
+
+/// How long hosts of a segment have to answer for an address.
+const PROBE_PATIENCE: Duration = Duration::from_millis(50);
+
+impl Peers {
+    /// Does what there is to do. Whether there is more to do at once.
+    pub(crate) fn pump(
+        &mut self,
+        mut gateway: Option<&mut Gateway>,
+        fabric: &[LinkIndex],
+        now: Instant,
+    ) -> bool {
+        self.handle_timeouts(now);
+        let mut left = PORTION;
+        loop {
+            let mut is_busy = self.read_links(now);
+            for node in self.peers.keys().cloned().collect::<Vec<_>>() {
+                is_busy |= self.receive(&node, gateway.as_deref_mut(), &mut left, now);
+            }
+            is_busy |= self.poll_claims(gateway.as_deref_mut(), now);
+            is_busy |= self.poll_witness(fabric, now);
+            self.tell_held();
+            is_busy |= self.poll_senders(gateway.as_deref_mut(), now);
+            if !is_busy || left == 0 {
+                break;
+            }
+        }
+        for link in self.links.values_mut() {
+            link.flush();
+        }
+        left == 0
+    }
+
+    /// Whether the decision may be another since the last call.
+    pub(crate) fn take_stale(&mut self) -> bool {
+        std::mem::take(&mut self.is_stale)
+    }
+
+    /// Tells those who stand by what happened to mappings.
+    pub(crate) fn tell(&mut self, changes: &[Mapping]) {
+        for mapping in changes {
+            if let Some(told) = copies::to_wire(mapping, &self.own)
+                && self.held.contains(&told.rule)
+            {
+                let change = Change::Set(told);
+                self.each_sender(|sender| sender.handle_change(&change));
+            }
+        }
+    }
+
+    /// Tells them of mappings that are gone.
+    pub(crate) fn tell_gone(&mut self, gone: &[Mapping]) {
+        for mapping in gone {
+            let rule = Rule::new(mapping.rule).filter(|rule| self.held.contains(rule));
+            if let (Some(rule), Some(key)) = (rule, copies::key(mapping)) {
+                let change = Change::Remove { rule, key };
+                self.each_sender(|sender| sender.handle_change(&change));
+            }
+        }
+    }
+
+    /// Changes were missed.
+    pub(crate) fn tell_gap(&mut self) {
+        self.each_sender(|sender| sender.handle_gap());
+    }
+
+    fn each_sender(&mut self, mut tell: impl FnMut(&mut egress_sync::replication::Sender)) {
+        for peer in self.peers.values_mut() {
+            tell(&mut peer.sender);
+        }
+    }
+
+    /// The senders know what is held before anything of it is deleted.
+    pub(crate) fn tell_held(&mut self) {
+        let held = self.table.held().map(|claim| claim.rule).collect();
+        if self.held != held {
+            self.held = held;
+            for peer in self.peers.values_mut() {
+                peer.sender.handle_held(&self.held);
+            }
+        }
+    }
+
+    fn handle_timeouts(&mut self, now: Instant) {
+        for link in self.links.values_mut() {
+            if link.channel.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                link.channel.handle_timeout(now);
+            }
+        }
+        self.table.handle_timeout(now);
+        self.witness.handle_timeout(now);
+        if self.is_spoken() {
+            self.dial(now);
+        }
+        if self.listen_at.is_some_and(|at| at <= now) {
+            self.listen_at = Some(now + LISTEN_AGAIN);
+            self.listen(now);
+        }
+        let is_offered = |offered: Instant| now >= offered + super::HAND_OVER_AGAIN;
+        // Time to take what nobody has been heard to hold.
+        let is_sure = now >= self.unsure_since + GRACE;
+        self.is_stale |= is_sure && !self.is_sure;
+        self.is_sure = is_sure;
+        let mut leaving = self.leaving.values();
+        self.is_stale |=
+            leaving.any(|(since, offered)| is_offered(*offered) || now >= *since + LEAVE_LIMIT);
+        let linked = self.linked.keys().cloned().collect();
+        if self.sights.is_isolated() {
+            self.unsure_since = now;
+        }
+        for node in self.sights.due(now) {
+            self.witness.ask(&node, &linked, now);
+        }
+    }
+
+    fn read_links(&mut self, now: Instant) -> bool {
+        let mut outputs = Vec::new();
+        for (id, link) in &mut self.links {
+            while let Some(output) = link.channel.poll_output() {
+                outputs.push((*id, output));
+            }
+        }
+        let is_busy = !outputs.is_empty();
+        for (id, output) in outputs {
+            match output {
+                Output::Established { peer, .. } => self.established(id, peer, now),
+                Output::Message(bytes) => self.read(id, &bytes, now),
+                Output::Ended(end) => self.ended(id, end, now),
+            }
+        }
+        is_busy
+    }
+
+    fn established(&mut self, id: u64, node: NodeName, now: Instant) {
+        if !self.addresses.contains_key(&node) {
+            tracing::warn!(%node, "a node that proves itself is none of the cluster");
+            self.close(id);
+            return;
+        }
+        if let Some(before) = self.linked.get(&node).copied() {
+            // Both have connected: the one stays that the lower name began. Of two by one end the
+            // newer counts.
+            let is_ours = |id: &u64| self.links.get(id).is_some_and(|l| l.dialled.is_some());
+            let wanted = self.name < node;
+            if is_ours(&before) == wanted && is_ours(&id) != wanted {
+                self.close(id);
+                return;
+            }
+            self.unlink(&node, now);
+            self.close(before);
+        }
+        tracing::info!(%node, "linked with gateway");
+        self.linked.insert(node.clone(), id);
+        self.known.insert(node.clone());
+        self.table.handle_link_up(&node);
+        self.is_stale |= self.sights.handle_linked(&node, now);
+        // One that waited for the others may go on.
+        self.is_stale = true;
+        let is_available = self.is_available;
+        let peer = self.peer(&node, now);
+        (peer.problem, peer.pause) = (None, DIAL_FIRST);
+        peer.receiver.handle_link_up();
+        self.send(&node, &Message::Standing { is_available }, now);
+    }
+
+    /// What a link's other end says is over; the link may be already.
+    fn unlink(&mut self, node: &NodeName, now: Instant) {
+        self.linked.remove(node);
+        self.table.handle_link_down(node);
+        let peer = self.peer(node, now);
+        peer.sender.handle_link_down();
+        peer.receiver.handle_link_down();
+    }
+
+    fn close(&mut self, id: u64) {
+        if let Some(mut link) = self.links.remove(&id) {
+            link.channel.close();
+            link.flush();
+        }
+    }
+
+    fn ended(&mut self, id: u64, end: End, now: Instant) {
+        let Some(mut link) = self.links.remove(&id) else {
+            return;
+        };
+        link.flush();
+        let linked = self.linked.iter().find(|(_, of)| **of == id);
+        let linked = linked.map(|(node, _)| node.clone());
+        let reason = match end {
+            End::Here => "closed here".to_owned(),
+            End::There => "closed by the other end".to_owned(),
+            End::Failed(error) => error.to_string(),
+        };
+        let remote = link.remote;
+        match (&linked, &link.dialled) {
+            (Some(node), _) => tracing::warn!(%node, %reason, "link with gateway lost"),
+            (None, Some(node)) => tracing::warn!(%node, %remote, %reason, "no link with gateway"),
+            (None, None) => tracing::warn!(%remote, %reason, "connection refused"),
+        }
+        if let Some(node) = &linked {
+            self.unlink(node, now);
+        }
+        if let Some(node) = linked.or(link.dialled.take()) {
+            self.dial_failed(&node, reason, now);
+        }
+    }
+
+    fn read(&mut self, id: u64, bytes: &[u8], now: Instant) {
+        let Some((from, _)) = self.linked.iter().find(|(_, of)| **of == id) else {
+            return;
+        };
+        let from = from.clone();
+        match wire::decode(bytes) {
+            Ok(Decoded::Message(message)) => self.hear(&from, message, now),
+            Ok(Decoded::Skipped { kind }) => tracing::debug!(node = %from, kind, "skipped"),
+            Err(error) => {
+                tracing::error!(node = %from, %error, "what a gateway says cannot be read");
+                self.unlink(&from, now);
+                self.close(id);
+                self.dial_failed(&from, error.to_string(), now);
+            }
+        }
+    }
+
+    fn hear(&mut self, from: &NodeName, message: Message, now: Instant) {
+        let linked = self.linked.keys().cloned().collect();
+        if self.table.handle_message(from, &message)
+            || self.witness.handle_message(from, &message, &linked, now)
+        {
+            return;
+        }
+        let peer = self.peer(from, now);
+        match message {
+            Message::Subscribe {
+                epoch,
+                is_restart,
+                rules,
+            } => peer.sender.handle_subscribe(epoch, is_restart, &rules),
+            Message::Ack { epoch, sequence } => peer.sender.handle_ack(epoch, sequence),
+            Message::Batch(batch) => peer.receiver.handle_batch(batch),
+            Message::Standing { is_available } => {
+                let was = std::mem::replace(&mut peer.is_available, is_available);
+                self.is_stale |= was != is_available;
+            }
+            // Taken before.
+            _ => {}
+        }
+    }
+
+    /// Says something to a peer, if it is linked.
+    pub(super) fn send(&mut self, to: &NodeName, message: &Message, now: Instant) {
+        let Some(id) = self.linked.get(to).copied() else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        let bytes = match wire::encode(message) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!(node = %to, %error, "not said");
+                return;
+            }
+        };
+        if let Err(error) = link.channel.send(&bytes, now) {
+            tracing::warn!(node = %to, %error, "the link begins anew");
+            self.unlink(to, now);
+            self.close(id);
+            self.dial_failed(to, error.to_string(), now);
+        }
+    }
+
+    /// Carries out what a receiver has; at most so much.
+    fn receive(
+        &mut self,
+        node: &NodeName,
+        mut gateway: Option<&mut Gateway>,
+        left: &mut usize,
+        now: Instant,
+    ) -> bool {
+        let mut is_busy = false;
+        while *left > 0 {
+            let peer = self.peers.get_mut(node);
+            let Some(output) = peer.and_then(|peer| peer.receiver.poll_output()) else {
+                break;
+            };
+            is_busy = true;
+            *left -= 1;
+            match output {
+                ReceiverOutput::Send(message) => self.send(node, &message, now),
+                ReceiverOutput::Apply(apply) => self.apply(&apply, gateway.as_deref_mut()),
+                ReceiverOutput::Synchronised(rule) => {
+                    tracing::debug!(%node, rule = rule.get(), "copies are complete");
+                }
+                ReceiverOutput::Ended(rule) => {
+                    tracing::debug!(%node, rule = rule.get(), "not held there");
+                }
+            }
+        }
+        is_busy
+    }
+
+    fn apply(&mut self, apply: &Apply, gateway: Option<&mut Gateway>) {
+        match apply {
+            Apply::Set(told) => {
+                let mapping = copies::from_wire(told, &self.own);
+                let is_own = self.table.holds(told.rule);
+                let id = (told.rule, *told.key());
+                let put = gateway.map(|gateway| {
+                    // What this node made itself is newer than the last words of who held it.
+                    if is_own && gateway.find(&mapping)?.is_some() {
+                        return Ok(());
+                    }
+                    gateway.set_mapping(&mapping)
+                });
+                match put {
+                    Some(Ok(())) => _ = self.waiting.remove(&id),
+                    Some(Err(Error::NoSuchRule(_) | Error::NoSuchNode(_))) | None => {
+                        if self.waiting.len() < MAX_WAITING {
+                            self.waiting.insert(id, mapping);
+                        }
+                    }
+                    Some(Err(error)) => tracing::warn!(%error, ?mapping, "no copy"),
+                }
+            }
+            Apply::Remove { rule, key } => {
+                self.waiting.remove(&(*rule, *key));
+                if self.table.holds(*rule) {
+                    return;
+                }
+                let Some(gateway) = gateway else { return };
+                let wanted = copies::from_key(*rule, key);
+                let removed = gateway.find(&wanted).and_then(|found| match found {
+                    // The connection may be another rule's by now.
+                    Some(found) if found.rule == rule.get() => gateway.remove_mapping(&found),
+                    Some(_) | None => Ok(()),
+                });
+                if let Err(error) = removed {
+                    tracing::warn!(%error, "a copy stays that is over");
+                }
+            }
+        }
+    }
+
+    /// Puts in what waited for a rule or a node.
+    pub(super) fn retry_waiting(&mut self, gateway: Option<&mut Gateway>) {
+        let Some(gateway) = gateway else { return };
+        self.waiting.retain(|_, mapping| {
+            matches!(
+                gateway.set_mapping(mapping),
+                Err(Error::NoSuchRule(_) | Error::NoSuchNode(_))
+            )
+        });
+    }
+
+    fn poll_claims(&mut self, mut gateway: Option<&mut Gateway>, now: Instant) -> bool {
+        let mut is_busy = false;
+        while let Some(output) = self.table.poll_output() {
+            is_busy = true;
+            match output {
+                ClaimOutput::Send { to, message } => self.send(&to, &message, now),
+                ClaimOutput::Holder { rule, holder } => self.note_holder(rule, &holder),
+                ClaimOutput::StepDown { rule, to, term } => {
+                    tracing::info!(rule = rule.get(), %to, term, "held by another node now");
+                    self.tell_held();
+                    self.is_stale = true;
+                }
+                ClaimOutput::HandOverRequested { rule, from } => {
+                    self.requested(rule, &from, gateway.as_deref_mut(), now);
+                }
+                ClaimOutput::HandOverEnded { rule, to, end } => match end {
+                    HandOverEnd::Done => tracing::info!(rule = rule.get(), %to, "handed over"),
+                    HandOverEnd::Refused
+                    | HandOverEnd::TimedOut
+                    | HandOverEnd::LinkLost
+                    | HandOverEnd::Overtaken => {
+                        tracing::warn!(rule = rule.get(), %to, ?end, "not handed over");
+                    }
+                },
+            }
+        }
+        is_busy
+    }
+
+    fn note_holder(&mut self, rule: Rule, holder: &Holder) {
+        self.is_stale = true;
+        if holder.is_released {
+            return;
+        }
+        let before = self.last_holder.insert(rule, holder.node.clone());
+        if before.is_some_and(|before| before != holder.node) {
+            *self.moves.entry(rule).or_default() += 1;
+        }
+    }
+
+    /// The holder of a rule asks this node to take it.
+    fn requested(
+        &mut self,
+        rule: Rule,
+        from: &NodeName,
+        gateway: Option<&mut Gateway>,
+        now: Instant,
+    ) {
+        let is_standby = self
+            .roles
+            .standby
+            .get(from)
+            .is_some_and(|r| r.contains(&rule));
+        let is_ready = self.is_available && !self.sights.is_isolated() && is_standby;
+        // What was said before the question is carried out before the answer.
+        self.receive(from, gateway, &mut usize::MAX.clone(), now);
+        let peer = self.peers.get(from);
+        let has_all = peer.is_some_and(|peer| peer.receiver.is_synchronised(rule));
+        if is_ready && has_all && self.table.claim(rule).is_ok() {
+            tracing::info!(rule = rule.get(), %from, "taken over");
+            self.is_stale = true;
+        } else {
+            self.table.refuse(rule, from);
+        }
+    }
+
+    fn poll_witness(&mut self, fabric: &[LinkIndex], now: Instant) -> bool {
+        let mut is_busy = false;
+        while let Some(output) = self.witness.poll_output() {
+            is_busy = true;
+            match output {
+                WitnessOutput::Send { to, message } => self.send(&to, &message, now),
+                WitnessOutput::Verdict { about, verdict } => {
+                    // There were others to ask: that none is linked any more says the same as that
+                    // none answers.
+                    let is_other =
+                        |node: &NodeName| *node != about && self.addresses.contains_key(node);
+                    let verdict = match verdict {
+                        Verdict::Alone if self.known.iter().any(is_other) => Verdict::Isolated,
+                        other => other,
+                    };
+                    self.is_stale |= self.sights.handle_verdict(&about, verdict);
+                    if verdict == Verdict::Alone {
+                        self.probe(about, fabric);
+                    }
+                }
+            }
+        }
+        is_busy
+    }
+
+    /// Asks the segments whether somebody still answers for what a node holds.
+    fn probe(&self, node: NodeName, fabric: &[LinkIndex]) {
+        let addresses = self.probed.get(&node).cloned().unwrap_or_default();
+        let fabric = fabric.to_vec();
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let mut probes = tokio::task::JoinSet::new();
+            for address in addresses {
+                for link in &fabric {
+                    probes.spawn(is_claimed_by_other(address, *link, PROBE_PATIENCE));
+                }
+            }
+            let mut is_answered = false;
+            while let Some(answer) = probes.join_next().await {
+                is_answered |= matches!(answer, Ok(Ok(true)));
+            }
+            // The thread ends: nobody wants to know.
+            let _ = events.send(Event::Probed { node, is_answered }).await;
+        });
+    }
+
+    fn poll_senders(&mut self, mut gateway: Option<&mut Gateway>, now: Instant) -> bool {
+        let mut is_busy = false;
+        for node in self.linked.keys().cloned().collect::<Vec<_>>() {
+            while self.has_room(&node) {
+                let output = self
+                    .peers
+                    .get_mut(&node)
+                    .and_then(|p| p.sender.poll_output());
+                match output {
+                    Some(SenderOutput::Send(message)) => self.send(&node, &message, now),
+                    Some(SenderOutput::NeedSnapshot { snapshot, .. }) => {
+                        let cursor = (snapshot, Cursor::default());
+                        self.peer(&node, now).cursor = cursor;
+                    }
+                    Some(SenderOutput::Synchronised(rule)) => {
+                        tracing::debug!(%node, rule = rule.get(), "standby has everything");
+                        self.is_stale |= self.leaving.contains_key(&rule);
+                    }
+                    None => match self.page(&node, gateway.as_deref_mut()) {
+                        true => {}
+                        false => break,
+                    },
+                }
+                is_busy = true;
+            }
+        }
+        is_busy
+    }
+
+    fn has_room(&self, node: &NodeName) -> bool {
+        let link = self.linked.get(node).and_then(|id| self.links.get(id));
+        link.is_some_and(|link| link.channel.room() >= MAX_MESSAGE)
+    }
+
+    /// Reads a page of a snapshot, if one is wanted.
+    fn page(&mut self, node: &NodeName, gateway: Option<&mut Gateway>) -> bool {
+        let own = &self.own;
+        let Some(peer) = self.peers.get_mut(node) else {
+            return false;
+        };
+        let Some(page) = peer.sender.poll_page() else {
+            return false;
+        };
+        let (snapshot, cursor) = &mut peer.cursor;
+        if *snapshot != page.snapshot {
+            (*snapshot, *cursor) = (page.snapshot, Cursor::default());
+        }
+        let mut mappings = Vec::new();
+        if let Some(gateway) = gateway {
+            match gateway.next_mappings(page.rule.get(), cursor) {
+                Ok(found) => mappings.extend(found.iter().filter_map(|m| copies::to_wire(m, own))),
+                Err(error) => {
+                    tracing::error!(%error, "connections cannot be read for the standby");
+                    return false;
+                }
+            }
+        } else {
+            *cursor = Cursor::end();
+        }
+        let mut rest = mappings.as_slice();
+        loop {
+            let (part, behind) = rest.split_at(rest.len().min(page.max_records));
+            rest = behind;
+            let is_last = rest.is_empty();
+            let end = match is_last && cursor.is_at_end() {
+                true => Rest::End,
+                false => Rest::More,
+            };
+            match peer.sender.next_batch(&page, part, end) {
+                Ok(()) => {}
+                // Another one has been asked for by now.
+                Err(PageError::Void) => return true,
+                Err(error) => {
+                    tracing::debug!(%node, %error, "snapshots begin anew");
+                    peer.sender.handle_gap();
+                    return true;
+                }
+            }
+            if is_last {
+                return true;
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What this node has to do with which others, as far as rules that can move are concerned.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use egress_core::{Addresses, Desired, Policy, Selection, World};
+use egress_sync::name::{NodeName, Rule};
+
+/// Whom to speak to, and about what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Roles {
+    /// Whether others may connect: this node may hold a rule.
+    pub(super) is_candidate: bool,
+    /// Whom this node connects to.
+    pub(super) dialled: BTreeSet<NodeName>,
+    /// The gateways this node shares a policy with, which it must have heard before it takes what
+    /// nobody holds.
+    pub(super) rivals: BTreeSet<NodeName>,
+    /// The rules this node stands by for, by their holder.
+    pub(super) standby: BTreeMap<NodeName, BTreeSet<Rule>>,
+}
+
+impl Roles {
+    pub(super) fn of(world: &World, desired: &Desired) -> Roles {
+        let mut roles = Roles::default();
+        let concerned = world.policies.iter();
+        let concerned = concerned.filter(|policy| desired.policies.contains_key(&policy.id));
+        for policy in concerned.filter(|policy| can_move(policy)) {
+            let nodes: BTreeSet<&String> = policy
+                .groups
+                .iter()
+                .flat_map(|group| &group.nodes)
+                .filter(|node| world.nodes.contains_key(*node))
+                .collect();
+            let is_candidate = nodes.contains(&world.node);
+            roles.is_candidate |= is_candidate;
+            let others = nodes.into_iter().filter(|node| **node != world.node);
+            for other in others {
+                let Ok(name) = NodeName::new(other) else {
+                    continue;
+                };
+                // Of two gateways the one of the lower name connects.
+                if !is_candidate || world.node < *other {
+                    roles.dialled.insert(name.clone());
+                }
+                if is_candidate {
+                    roles.rivals.insert(name);
+                }
+            }
+        }
+        for (number, seat) in &desired.seats {
+            let (true, false, Some(holder)) = (seat.is_standby, seat.is_holder, &seat.holder)
+            else {
+                continue;
+            };
+            if let (Some(rule), Ok(holder)) = (Rule::new(number.get()), NodeName::new(holder))
+                && desired.standby.contains_key(number)
+            {
+                roles.standby.entry(holder).or_default().insert(rule);
+            }
+        }
+        roles
+    }
+}
+
+/// Whether rules of a policy move from gateway to gateway.
+fn can_move(policy: &Policy) -> bool {
+    let is_ours = match policy.selection {
+        Selection::ActiveStandby | Selection::ActiveActive => true,
+        Selection::FirstByName | Selection::ByPodUid => false,
+    };
+    let mut groups = policy.groups.iter();
+    is_ours && groups.any(|group| matches!(group.addresses, Addresses::Held { .. }))
+}

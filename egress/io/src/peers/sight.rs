@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which of the other gateways live, by BFD and by what the others say.
+//!
+//! A session that fails makes a node suspect, not dead: then everybody who is linked is asked
+//! ([`egress_sync::witness`]), again and again while the session is down. So a node whose way to
+//! this one alone is cut keeps what it holds, and one that dies later is found within
+//! [`ASK_AGAIN`]. A node without BFD is never suspect.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bgp_bfd::profile::{Hops, Profile};
+use bgp_bfd::session::SessionStatus;
+use bgp_bfd::wire::State;
+use bgp_bfdd::client::{Client, View};
+use bgp_bfdd::protocol::SessionKey;
+use egress_sync::name::NodeName;
+use egress_sync::witness::Verdict;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::Event;
+
+/// How often others are asked about a node whose session is down.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a session may take to come up for the first time.
+const NEVER_UP: Duration = Duration::from_secs(3);
+
+/// How many answers in a row that nobody is there mean that this node is cut off.
+const ALONE_IN_A_ROW: u32 = 2;
+
+/// A BFD session with another gateway (RFC 5883).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// The other one's address.
+    pub peer: IpAddr,
+    /// This node's.
+    pub local: IpAddr,
+    /// How it runs.
+    pub profile: Profile,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// Nothing is known against it.
+    Fine,
+    /// It is not heard, and others are asked then.
+    Suspect { ask_at: Instant, is_dead: bool },
+}
+
+#[derive(Debug)]
+struct Watched {
+    watch: Watch,
+    task: AbortHandle,
+    since: Instant,
+    /// The process's number of the session and its failures, when last looked at.
+    seen: Option<(u32, u64)>,
+    is_up: bool,
+    was_up: bool,
+    sight: Sight,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What is known of the other gateways.
+#[derive(Debug)]
+pub(super) struct Sights {
+    client: Option<Client>,
+    watched: BTreeMap<NodeName, Watched>,
+    alone: u32,
+}
+
+impl Sights {
+    pub(super) fn new(client: Option<Client>) -> Sights {
+        Sights {
+            client,
+            watched: BTreeMap::new(),
+            alone: 0,
+        }
+    }
+
+    /// Watches these and no others.
+    pub(super) fn set(
+        &mut self,
+        wanted: &BTreeMap<NodeName, Watch>,
+        now: Instant,
+        events: &mpsc::Sender<Event>,
+    ) {
+        let Some(client) = &self.client else {
+            return;
+        };
+        self.watched.retain(|node, _| wanted.contains_key(node));
+        for (node, watch) in wanted {
+            if let Some(watched) = self.watched.get(node)
+                && watched.watch == *watch
+            {
+                continue;
+            }
+            let task = follow(client, node, watch, events.clone());
+            let before = self.watched.remove(node);
+            let watched = Watched {
+                watch: watch.clone(),
+                task,
+                since: now,
+                seen: None,
+                is_up: false,
+                was_up: false,
+                sight: before.as_ref().map_or(Sight::Fine, |before| before.sight),
+            };
+            self.watched.insert(node.clone(), watched);
+        }
+    }
+
+    /// BFD says something. Whether the decision may be another now.
+    pub(super) fn handle_view(&mut self, node: &NodeName, view: &View, now: Instant) -> bool {
+        let Some(watched) = self.watched.get_mut(node) else {
+            return false;
+        };
+        let View::Known(status) = view else {
+            // No news of the process is no news of the node.
+            (watched.since, watched.was_up) = (now, false);
+            return false;
+        };
+        let failed = watched.has_failed(status);
+        watched.is_up = status.state == State::Up;
+        watched.was_up |= watched.is_up;
+        if watched.is_up {
+            self.alone = 0;
+            let was = std::mem::replace(&mut watched.sight, Sight::Fine);
+            if was != Sight::Fine {
+                tracing::info!(%node, "gateway is heard again by BFD");
+            }
+            return was != Sight::Fine;
+        }
+        if failed && watched.sight == Sight::Fine {
+            let diagnostic = status.last_down.unwrap_or(status.diagnostic);
+            tracing::warn!(%node, reason = diagnostic.text(), "gateway is not heard by BFD");
+            watched.sight = Sight::Suspect {
+                ask_at: now,
+                is_dead: false,
+            };
+        }
+        false
+    }
+
+    /// A node has proved itself on a connection.
+    pub(super) fn handle_linked(&mut self, node: &NodeName, now: Instant) -> bool {
+        let was_isolated = self.is_isolated();
+        self.alone = 0;
+        let mut was_dead = false;
+        if let Some(watched) = self.watched.get_mut(node)
+            && let Sight::Suspect { ask_at, is_dead } = &mut watched.sight
+        {
+            was_dead = std::mem::replace(is_dead, false);
+            *ask_at = now;
+        }
+        was_dead || was_isolated
+    }
+
+    /// Those to ask about.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<NodeName> {
+        let mut due = Vec::new();
+        for (node, watched) in &mut self.watched {
+            if !watched.was_up
+                && watched.sight == Sight::Fine
+                && now >= watched.since + NEVER_UP
+                && self.client.is_some()
+                && watched.seen.is_some()
+                && !watched.is_up
+            {
+                tracing::warn!(%node, "gateway was never heard by BFD");
+                watched.sight = Sight::Suspect {
+                    ask_at: now,
+                    is_dead: false,
+                };
+            }
+            if let Sight::Suspect { ask_at, .. } = &mut watched.sight
+                && *ask_at <= now
+            {
+                *ask_at = now + ASK_AGAIN;
+                due.push(node.clone());
+            }
+        }
+        due
+    }
+
+    /// What was found out. Whether the decision may be another now.
+    pub(super) fn handle_verdict(&mut self, node: &NodeName, verdict: Verdict) -> bool {
+        let was_isolated = self.is_isolated();
+        match verdict {
+            Verdict::Isolated => self.alone = self.alone.saturating_add(1),
+            Verdict::Alive | Verdict::Dead => self.alone = 0,
+            Verdict::Alone => {}
+        }
+        let mut has_changed = was_isolated != self.is_isolated();
+        if has_changed && !was_isolated {
+            tracing::warn!("nobody is heard: this node is cut off, and holds nothing");
+        }
+        if let Some(watched) = self.watched.get_mut(node)
+            && let Sight::Suspect { is_dead, .. } = &mut watched.sight
+        {
+            let found = match verdict {
+                Verdict::Dead => true,
+                Verdict::Alive => false,
+                Verdict::Isolated | Verdict::Alone => *is_dead,
+            };
+            if found && !*is_dead {
+                tracing::warn!(%node, "gateway is dead: nobody hears it");
+            }
+            has_changed |= *is_dead != found;
+            *is_dead = found;
+        }
+        has_changed
+    }
+
+    /// Whether a node is dead as far as is known.
+    pub(super) fn is_dead(&self, node: &NodeName) -> bool {
+        let watched = self.watched.get(node);
+        watched.is_some_and(|watched| matches!(watched.sight, Sight::Suspect { is_dead: true, .. }))
+    }
+
+    /// Whether BFD hears a node; nothing where there is no session.
+    pub(super) fn is_up(&self, node: &NodeName) -> Option<bool> {
+        self.watched.get(node).map(|watched| watched.is_up)
+    }
+
+    /// Those that are watched.
+    pub(super) fn names(&self) -> impl Iterator<Item = &NodeName> {
+        self.watched.keys()
+    }
+
+    /// Whether this node is cut off.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.alone >= ALONE_IN_A_ROW
+    }
+
+    /// When [`Sights::due`] is to be called.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let times = self
+            .watched
+            .values()
+            .filter_map(|watched| match watched.sight {
+                Sight::Suspect { ask_at, .. } => Some(ask_at),
+                Sight::Fine if !watched.was_up && watched.seen.is_some() => {
+                    Some(watched.since + NEVER_UP)
+                }
+                Sight::Fine => None,
+            });
+        times.min()
+    }
+}
+
+impl Watched {
+    fn has_failed(&mut self, status: &SessionStatus) -> bool {
+        let now = (status.local_discriminator, status.failures);
+        let before = self.seen.replace(now);
+        before.is_some_and(|(number, failures)| {
+            number == status.local_discriminator && failures < status.failures
+        })
+    }
+}
+
+/// Asks for a session and tells what becomes of it, until the handle is aborted.
+fn follow(
+    client: &Client,
+    node: &NodeName,
+    watch: &Watch,
+    events: mpsc::Sender<Event>,
+) -> AbortHandle {
+    let key = SessionKey {
+        peer: watch.peer,
+        local: Some(watch.local),
+        interface: None,
+        hops: Hops::Multi,
+    };
+    let mut session = client.request(key, watch.profile.clone());
+    let node = node.clone();
+    let following = async move {
+        loop {
+            let view = session.view();
+            let node = node.clone();
+            if events.send(Event::Bfd { node, view }).await.is_err() {
+                return;
+            }
+            session.changed().await;
+        }
+    };
+    tokio::spawn(following).abort_handle()
+}

@@ -1,0 +1,695 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The thread that makes this node equal to what is decided about egress, and keeps it so.
+//!
+//! It owns the tunnel device, the device of held addresses and the gateway's programs; the pods'
+//! programs it shares with the pods. For each new world it decides, writes what the gateway needs
+//! before what pods need, and answers when the kernel has it. In between it listens to the other
+//! gateways and decides anew when one dies or takes something over, forgets connections that are
+//! over, and lets rules go that have drained.
+//!
+//! A gateway's programs are loaded when the node first becomes one, or stands by for one, and stay
+//! while connections do.
+//!
+//! Nothing here blocks for long: looks at connections go in portions, between which whatever
+//! happened has its turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bpf_loader::{Datapath, Gateway, GatewayConfig, HookChoice, Sweep, Swept, Timeouts};
+use egress_core::{
+    Addresses, Claims, Desired, Life, PolicyId, Previous, RuleNumber, World, decide,
+};
+use egress_sync::name::NodeName;
+use router_netlink::Netlink;
+use router_types::LinkIndex;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::announce::{Schedule, announce};
+use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
+use crate::node::{Command, Config, View, Wish, lock};
+use crate::peers::{Event, Peers};
+use crate::tables::{self, Tunnel};
+
+/// The shortest time between two looks at the connections.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long what could not be done waits for the next attempt, if nothing happens before.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Looks take a twentieth of the time at most.
+const SWEEP_SHARE: u32 = 20;
+
+/// Bytes of a packet in the tunnel device at most: nothing is too big for the device itself, since
+/// what does not fit into the fabric is cut outside.
+const DEVICE_MTU: u32 = 65_000;
+
+/// Events of the data plane taken at once.
+const EVENTS: usize = 4096;
+
+/// How often a decision is made anew because of what it led to. Each time something is claimed or
+/// let go, of which there is an end.
+const MAX_ROUNDS: usize = 8;
+
+pub(crate) struct Worker {
+    config: Config,
+    netlink: Netlink,
+    datapath: Arc<Mutex<Datapath>>,
+    peers: Peers,
+    gateway: Option<Gateway>,
+    /// Readable when the gateway has events.
+    events: Option<AsyncFd<OwnedFd>>,
+    wish: Wish,
+    /// The world of the last decision: the wish's, and what is known of the nodes here.
+    world: Arc<World>,
+    claims: Arc<Claims>,
+    previous: Previous,
+    /// See [`crate::node::Node::held`].
+    held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
+    /// The addresses that were held when the thread began.
+    found: BTreeSet<IpAddr>,
+    /// Addresses that are being announced.
+    announcing: Vec<(BTreeSet<IpAddr>, AbortHandle)>,
+    /// Since when rules drain.
+    drains: BTreeMap<RuleNumber, Instant>,
+    connections: BTreeMap<u32, u64>,
+    ports_used: BTreeMap<(IpAddr, u8), u64>,
+    /// Whether what lives from before the start is known.
+    has_looked: bool,
+    /// When what could not be done is tried again.
+    retry_at: Option<Instant>,
+    /// The look under way, with the time it has taken.
+    sweep: Option<(Sweep, Duration)>,
+    sweep_at: Instant,
+}
+
+/// What woke the thread.
+enum Woken {
+    Command(Option<Command>),
+    Peers(Event),
+    /// There are events of the data plane, or it is time for something.
+    Turn,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: Config,
+        name: NodeName,
+        netlink: Netlink,
+        datapath: Arc<Mutex<Datapath>>,
+        held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
+    ) -> Worker {
+        let now = Instant::now();
+        Worker {
+            peers: Peers::new(name, config.peers.clone(), now),
+            config,
+            netlink,
+            datapath,
+            gateway: None,
+            events: None,
+            wish: Wish::default(),
+            world: Arc::default(),
+            claims: Arc::default(),
+            previous: Previous::default(),
+            held,
+            found: BTreeSet::new(),
+            announcing: Vec::new(),
+            drains: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            ports_used: BTreeMap::new(),
+            has_looked: false,
+            retry_at: None,
+            sweep: None,
+            sweep_at: now + SWEEP_INTERVAL,
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Command>) {
+        let mut has_more = false;
+        loop {
+            let wake = match has_more || self.sweep.is_some() {
+                true => Instant::now(),
+                false => self.next_wake(),
+            };
+            let Worker { peers, events, .. } = &mut self;
+            let woken = tokio::select! {
+                // Others before the clock: under load the clock is always due.
+                biased;
+                command = queue.recv() => Woken::Command(command),
+                event = peers.event() => Woken::Peers(event),
+                () = readable(events.as_ref()) => Woken::Turn,
+                () = tokio::time::sleep_until(wake.into()) => Woken::Turn,
+            };
+            match woken {
+                Woken::Command(Some(command)) => self.carry_out(command),
+                Woken::Command(None) => return,
+                Woken::Peers(event) => self.peers.handle(event, Instant::now()),
+                Woken::Turn => {}
+            }
+            has_more = self.turn();
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Apply(wish, reply) => {
+                self.wish = *wish;
+                // Whoever asked may have given up, here and below.
+                let _ = reply.send(self.try_settle());
+            }
+            Command::View(reply) => _ = reply.send(self.view()),
+            Command::Mappings(reply) => {
+                let mappings = self.gateway.as_ref().map(Gateway::mappings);
+                let _ = reply.send(mappings.unwrap_or_else(|| Ok(Vec::new())));
+            }
+        }
+    }
+
+    /// When the thread has something to do at the latest.
+    fn next_wake(&self) -> Instant {
+        let peers = self.peers.next_timeout();
+        let times = [peers, self.retry_at].into_iter().flatten();
+        times.fold(self.sweep_at, Instant::min)
+    }
+
+    /// What there is to do after whatever happened. Whether there is more to do at once.
+    fn turn(&mut self) -> bool {
+        if !self.has_looked {
+            // Nobody is spoken to before it is known what is here.
+            if self.retry_at.is_some_and(|at| Instant::now() >= at) {
+                self.settle_again();
+            }
+            return false;
+        }
+        let mut has_more = self.take_events();
+        let fabric: Vec<LinkIndex> = self.wish.fabric.iter().map(|(link, _)| *link).collect();
+        let now = Instant::now();
+        has_more |= self.peers.pump(self.gateway.as_mut(), &fabric, now);
+        let is_due = self.retry_at.is_some_and(|at| now >= at);
+        if self.peers.take_stale() || is_due {
+            self.settle_again();
+            has_more = true;
+        }
+        if now >= self.sweep_at {
+            self.sweep_at = now + SWEEP_INTERVAL;
+            self.sweep.get_or_insert_default();
+        }
+        if self.sweep.is_some() {
+            self.sweep_on();
+        }
+        has_more
+    }
+
+    /// Tells those who stand by what happened to connections.
+    fn take_events(&mut self) -> bool {
+        let Some(gateway) = &mut self.gateway else {
+            return false;
+        };
+        let changes = gateway.changes(EVENTS);
+        if gateway.has_missed() {
+            tracing::warn!("events of connections were lost: standbys get all of them anew");
+            self.peers.tell_gap();
+        }
+        self.peers.tell(&changes);
+        changes.len() == EVENTS
+    }
+
+    /// Settles, and notes when to try again what could not be done.
+    fn try_settle(&mut self) -> Vec<String> {
+        let failures = self.settle();
+        self.retry_at = (!failures.is_empty()).then(|| Instant::now() + RETRY_INTERVAL);
+        failures
+    }
+
+    /// The same when nobody asked.
+    fn settle_again(&mut self) {
+        for failure in self.try_settle() {
+            tracing::error!("{failure}");
+        }
+    }
+
+    /// Decides, and makes the kernel equal to it.
+    fn settle(&mut self) -> Vec<String> {
+        let mut failures = Vec::new();
+        if !self.has_looked {
+            match self.look_back() {
+                Ok(()) => self.has_looked = true,
+                Err(error) => {
+                    // To go on would be to forget what lives.
+                    return vec![format!("egress stays as it is: {error}")];
+                }
+            }
+        }
+        let desired = self.decide();
+        let held = self.hold(&desired, &mut failures);
+        let tunnel = self.devices(&desired, held.keys().copied().collect(), &mut failures);
+        if let Err(error) = self.gateway(&desired, tunnel) {
+            failures.push(format!("egress gateway: {error}"));
+        }
+        let world = Arc::clone(&self.world);
+        let now = Instant::now();
+        self.peers.set_roles(
+            &world,
+            &desired,
+            !self.wish.is_leaving,
+            &self.wish.watches,
+            self.gateway.as_mut(),
+            now,
+        );
+        let tables = tables::pods_side(&world, &desired, &self.wish.strangers, tunnel);
+        if let Err(error) = lock(&self.datapath).sync_egress(&tables) {
+            failures.push(format!("egress of pods: {error}"));
+        }
+        self.announce(&held);
+        if std::mem::replace(&mut *lock(&self.held), held.clone()) != held {
+            self.config.held_changed.notify_one();
+        }
+        self.previous.desired = desired;
+        failures
+    }
+
+    /// The decision, with what this node claims and lets go because of it.
+    fn decide(&mut self) -> Desired {
+        let mut world = self.wish.world.clone();
+        self.peers.adjust(&mut world);
+        let mut claims = self.peers.claims();
+        let mut desired = decide(&world, &claims, &self.previous);
+        for _ in 0..MAX_ROUNDS {
+            let found = &self.found;
+            let was_held = |number: RuleNumber| {
+                let rule = desired.gateway.get(&number);
+                rule.is_some_and(|rule| rule.addresses().all(|address| found.contains(&address)))
+            };
+            let now = Instant::now();
+            if !self.peers.pursue(&world, &desired, &was_held, now) {
+                break;
+            }
+            claims = self.peers.claims();
+            desired = decide(&world, &claims, &self.previous);
+        }
+        // Before anything of them is deleted.
+        self.peers.tell_held();
+        // Elected is not enough: it may be somebody else's still.
+        let may_hold = |number| self.peers.may_hold(number);
+        desired
+            .gateway
+            .retain(|number, rule| !rule.is_held || may_hold(*number));
+        self.world = Arc::new(world);
+        self.claims = Arc::new(claims);
+        desired
+    }
+
+    /// The addresses to hold: those that are decided, and those that are in no policy any more and
+    /// still have connections. One that another node is to hold goes at once.
+    fn hold(
+        &mut self,
+        desired: &Desired,
+        failures: &mut Vec<String>,
+    ) -> BTreeMap<IpAddr, PolicyId> {
+        let mut held = held(desired);
+        let policies = self.world.policies.iter();
+        let written: BTreeSet<IpAddr> = policies
+            .flat_map(|policy| &policy.groups)
+            .flat_map(|group| match &group.addresses {
+                Addresses::Held { addresses, .. } => addresses.as_slice(),
+                Addresses::DefaultRoute | Addresses::Interface(_) | Addresses::OnDevice(_) => &[],
+            })
+            .copied()
+            .collect();
+        let mut leaving = lock(&self.held).clone();
+        leaving.retain(|address, _| !held.contains_key(address) && !written.contains(address));
+        if !leaving.is_empty()
+            && let Err(error) = self.look()
+        {
+            failures.push(format!("connections of addresses that go: {error}"));
+        }
+        let in_use: BTreeSet<IpAddr> = self
+            .ports_used
+            .keys()
+            .map(|(address, _)| *address)
+            .collect();
+        held.extend(
+            leaving
+                .into_iter()
+                .filter(|(address, _)| in_use.contains(address)),
+        );
+        held
+    }
+
+    /// Tells the neighbours on every link of addresses that are new here, and stops telling of those
+    /// that are not here any more.
+    fn announce(&mut self, held: &BTreeMap<IpAddr, PolicyId>) {
+        self.announcing.retain(|(addresses, task)| {
+            let is_held = addresses.iter().all(|address| held.contains_key(address));
+            if !is_held {
+                task.abort();
+            }
+            is_held && !task.is_finished()
+        });
+        let before = lock(&self.held).clone();
+        let new = held.keys().filter(|address| !before.contains_key(address));
+        let new: BTreeSet<IpAddr> = new.copied().collect();
+        if new.is_empty() {
+            return;
+        }
+        let links: Vec<LinkIndex> = self.wish.fabric.iter().map(|(link, _)| *link).collect();
+        let addresses: Vec<IpAddr> = new.iter().copied().collect();
+        let announcing = async move {
+            announce(&addresses, &links, &Schedule::default()).await;
+        };
+        let task = tokio::spawn(announcing).abort_handle();
+        self.announcing.push((new, task));
+    }
+
+    /// Finds out, once, which rules have connections from before the start.
+    fn look_back(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if Gateway::is_installed(&self.config.pin_root) {
+            let gateway = Gateway::open(&self.gateway_config())?;
+            self.connections = gateway.live()?;
+            self.begin(gateway);
+        }
+        self.found = devices::held(&mut self.netlink)?;
+        let forever = tables::timeouts(&egress_core::Timeouts {
+            tcp_opening: Duration::MAX,
+            tcp_established: Duration::MAX,
+            tcp_closing: Duration::MAX,
+            udp_unanswered: Duration::MAX,
+            udp: Duration::MAX,
+            icmp: Duration::MAX,
+            other: Duration::MAX,
+        });
+        let flows = lock(&self.datapath).sweep_egress(&|_| Some(forever))?;
+        self.previous.live = live(flows.live.keys().chain(self.connections.keys()));
+        Ok(())
+    }
+
+    fn begin(&mut self, gateway: Gateway) {
+        let descriptor = gateway.events_fd().try_clone_to_owned();
+        let events = descriptor.and_then(|descriptor| {
+            // SAFETY: the descriptor is ours, and closed when the registration is dropped.
+            let registered =
+                unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+            registered.map_err(std::io::Error::from)
+        });
+        self.events = events
+            .inspect_err(|error| tracing::error!(%error, "standbys hear of connections late"))
+            .ok();
+        self.gateway = Some(gateway);
+    }
+
+    fn gateway_config(&self) -> GatewayConfig {
+        GatewayConfig {
+            pin_root: self.config.pin_root.clone(),
+            hook: HookChoice::Auto,
+            max_mappings: self.config.max_mappings,
+        }
+    }
+
+    /// The tunnel, and the addresses this node holds.
+    fn devices(
+        &mut self,
+        desired: &Desired,
+        held: BTreeSet<IpAddr>,
+        failures: &mut Vec<String>,
+    ) -> Option<Tunnel> {
+        let is_needed = self.peers.is_candidate()
+            || !desired.ends.is_empty()
+            || !desired.gateway.is_empty()
+            || !desired.standby.is_empty();
+        let mut wish = devices::Wish {
+            tunnel: is_needed.then_some(TunnelWish {
+                port: self.config.tunnel_port,
+                mtu: DEVICE_MTU,
+                may_go_up: false,
+            }),
+            answer_on: if held.is_empty() {
+                BTreeSet::new()
+            } else {
+                self.wish.fabric.iter().map(|(link, _)| *link).collect()
+            },
+            held,
+        };
+        let mut tunnel = self.sync(&wish, failures);
+        // The programs before the first packet. Without them the device stays down.
+        let guarded = lock(&self.datapath).set_tunnel(tunnel);
+        match (guarded, &mut wish.tunnel) {
+            (Ok(()), Some(wished)) => {
+                wished.may_go_up = true;
+                tunnel = self.sync(&wish, failures);
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => failures.push(format!("the tunnel stays down: {error}")),
+        }
+        let fabric = self.wish.fabric.iter().map(|(_, mtu)| *mtu).min();
+        let fabric = fabric.unwrap_or(1500);
+        let whole = |overhead: u32| {
+            let mtu = fabric.saturating_sub(overhead);
+            self.config
+                .tunnel_mtu
+                .unwrap_or(u16::try_from(mtu).unwrap_or(u16::MAX))
+        };
+        tunnel.map(|link| Tunnel {
+            link,
+            mtu_v4: whole(OVERHEAD_V4),
+            mtu_v6: whole(OVERHEAD_V6),
+        })
+    }
+
+    /// One round of the devices; the tunnel's, if there is one.
+    fn sync(&mut self, wish: &devices::Wish, failures: &mut Vec<String>) -> Option<LinkIndex> {
+        let report = devices::sync(&mut self.netlink, wish);
+        for change in &report.changes {
+            tracing::info!("{change}");
+        }
+        for failure in &report.failures {
+            let failure = format!("egress: {failure}");
+            if !failures.contains(&failure) {
+                failures.push(failure);
+            }
+        }
+        report.tunnel
+    }
+
+    /// Rules, nodes and devices of the gateway.
+    fn gateway(
+        &mut self,
+        desired: &Desired,
+        tunnel: Option<Tunnel>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let is_needed = !desired.gateway.is_empty() || !desired.standby.is_empty();
+        if self.gateway.is_none() && is_needed {
+            self.begin(Gateway::open(&self.gateway_config())?);
+        }
+        let Some(gateway) = &mut self.gateway else {
+            return Ok(());
+        };
+        let fabric: Vec<LinkIndex> = self.wish.fabric.iter().map(|(link, _)| *link).collect();
+        let report = gateway.sync_devices(tunnel.map(|tunnel| tunnel.link), &fabric)?;
+        if let Some(tunnel) = tunnel {
+            let world = &self.world;
+            let others = world.nodes.iter().filter(|(name, _)| **name != world.node);
+            let mut addresses = BTreeMap::new();
+            for (_, node) in others {
+                for is_v4 in [true, false] {
+                    let first = node.addresses.iter().find(|a| a.is_ipv4() == is_v4);
+                    addresses.extend(first.map(|address| (*address, tunnel.mtu(*address))));
+                }
+            }
+            gateway.set_own_addresses(&tables::own_addresses(world));
+            gateway.sync_nodes(tunnel.link, &addresses)?;
+        }
+        let is_told = self.peers.is_spoken();
+        gateway.sync_rules(&tables::gateway_side(desired, is_told))?;
+        gateway.routes_changed()?;
+        gateway.reap()?;
+        match report.failed.into_iter().next() {
+            Some((_, error)) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on with the look at connections; at its end forgets what is over, and decides anew when
+    /// a rule has drained.
+    fn sweep_on(&mut self) {
+        let Some((mut sweep, taken)) = self.sweep.take() else {
+            return;
+        };
+        let began = Instant::now();
+        let swept = match &mut self.gateway {
+            Some(gateway) => gateway.sweep_on(&mut sweep),
+            None => Ok(true),
+        };
+        let taken = taken + began.elapsed();
+        let ended = match swept {
+            Ok(false) => {
+                self.sweep = Some((sweep, taken));
+                return;
+            }
+            Ok(true) => {
+                self.looked(sweep.swept);
+                self.forget()
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "connections of egress gateways cannot be looked at");
+        }
+        let pause = (taken * SWEEP_SHARE).max(SWEEP_INTERVAL);
+        self.sweep_at = Instant::now() + pause;
+    }
+
+    /// Looks at the gateway's connections at once, and forgets those that are over.
+    fn look(&mut self) -> Result<(), bpf_loader::Error> {
+        // A look that is half done would not know what this one removes.
+        self.sweep = None;
+        if let Some(gateway) = &mut self.gateway {
+            let swept = gateway.sweep()?;
+            self.looked(swept);
+        }
+        Ok(())
+    }
+
+    fn looked(&mut self, swept: Swept) {
+        if swept.halves > 0 {
+            tracing::warn!(
+                halves = swept.halves,
+                "halves of mappings without the other half were removed"
+            );
+        }
+        self.peers.tell_gone(&swept.replicated);
+        self.ports_used = swept.ports_used().collect();
+        self.connections = swept.live;
+    }
+
+    /// What is over in the pods' tables, and what follows from both.
+    fn forget(&mut self) -> Result<(), bpf_loader::Error> {
+        let timeouts = timeouts_by_rule(&self.world, &self.previous.desired);
+        let usual = tables::timeouts(&egress_core::Timeouts::default());
+        let ends = &self.previous.desired.ends;
+        let is_known =
+            |rule| rule == 0 || RuleNumber::new(rule).is_some_and(|n| ends.contains_key(&n));
+        let flows = lock(&self.datapath).sweep_egress(&|rule| {
+            is_known(rule).then(|| timeouts.get(&rule).copied().unwrap_or(usual))
+        })?;
+        self.previous.live = live(flows.live.keys().chain(self.connections.keys()));
+        self.end_drains();
+        let is_over = |number: &RuleNumber| !self.previous.live.contains(number);
+        let drained = self.drains.keys().any(is_over);
+        let decided = held(&self.previous.desired);
+        let is_used = |address: &IpAddr| self.ports_used.keys().any(|(used, _)| used == address);
+        let is_left = |address: &IpAddr| !decided.contains_key(address) && !is_used(address);
+        let left = lock(&self.held).keys().any(is_left);
+        let desired = &self.previous.desired;
+        let is_idle = !self.peers.is_candidate()
+            && desired.gateway.is_empty()
+            && desired.standby.is_empty()
+            && self.connections.is_empty();
+        if drained || left {
+            self.settle_again();
+        }
+        if is_idle && let Some(gateway) = self.gateway.take() {
+            tracing::info!("this node is no egress gateway any more");
+            self.events = None;
+            gateway.uninstall()?;
+        }
+        Ok(())
+    }
+
+    /// Takes rules out of what lives whose time to drain has passed.
+    fn end_drains(&mut self) {
+        let desired = &self.previous.desired;
+        let ends = desired.ends.iter().map(|(number, end)| (*number, end.life));
+        let rules = desired.gateway.iter();
+        let rules = rules.map(|(number, rule)| (*number, rule.life));
+        let draining: BTreeMap<RuleNumber, Option<Duration>> = ends
+            .chain(rules)
+            .filter_map(|(number, life)| match life {
+                Life::Active => None,
+                Life::Draining { at_most } => Some((number, at_most)),
+            })
+            .collect();
+        self.drains
+            .retain(|number, _| draining.contains_key(number));
+        let now = Instant::now();
+        for (number, at_most) in draining {
+            let since = *self.drains.entry(number).or_insert(now);
+            if at_most.is_some_and(|limit| now.duration_since(since) >= limit) {
+                self.previous.live.remove(&number);
+            }
+        }
+    }
+
+    /// How often rules of each policy changed hands.
+    fn failovers(&self) -> BTreeMap<PolicyId, u64> {
+        let mut failovers = BTreeMap::new();
+        for (rule, count) in self.peers.moves() {
+            let number = RuleNumber::new(rule.get());
+            let seat = number.and_then(|number| self.previous.desired.seats.get(&number));
+            if let Some(seat) = seat {
+                *failovers.entry(seat.key.policy.clone()).or_default() += count;
+            }
+        }
+        failovers
+    }
+
+    fn view(&self) -> Result<View, bpf_loader::Error> {
+        let (rules, refusals) = match &self.gateway {
+            Some(gateway) => (gateway.rules()?, gateway.refusals()?),
+            None => (Vec::new(), Vec::new()),
+        };
+        Ok(View {
+            world: Arc::clone(&self.world),
+            claims: Arc::clone(&self.claims),
+            desired: Arc::new(self.previous.desired.clone()),
+            rules,
+            connections: self.connections.clone(),
+            ports_used: self.ports_used.clone(),
+            refusals,
+            peers: self.peers.views(),
+            failovers: self.failovers(),
+        })
+    }
+}
+
+/// Waits until there are events; for ever where there is no gateway.
+async fn readable(events: Option<&AsyncFd<OwnedFd>>) {
+    match events {
+        Some(events) => match events.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => pending().await,
+        },
+        None => pending().await,
+    }
+}
+
+/// The addresses a gateway holds, with their policies.
+fn held(desired: &Desired) -> BTreeMap<IpAddr, PolicyId> {
+    let rules = desired.gateway.values().filter(|rule| rule.is_held);
+    let addresses = rules.flat_map(|rule| {
+        let v4 = rule.v4.iter().map(|address| IpAddr::V4(*address));
+        let all = v4.chain(rule.v6.iter().map(|address| IpAddr::V6(*address)));
+        all.map(|address| (address, rule.key.policy.clone()))
+    });
+    addresses.collect()
+}
+
+/// The timeouts of the rules pods of this node use.
+fn timeouts_by_rule(world: &World, desired: &Desired) -> BTreeMap<u32, Timeouts> {
+    let policies: BTreeMap<_, _> = world.policies.iter().map(|p| (&p.id, p)).collect();
+    let rules = desired.ends.iter().filter_map(|(number, end)| {
+        let policy = policies.get(&end.key.policy)?;
+        Some((number.get(), tables::timeouts(&policy.limits.timeouts)))
+    });
+    rules.collect()
+}
+
+fn live<'a>(rules: impl Iterator<Item = &'a u32>) -> BTreeSet<RuleNumber> {
+    rules.filter_map(|rule| RuleNumber::new(*rule)).collect()
+}
