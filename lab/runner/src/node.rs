@@ -273,6 +273,15 @@ impl Node {
             .map(drop)
     }
 
+    /// Ends everything of the node at once, as a loss of power does: processes, and with the last of
+    /// them its network namespace and its ends of the links. There is no way back.
+    ///
+    /// # Errors
+    /// When its first process cannot be killed.
+    pub fn power_off(&self) -> Result<()> {
+        self.record.init.signal(Signal::SIGKILL)
+    }
+
     /// The main process as seen from here; none while it does not run.
     pub fn main_process(&self) -> Option<ProcessId> {
         let main = self.record.main.as_ref()?;

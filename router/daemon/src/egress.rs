@@ -10,7 +10,7 @@ use bgp_config::{HeldAddress, NodeFacts};
 use bpf_loader::{DropCount, Mapping, RuleTraffic};
 use egress_config::{Compiled, Facts};
 use egress_core::{Claims, Desired, Interface, PolicyId, RuleNumber, World};
-use egress_io::node::{Node, Watch};
+use egress_io::node::{Node, PeerView, Watch};
 use pods_io::Manager;
 use router_netlink::{Link, Netlink};
 use router_resources::kinds::EgressAnnounce;
@@ -49,6 +49,8 @@ pub struct EgressView {
     pub ports_used: BTreeMap<(IpAddr, u8), u64>,
     /// How often this node saw another node become the gateway of a policy's rule.
     pub failovers: BTreeMap<PolicyId, u64>,
+    /// The other gateways.
+    pub peers: Vec<PeerView>,
 }
 
 /// What came of a rule at its gateway.
@@ -81,6 +83,7 @@ impl EgressSource for Node {
             refusals: view.refusals,
             ports_used: view.ports_used,
             failovers: view.failovers,
+            peers: view.peers,
         })
     }
 

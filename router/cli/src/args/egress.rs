@@ -35,6 +35,11 @@ pub enum EgressCommand {
   causeway egress rules
   causeway egress rules -o wide --watch")]
     Rules,
+    /// The other gateways: whether they are heard, and whose connections are copied where
+    #[command(before_help = "Examples:
+  causeway egress gateways
+  causeway egress gateways -o wide --watch")]
+    Gateways,
     /// Connections this node is the gateway of
     #[command(
         alias = "mappings",

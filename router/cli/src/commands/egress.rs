@@ -3,10 +3,10 @@
 
 use router_api::Connection;
 use router_api::v1alpha1::{
-    EgressGatewayRule, EgressMapping, EgressPath, EgressPolicy, EgressTraffic,
-    ExplainEgressRequest, ExplainEgressResponse, ListEgressMappingsRequest,
-    ListEgressPoliciesRequest, ListEgressPoliciesResponse, ListEgressRulesRequest,
-    ListEgressRulesResponse,
+    EgressGatewayPeer, EgressGatewayRule, EgressMapping, EgressPath, EgressPolicy, EgressTraffic,
+    ExplainEgressRequest, ExplainEgressResponse, ListEgressGatewaysRequest,
+    ListEgressGatewaysResponse, ListEgressMappingsRequest, ListEgressPoliciesRequest,
+    ListEgressPoliciesResponse, ListEgressRulesRequest, ListEgressRulesResponse,
 };
 use serde_json::{Map, Value, json};
 use tonic::Status;
@@ -24,6 +24,12 @@ pub(crate) async fn fetch(
     let view = match verb {
         EgressCommand::List => list(&rules_of(connection).await?),
         EgressCommand::Rules => rules(&rules_of(connection).await?),
+        EgressCommand::Gateways => {
+            let request = ListEgressGatewaysRequest {};
+            let answer = connection.egress().list_egress_gateways(request).await;
+            let answer = answer.map_err(|s| failed("cannot list the other gateways", &s))?;
+            gateways(&answer.into_inner())
+        }
         EgressCommand::Policies { policy } => {
             fetch_policies(connection, policy.as_deref().unwrap_or_default()).await?
         }
@@ -188,6 +194,68 @@ fn path(path: &EgressPath) -> Item {
                 (true, false) => "active".into(),
                 (false, _) => "-".into(),
             },
+        ]],
+    }
+}
+
+/// The other gateways, as this node knows them.
+pub fn gateways(answer: &ListEgressGatewaysResponse) -> View {
+    Listing {
+        kind: "EgressGatewayPeerList",
+        fields: node_field(&answer.node),
+        columns: vec![
+            Column::new("Gateway"),
+            Column::new("Link"),
+            Column::new("BFD"),
+            Column::new("Life"),
+            Column::new("Copied From"),
+            Column::new("Copied To"),
+            Column::new("Problem").wide().prose(),
+        ],
+        items: answer.gateways.iter().map(gateway).collect(),
+        empty: "this node shares no egress addresses with others".to_owned(),
+        notes: Vec::new(),
+    }
+    .into()
+}
+
+fn gateway(peer: &EgressGatewayPeer) -> Item {
+    let copied = |rules: u32, complete: u32| match (rules, complete) {
+        (0, _) => "-".into(),
+        (all, complete) if all == complete => Cell::toned(Tone::Good, format!("{all} rules")),
+        (all, complete) => Cell::toned(Tone::Notice, format!("{complete} of {all} rules")),
+    };
+    Item {
+        name: peer.name.clone(),
+        json: json!({
+            "name": peer.name,
+            "isLinked": peer.linked,
+            "problem": peer.problem,
+            "bfd": peer.bfd,
+            "isDead": peer.dead,
+            "copiedFrom": peer.copied_from,
+            "copiedFromComplete": peer.copied_from_complete,
+            "copiedTo": peer.copied_to,
+            "copiedToComplete": peer.copied_to_complete,
+        }),
+        rows: vec![vec![
+            peer.name.as_str().into(),
+            match peer.linked {
+                true => Cell::toned(Tone::Good, "up"),
+                false => Cell::toned(Tone::Bad, "down"),
+            },
+            match peer.bfd.as_str() {
+                "up" => Cell::toned(Tone::Good, "up"),
+                "" => "-".into(),
+                other => Cell::toned(Tone::Bad, other),
+            },
+            match peer.dead {
+                true => Cell::toned(Tone::Bad, "dead"),
+                false => "alive".into(),
+            },
+            copied(peer.copied_from, peer.copied_from_complete),
+            copied(peer.copied_to, peer.copied_to_complete),
+            or_dash(&peer.problem),
         ]],
     }
 }

@@ -12,6 +12,8 @@ use egress_core::{
     PolicyKind, Previous, Selection, World, Zones, decide,
 };
 
+use egress_io::node::PeerView;
+
 use super::{EgressSource, EgressView, RuleReport};
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -171,6 +173,15 @@ pub(crate) fn view() -> EgressView {
         ],
         ports_used: [((ip("198.51.100.7"), 6), 3)].into(),
         failovers: [(id("web"), 1)].into(),
+        peers: vec![PeerView {
+            name: "node-b".to_owned(),
+            is_linked: true,
+            problem: None,
+            bfd: Some(true),
+            is_dead: false,
+            standby_for: (0, 0),
+            stood_by: (2, 1),
+        }],
     }
 }
 

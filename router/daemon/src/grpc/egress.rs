@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::STREAM;
-use super::egress_list::{policies, rules, texts};
+use super::egress_list::{gateways, policies, rules, texts};
 use crate::egress::{EgressSource, EgressView};
 use crate::run::Parts;
 
@@ -82,6 +82,15 @@ impl api::egress_server::Egress for Service {
         _: Request<api::ListEgressRulesRequest>,
     ) -> Result<Response<api::ListEgressRulesResponse>, Status> {
         self.ask(|source| Ok(rules(&look(source)?)))
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_egress_gateways(
+        &self,
+        _: Request<api::ListEgressGatewaysRequest>,
+    ) -> Result<Response<api::ListEgressGatewaysResponse>, Status> {
+        self.ask(|source| Ok(gateways(&look(source)?)))
             .await
             .map(Response::new)
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use router_api::v1alpha1 as api;
 
 use crate::egress::{EgressView, RuleReport};
+use egress_io::node::PeerView;
 
 /// Texts of things, in their order.
 pub(super) fn texts<T: ToString>(things: impl IntoIterator<Item = T>) -> Vec<String> {
@@ -99,6 +100,30 @@ pub(super) fn rules(view: &EgressView) -> api::ListEgressRulesResponse {
         gateway: gateway
             .map(|(number, rule)| gateway_rule(view, *number, rule))
             .collect(),
+    }
+}
+
+/// The other gateways.
+pub(super) fn gateways(view: &EgressView) -> api::ListEgressGatewaysResponse {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let gateway = |peer: &PeerView| api::EgressGatewayPeer {
+        name: peer.name.clone(),
+        linked: peer.is_linked,
+        problem: peer.problem.clone().unwrap_or_default(),
+        bfd: match peer.bfd {
+            Some(true) => "up".to_owned(),
+            Some(false) => "down".to_owned(),
+            None => String::new(),
+        },
+        dead: peer.is_dead,
+        copied_from: count(peer.standby_for.0),
+        copied_from_complete: count(peer.standby_for.1),
+        copied_to: count(peer.stood_by.0),
+        copied_to_complete: count(peer.stood_by.1),
+    };
+    api::ListEgressGatewaysResponse {
+        node: view.world.node.clone(),
+        gateways: view.peers.iter().map(gateway).collect(),
     }
 }
 
