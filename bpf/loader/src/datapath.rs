@@ -13,8 +13,8 @@ use router_types::LinkIndex;
 
 use crate::{
     AttachedProgram, Config, DropCount, EgressFlows, EgressTables, Endpoint, EndpointId,
-    EndpointState, EndpointTraffic, Error, HookChoice, HookKind, MacAddr, MapFill, OpenError,
-    ReapReport, Role, Status, SyncReport, Timeouts,
+    EndpointState, EndpointTraffic, Error, HookChoice, HookKind, MacAddr, MapFill, NotedFlow,
+    OpenError, ReapReport, Role, Status, SyncReport, Timeouts,
     attach::{self, Outcome},
     device::{self, Device},
     egress::Egress,
@@ -257,6 +257,15 @@ impl Datapath {
         timeouts: &dyn Fn(u32) -> Option<Timeouts>,
     ) -> Result<EgressFlows, Error> {
         self.egress.sweep(timeouts)
+    }
+
+    /// Calls `visit` with every connection under egress policies whose way is noted, in no order.
+    /// Changes nothing. At most 65,536 of them: tens of milliseconds.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn each_egress_flow(&self, visit: &mut dyn FnMut(&NotedFlow)) -> Result<(), Error> {
+        self.egress.each_flow(visit)
     }
 
     /// Puts the program of fabric devices on the tunnel between pods and gateways, beside those of

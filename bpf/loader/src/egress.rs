@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
 };
@@ -26,10 +26,13 @@ use router_types::LinkIndex;
 
 use crate::{
     Error, OpenError, Phase, Said, Timeouts,
-    gateway::{duration_of, now, ticks_since, widen, words_v4, words_v6},
+    gateway::{duration_of, narrow, now, ticks_since, widen, words_v4, words_v6},
     kernel::{self, Position},
     tables::{Bytes, failed, gone_is_fine, insert_failed, typed},
 };
+
+/// Notes of connections read in one call.
+const BATCH: usize = 4_096;
 
 /// What the programs of pods know of egress policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +97,22 @@ pub struct EgressFlows {
     pub callers: u64,
     /// How many notes were removed, since nothing was heard for long.
     pub removed: u64,
+}
+
+/// A connection of a pod whose way is noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotedFlow {
+    /// Protocol number.
+    pub protocol: u8,
+    /// The pod's end; the port is 0 for fragments and protocols without ports.
+    pub pod: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// The rule it goes by whatever the policies say by now; `None` where it was begun from outside
+    /// and is answered as if there were no policy.
+    pub rule: Option<u32>,
+    /// Since when the pod has sent nothing.
+    pub idle: Duration,
 }
 
 type Prefixes<const WORDS: usize> = LpmTrie<MapData, Bytes<EgressPrefix<WORDS>>, u32>;
@@ -228,24 +247,48 @@ impl Egress {
         Ok(())
     }
 
+    /// Reads the next notes of connections, appending them.
+    fn flows_at(
+        &self,
+        at: Position,
+        entries: &mut Vec<(EgressFlowKey, EgressFlow)>,
+    ) -> Result<Option<Position>, Error> {
+        kernel::lookup_batch(self.flows_fd.as_fd(), at, BATCH, entries).map_err(|source| {
+            Error::Map {
+                action: "read",
+                map: map_names::EGRESS_FLOWS,
+                source: source.into(),
+            }
+        })
+    }
+
+    /// Calls `visit` with every connection whose way is noted, in no order.
+    pub(crate) fn each_flow(&self, visit: &mut dyn FnMut(&NotedFlow)) -> Result<(), Error> {
+        let mut position = Some(Position::default());
+        let mut entries = Vec::with_capacity(BATCH);
+        while let Some(at) = position {
+            entries.clear();
+            position = self.flows_at(at, &mut entries)?;
+            let now = now();
+            for (key, flow) in &entries {
+                visit(&noted(key, flow, now));
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets connections nothing was heard of for long, and those of rules that are gone; says
     /// what each rule has.
     pub(crate) fn sweep(
         &mut self,
         timeouts: &dyn Fn(u32) -> Option<Timeouts>,
     ) -> Result<EgressFlows, Error> {
-        const BATCH: usize = 4_096;
         let mut found = EgressFlows::default();
         let mut position = Some(Position::default());
         let mut entries: Vec<(EgressFlowKey, EgressFlow)> = Vec::with_capacity(BATCH);
         while let Some(at) = position {
             entries.clear();
-            position = kernel::lookup_batch(self.flows_fd.as_fd(), at, BATCH, &mut entries)
-                .map_err(|source| Error::Map {
-                    action: "read",
-                    map: map_names::EGRESS_FLOWS,
-                    source: source.into(),
-                })?;
+            position = self.flows_at(at, &mut entries)?;
             let now = now();
             for (key, flow) in &entries {
                 let idle = duration_of(ticks_since(flow.last_seen, now));
@@ -265,6 +308,18 @@ impl Egress {
             }
         }
         Ok(found)
+    }
+}
+
+/// A note as the rest of the program knows it.
+fn noted(key: &EgressFlowKey, flow: &EgressFlow, now: u32) -> NotedFlow {
+    let end = |address, port| SocketAddr::new(narrow(address, key.ip_version), u16::from_be(port));
+    NotedFlow {
+        protocol: key.protocol,
+        pod: end(key.pod, key.pod_port),
+        remote: end(key.remote, key.remote_port),
+        rule: (flow.way != way::PASS).then_some(flow.way),
+        idle: duration_of(ticks_since(flow.last_seen, now)),
     }
 }
 
@@ -368,4 +423,47 @@ fn prune<K: aya::Pod>(
         gone_is_fine(map.remove(key), name)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_with_its_ends_and_its_rule() {
+        let key = EgressFlowKey {
+            pod: [u32::from_ne_bytes([10, 1, 0, 2]), 0, 0, 0],
+            remote: [u32::from_ne_bytes([203, 0, 113, 9]), 0, 0, 0],
+            pod_port: 40_000_u16.to_be(),
+            remote_port: 443_u16.to_be(),
+            protocol: 6,
+            ip_version: 4,
+            reserved: 0,
+        };
+        let flow = EgressFlow {
+            way: 5_000,
+            last_seen: 1_000,
+            said: 0,
+        };
+        let read = noted(&key, &flow, 3_000);
+        assert_eq!(read.pod.to_string(), "10.1.0.2:40000");
+        assert_eq!(read.remote.to_string(), "203.0.113.9:443");
+        assert_eq!((read.protocol, read.rule), (6, Some(5_000)));
+        assert_eq!(read.idle, duration_of(2_000));
+
+        let v6: std::net::Ipv6Addr = "fd00::9".parse().expect("an address");
+        let key = EgressFlowKey {
+            pod: words_v6(v6),
+            remote: words_v6(v6),
+            ip_version: 6,
+            ..key
+        };
+        let caller = EgressFlow {
+            way: way::PASS,
+            ..flow
+        };
+        let read = noted(&key, &caller, 3_000);
+        assert_eq!(read.pod.to_string(), "[fd00::9]:40000");
+        assert_eq!(read.rule, None);
+    }
 }

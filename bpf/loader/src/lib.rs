@@ -56,7 +56,7 @@ mod tables;
 pub use bpf_abi::{DropReason, MAX_ENDPOINTS};
 pub use config::{Config, DEFAULT_PIN_ROOT, HookChoice};
 pub use datapath::Datapath;
-pub use egress::{EgressEnd, EgressFlows, EgressTables, EgressWay};
+pub use egress::{EgressEnd, EgressFlows, EgressTables, EgressWay, NotedFlow};
 pub use endpoint::{Endpoint, EndpointId, MacAddr, MacAddrParseError};
 pub use error::{AttachError, Error, OpenError};
 pub use gateway::{

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use aya::Ebpf;
+use aya::{Ebpf, maps::MapInfo};
 use bpf_abi::{
     map_names,
     nat::{EVENT_BYTES, LOCAL_NODE, MAX_RULES, NatEvent, TunnelEnd, V4, V6},
@@ -36,9 +36,9 @@ pub use rule::{GatewayRule, Timeouts};
 pub use sweep::{Sweep, Swept};
 pub use tables::RuleTraffic;
 
-pub(crate) use mapping::{duration_of, ticks_since, widen, words_v4, words_v6};
+pub(crate) use mapping::{duration_of, narrow, ticks_since, widen, words_v4, words_v6};
 
-use self::{mapping::narrow, slots::Slots, tables::Tables};
+use self::{slots::Slots, tables::Tables};
 use crate::{
     Datapath, DropCount, Error, HookChoice, HookKind, OpenError, Role, SyncReport,
     attach::{self, Outcome},
@@ -521,6 +521,16 @@ impl Gateway {
     #[must_use]
     pub fn is_installed(pin_root: &Path) -> bool {
         pins::layout_folders(&root_below(pin_root)).is_ok_and(|folders| !folders.is_empty())
+    }
+
+    /// How many mappings of each family the tables that are in use can hold, which is what
+    /// [`GatewayConfig::max_mappings`] was when they were made; none where there are no tables.
+    #[must_use]
+    pub fn capacity(pin_root: &Path) -> Option<u32> {
+        let folder = pins::own_folder(&root_below(pin_root), load::GATEWAY.layout_hash);
+        let info = MapInfo::from_pin(folder.join(map_names::NAT_V4)).ok()?;
+        // Each mapping has two halves.
+        Some(info.max_entries() / 2)
     }
 
     /// Removes pins of devices that are gone, and folders of other layouts nothing is attached

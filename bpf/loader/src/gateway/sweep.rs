@@ -324,12 +324,15 @@ mod tests {
     #[test]
     fn halves_without_the_other_one_are_removed_and_young_ones_wait() {
         std::thread::spawn(|| {
+            let pin_root = isolate();
+            assert_eq!(Gateway::capacity(&pin_root), None);
             let mut gateway = Gateway::open(&GatewayConfig {
-                pin_root: isolate(),
+                pin_root: pin_root.clone(),
                 hook: HookChoice::Auto,
                 max_mappings: 128,
             })
             .expect("open");
+            assert_eq!(Gateway::capacity(&pin_root), Some(128));
             let minute = Duration::from_secs(60);
             gateway
                 .sync_rules(&[(RULE, rule(10 * minute))].into())
