@@ -3,7 +3,8 @@
 //! daemon names the codes in the issues of its status.
 //!
 //! A code is never given to anything else. Hundreds group them: 00 the command line, 01 what is
-//! written in files, 02 BGP sessions, 03 routes, 04 pods, 05 the data plane, 06 the daemon.
+//! written in files, 02 BGP sessions, 03 routes, 04 pods, 05 the data plane, 06 the daemon,
+//! 07 egress gateways.
 
 /// One entry of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,6 +338,86 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "The daemon uses an old configuration",
         "A file is broken; its last good version stays in force.",
         "`causeway resources` names the file; `causeway config check <path>` shows the errors.",
+    ),
+    entry(
+        "CW0701",
+        "The ports of an egress address are nearly used up",
+        "Four fifths of the ports that connections may get of an address of this gateway have some, \
+         in one protocol. Connections to different destinations may share a port; those to one \
+         address and port may not, and are refused when all ports have one to it.",
+        "`causeway egress nat --egress-ip <address>` shows who has them. Give the policy more \
+         addresses (egressIPs), a wider range (connections.sourcePorts), or shorter timeouts \
+         (connections.timeouts), so that idle connections give theirs back.",
+    ),
+    entry(
+        "CW0702",
+        "An egress gateway refuses connections for want of a port",
+        "In the last minute connections began to an address and port towards which every port of \
+         every address of the rule has one. The pod is told that the host is unreachable. \
+         Connections that live are not touched. Protocols without ports have one connection of each \
+         kind at a time with a destination.",
+        "`causeway egress nat --rule <number>` shows who has them, often one pod that does not close \
+         what it opens. Give the policy more addresses (egressIPs), a wider range \
+         (connections.sourcePorts), or shorter timeouts (connections.timeouts). The alarm ends a \
+         minute after the last refusal.",
+    ),
+    entry(
+        "CW0703",
+        "An egress policy has no gateway",
+        "No node matches the policy's node selector, none that matches is healthy, or none has an \
+         address this node can send to. What the policy covers leaves under its address or not at \
+         all, so that packets of the pods it selects are dropped.",
+        "`causeway egress policies <policy>` shows its gateways and which are healthy. Label a node, \
+         correct the node selector, or repair a gateway; a node with the taint \
+         node.kubernetes.io/out-of-service is no gateway until it is taken off.",
+    ),
+    entry(
+        "CW0704",
+        "An egress gateway has no address to give, or no way out",
+        "The address of the policy is on no device of the gateway, the device is missing or down, or \
+         there is no address of the family of the destinations. Packets of that family are dropped.",
+        "Put the address on a device of the gateway, or correct egressIP or interface of the policy. \
+         Addresses that Causeway is to put on itself are written as egressIPs of an \
+         EgressGatewayPolicy. Set a device that is down up.",
+    ),
+    entry(
+        "CW0705",
+        "An egress address belongs to another policy",
+        "Two policies, or two gateway groups of one, hold the same address. The older policy has it, \
+         of one policy the first group.",
+        "Take the address out of one of them: `causeway egress policies` shows the addresses of each.",
+    ),
+    entry(
+        "CW0706",
+        "The table of connections of an egress gateway is nearly full, or full",
+        "Nine tenths of the connections of a family that the gateway can hold are there. When it is \
+         full new ones are refused; those that live are not touched.",
+        "`causeway egress nat` shows them. Raise egress.maxMappings, which takes effect when the \
+         tables are made anew: after a reboot, or when the node was no gateway for a while. Shorter \
+         timeouts (connections.timeouts) and more gateways help at once.",
+    ),
+    entry(
+        "CW0707",
+        "Whether an egress policy selects a pod is not known",
+        "The labels of the pod or of its namespace are not known. What it sends to the destinations of \
+         the policy is dropped until they are.",
+        "Is the Pod object there, in the right namespace and with the pod's UID, and the Namespace \
+         object? `causeway resources` lists both. A runtime may give labels itself.",
+    ),
+    entry(
+        "CW0708",
+        "An egress policy does less than it says",
+        "More addresses than a rule can have, more rules than there are numbers, or two pods of this \
+         node with one address. The message says what applies.",
+        "Do what the message says; `causeway egress policies` has it too.",
+    ),
+    entry(
+        "CW0709",
+        "Egress policies are not carried out",
+        "The part of the daemon that carries them out did not start, has ended, or cannot read its \
+         tables. What the kernel has stays as it is: connections go on, and changes of policies have \
+         no effect.",
+        "The log says why: `journalctl -u causewayd`. Restart the daemon; connections survive it.",
     ),
 ];
 

@@ -9,12 +9,14 @@ use bgp_bfd::profile::Profile;
 use bgp_config::{HeldAddress, NodeFacts};
 use bpf_loader::{DropCount, Mapping, RuleTraffic};
 use egress_config::{Compiled, Facts};
-use egress_core::{Claims, Desired, Interface, PolicyId, RuleNumber, World};
+use egress_core::{Claims, Desired, End, Interface, PolicyId, RuleNumber, Way, World};
 use egress_io::node::{Node, PeerView, Watch};
 use pods_io::Manager;
 use router_netlink::{Link, Netlink};
 use router_resources::kinds::EgressAnnounce;
 use router_resources::{ObjectKey, Statement};
+
+pub mod recent;
 
 /// Whoever does the egress of this node. Both calls may block for as long as the kernel takes.
 pub trait EgressSource: Send + Sync {
@@ -91,6 +93,53 @@ impl EgressSource for Node {
         self.mappings()?.iter().for_each(visit);
         Ok(())
     }
+}
+
+impl EgressView {
+    /// How many ports connections may get of each address of this gateway. Rules may share an
+    /// address, each with a range of its own: what is in two of them counts once.
+    pub fn ports(&self) -> BTreeMap<IpAddr, u64> {
+        let mut ranges: BTreeMap<IpAddr, BTreeSet<(u16, u16)>> = BTreeMap::new();
+        for rule in self.desired.gateway.values() {
+            for address in rule.addresses() {
+                let range = (rule.ports.first, rule.ports.last);
+                ranges.entry(address).or_default().insert(range);
+            }
+        }
+        let counts = ranges.into_iter();
+        counts
+            .map(|(address, ranges)| (address, count(&ranges)))
+            .collect()
+    }
+
+    /// Addresses of pods of this node that have a destination to which everything is dropped.
+    pub fn refused_sources(&self) -> BTreeSet<IpAddr> {
+        let is_dropped = |way: &Way| match way {
+            Way::Excluded => false,
+            Way::Refused(_) => true,
+            Way::Through(rule) => {
+                let end = self.desired.ends.get(rule);
+                end.is_none_or(|end| end.end == End::Refused)
+            }
+        };
+        let sources = self.desired.sources.iter().filter(|(_, source)| {
+            let ways = self.desired.sets.get(&source.set);
+            ways.is_some_and(|ways| ways.values().any(is_dropped))
+        });
+        sources.map(|(address, _)| *address).collect()
+    }
+}
+
+/// How many ports lie in some ranges, which are in order of their first one.
+fn count(ranges: &BTreeSet<(u16, u16)>) -> u64 {
+    let (mut sum, mut next) = (0, 0);
+    for (first, last) in ranges {
+        let first = u64::from(*first).max(next);
+        let end = u64::from(*last) + 1;
+        sum += end.saturating_sub(first);
+        next = next.max(end);
+    }
+    sum
 }
 
 /// The addresses this node tells its BGP peers of, of those it holds.
@@ -234,3 +283,24 @@ pub async fn facts(
 
 #[cfg(test)]
 pub mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_ranges_are_counted_once() {
+        assert_eq!(count(&[(1024, 65535)].into()), 64512);
+        assert_eq!(count(&[(1, 10), (2, 3), (8, 20), (30, 30)].into()), 21);
+        assert_eq!(count(&[].into()), 0);
+    }
+
+    #[test]
+    fn addresses_of_pods_that_are_dropped_are_known() {
+        let refused = testing::view().refused_sources();
+        assert_eq!(
+            refused,
+            [testing::ip("10.1.0.3"), testing::ip("10.1.0.4")].into()
+        );
+    }
+}

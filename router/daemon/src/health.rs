@@ -10,6 +10,8 @@ use crate::grpc::bgp_peers;
 use crate::intent::lock;
 use crate::run::Parts;
 
+mod egress;
+
 /// Components in the order to show them, and what is wrong, worst first.
 #[derive(Default)]
 pub struct Report {
@@ -79,6 +81,7 @@ pub async fn look(parts: &Parts) -> Report {
     routes(parts, &mut report).await;
     pods(parts, &mut report).await;
     datapath(parts, &mut report);
+    egress::egress(parts, &mut report).await;
     report
         .issues
         .sort_by_key(|issue| std::cmp::Reverse(issue.severity));

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::egress::EgressSource;
+use crate::egress::recent::Recent;
 use crate::intent::{self, Intent, State, Subsystems};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub datapath: Result<Arc<Mutex<Datapath>>, Arc<str>>,
     /// Egress gateways; `None` where egress is off on this node.
     pub egress: Option<Arc<dyn EgressSource>>,
+    /// What egress gateways refused of late.
+    pub refused: Arc<Recent>,
     /// Asks for what is there now to be in force, and to be told then.
     pub settle: mpsc::Sender<intent::Waiter>,
 }
@@ -233,6 +236,7 @@ async fn serve(
         pods,
         datapath: datapath.clone(),
         egress: egress.map(|node| Arc::new(node) as Arc<dyn EgressSource>),
+        refused: Arc::default(),
         settle,
     };
     let mut source = intent::source(&settings);
@@ -245,6 +249,9 @@ async fn serve(
     let files = intent::watch(source)?;
     tokio::spawn(intent.run(files, interfaces_changed, held_changed, waiters));
     tokio::spawn(drain.run(speaker.clone()));
+    if let Some(egress) = &parts.egress {
+        tokio::spawn(Arc::clone(&parts.refused).watch(Arc::clone(egress)));
+    }
 
     let prune = {
         let (speaker, routes) = (speaker.clone(), routes.clone());

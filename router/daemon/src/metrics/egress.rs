@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the egress part counts. Nothing is said where egress is off.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bpf_loader::Gateway;
 use egress_core::PolicyId;
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
@@ -19,7 +19,18 @@ pub(super) async fn egress(parts: &Parts, registry: &Registry) -> prometheus::Re
         return Ok(());
     };
     match look(Arc::clone(source)).await {
-        Ok(view) => fill(&view, registry),
+        Ok(view) => {
+            fill(&view, registry)?;
+            let most = family(
+                registry,
+                IntGaugeVec::new,
+                "causeway_egress_max_connections",
+            )?;
+            let capacity = Gateway::capacity(&parts.effective.settings.pin_root);
+            most.with_label_values::<&str>(&[])
+                .set(capacity.unwrap_or(0).into());
+            Ok(())
+        }
         Err(error) => {
             tracing::warn!(%error, "egress cannot be looked at for the metrics");
             Ok(())
@@ -36,6 +47,14 @@ fn fill(view: &EgressView, registry: &Registry) -> prometheus::Result<()> {
     policies(view, registry)?;
     rules(view, registry)?;
     ports(view, registry)?;
+    let sources = family(
+        registry,
+        IntGaugeVec::new,
+        "causeway_egress_refused_sources",
+    )?;
+    sources
+        .with_label_values::<&str>(&[])
+        .set(gauge(view.refused_sources().len() as u64));
     let refused = family(
         registry,
         IntCounterVec::new,
@@ -129,18 +148,18 @@ fn rules(view: &EgressView, registry: &Registry) -> prometheus::Result<()> {
 fn ports(view: &EgressView, registry: &Registry) -> prometheus::Result<()> {
     let available = family(registry, IntGaugeVec::new, "causeway_egress_ports")?;
     let used = family(registry, IntGaugeVec::new, "causeway_egress_ports_used")?;
-    // Rules may share an address, each with a range of its own.
-    let mut ranges: BTreeMap<IpAddr, BTreeSet<(u16, u16)>> = BTreeMap::new();
+    let addresses = family(registry, IntGaugeVec::new, "causeway_egress_policy_address")?;
     for rule in view.desired.gateway.values() {
         for address in rule.addresses() {
-            let range = (rule.ports.first, rule.ports.last);
-            ranges.entry(address).or_default().insert(range);
+            addresses
+                .with_label_values(&[rule.key.policy.to_string(), address.to_string()])
+                .set(1);
         }
     }
-    for (address, ranges) in &ranges {
+    for (address, count) in view.ports() {
         available
             .with_label_values(&[address.to_string()])
-            .set(gauge(count(ranges)));
+            .set(gauge(count));
     }
     for ((address, protocol), count) in &view.ports_used {
         let protocol = crate::grpc::protocol_name(*protocol);
@@ -150,31 +169,12 @@ fn ports(view: &EgressView, registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
-/// How many ports lie in some ranges, which are in order of their first one.
-fn count(ranges: &BTreeSet<(u16, u16)>) -> u64 {
-    let (mut sum, mut next) = (0, 0);
-    for (first, last) in ranges {
-        let first = u64::from(*first).max(next);
-        let end = u64::from(*last) + 1;
-        sum += end.saturating_sub(first);
-        next = next.max(end);
-    }
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     use prometheus::TextEncoder;
 
     use super::*;
     use crate::egress::testing;
-
-    #[test]
-    fn overlapping_ranges_are_counted_once() {
-        assert_eq!(count(&[(1024, 65535)].into()), 64512);
-        assert_eq!(count(&[(1, 10), (2, 3), (8, 20), (30, 30)].into()), 21);
-        assert_eq!(count(&[].into()), 0);
-    }
 
     #[test]
     fn each_policy_address_and_reason_has_its_numbers() {
@@ -192,6 +192,8 @@ mod tests {
             r#"causeway_egress_refused_packets_total{reason="nat-unknown-node"} 2"#,
             r#"causeway_egress_ports{address="198.51.100.7"} 64512"#,
             r#"causeway_egress_ports_used{address="198.51.100.7",protocol="tcp"} 3"#,
+            r#"causeway_egress_policy_address{address="198.51.100.7",policy="EgressGatewayPolicy/web"} 1"#,
+            r#"causeway_egress_refused_sources 2"#,
             r#"causeway_egress_failovers_total{policy="EgressGatewayPolicy/web"} 1"#,
             r#"causeway_egress_policy_gateways{policy="EgressGatewayPolicy/web",which="healthy"} 2"#,
             r#"causeway_egress_policy_pods{policy="EgressGatewayPolicy/web",which="selected"} 1"#,
