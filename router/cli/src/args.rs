@@ -15,7 +15,7 @@ pub use bgp::{
     BgpCommand, DecodeArgs, ExplainArgs, NeighborArgs, PeerArgs, PolicyCommand, PolicyTestArgs,
     RefreshArgs, ResetArgs, RoutesArgs,
 };
-pub use egress::{EgressCommand, NatArgs};
+pub use egress::{EgressCommand, FlowProtocol, NatArgs, TraceArgs};
 
 use crate::exit::EXIT_CODES;
 use crate::output::{ColorChoice, Format};
@@ -131,7 +131,8 @@ pub enum Command {
   causeway egress list
   causeway egress policies
   causeway egress nat --pod shop/web-0
-  causeway egress explain shop/web-0 203.0.113.9"
+  causeway egress explain shop/web-0 203.0.113.9
+  causeway egress trace shop/web-0 203.0.113.9 --protocol tcp"
     )]
     Egress(EgressCommand),
     /// What was written for this node, and what came of it

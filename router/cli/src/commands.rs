@@ -13,6 +13,7 @@ pub mod config_diff;
 pub mod datapath;
 pub mod drain;
 pub mod egress;
+pub mod egress_trace;
 pub mod fib;
 pub mod pods;
 pub mod resources;

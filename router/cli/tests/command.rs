@@ -177,6 +177,22 @@ impl egress_server::Egress for Fixed {
             other => Err(RpcStatus::not_found(format!("no pod {other}"))),
         }
     }
+
+    async fn trace_egress(
+        &self,
+        request: Request<TraceEgressRequest>,
+    ) -> Result<Response<TraceEgressResponse>, RpcStatus> {
+        let request = request.into_inner();
+        let flow = (request.protocol.as_str(), request.port, request.source_port);
+        match (request.pod.as_str(), flow) {
+            ("shop/web-0", ("tcp", 443, 40000)) => Ok(Response::new(fixtures::egress::trace())),
+            ("job-7", ("", 0, 0)) => Ok(Response::new(TraceEgressResponse {
+                decision: Some(fixtures::egress::refusal()),
+                ..Default::default()
+            })),
+            other => Err(RpcStatus::not_found(format!("no flow {other:?}"))),
+        }
+    }
 }
 
 /// The server, alive until it is dropped.
@@ -443,6 +459,13 @@ fn egress_says_by_its_exit_code_whether_packets_leave() {
         code(&["egress", "explain", "job-7", "example.org"]),
         Some(2)
     );
+    let flow = "egress trace shop/web-0 203.0.113.9 --protocol tcp --port 443 --source-port 40000";
+    let flow: Vec<&str> = flow.split(' ').collect();
+    assert_eq!(code(&flow), Some(0));
+    assert_eq!(code(&["egress", "trace", "job-7", "233.252.0.1"]), Some(1));
+    assert_eq!(code(&["egress", "trace", "none", "203.0.113.9"]), Some(4));
+    let unknown = ["egress", "trace", "job-7", "233.252.0.1", "--protocol", "x"];
+    assert_eq!(code(&unknown), Some(2));
     assert_eq!(code(&["egress", "policies", "none"]), Some(4));
     let off = daemon.run(&["egress", "ls"]);
     assert_eq!(off.status.code(), Some(5));

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use causeway_cli::commands::{
-    bgp_explain, bgp_neighbor, bgp_peers, bgp_routes, config, datapath, drain, egress, fib, pods,
-    resources, status,
+    bgp_explain, bgp_neighbor, bgp_peers, bgp_routes, config, datapath, drain, egress,
+    egress_trace, fib, pods, resources, status,
 };
 use causeway_cli::output::{Format, Look, Options, View, render};
 use fixtures::NOW_UNIX_NS;
@@ -181,6 +181,15 @@ fn an_explanation_of_egress_and_of_a_refusal() {
     );
     let refusal = egress::explain(&fixtures::egress::refusal());
     pin("egress-explain-dropped.txt", &text(&refusal, Format::Table));
+}
+
+#[test]
+fn a_trace_of_egress_at_the_pod_and_at_the_gateway() {
+    let trace = egress_trace::view(&fixtures::egress::trace());
+    pin_all("egress-trace", &trace);
+    let gateway = egress_trace::view(&fixtures::egress::trace_at_the_gateway());
+    pin("egress-trace-gateway.txt", &text(&gateway, Format::Table));
+    pin("egress-trace-gateway.json", &text(&gateway, Format::Json));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// The verbs of `egress`.
 #[derive(Debug, Subcommand)]
@@ -66,6 +66,56 @@ pub enum EgressCommand {
         /// The address it sends to
         destination: IpAddr,
     },
+    /// One flow, followed through this node: the decision, what is noted of it, and its mapping
+    #[command(
+        alias = "follow",
+        before_help = "Examples:
+  causeway egress trace shop/web-0 203.0.113.9
+  causeway egress trace shop/web-0 203.0.113.9 --protocol tcp --port 443
+  causeway egress trace 10.1.0.2 203.0.113.9      on the gateway, which knows pods by address",
+        after_help = "The exit code is 1 when what begins now is dropped."
+    )]
+    Trace(TraceArgs),
+}
+
+/// Options of `egress trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// The pod, as namespace/name or name, or its address
+    pub pod: String,
+    /// The address it sends to
+    pub destination: IpAddr,
+    /// Only this protocol
+    #[arg(long)]
+    pub protocol: Option<FlowProtocol>,
+    /// Only this port of the destination
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Only this port of the pod
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub source_port: Option<u16>,
+}
+
+/// A protocol of flows.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FlowProtocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// Echoes, of the destination's family
+    Icmp,
+}
+
+impl FlowProtocol {
+    /// As the daemon has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            FlowProtocol::Tcp => "tcp",
+            FlowProtocol::Udp => "udp",
+            FlowProtocol::Icmp => "icmp",
+        }
+    }
 }
 
 /// Options of `egress nat`.

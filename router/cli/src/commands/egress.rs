@@ -11,6 +11,7 @@ use router_api::v1alpha1::{
 use serde_json::{Map, Value, json};
 use tonic::Status;
 
+use super::egress_trace;
 use crate::args::{EgressCommand, NatArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -50,6 +51,7 @@ pub(crate) async fn fetch(
             };
             return Ok((explain(&answer), exit));
         }
+        EgressCommand::Trace(args) => return egress_trace::fetch(connection, args).await,
     };
     Ok((view, Exit::Ok))
 }
@@ -291,7 +293,7 @@ pub fn rules(answer: &ListEgressRulesResponse) -> View {
     .into()
 }
 
-fn rule(rule: &EgressGatewayRule) -> Item {
+pub(super) fn rule(rule: &EgressGatewayRule) -> Item {
     let traffic = rule.traffic.as_ref();
     let count = |of: fn(&EgressTraffic) -> u64| match traffic {
         Some(traffic) => Cell::from(of(traffic)),
@@ -488,7 +490,7 @@ pub fn nat(node: &str, mappings: &[EgressMapping], matching: u64) -> View {
     .into()
 }
 
-fn mapping(mapping: &EgressMapping) -> Item {
+pub(super) fn mapping(mapping: &EgressMapping) -> Item {
     let tone = match mapping.state.as_str() {
         "established" | "active" => Tone::Good,
         _ => Tone::Plain,
@@ -527,7 +529,7 @@ fn mapping(mapping: &EgressMapping) -> Item {
     }
 }
 
-fn idle_text(ms: u64) -> String {
+pub(super) fn idle_text(ms: u64) -> String {
     match ms / 1000 {
         s @ 0..=59 => format!("{s}s"),
         s @ 60..=3599 => format!("{}m{}s", s / 60, s % 60),
@@ -541,7 +543,19 @@ pub fn explain(answer: &ExplainEgressResponse) -> View {
         "EgressExplanation",
         format!("{}/{}", answer.pod, answer.destination),
     );
-    page.set_json(json!({
+    page.set_json(explain_json(answer));
+    page.lines.push(vec![
+        Cell::strong(format!("{} to {}: ", answer.pod, answer.destination)),
+        verdict(answer),
+    ]);
+    for sentence in &answer.sentences {
+        page.line(format!("  {sentence}"));
+    }
+    page.into()
+}
+
+pub(super) fn explain_json(answer: &ExplainEgressResponse) -> Value {
+    json!({
         "node": answer.node,
         "pod": answer.pod,
         "destination": answer.destination,
@@ -556,19 +570,16 @@ pub fn explain(answer: &ExplainEgressResponse) -> View {
         "gatewayIP": answer.gateway_ip,
         "egressIPs": answer.egress_ips,
         "sentences": answer.sentences,
-    }));
-    let (tone, head) = match (answer.dropped, answer.verdict.as_str()) {
+    })
+}
+
+/// What becomes of packets, in a few words.
+pub(super) fn verdict(answer: &ExplainEgressResponse) -> Cell {
+    let (tone, text) = match (answer.dropped, answer.verdict.as_str()) {
         (true, _) => (Tone::Bad, "dropped"),
         (false, "gateway") => (Tone::Good, "through a gateway"),
         (false, "pending") => (Tone::Notice, "about to change"),
         (false, _) => (Tone::Plain, "as if there were no gateway"),
     };
-    page.lines.push(vec![
-        Cell::strong(format!("{} to {}: ", answer.pod, answer.destination)),
-        Cell::toned(tone, head),
-    ]);
-    for sentence in &answer.sentences {
-        page.line(format!("  {sentence}"));
-    }
-    page.into()
+    Cell::toned(tone, text)
 }

@@ -14,7 +14,9 @@ use tonic::{Request, Response, Status};
 
 use super::STREAM;
 use super::egress_list::{gateways, policies, rules, texts};
+use super::egress_trace::traced;
 use crate::egress::{EgressSource, EgressView};
+use crate::intent::lock;
 use crate::run::Parts;
 
 /// Mappings in one message.
@@ -24,6 +26,14 @@ const BATCH: usize = 1024;
 pub fn protocol_name(protocol: u8) -> &'static str {
     let found = PROTOCOLS.iter().find(|(_, number)| *number == protocol);
     found.map_or("other", |(name, _)| name)
+}
+
+/// The name of a protocol, or its number.
+pub(super) fn protocol_text(protocol: u8) -> String {
+    match protocol_name(protocol) {
+        "other" => protocol.to_string(),
+        name => name.to_owned(),
+    }
 }
 
 /// <https://www.iana.org/assignments/protocol-numbers>
@@ -61,7 +71,7 @@ fn look(source: &dyn EgressSource) -> Result<EgressView, Status> {
     source.view().map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: &anyhow::Error) -> Status {
+pub(super) fn unreadable(error: &anyhow::Error) -> Status {
     Status::internal(format!("egress cannot be looked at: {error:#}"))
 }
 
@@ -140,10 +150,29 @@ impl api::egress_server::Egress for Service {
             .await
             .map(Response::new)
     }
+
+    async fn trace_egress(
+        &self,
+        request: Request<api::TraceEgressRequest>,
+    ) -> Result<Response<api::TraceEgressResponse>, Status> {
+        let (request, datapath) = (request.into_inner(), self.0.datapath.clone());
+        self.ask(move |source| {
+            let view = look(source)?;
+            traced(source, &view, &request, &|visit| match &datapath {
+                Ok(datapath) => Ok(lock(datapath).each_egress_flow(visit)?),
+                Err(why) => anyhow::bail!("no data plane: {why}"),
+            })
+        })
+        .await
+        .map(Response::new)
+    }
 }
 
 /// The pod of this node that is meant by `namespace/name` or a name alone.
-fn find_pod<'a>(view: &'a EgressView, text: &str) -> Result<&'a egress_core::Pod, Status> {
+pub(super) fn find_pod<'a>(
+    view: &'a EgressView,
+    text: &str,
+) -> Result<&'a egress_core::Pod, Status> {
     let is_meant = |pod: &&egress_core::Pod| match text.split_once('/') {
         Some((namespace, name)) => pod.key.namespace == namespace && pod.key.name == name,
         None => pod.key.name == text,
@@ -272,14 +301,14 @@ fn mappings(
 }
 
 /// Names of what is in mappings, looked up once.
-struct Names {
+pub(super) struct Names {
     nodes: BTreeMap<IpAddr, String>,
     pods: BTreeMap<IpAddr, String>,
     policies: BTreeMap<u32, String>,
 }
 
 impl Names {
-    fn new(view: &EgressView) -> Names {
+    pub(super) fn new(view: &EgressView) -> Names {
         let nodes = view.world.nodes.iter();
         let pods = view.world.pods.iter();
         let rules = view.desired.gateway.iter();
@@ -296,11 +325,7 @@ impl Names {
         }
     }
 
-    fn message(&self, view: &EgressView, mapping: &Mapping) -> api::EgressMapping {
-        let protocol = match protocol_name(mapping.protocol) {
-            "other" => mapping.protocol.to_string(),
-            name => name.to_owned(),
-        };
+    pub(super) fn message(&self, view: &EgressView, mapping: &Mapping) -> api::EgressMapping {
         let node = match mapping.node {
             None => view.world.node.clone(),
             Some(end) => self.nodes.get(&end).cloned().unwrap_or(end.to_string()),
@@ -310,7 +335,7 @@ impl Names {
             Some(_) => None,
         };
         api::EgressMapping {
-            protocol,
+            protocol: protocol_text(mapping.protocol),
             pod: end_text(mapping.pod),
             egress: end_text(mapping.egress),
             remote: mapping.remote.map(end_text).unwrap_or_default(),
@@ -329,7 +354,7 @@ impl Names {
 }
 
 /// An end of a connection; no port where the protocol has none.
-fn end_text(end: SocketAddr) -> String {
+pub(super) fn end_text(end: SocketAddr) -> String {
     match end.port() {
         0 => end.ip().to_string(),
         _ => end.to_string(),
@@ -337,7 +362,7 @@ fn end_text(end: SocketAddr) -> String {
 }
 
 /// Explains what becomes of packets.
-fn explained(
+pub(super) fn explained(
     view: &EgressView,
     request: &api::ExplainEgressRequest,
 ) -> Result<api::ExplainEgressResponse, Status> {

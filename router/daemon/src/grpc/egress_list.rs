@@ -207,7 +207,7 @@ fn is_draining(life: Life) -> bool {
     matches!(life, Life::Draining { .. })
 }
 
-fn gateway_rule(
+pub(super) fn gateway_rule(
     view: &EgressView,
     number: RuleNumber,
     rule: &GatewayRule,

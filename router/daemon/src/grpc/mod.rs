@@ -10,6 +10,7 @@ mod config;
 mod datapath;
 mod egress;
 mod egress_list;
+mod egress_trace;
 mod fib;
 mod resources;
 mod status;
