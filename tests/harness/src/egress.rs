@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The lab of pods that leave by a gateway, `lab/containerlab/egress`.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab_runner::{Lab, wait_for};
+
+use crate::{CONVERGED, Family, firewall, frr, kernel, lab, pod::Pod};
+
+/// The node, its address at the router, and the router's at the node, by family.
+const SESSIONS: [(&str, &str, &str); 8] = [
+    ("node1", "172.16.1.2", "172.16.1.1"),
+    ("node1", "fd00:172:16:1::2", "fd00:172:16:1::1"),
+    ("node2", "172.16.2.2", "172.16.2.1"),
+    ("node2", "fd00:172:16:2::2", "fd00:172:16:2::1"),
+    ("gw1", "172.16.11.2", "172.16.11.1"),
+    ("gw1", "fd00:172:16:11::2", "fd00:172:16:11::1"),
+    ("gw2", "172.16.12.2", "172.16.12.1"),
+    ("gw2", "fd00:172:16:12::2", "fd00:172:16:12::1"),
+];
+
+/// The server behind the firewall.
+pub const SERVER: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 168, 70, 10)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x70, 0, 0, 0, 0x10)),
+];
+
+/// The server's port that says back what it hears.
+pub const ECHO: u16 = 7;
+
+/// The lab with every session up and every node ready for pods.
+///
+/// # Errors
+/// When it cannot be brought up, or does not come up.
+pub fn up(test: &str) -> Result<Lab> {
+    let lab = lab("egress", test)?;
+    for (node, address, router) in SESSIONS {
+        wait_for(
+            &format!("the router's session with {node}"),
+            CONVERGED,
+            || frr::established(lab.node("tor"), address),
+        )?;
+        let family = match router.contains(':') {
+            true => Family::Ipv6,
+            false => Family::Ipv4,
+        };
+        wait_for(&format!("the default route of {node}"), CONVERGED, || {
+            kernel::routed_by(lab.node(node), family, "default", &[router])
+        })?;
+        wait_for(&format!("the plugin of {node}"), CONVERGED, || {
+            Pod::plugin_serves(lab.node(node))
+        })?;
+    }
+    // The way there and back, without any pod: by the gateways' own addresses, which are refused.
+    let (gateway, server) = (lab.node("gw2"), SERVER[0].to_string());
+    wait_for("the firewall to refuse gw2", CONVERGED, || {
+        let ping = gateway.exec(&["ping", "-c1", "-W1", &server])?;
+        ensure!(!ping.success(), "{}", ping.stdout);
+        let refused = firewall::refused(lab.node("firewall"))?;
+        ensure!(!refused.is_empty(), "nothing was refused");
+        Ok(())
+    })?;
+    let flush = |set| {
+        lab.node("firewall")
+            .exec_ok(&["nft", "flush", "set", "inet", "firewall", set])
+    };
+    flush("refused4")?;
+    flush("refused6")?;
+    Ok(lab)
+}
+
+/// The folder of resources all nodes of the lab read.
+///
+/// # Errors
+/// When the lab has no copy of its files.
+pub fn resources(lab: &Lab) -> Result<PathBuf> {
+    let files = lab.files().context("the lab has a copy of its files")?;
+    Ok(files.join("resources.d"))
+}
+
+/// Writes a file of resources, at once and as a whole.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(lab: &Lab, file: &str, text: &str) -> Result<()> {
+    let path = resources(lab)?.join(file);
+    let beside = path.with_extension("new");
+    fs::write(&beside, text)?;
+    fs::rename(&beside, &path)?;
+    Ok(())
+}
+
+/// Opens a connection to [`ECHO`], to be called within a pod.
+///
+/// # Errors
+/// When there is none within three seconds.
+pub fn connect(target: IpAddr) -> Result<TcpStream> {
+    let target = SocketAddr::new(target, ECHO);
+    let connection = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
+    connection.set_read_timeout(Some(CONVERGED))?;
+    connection.set_write_timeout(Some(CONVERGED))?;
+    Ok(connection)
+}

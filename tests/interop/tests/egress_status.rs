@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an operator sees of egress when it does not work: the status and its codes, and a flow that
+//! is followed from the pod's node to its gateway.
+
+use std::net::TcpStream;
+
+use anyhow::{Context, Result, ensure};
+use harness::{
+    CONVERGED, Lab, Node, causeway,
+    egress::{self, SERVER, connect},
+    pod::Pod,
+    wait_for,
+};
+use serde_json::Value;
+
+/// Ports of the policy.
+const PORTS: usize = 10;
+
+/// Ports from which on they are nearly used up: four fifths.
+const NEARLY: usize = 8;
+
+/// As the lab's policy for IPv4, with few ports and connections that are forgotten soon after they
+/// ended.
+const NARROW: &str = "apiVersion: causeway.io/v1alpha1
+kind: EgressGatewayPolicy
+metadata:
+  name: narrow
+spec:
+  selectors:
+    - podSelector:
+        matchLabels: { app: billing, io.kubernetes.pod.namespace: shop }
+  destinationCIDRs: [192.168.70.0/24]
+  egressGateway:
+    nodeSelector:
+      matchLabels: { kubernetes.io/hostname: gw1 }
+    egressIP: 192.168.60.100
+  connections:
+    sourcePorts: { first: 20000, last: 20009 }
+    timeouts: { tcpOpeningSeconds: 5, tcpClosingSeconds: 1 }
+";
+
+#[test]
+fn ports_that_run_out_are_told_and_a_flow_is_followed_to_its_gateway() -> Result<()> {
+    let lab = egress::up("status")?;
+    let (node, gw1) = (lab.node("node1"), lab.node("gw1"));
+    for name in ["node1", "node2", "gw1", "gw2"] {
+        wait_for(&format!("{name} to be healthy"), CONVERGED, || {
+            causeway::healthy(lab.node(name))?;
+            let egress = component(lab.node(name))?;
+            ensure!(egress["counts"]["policies"] == 2, "{egress:#}");
+            ensure!(egress["counts"]["healthy gateways"] == 1, "{egress:#}");
+            let rules = if name == "gw1" { 2 } else { 0 };
+            ensure!(egress["counts"]["rules"] == rules, "{egress:#}");
+            Ok(())
+        })?;
+    }
+    narrow(&lab)?;
+
+    let pod = Pod::add_to(node, "shop", "billing-1")?;
+    let mut held = open(&pod, NEARLY)?;
+    let nearly = alarm(gw1, "CW0701")?;
+    ensure!(nearly["severity"] == "warning", "{nearly:#}");
+    ensure!(nearly["object"] == "address 192.168.60.100", "{nearly:#}");
+    says(&nearly, "of 10 tcp ports")?;
+    says(&nearly, "EgressGatewayPolicy/narrow")?;
+
+    held.extend(open(&pod, PORTS - NEARLY)?);
+    wait_for("refusals to be told", CONVERGED, || {
+        ensure!(pod.within(|| connect(SERVER[0])).is_err(), "let through");
+        issue(gw1, "CW0702").map(drop)
+    })?;
+    let out = issue(gw1, "CW0702")?;
+    ensure!(out["severity"] == "error", "{out:#}");
+    ensure!(out["object"] == "EgressGatewayPolicy/narrow", "{out:#}");
+    says(&out, "192.168.60.100 between 20000 and 20009")?;
+    // What it says to look at has them.
+    let users = run(gw1, &out["nextCommand"])?;
+    ensure!(users["matching"] == PORTS, "{users:#}");
+    // Nothing is wrong on the pod's node, which knows nothing of ports.
+    causeway::healthy(node)?;
+
+    follow(&pod, gw1, &held[0])?;
+
+    drop(held);
+    // What was refused counts for a minute.
+    wait_for("the alarm to end", 3 * CONVERGED, || causeway::healthy(gw1))?;
+    open(&pod, 1)?;
+    lab.down()
+}
+
+/// Replaces the policies by one with few ports, and waits until it is in force.
+fn narrow(lab: &Lab) -> Result<()> {
+    egress::write(lab, "policies.yaml", NARROW)?;
+    wait_for("the policy at the gateway", CONVERGED, || {
+        let rules = causeway::items(lab.node("gw1"), "egress rules")?;
+        let [rule] = rules.as_slice() else {
+            anyhow::bail!("{rules:#?}");
+        };
+        ensure!(rule["policy"] == "EgressGatewayPolicy/narrow", "{rule:#}");
+        ensure!(rule["traffic"].is_object(), "{rule:#}");
+        Ok(())
+    })?;
+    wait_for("the policy at the pod's node", CONVERGED, || {
+        let policies = causeway::items(lab.node("node1"), "egress policies")?;
+        ensure!(policies.len() == 1, "{policies:#?}");
+        ensure!(policies[0]["name"] == "narrow", "{policies:#?}");
+        Ok(())
+    })
+}
+
+/// Follows a connection that lives: at its pod's node, and at the gateway by what that says.
+fn follow(pod: &Pod<'_>, gateway: &Node, connection: &TcpStream) -> Result<()> {
+    let own = connection.local_addr()?;
+    let command = format!(
+        "egress trace shop/{} {} --protocol tcp --port {} --source-port {}",
+        pod.name(),
+        SERVER[0],
+        egress::ECHO,
+        own.port()
+    );
+    let trace = causeway::ask(pod.node(), &command)?;
+    ensure!(trace["decision"]["verdict"] == "gateway", "{trace:#}");
+    ensure!(trace["matchingNotes"] == 1, "{trace:#}");
+    let note = &trace["notes"][0];
+    ensure!(note["pod"] == own.to_string(), "{trace:#}");
+    ensure!(note["remote"] == "192.168.70.10:7", "{trace:#}");
+    let rule = &trace["rules"][0];
+    ensure!(note["rule"] == rule["rule"], "{trace:#}");
+    ensure!(trace["decision"]["rule"] == rule["rule"], "{trace:#}");
+    ensure!(rule["gateway"] == "gw1", "{trace:#}");
+    ensure!(rule["gatewayIP"] == "10.0.0.11", "{trace:#}");
+    ensure!(rule["atGateway"].is_null(), "{trace:#}");
+
+    let there = run(gateway, &rule["nextCommand"])?;
+    ensure!(there["decision"].is_null(), "{there:#}");
+    let found = &there["rules"][0];
+    ensure!(found["rule"] == rule["rule"], "{there:#}");
+    ensure!(found["matching"] == 1, "{there:#}");
+    let mapping = &found["mappings"][0];
+    ensure!(mapping["pod"] == own.to_string(), "{there:#}");
+    ensure!(mapping["remote"] == "192.168.70.10:7", "{there:#}");
+    ensure!(mapping["state"] == "established", "{there:#}");
+    ensure!(mapping["node"] == "node1", "{there:#}");
+    let egress = mapping["egress"].as_str().unwrap_or_default();
+    ensure!(egress.starts_with("192.168.60.100:2000"), "{there:#}");
+    let refusals = found["atGateway"]["traffic"]["refusals"].as_array();
+    let mut refusals = refusals.into_iter().flatten();
+    ensure!(
+        refusals.any(|one| one["reason"] == "nat-ports-exhausted"),
+        "{there:#}"
+    );
+    Ok(())
+}
+
+/// Opens so many connections of a pod to the server.
+fn open(pod: &Pod<'_>, count: usize) -> Result<Vec<TcpStream>> {
+    let one = |_| {
+        wait_for("a connection", CONVERGED, || {
+            pod.within(|| connect(SERVER[0]))
+        })
+    };
+    (0..count).map(one).collect()
+}
+
+/// Runs what an answer says to run.
+fn run(node: &Node, command: &Value) -> Result<Value> {
+    let text = command.as_str().unwrap_or_default();
+    let command = text.strip_prefix("causeway ");
+    causeway::ask(node, command.with_context(|| format!("{text:?}"))?)
+}
+
+/// Waits until the status has an issue with this code.
+fn alarm(node: &Node, code: &str) -> Result<Value> {
+    wait_for(
+        &format!("{} to tell {code}", node.name()),
+        CONVERGED,
+        || issue(node, code),
+    )
+}
+
+/// The issue of the status with this code.
+fn issue(node: &Node, code: &str) -> Result<Value> {
+    let status = causeway::ask(node, "status")?;
+    let issues = status["issues"].as_array().into_iter().flatten();
+    let mut with_code = issues.filter(|issue| issue["code"] == code);
+    let found = with_code.next().cloned();
+    found.with_context(|| format!("no {code} in {status:#}"))
+}
+
+/// What the status says of egress as a whole.
+fn component(node: &Node) -> Result<Value> {
+    let status = causeway::ask(node, "status")?;
+    let components = status["components"].as_array().into_iter().flatten();
+    let mut egress = components.filter(|one| one["name"] == "egress");
+    let found = egress.next().cloned();
+    found.with_context(|| format!("no egress in {status:#}"))
+}
+
+/// Succeeds when the message of an issue has these words.
+fn says(issue: &Value, words: &str) -> Result<()> {
+    let message = issue["message"].as_str().unwrap_or_default();
+    ensure!(message.contains(words), "no {words:?} in {issue:#}");
+    Ok(())
+}
