@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,22 +17,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use harness::{
-    CONVERGED, Family, Lab, Node, causeway, firewall, frr, guide, kernel, lab,
+    CONVERGED, Lab, Node, causeway,
+    egress::{ECHO, SERVER, connect, resources, up, write},
+    firewall, guide,
     pod::{Pod, Sandbox},
     wait_for,
 };
-
-/// The node, its address at the router, and the router's at the node, by family.
-const SESSIONS: [(&str, &str, &str); 8] = [
-    ("node1", "172.16.1.2", "172.16.1.1"),
-    ("node1", "fd00:172:16:1::2", "fd00:172:16:1::1"),
-    ("node2", "172.16.2.2", "172.16.2.1"),
-    ("node2", "fd00:172:16:2::2", "fd00:172:16:2::1"),
-    ("gw1", "172.16.11.2", "172.16.11.1"),
-    ("gw1", "fd00:172:16:11::2", "fd00:172:16:11::1"),
-    ("gw2", "172.16.12.2", "172.16.12.1"),
-    ("gw2", "fd00:172:16:12::2", "fd00:172:16:12::1"),
-];
 
 /// The address of each family that the firewall lets pass, and that the policies name.
 const EGRESS: [IpAddr; 2] = [
@@ -40,14 +30,7 @@ const EGRESS: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, 0x100)),
 ];
 
-/// The server behind the firewall.
-const SERVER: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 168, 70, 10)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x70, 0, 0, 0, 0x10)),
-];
-
-/// The server's ports.
-const ECHO: u16 = 7;
+/// The server's port that hears and is silent.
 const DISCARD: u16 = 9;
 
 /// Packets a pod has sent after which one that leaks would have been seen.
@@ -316,44 +299,6 @@ fn leaves_by(lab: &Lab, pod: &Pod<'_>, gateway: &str) -> Result<()> {
     Ok(())
 }
 
-/// The lab with every session up and every node ready for pods.
-fn up(test: &str) -> Result<Lab> {
-    let lab = lab("egress", test)?;
-    for (node, address, router) in SESSIONS {
-        wait_for(
-            &format!("the router's session with {node}"),
-            CONVERGED,
-            || frr::established(lab.node("tor"), address),
-        )?;
-        let family = match router.contains(':') {
-            true => Family::Ipv6,
-            false => Family::Ipv4,
-        };
-        wait_for(&format!("the default route of {node}"), CONVERGED, || {
-            kernel::routed_by(lab.node(node), family, "default", &[router])
-        })?;
-        wait_for(&format!("the plugin of {node}"), CONVERGED, || {
-            Pod::plugin_serves(lab.node(node))
-        })?;
-    }
-    // The way there and back, without any pod: by the gateways' own addresses, which are refused.
-    let (gateway, server) = (lab.node("gw2"), SERVER[0].to_string());
-    wait_for("the firewall to refuse gw2", CONVERGED, || {
-        let ping = gateway.exec(&["ping", "-c1", "-W1", &server])?;
-        ensure!(!ping.success(), "{}", ping.stdout);
-        let refused = firewall::refused(lab.node("firewall"))?;
-        ensure!(!refused.is_empty(), "nothing was refused");
-        Ok(())
-    })?;
-    let flush = |set| {
-        lab.node("firewall")
-            .exec_ok(&["nft", "flush", "set", "inet", "firewall", set])
-    };
-    flush("refused4")?;
-    flush("refused6")?;
-    Ok(lab)
-}
-
 /// What `causeway egress` says on the pods' nodes.
 fn the_cli_says_so(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {
     for pod in pods {
@@ -447,14 +392,6 @@ fn reaches(pod: &Pod<'_>, target: IpAddr) -> Result<()> {
     wait_for(&what, CONVERGED, || {
         pod.within(|| connect(target)).map(drop)
     })
-}
-
-fn connect(target: IpAddr) -> Result<TcpStream> {
-    let target = SocketAddr::new(target, ECHO);
-    let connection = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
-    connection.set_read_timeout(Some(CONVERGED))?;
-    connection.set_write_timeout(Some(CONVERGED))?;
-    Ok(connection)
 }
 
 /// Sends so many bytes while it reads them back, each with its right value.
@@ -573,17 +510,4 @@ metadata:
 spec: {{ nodeName: node1 }}
 "
     )
-}
-
-fn resources(lab: &Lab) -> Result<std::path::PathBuf> {
-    let files = lab.files().context("the lab has a copy of its files")?;
-    Ok(files.join("resources.d"))
-}
-
-fn write(lab: &Lab, file: &str, text: &str) -> Result<()> {
-    let path = resources(lab)?.join(file);
-    let beside = path.with_extension("new");
-    fs::write(&beside, text)?;
-    fs::rename(&beside, &path)?;
-    Ok(())
 }
