@@ -153,6 +153,8 @@ pub struct ClaimTable {
     best: BTreeMap<Rule, Holder>,
     /// Nodes that are linked, with what a list that is not complete yet has said.
     linked: BTreeMap<NodeName, BTreeSet<Rule>>,
+    /// Those whose list is complete.
+    heard: BTreeSet<NodeName>,
     handing: BTreeMap<Rule, HandOver>,
     /// Rules every node is to be told about.
     news: BTreeSet<Rule>,
@@ -167,6 +169,7 @@ impl ClaimTable {
             name,
             best: BTreeMap::new(),
             linked: BTreeMap::new(),
+            heard: BTreeSet::new(),
             handing: BTreeMap::new(),
             news: BTreeSet::new(),
             outputs: VecDeque::new(),
@@ -268,6 +271,7 @@ impl ClaimTable {
         if self.linked.remove(peer).is_none() {
             return;
         }
+        self.heard.remove(peer);
         self.outputs
             .retain(|output| !matches!(output, ClaimOutput::Send { to, .. } if to == peer));
         let handing: Vec<Rule> = self
@@ -377,6 +381,11 @@ impl ClaimTable {
         self.best.get(&rule).is_some_and(|best| self.is_own(best))
     }
 
+    /// Whether a linked node has said all that it holds.
+    pub fn has_heard(&self, peer: &NodeName) -> bool {
+        self.heard.contains(peer)
+    }
+
     /// What this node holds, in order.
     pub fn held(&self) -> impl Iterator<Item = Claim> {
         self.best
@@ -405,6 +414,7 @@ impl ClaimTable {
         if !is_last {
             return;
         }
+        self.heard.insert(from.clone());
         let named = self.linked.get_mut(from).map(std::mem::take);
         let named = named.unwrap_or_default();
         let gone: Vec<Claim> = self

@@ -273,12 +273,15 @@ impl Node {
             .map(drop)
     }
 
-    /// Ends everything of the node at once, as a loss of power does: processes, and with the last of
-    /// them its network namespace and its ends of the links. There is no way back.
+    /// Ends everything of the node, as a loss of power does: its links first, so that nobody hears
+    /// how the rest goes, then all processes, and with the last of them its namespaces. There is no
+    /// way back.
     ///
     /// # Errors
-    /// When its first process cannot be killed.
+    /// When its links cannot be taken down, or its first process cannot be killed.
     pub fn power_off(&self) -> Result<()> {
+        let cut = "for link in /sys/class/net/eth*; do ip link set \"${link##*/}\" down; done";
+        self.exec_ok(&["sh", "-euc", cut])?;
         self.record.init.signal(Signal::SIGKILL)
     }
 

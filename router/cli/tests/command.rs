@@ -147,6 +147,13 @@ impl egress_server::Egress for Fixed {
         Err(RpcStatus::failed_precondition("egress is off on this node"))
     }
 
+    async fn list_egress_gateways(
+        &self,
+        _: Request<ListEgressGatewaysRequest>,
+    ) -> Result<Response<ListEgressGatewaysResponse>, RpcStatus> {
+        Ok(Response::new(fixtures::egress::gateways()))
+    }
+
     type ListEgressMappingsStream = MappingStream;
 
     async fn list_egress_mappings(

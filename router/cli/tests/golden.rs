@@ -169,6 +169,10 @@ fn egress_policies_ways_rules_and_connections() {
     pin_all("egress-rules", &egress::rules(&answer));
     let policies = egress::policies(&fixtures::egress::policies());
     pin_all("egress-policies", &policies);
+    pin_all(
+        "egress-gateways",
+        &egress::gateways(&fixtures::egress::gateways()),
+    );
     let mappings = fixtures::egress::mappings();
     pin_all("egress-nat", &egress::nat("node-a", &mappings, 2_000));
 }

@@ -3,7 +3,6 @@
 //! firewall that must see one address.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     sync::{
@@ -16,7 +15,11 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use harness::{
-    CONVERGED, Lab, Node, Signal, causeway, firewall, frr, guide, lab, pod::Pod, wait_for,
+    CONVERGED, Lab, Node, Signal, causeway,
+    egress::{self, SERVER, connect},
+    firewall, guide,
+    pod::Pod,
+    wait_for,
 };
 
 /// The addresses the policy's gateway holds.
@@ -24,13 +27,6 @@ const EGRESS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 168, 60, 100)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, 0x100)),
 ];
-
-/// The server behind the firewall, and its port that echoes.
-const SERVER: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 168, 70, 10)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x70, 0, 0, 0, 0x10)),
-];
-const ECHO: u16 = 7;
 
 /// The gateways' addresses for each other.
 const GATEWAYS: [(&str, &str); 2] = [("gw1", "10.0.0.11"), ("gw2", "10.0.0.12")];
@@ -41,6 +37,37 @@ const ENOUGH: u64 = 20;
 #[test]
 fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
     let lab = up()?;
+    through_it_all(&lab).with_context(|| {
+        let nodes = ["gw1", "gw2", "node1", "node2"].map(|node| lab.node(node));
+        nodes.map(seen_at).join("\n")
+    })
+}
+
+/// What a node says of itself, for when something went wrong.
+fn seen_at(node: &Node) -> String {
+    let mut seen = format!("== {}\n", node.name());
+    for command in [
+        "causeway egress gateways -o wide",
+        "causeway egress rules -o wide",
+        "causeway egress list",
+        "causeway egress nat --protocol tcp",
+        "causeway datapath drops",
+        "ip neighbour",
+        "ip route",
+    ] {
+        let argv: Vec<&str> = command.split(' ').collect();
+        let said = node
+            .exec(&argv)
+            .map(|output| output.stdout + &output.stderr);
+        seen += &format!(
+            "-- {command}\n{}\n",
+            said.unwrap_or_else(|error| error.to_string())
+        );
+    }
+    seen + &node.log_tail()
+}
+
+fn through_it_all(lab: &Lab) -> Result<()> {
     let pods = [
         Pod::add_to(lab.node("node1"), "shop", "billing-1")?,
         Pod::add_to(lab.node("node2"), "shop", "billing-2")?,
@@ -49,73 +76,80 @@ fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
     for pod in &pods {
         talks.add(pod)?;
     }
-    holds(&lab, "gw1")?;
-    has_copies(&lab, "gw2", &talks)?;
+    holds(lab, "gw1")?;
+    has_copies(lab, "gw2", &talks)?;
 
     // The daemon alone: the kernel goes on, and nobody takes anything over.
+    stage("The daemon alone")?;
     lab.node("gw1").kill(Signal::SIGKILL)?;
     talks.go_on("without gw1's daemon")?;
-    holds(&lab, "gw1")?;
+    holds(lab, "gw1")?;
     lab.node("gw1").start()?;
-    linked(&lab)?;
-    holds(&lab, "gw1")?;
-    has_copies(&lab, "gw2", &talks)?;
+    linked(lab)?;
+    holds(lab, "gw1")?;
+    has_copies(lab, "gw2", &talks)?;
     talks.go_on("with gw1's next daemon")?;
 
     // Everything it sends and gets is lost, as of a hung kernel.
+    stage("Everything it sends")?;
     let hung = Cut::whole(lab.node("gw1"))?;
-    holds(&lab, "gw2")?;
+    holds(lab, "gw2")?;
     talks.go_on("with gw1 hung")?;
     talks.add(&pods[0])?;
     hung.mend()?;
-    linked(&lab)?;
-    holds(&lab, "gw2")?;
-    has_copies(&lab, "gw1", &talks)?;
+    linked(lab)?;
+    holds(lab, "gw2")?;
+    has_copies(lab, "gw1", &talks)?;
     talks.go_on("with gw1 back")?;
 
     // An operator wants it away.
+    stage("An operator")?;
     let gw2 = lab.node("gw2");
     gw2.exec_ok(&["causeway", "drain", "--detach", "--reason", "new disks"])?;
-    holds(&lab, "gw1")?;
+    holds(lab, "gw1")?;
     talks.go_on("with gw2 drained")?;
     gw2.exec_ok(&["causeway", "undrain"])?;
-    has_copies(&lab, "gw2", &talks)?;
-    holds(&lab, "gw1")?;
+    has_copies(lab, "gw2", &talks)?;
+    holds(lab, "gw1")?;
 
     // The two do not hear each other, and both live: nothing moves.
-    let split = Cut::between_gateways(&lab)?;
-    unheard(&lab)?;
+    stage("The two do not")?;
+    let split = Cut::between_gateways(lab)?;
+    unheard(lab)?;
     talks.go_on("with gateways that do not hear each other")?;
-    holds(&lab, "gw1")?;
+    holds(lab, "gw1")?;
     // What begins meanwhile is caught up with.
     talks.add(&pods[1])?;
     split.mend()?;
-    linked(&lab)?;
-    has_copies(&lab, "gw2", &talks)?;
+    linked(lab)?;
+    has_copies(lab, "gw2", &talks)?;
 
     // Its cable is pulled.
+    stage("Its cable")?;
     let gw1 = lab.node("gw1");
     gw1.link_down("eth1")?;
-    holds(&lab, "gw2")?;
+    holds(lab, "gw2")?;
     talks.go_on("with gw1's link down")?;
     gw1.link_up("eth1")?;
-    linked(&lab)?;
-    has_copies(&lab, "gw1", &talks)?;
+    linked(lab)?;
+    has_copies(lab, "gw1", &talks)?;
 
     // Both, and back.
+    stage("Both, and back")?;
     let both = [Cut::whole(lab.node("gw1"))?, Cut::whole(lab.node("gw2"))?];
-    unheard(&lab)?;
+    unheard(lab)?;
     for cut in both {
         cut.mend()?;
     }
-    linked(&lab)?;
-    one_holds(&lab)?;
+    linked(lab)?;
+    one_holds(lab)?;
     talks.go_on("with both gateways back")?;
-    let holder = holder(&lab)?.context("nobody holds the address")?;
+    let holder = holder(lab)?.context("nobody holds the address")?;
     let other = if holder == "gw1" { "gw2" } else { "gw1" };
-    has_copies(&lab, other, &talks)?;
+    has_copies(lab, other, &talks)?;
 
     // Its power is cut: all its processes and devices are gone at once.
+    stage("Its power")?;
     lab.node(&holder).power_off()?;
     wait_for("the other gateway", CONVERGED, || {
         ensure!(has_address(lab.node(other))?, "{other} has no address");
@@ -131,30 +165,14 @@ fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
 
 /// The lab with the policy of the guide in force.
 fn up() -> Result<Lab> {
-    let lab = lab("egress", "survival")?;
+    let lab = egress::up("survival")?;
     let gw1 = lab.node("gw1");
     for (address, length) in EGRESS.into_iter().zip([24, 64]) {
         let address = format!("{address}/{length}");
         gw1.exec_ok(&["ip", "address", "delete", &address, "dev", "eth2"])?;
     }
-    let files = lab.files().context("the lab has a copy of its files")?;
     let policy = guide::manifest("egress.md", "billing-standby")?;
-    fs::write(files.join("resources.d/policies.yaml"), policy)?;
-    for (node, address) in [
-        ("node1", "172.16.1.2"),
-        ("node2", "172.16.2.2"),
-        ("gw1", "172.16.11.2"),
-        ("gw2", "172.16.12.2"),
-    ] {
-        wait_for(
-            &format!("the router's session with {node}"),
-            CONVERGED,
-            || frr::established(lab.node("tor"), address),
-        )?;
-        wait_for(&format!("the plugin of {node}"), CONVERGED, || {
-            Pod::plugin_serves(lab.node(node))
-        })?;
-    }
+    egress::write(&lab, "policies.yaml", &policy)?;
     linked(&lab)?;
     Ok(lab)
 }
@@ -280,8 +298,8 @@ impl<'a> Cut<'a> {
     fn between_gateways(lab: &'a Lab) -> Result<Self> {
         let [(_, one), (_, other)] = GATEWAYS;
         let rules = format!(
-            "table ip cut {{ chain forward {{ type filter hook forward priority 0\n\
-             ip saddr {one} ip daddr {other} drop\nip saddr {other} ip daddr {one} drop\n}} }}\n"
+            "table ip cut {{\nchain forward {{\ntype filter hook forward priority 0\n\
+             ip saddr {one} ip daddr {other} drop\nip saddr {other} ip daddr {one} drop\n}}\n}}\n"
         );
         Self::make(lab.node("tor"), &rules)
     }
@@ -409,10 +427,13 @@ fn round(stream: &mut TcpStream, number: u64) -> Result<()> {
     Ok(())
 }
 
-fn connect(target: IpAddr) -> Result<TcpStream> {
-    let target = SocketAddr::new(target, ECHO);
-    let connection = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
-    connection.set_read_timeout(Some(CONVERGED))?;
-    connection.set_write_timeout(Some(CONVERGED))?;
-    Ok(connection)
+fn stage(what: &str) -> Result<()> {
+    println!(
+        "{:?} {what}",
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)?
+            .as_secs()
+            % 86400
+    );
+    Ok(())
 }

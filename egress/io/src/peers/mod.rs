@@ -341,7 +341,7 @@ impl Peers {
         }
         let is_heard = |rival: &NodeName| {
             let node = world.nodes.get(rival.as_str());
-            self.linked.contains_key(rival) || node.is_none_or(|node| node.is_dead)
+            self.table.has_heard(rival) || node.is_none_or(|node| node.is_dead)
         };
         self.roles.rivals.iter().all(is_heard) || now >= self.unsure_since + GRACE
     }
@@ -539,7 +539,10 @@ impl Peers {
         match event {
             Event::Link(event) => self.handle_link(event, now),
             Event::Bfd { node, view } => {
-                self.is_stale |= self.sights.handle_view(&node, &view, now);
+                if self.sights.handle_view(&node, &view, now) {
+                    self.is_stale = true;
+                    self.dial_soon(&node, now);
+                }
             }
             Event::Probed { node, is_answered } => {
                 let verdict = match is_answered {

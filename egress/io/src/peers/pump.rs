@@ -174,8 +174,6 @@ impl Peers {
         self.known.insert(node.clone());
         self.table.handle_link_up(&node);
         self.is_stale |= self.sights.handle_linked(&node, now);
-        // One that waited for the others may go on.
-        self.is_stale = true;
         let is_available = self.is_available;
         let peer = self.peer(&node, now);
         (peer.problem, peer.pause) = (None, DIAL_FIRST);
@@ -190,6 +188,21 @@ impl Peers {
         let peer = self.peer(node, now);
         peer.sender.handle_link_down();
         peer.receiver.handle_link_down();
+    }
+
+    /// Nobody is heard: what the links said is out of date before it is said again.
+    fn unlink_all(&mut self, now: Instant) {
+        for (node, id) in std::mem::take(&mut self.linked) {
+            self.unlink(&node, now);
+            self.close(id);
+        }
+    }
+
+    /// A node is heard that was not: it is connected to at once.
+    pub(super) fn dial_soon(&mut self, node: &NodeName, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            (peer.dial_at, peer.pause) = (now, DIAL_FIRST);
+        }
     }
 
     fn close(&mut self, id: u64) {
@@ -244,9 +257,11 @@ impl Peers {
 
     fn hear(&mut self, from: &NodeName, message: Message, now: Instant) {
         let linked = self.linked.keys().cloned().collect();
-        if self.table.handle_message(from, &message)
-            || self.witness.handle_message(from, &message, &linked, now)
-        {
+        let had_heard = self.table.has_heard(from);
+        let is_claim = self.table.handle_message(from, &message);
+        // One that waited for what this one holds may go on.
+        self.is_stale |= self.table.has_heard(from) != had_heard;
+        if is_claim || self.witness.handle_message(from, &message, &linked, now) {
             return;
         }
         let peer = self.peer(from, now);
@@ -454,7 +469,11 @@ impl Peers {
                         Verdict::Alone if self.known.iter().any(is_other) => Verdict::Isolated,
                         other => other,
                     };
+                    let was_isolated = self.sights.is_isolated();
                     self.is_stale |= self.sights.handle_verdict(&about, verdict);
+                    if !was_isolated && self.sights.is_isolated() {
+                        self.unlink_all(now);
+                    }
                     if verdict == Verdict::Alone {
                         self.probe(about, fabric);
                     }

@@ -224,8 +224,8 @@ pub fn gateways(answer: &ListEgressGatewaysResponse) -> View {
 fn gateway(peer: &EgressGatewayPeer) -> Item {
     let copied = |rules: u32, complete: u32| match (rules, complete) {
         (0, _) => "-".into(),
-        (all, complete) if all == complete => Cell::toned(Tone::Good, format!("{all} rules")),
-        (all, complete) => Cell::toned(Tone::Notice, format!("{complete} of {all} rules")),
+        (all, complete) if all == complete => Cell::toned(Tone::Good, all.to_string()),
+        (all, complete) => Cell::toned(Tone::Notice, format!("{complete} of {all}")),
     };
     Item {
         name: peer.name.clone(),
