@@ -164,26 +164,30 @@ const MEANING: u64 = 1;
 pub const LAYOUT_HASH: u64 = layout_hash(MEANING, MAPS, FIELD_OFFSETS);
 
 /// Bytes the kernel holds for all maps when full, on a machine with `cpus` possible CPUs. An
-/// estimate: entry headers of hashes are counted with 64 bytes, as in Linux 6.18.
+/// estimate: entry headers of hashes are counted with 48 bytes and places with 16, as in Linux 6.18.
 #[must_use]
 pub fn memory_bytes(maps: &[MapLayout], cpus: u64) -> u64 {
-    const HASH_ENTRY_HEADER: u64 = 64;
+    const HASH_ENTRY_HEADER: u64 = 48;
+    const HASH_PLACE: u64 = 16;
+    const TRIE_NODE_HEADER: u64 = 64;
     let round = |bytes: u32| u64::from(bytes).next_multiple_of(8);
     maps.iter()
         .map(|m| {
             let entries = u64::from(m.max_entries);
-            entries
-                * match m.kind {
-                    MapKind::Hash | MapKind::LruHash | MapKind::LpmTrie | MapKind::GrowingHash => {
-                        HASH_ENTRY_HEADER + round(m.key_bytes) + round(m.value_bytes)
-                    }
-                    MapKind::RingBuf => 1,
-                    MapKind::Array => round(m.value_bytes),
-                    MapKind::PerCpuArray => 8 + cpus * round(m.value_bytes),
-                    MapKind::PerCpuHash => {
-                        HASH_ENTRY_HEADER + round(m.key_bytes) + 8 + cpus * round(m.value_bytes)
-                    }
+            let places = HASH_PLACE * entries.next_power_of_two();
+            let (key, value) = (round(m.key_bytes), round(m.value_bytes));
+            match m.kind {
+                MapKind::Hash | MapKind::LruHash | MapKind::GrowingHash => {
+                    places + entries * (HASH_ENTRY_HEADER + key + value)
                 }
+                MapKind::PerCpuHash => {
+                    places + entries * (HASH_ENTRY_HEADER + key + 8 + cpus * value)
+                }
+                MapKind::LpmTrie => entries * (TRIE_NODE_HEADER + key + value),
+                MapKind::RingBuf => entries,
+                MapKind::Array => entries * value,
+                MapKind::PerCpuArray => entries * (8 + cpus * value),
+            }
         })
         .sum()
 }

@@ -27,7 +27,7 @@ use std::{
 use aya::{Ebpf, maps::MapInfo};
 use bpf_abi::{
     map_names,
-    nat::{EVENT_BYTES, LOCAL_NODE, MAX_RULES, NatEvent, TunnelEnd, V4, V6},
+    nat::{EVENT_BYTES, LOCAL_NODE, MAX_RULES, NatEvent, TunnelEnd, V4, V6, nat_entries},
 };
 use router_types::LinkIndex;
 
@@ -60,8 +60,9 @@ pub struct GatewayConfig {
     pub pin_root: PathBuf,
     /// How programs attach.
     pub hook: HookChoice,
-    /// Mappings of each family at most, 128 to 8 million. The kernel takes the memory at once, about
-    /// 230 bytes for an IPv4 and 260 for an IPv6 mapping. Tables that are pinned keep their size.
+    /// Mappings of each family, 128 to 8 million; rounded up to a power of two, see [`nat_entries`].
+    /// The kernel takes the memory at once, about 260 bytes for an IPv4 and 320 for an IPv6 mapping.
+    /// Tables that are pinned keep their size.
     pub max_mappings: u32,
 }
 
@@ -155,7 +156,7 @@ impl Gateway {
         let root = root_below(&config.pin_root);
         load::prepare_file_system(&config.pin_root)?;
         let (folder, adopted) = load::prepare_folder(&root, &load::GATEWAY)?;
-        let entries = config.max_mappings.clamp(128, 1 << 23) * 2;
+        let entries = nat_entries(config.max_mappings.clamp(128, 1 << 23));
         let sizes = [(map_names::NAT_V4, entries), (map_names::NAT_V6, entries)];
         let mut ebpf = load::load(&folder, &load::GATEWAY, &sizes)?;
         let mut tables = Tables::take(&mut ebpf)?;

@@ -331,7 +331,8 @@ const EXPLANATIONS: &str = "### What is in the numbers, and what is not
   and 1387 for new ones on another day, where nftables `snat` added 232, 430 and 1365. Their ratio there
   times what nftables adds here is what Cilium would add here.
 - The tables of nftables and iptables are as large as the kernel makes them without being told, 262 144
-  entries; ours has its default, room for as many mappings, and under *live mappings* for 1.2 million.
+  entries; ours has its default, room for as many mappings, and under *live mappings* for 1.2 million,
+  which is rounded up to 2.1 million.
   *Every one in turn* goes through all mappings, or through the first 100 000 of them: what it costs
   more than one flow is the memory's share, and so is what a new flow costs more among a million, where
   it finds others in its places of the hash.
