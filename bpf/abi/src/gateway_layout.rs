@@ -5,13 +5,13 @@
 use core::mem::offset_of;
 
 use crate::{
-    DropCounter, DropKey, DropReason, MapKind, MapLayout, ROUTE_CACHE_ENTRIES,
+    DropCounter, DropKey, DropReason, MapKind, MapLayout,
     layout::{layout_hash, map},
     map_names as name,
     nat::{
-        AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey, GatewayRoute,
-        MAX_FRAGMENTED, MAX_NODES, MAX_RULE_REFUSALS, MAX_RULES, NatEntry, NatEvent, NatKey,
-        NatRule, RuleCounters, TunnelEnd, V4, V6,
+        AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey,
+        GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_NODES, MAX_RULE_REFUSALS,
+        MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd, V4, V6,
     },
 };
 
@@ -87,7 +87,7 @@ pub const GATEWAY_MAPS: &[MapLayout] = &[
         MapKind::PerCpuArray,
         4,
         size_of::<GatewayRoute>(),
-        ROUTE_CACHE_ENTRIES,
+        GATEWAY_ROUTE_ENTRIES,
     ),
     map(
         name::ANSWER_LIMIT,

@@ -43,6 +43,28 @@ pub const fn nat_entries(mappings: u32) -> u32 {
     (2 * mappings).next_power_of_two() + 1
 }
 
+/// Places for answers of the routing table, on each CPU.
+pub const GATEWAY_ROUTE_ENTRIES: u32 = 4_096;
+
+/// Source ports a route is asked for: so many, whatever port a connection got.
+const ROUTE_PORTS: u16 = 64;
+
+/// The source port a route is asked for in place of the one a connection got, both in network order.
+///
+/// Only so many, so that all connections to one port of a server share as many answers and 50 000 of
+/// them do not ask 50 000 times; and always the same one for a connection, so that it keeps its way
+/// among several equal ones. They are ports that a connection may have as well: the highest ones
+/// there are.
+///
+/// Deviation: a routing rule that selects by *source* port sees this one. The other is the
+/// translation's own choice. Where there is nothing to choose (`fib_multipath_hash_policy` of 0) the
+/// answer is the same for all.
+#[must_use]
+#[inline(always)]
+pub const fn route_port(port: u16) -> u16 {
+    port | !(ROUTE_PORTS - 1).to_be()
+}
+
 /// Fragmented packets under way at most, of one family.
 pub const MAX_FRAGMENTED: u32 = 4_096;
 
@@ -302,7 +324,7 @@ const _: () = assert!(size_of::<FragmentEntry<V6>>() == 20);
 // SAFETY: `repr(C)`, all aligned like words, and the sizes above are those of the fields: no padding.
 unsafe impl<A: AddressWords> Plain for FragmentEntry<A> {}
 
-/// One entry of `GATEWAY_ROUTES`: as [`RouteCacheEntry`](crate::RouteCacheEntry), for translated
+/// One place of `GATEWAY_ROUTES`: as [`RouteCacheEntry`](crate::RouteCacheEntry), for translated
 /// packets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -311,7 +333,7 @@ pub struct GatewayRoute {
     pub expires_ns: u64,
     /// Generation under which it was asked.
     pub generation: u64,
-    /// The flow it belongs to.
+    /// What was asked, with a [`route_port`].
     pub key: FlowKey,
     /// The answer.
     pub next_hop: CachedNextHop,
@@ -402,6 +424,18 @@ mod tests {
         let after = tick((u64::from(u32::MAX) + 5) << 20);
         assert_eq!(after.wrapping_sub(before), 5);
         assert!((u64::from(MAX_TIMEOUT_SECONDS) * 1_000_000_000) >> 20 < u64::from(u32::MAX / 2));
+    }
+
+    #[test]
+    fn routes_are_asked_for_few_source_ports_and_each_stands_for_as_many() {
+        let mut asked = [0_u32; 1 << 16];
+        for port in 0..=u16::MAX {
+            let again = u16::from_be(route_port(port.to_be()));
+            asked[usize::from(again)] += 1;
+        }
+        let (others, these) = asked.split_at(asked.len() - usize::from(ROUTE_PORTS));
+        assert!(others.iter().all(|count| *count == 0));
+        assert!(these.iter().all(|count| *count == 1 << 10));
     }
 
     #[test]

@@ -8,11 +8,11 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use bpf_abi::{
-    DropCounter, DropKey, DropReason, ROUTE_CACHE_ENTRIES,
+    DropCounter, DropKey, DropReason,
     nat::{
-        AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey, GatewayRoute,
-        MAX_FRAGMENTED, MAX_NODES, MAX_RULE_REFUSALS, MAX_RULES, NatEntry, NatEvent, NatKey,
-        NatRule, RuleCounters, TunnelEnd, V4, V6,
+        AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey,
+        GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_NODES, MAX_RULE_REFUSALS,
+        MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd, V4, V6,
     },
 };
 
@@ -63,7 +63,7 @@ pub static RULE_REFUSALS: PerCpuHashMap<
 pub static REFUSALS: PerCpuArray<DropCounter, { DropReason::COUNT as usize }> = PerCpuArray::new();
 
 #[btf_map]
-pub static GATEWAY_ROUTES: PerCpuArray<GatewayRoute, { ROUTE_CACHE_ENTRIES as usize }> =
+pub static GATEWAY_ROUTES: PerCpuArray<GatewayRoute, { GATEWAY_ROUTE_ENTRIES as usize }> =
     PerCpuArray::new();
 
 #[btf_map]

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
-    nat::{JUDGED_MARK, NatEntry, NatKey, NatRule, rule_flags, said, side},
+    nat::{JUDGED_MARK, NatEntry, NatKey, NatRule, route_port, rule_flags, said, side},
 };
 use bpf_programs::{
     fib,
@@ -102,7 +102,8 @@ fn flow<F: Family>(
                     .map_err(refused)?;
                 count::left(ctx, rule.slot);
                 if checked.is_err() {
-                    // The kernel cuts it, by the same routes; it has its new source already.
+                    // The kernel cuts it, by the same routes, though among equal ones perhaps by
+                    // another; it has its new source already.
                     ctx.set_mark(JUDGED_MARK);
                     return Ok(Verdict::Next);
                 }
@@ -115,13 +116,13 @@ fn flow<F: Family>(
     Ok(Verdict::Answer)
 }
 
-/// The ports a translated packet will have, as a route is asked for them.
+/// The ports a route is asked for.
 #[inline(always)]
 fn flow_ports<A>(entry: &NatEntry<A>, transport: &Transport) -> u32 {
     if transport.source_at == transport.destination_at {
         0
     } else {
-        u32::from(entry.port) | u32::from(transport.destination) << 16
+        u32::from(route_port(entry.port)) | u32::from(transport.destination) << 16
     }
 }
 

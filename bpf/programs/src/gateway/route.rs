@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-//! The way out of a translated packet, asked once per flow and moment.
+//! The way out of a translated packet, asked once per moment for flows that may differ in nothing
+//! but their source ports.
 
 use core::ptr;
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, programs::TcContext};
 use bpf_abi::{
-    CachedNextHop, DropReason, FlowKey, ROUTE_CACHE_ENTRIES, ROUTE_CACHE_NANOSECONDS,
-    nat::{GatewayRoute, NatRule},
+    CachedNextHop, DropReason, FlowKey, ROUTE_CACHE_NANOSECONDS,
+    nat::{GATEWAY_ROUTE_ENTRIES, GatewayRoute, NatRule},
 };
 use bpf_programs::{
     fib::{self, Route, Through},
@@ -46,7 +47,7 @@ pub fn find<F: Family>(
         ifindex,
     };
     let flow = &work.flow;
-    let Some(place) = GATEWAY_ROUTES.get_ptr_mut(flow.hash() & (ROUTE_CACHE_ENTRIES - 1)) else {
+    let Some(place) = GATEWAY_ROUTES.get_ptr_mut(flow.hash() & (GATEWAY_ROUTE_ENTRIES - 1)) else {
         return Err(DropReason::NoRoute);
     };
     // SAFETY: a word that only the daemon writes, by a system call.

@@ -9,6 +9,7 @@ mod path;
 mod policy;
 mod ports;
 mod refused;
+mod ways;
 
 use std::net::IpAddr;
 
