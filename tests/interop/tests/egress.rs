@@ -247,7 +247,7 @@ fn a_new_pod_leaks_no_packet() -> Result<()> {
 }
 
 #[test]
-fn held_addresses_move_when_an_operator_says_that_their_gateway_is_dead() -> Result<()> {
+fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
     let lab = up("standby")?;
     let (node, gw1) = (lab.node("node1"), lab.node("gw1"));
     // Addresses that Causeway holds are on no device beforehand.
@@ -265,6 +265,7 @@ fn held_addresses_move_when_an_operator_says_that_their_gateway_is_dead() -> Res
     })?;
     let pod = Pod::add_to(node, "shop", "billing-1")?;
     leaves_by(&lab, &pod, "gw1")?;
+    let mut lasting = pod.within(|| connect(SERVER[0]))?;
     let nodes = fs::read_to_string(resources(&lab)?.join("nodes.yaml"))?;
     let spec = "spec:\n  podCIDRs: [\"10.244.11.0/24\"";
     let taint = "spec:\n  taints:\n    - { key: node.kubernetes.io/out-of-service, value: nodeshutdown, \
@@ -276,7 +277,18 @@ fn held_addresses_move_when_an_operator_says_that_their_gateway_is_dead() -> Res
     )?;
     leaves_by(&lab, &pod, "gw2")?;
     write(&lab, "nodes.yaml", &nodes)?;
-    leaves_by(&lab, &pod, "gw1")?;
+    wait_for("gw1 to be one of two again", CONVERGED, || {
+        let policies = causeway::items(gw1, "egress policies billing-standby")?;
+        let healthy = policies[0]["healthyGateways"].as_array().map(Vec::len);
+        ensure!(healthy == Some(2), "{policies:#?}");
+        Ok(())
+    })?;
+    // It does not take back what it had: connections would be moved a second time.
+    leaves_by(&lab, &pod, "gw2")?;
+    lasting.write_all(b"still there?")?;
+    let mut heard = [0; 12];
+    lasting.read_exact(&mut heard)?;
+    ensure!(&heard == b"still there?", "{heard:?}");
     nothing_refused(&lab)?;
     let clients = addresses(lab.node("server"))?;
     assert_eq!(clients, BTreeSet::from(EGRESS), "all the server has seen");

@@ -253,7 +253,12 @@ impl Peers {
             let Ok(name) = NodeName::new(name) else {
                 continue;
             };
-            if name == self.name {
+            // Who speaks is not dead, whatever its object says; but it should leave.
+            let is_own = name == self.name;
+            if node.is_dead && self.is_spoken() && (is_own || self.linked.contains_key(&name)) {
+                (node.is_dead, node.is_healthy) = (false, false);
+            }
+            if is_own {
                 node.is_dead |= self.sights.is_isolated();
                 node.is_healthy &= self.is_available;
             } else {
