@@ -31,6 +31,8 @@ pub mod condition_type {
     pub const POOL_EXHAUSTED: &str = "causeway.io/PoolExhausted";
     /// The policy names a BFDProfile that does not exist.
     pub const MISSING_BFD_PROFILE: &str = "causeway.io/MissingBFDProfile";
+    /// This node may be a gateway, and what keeps connections alive when one dies is not set up.
+    pub const UNGUARDED: &str = "causeway.io/Unguarded";
     /// The policy asks for what Causeway does not do.
     pub const NOT_PROVIDED: &str = "causeway.io/NotProvided";
 }

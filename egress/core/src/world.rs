@@ -138,6 +138,18 @@ pub struct Policy {
     pub limits: Limits,
 }
 
+impl Policy {
+    /// Whether its rules move from gateway to gateway, with the addresses they hold.
+    pub fn can_move(&self) -> bool {
+        let is_ours = match self.selection {
+            Selection::ActiveStandby | Selection::ActiveActive => true,
+            Selection::FirstByName | Selection::ByPodUid => false,
+        };
+        let is_held = |group: &Group| matches!(group.addresses, Addresses::Held { .. });
+        is_ours && self.groups.iter().any(is_held)
+    }
+}
+
 /// One way out: nodes that may be the gateway, and the addresses packets get there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {

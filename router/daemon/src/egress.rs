@@ -5,18 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_bfd::profile::Profile;
 use bgp_config::{HeldAddress, NodeFacts};
 use bpf_loader::{DropCount, Mapping, RuleTraffic};
-use egress_config::{Compiled, Facts};
+use egress_config::Facts;
 use egress_core::{Claims, Desired, End, Interface, PolicyId, RuleNumber, Way, World};
-use egress_io::node::{Node, PeerView, Watch};
+use egress_io::node::{Node, PeerView};
 use pods_io::Manager;
 use router_netlink::{Link, Netlink};
 use router_resources::kinds::EgressAnnounce;
-use router_resources::{ObjectKey, Statement};
 
 pub mod recent;
+pub mod watch;
 
 /// Whoever does the egress of this node. Both calls may block for as long as the kernel takes.
 pub trait EgressSource: Send + Sync {
@@ -156,69 +155,6 @@ pub fn announced(
         })
     });
     announced.collect()
-}
-
-/// How this node watches other gateways, and what there is to say about that.
-#[derive(Default)]
-pub struct Watched {
-    /// The sessions, by node.
-    pub watches: BTreeMap<String, Watch>,
-    /// BFDProfiles and the policies that name them.
-    pub users: Vec<(String, String)>,
-    /// About policies whose gateways are not watched.
-    pub statements: Vec<(ObjectKey, Statement)>,
-}
-
-/// The BFD sessions with the other gateways of policies this node may be a gateway of. Where two
-/// policies name different profiles for one node, that of the first counts.
-pub fn watches(compiled: &Compiled, profile: impl Fn(&str) -> Result<Profile, String>) -> Watched {
-    let world = &compiled.world;
-    let mut watched = Watched::default();
-    for policy in &world.policies {
-        let health = compiled.health.get(&policy.id);
-        let Some(name) = health.and_then(|health| health.bfd_profile.as_deref()) else {
-            continue;
-        };
-        let nodes: BTreeSet<&String> = policy.groups.iter().flat_map(|g| &g.nodes).collect();
-        if !nodes.contains(&world.node) {
-            continue;
-        }
-        watched.users.push((name.to_owned(), policy.id.to_string()));
-        let profile = match profile(name) {
-            Ok(profile) => profile,
-            Err(error) => {
-                let kind = egress_config::condition_type::MISSING_BFD_PROFILE;
-                let statement = Statement::is_true(kind, "CannotBeUsed", error);
-                let key = egress_config::key(&policy.id);
-                watched.statements.push((key, statement));
-                continue;
-            }
-        };
-        for other in nodes.into_iter().filter(|node| **node != world.node) {
-            if let Some((local, peer)) = pair(world, other)
-                && !watched.watches.contains_key(other)
-            {
-                let profile = profile.clone();
-                let watch = Watch {
-                    peer,
-                    local,
-                    profile,
-                };
-                watched.watches.insert(other.clone(), watch);
-            }
-        }
-    }
-    watched
-}
-
-/// The addresses this node and another speak by: IPv4 if both have it.
-fn pair(world: &World, other: &str) -> Option<(IpAddr, IpAddr)> {
-    let addresses = |node: &str| world.nodes.get(node).map(|node| node.addresses.as_slice());
-    let (own, others) = (addresses(&world.node)?, addresses(other)?);
-    [true, false].into_iter().find_map(|is_v4| {
-        let first = |of: &[IpAddr]| of.iter().find(|a| a.is_ipv4() == is_v4).copied();
-        Some((first(own)?, first(others)?))
-    })
 }
 
 /// What a node is, for egress: devices with all their addresses, and its pods.

@@ -351,7 +351,8 @@ impl Intent {
         let profiles = |name: &str| {
             bgp_config::bfd_profile(name, snapshot, &self.settings.bgp_secrets_namespace)
         };
-        let watched = egress::watches(&compiled, profiles);
+        let has_secret = self.settings.egress.secret_file.is_some();
+        let watched = egress::watch::watches(&compiled, profiles, has_secret);
         let wish = egress_io::node::Wish {
             watches: watched.watches,
             is_leaving: self.parts.drain.asked().is_some(),
