@@ -55,6 +55,11 @@ impl<'a> Context<'a> {
         (*owner != policy || *of != group).then_some(*owner)
     }
 
+    /// Whether a group of any policy wants to hold this address.
+    pub(crate) fn is_wanted(&self, address: IpAddr) -> bool {
+        self.owners.contains_key(&address)
+    }
+
     /// The zone of this node.
     pub(crate) fn zone(&self) -> Option<&'a str> {
         zone_of(self.world, &self.world.node)

@@ -155,7 +155,8 @@ impl<'a> Decision<'a> {
         match chosen {
             Ok((way, number)) => {
                 if let Some(gateway) = way.gateway {
-                    self.end(number, way.rule.to_key(), gateway, Life::Active);
+                    let drain = plan.policy.limits.drain;
+                    self.end(number, way.rule.to_key(), gateway, drain, Life::Active);
                 }
                 self.seat(way);
                 Way::Through(number)
@@ -172,7 +173,14 @@ impl<'a> Decision<'a> {
     }
 
     /// Notes where the packets of a rule go.
-    fn end(&mut self, number: RuleNumber, key: RuleKey, gateway: &str, life: Life) {
+    fn end(
+        &mut self,
+        number: RuleNumber,
+        key: RuleKey,
+        gateway: &str,
+        drain: Option<Duration>,
+        life: Life,
+    ) {
         if self.desired.ends.contains_key(&number) {
             return;
         }
@@ -188,6 +196,7 @@ impl<'a> Decision<'a> {
             key,
             gateway: gateway.to_owned(),
             end,
+            drain,
             life,
         };
         self.desired.ends.insert(number, end);
@@ -262,6 +271,10 @@ impl<'a> Decision<'a> {
             if known.is_some_and(|known| *known != key) {
                 continue;
             }
+            if !self.context.places.contains_key(&key.policy) {
+                self.drain_removed(*number, before);
+                continue;
+            }
             let Some((policy, gateway)) = self.gateway_of(*number, &key) else {
                 continue;
             };
@@ -273,7 +286,7 @@ impl<'a> Decision<'a> {
             // Whether it was used from here; after a restart nobody knows, and an end too many
             // does no harm.
             if from_end.is_some() || from_gateway.is_none() {
-                self.end(*number, key.clone(), &gateway, life);
+                self.end(*number, key.clone(), &gateway, at_most, life);
             }
             if gateway == self.context.world.node && !self.desired.gateway.contains_key(number) {
                 let findings = &mut self.desired.findings;
@@ -281,6 +294,35 @@ impl<'a> Decision<'a> {
                     self.desired.gateway.insert(*number, rule);
                 }
             }
+        }
+    }
+
+    /// Keeps a rule of a policy that is not there any more, as it was: its connections go on as
+    /// after any other change. Addresses another policy wants are its own from now on.
+    fn drain_removed(&mut self, number: RuleNumber, before: &Desired) {
+        let world = self.context.world;
+        let is_kept = |drain: Option<Duration>| drain != Some(Duration::ZERO);
+        if let Some(end) = before.ends.get(&number).filter(|end| is_kept(end.drain))
+            && world.nodes.contains_key(&end.gateway)
+        {
+            let (key, at_most) = (end.key.clone(), end.drain);
+            let life = Life::Draining { at_most };
+            self.end(number, key, &end.gateway, at_most, life);
+        }
+        if let Some(rule) = before
+            .gateway
+            .get(&number)
+            .filter(|rule| is_kept(rule.drain))
+        {
+            let is_wanted = |address| self.context.is_wanted(address);
+            if rule.is_held && rule.addresses().any(is_wanted) {
+                return;
+            }
+            let mut rule = rule.clone();
+            rule.life = Life::Draining {
+                at_most: rule.drain,
+            };
+            self.desired.gateway.entry(number).or_insert(rule);
         }
     }
 

@@ -87,6 +87,9 @@ pub struct RuleEnd {
     pub gateway: String,
     /// Where that is.
     pub end: End,
+    /// How long connections go on when new ones may not begin any more, as in
+    /// [`crate::Limits::drain`].
+    pub drain: Option<Duration>,
     /// Whether new connections may begin.
     pub life: Life,
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use crate::context::Context;
 use crate::desired::Life;
@@ -34,6 +35,9 @@ pub struct GatewayRule {
     /// Whether the gateway must put the addresses on and announce them. A rule that moves away
     /// leaves the list at once, and its addresses with it.
     pub is_held: bool,
+    /// How long connections go on when new ones may not begin any more, as in
+    /// [`crate::Limits::drain`].
+    pub drain: Option<Duration>,
     /// Whether new connections may begin.
     pub life: Life,
 }
@@ -99,6 +103,7 @@ pub(crate) fn resolve(
         is_udp_endpoint_independent: policy.limits.is_udp_endpoint_independent,
         timeouts: policy.limits.timeouts,
         is_held,
+        drain: policy.limits.drain,
         life,
     })
 }

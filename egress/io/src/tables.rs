@@ -12,6 +12,10 @@ use router_types::LinkIndex;
 /// The set of pods nobody has decided about yet. No decision's number comes so far.
 const NEWCOMERS: u32 = u32::MAX;
 
+/// The set of pods no policy selects any more. It has no destination: what they begin now is
+/// nobody's, and what they began before goes on as it is noted.
+const LEAVERS: u32 = u32::MAX - 1;
+
 /// The tunnel as the tables need it.
 #[derive(Clone, Copy)]
 pub(crate) struct Tunnel {
@@ -33,17 +37,22 @@ impl Tunnel {
 }
 
 /// The pods' side. `strangers` are addresses of containers that are no pods: no policy can select
-/// them.
+/// them. `leavers` are those of pods that may have connections of when a policy did.
 pub(crate) fn pods_side(
     world: &World,
     desired: &Desired,
     strangers: &[IpAddr],
+    leavers: &BTreeSet<IpAddr>,
     tunnel: Option<Tunnel>,
 ) -> EgressTables {
     let decided = world.pods.iter().flat_map(|pod| &pod.addresses);
+    let set_of = |address: &IpAddr| match leavers.contains(address) {
+        true => LEAVERS,
+        false => 0,
+    };
     let mut sources: BTreeMap<IpAddr, u32> = decided
-        .chain(strangers)
-        .map(|address| (*address, 0))
+        .map(|address| (*address, set_of(address)))
+        .chain(strangers.iter().map(|address| (*address, 0)))
         .collect();
     for (address, source) in &desired.sources {
         sources.insert(*address, source.set.0.get());

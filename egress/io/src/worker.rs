@@ -51,9 +51,6 @@ const SWEEP_SHARE: u32 = 20;
 /// what does not fit into the fabric is cut outside.
 const DEVICE_MTU: u32 = 65_000;
 
-/// Events of the data plane taken at once.
-const EVENTS: usize = 4096;
-
 /// How often a decision is made anew because of what it led to. Each time something is claimed or
 /// let go, of which there is an end.
 const MAX_ROUNDS: usize = 8;
@@ -77,6 +74,10 @@ pub(crate) struct Worker {
     found: BTreeSet<IpAddr>,
     /// Addresses that are being announced.
     announcing: Vec<(BTreeSet<IpAddr>, AbortHandle)>,
+    /// Addresses of pods that policies do not select any more.
+    leavers: BTreeSet<IpAddr>,
+    /// Whether standbys have been told of all events there were a moment ago.
+    is_told: bool,
     /// Since when rules drain.
     drains: BTreeMap<RuleNumber, Instant>,
     connections: BTreeMap<u32, u64>,
@@ -121,6 +122,8 @@ impl Worker {
             held,
             found: BTreeSet::new(),
             announcing: Vec::new(),
+            leavers: BTreeSet::new(),
+            is_told: false,
             drains: BTreeMap::new(),
             connections: BTreeMap::new(),
             ports_used: BTreeMap::new(),
@@ -188,13 +191,18 @@ impl Worker {
             }
             return false;
         }
-        let mut has_more = self.take_events();
+        let mut has_more = match &mut self.gateway {
+            Some(gateway) => self.peers.tell_events(gateway),
+            None => false,
+        };
         let fabric: Vec<LinkIndex> = self.wish.fabric.iter().map(|(link, _)| *link).collect();
         let now = Instant::now();
         has_more |= self.peers.pump(self.gateway.as_mut(), &fabric, now);
         let is_due = self.retry_at.is_some_and(|at| now >= at);
         if self.peers.take_stale() || is_due {
+            self.is_told = !has_more;
             self.settle_again();
+            self.is_told = false;
             has_more = true;
         }
         if now >= self.sweep_at {
@@ -205,20 +213,6 @@ impl Worker {
             self.sweep_on();
         }
         has_more
-    }
-
-    /// Tells those who stand by what happened to connections.
-    fn take_events(&mut self) -> bool {
-        let Some(gateway) = &mut self.gateway else {
-            return false;
-        };
-        let changes = gateway.changes(EVENTS);
-        if gateway.has_missed() {
-            tracing::warn!("events of connections were lost: standbys get all of them anew");
-            self.peers.tell_gap();
-        }
-        self.peers.tell(&changes);
-        changes.len() == EVENTS
     }
 
     /// Settles, and notes when to try again what could not be done.
@@ -263,7 +257,9 @@ impl Worker {
             self.gateway.as_mut(),
             now,
         );
-        let tables = tables::pods_side(&world, &desired, &self.wish.strangers, tunnel);
+        self.note_leavers(&desired);
+        let strangers = &self.wish.strangers;
+        let tables = tables::pods_side(&world, &desired, strangers, &self.leavers, tunnel);
         if let Err(error) = lock(&self.datapath).sync_egress(&tables) {
             failures.push(format!("egress of pods: {error}"));
         }
@@ -275,10 +271,40 @@ impl Worker {
         failures
     }
 
+    /// A rule that was in use may have connections that began since the last look: until the next one
+    /// it is taken to have some.
+    fn presume_live(&mut self) {
+        let desired = &self.previous.desired;
+        let ends = desired.ends.iter().map(|(number, end)| (number, end.life));
+        let rules = desired.gateway.iter();
+        let used = ends.chain(rules.map(|(number, rule)| (number, rule.life)));
+        let used = used.filter(|(_, life)| *life == Life::Active);
+        let used: Vec<RuleNumber> = used.map(|(number, _)| *number).collect();
+        self.previous.live.extend(used);
+        // A look under way may have passed by what is new.
+        if self.sweep.take().is_some() {
+            self.sweep_at = Instant::now();
+        }
+    }
+
+    /// Notes whose pods no policy selects any more, while there may be connections of before.
+    fn note_leavers(&mut self, desired: &Desired) {
+        let before = self.previous.desired.sources.keys().copied();
+        self.leavers.extend(before);
+        let has_connections = !self.previous.live.is_empty();
+        let pods = self.world.pods.iter().flat_map(|pod| &pod.addresses);
+        let pods: BTreeSet<&IpAddr> = pods.collect();
+        self.leavers.retain(|address| {
+            let is_selected = desired.sources.contains_key(address);
+            has_connections && pods.contains(address) && !is_selected
+        });
+    }
+
     /// The decision, with what this node claims and lets go because of it.
     fn decide(&mut self) -> Desired {
         let mut world = self.wish.world.clone();
         self.peers.adjust(&mut world);
+        self.presume_live();
         let mut claims = self.peers.claims();
         let mut desired = decide(&world, &claims, &self.previous);
         for _ in 0..MAX_ROUNDS {
@@ -288,7 +314,8 @@ impl Worker {
                 rule.is_some_and(|rule| rule.addresses().all(|address| found.contains(&address)))
             };
             let now = Instant::now();
-            if !self.peers.pursue(&world, &desired, &was_held, now) {
+            let is_told = self.is_told;
+            if !self.peers.pursue(&world, &desired, &was_held, is_told, now) {
                 break;
             }
             claims = self.peers.claims();
@@ -296,11 +323,12 @@ impl Worker {
         }
         // Before anything of them is deleted.
         self.peers.tell_held();
-        // Elected is not enough: it may be somebody else's still.
-        let may_hold = |number| self.peers.may_hold(number);
-        desired
-            .gateway
-            .retain(|number, rule| !rule.is_held || may_hold(*number));
+        // Elected is not enough: it may be somebody else's still. Of a policy that is gone nobody is
+        // elected, and who had its addresses keeps them for its connections.
+        let (peers, seats) = (&self.peers, &desired.seats);
+        desired.gateway.retain(|number, rule| {
+            !rule.is_held || !seats.contains_key(number) || peers.may_hold(*number)
+        });
         self.world = Arc::new(world);
         self.claims = Arc::new(claims);
         desired

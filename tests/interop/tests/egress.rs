@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -285,14 +285,31 @@ fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
     })?;
     // It does not take back what it had: connections would be moved a second time.
     leaves_by(&lab, &pod, "gw2")?;
-    lasting.write_all(b"still there?")?;
-    let mut heard = [0; 12];
-    lasting.read_exact(&mut heard)?;
-    ensure!(&heard == b"still there?", "{heard:?}");
+    goes_on(&mut lasting).context("at the next gateway")?;
     nothing_refused(&lab)?;
+    // Without the policy the pod is one that nobody selects; what it began before is not touched.
+    fs::remove_file(resources(&lab)?.join("policies.yaml"))?;
+    wait_for("the firewall to refuse the pod", CONVERGED, || {
+        ensure!(pod.within(|| connect(SERVER[0])).is_err(), "let through");
+        Ok(())
+    })?;
+    goes_on(&mut lasting).context("without its policy")?;
+    ensure!(
+        sources(&lab)?.contains(&pod.v4),
+        "somebody else was refused"
+    );
     let clients = addresses(lab.node("server"))?;
     assert_eq!(clients, BTreeSet::from(EGRESS), "all the server has seen");
     lab.down()
+}
+
+/// Says something, and hears it.
+fn goes_on(connection: &mut TcpStream) -> Result<()> {
+    connection.write_all(b"still there?")?;
+    let mut heard = [0; 12];
+    connection.read_exact(&mut heard)?;
+    ensure!(&heard == b"still there?", "{heard:?}");
+    Ok(())
 }
 
 /// Waits until new connections of a pod go by this gateway, under the usual addresses.

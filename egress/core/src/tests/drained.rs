@@ -82,14 +82,72 @@ fn a_gateway_that_leaves_the_group_drains_on_both_sides() {
     assert_eq!(desired.gateway[&rule].life, life);
     assert_eq!(desired.gateway[&rule].v4.len(), 1);
     assert!(desired.ends.is_empty());
-    // Nothing of it is left when the policy goes, or the node.
+}
+
+#[test]
+fn connections_outlive_their_policy() {
+    let (mut world, rule, previous) = before(Selection::FirstByName);
+    let gateway = World {
+        node: "a".to_owned(),
+        pods: Vec::new(),
+        ..world.clone()
+    };
+    let at_gateway = Previous {
+        desired: first(&gateway),
+        live: [rule].into(),
+    };
     world.policies.clear();
-    assert!(again(&world, &previous).ends.is_empty());
     let gone = World {
         policies: Vec::new(),
-        ..gateway
+        ..gateway.clone()
+    };
+    let life = Life::Draining { at_most: None };
+    let desired = again(&world, &previous);
+    assert!(desired.sources.is_empty(), "new connections are nobody's");
+    assert_eq!(desired.ends[&rule].life, life);
+    assert_eq!(desired.ends[&rule].end, End::Remote(ip("10.0.0.1")));
+    let at_it = again(&gone, &at_gateway);
+    assert_eq!(at_it.gateway[&rule].life, life);
+    assert_eq!(
+        at_it.gateway[&rule].v4,
+        at_gateway.desired.gateway[&rule].v4
+    );
+    // As long as they last, and it does not forget from one decision to the next.
+    let mut next = Previous {
+        desired,
+        live: previous.live.clone(),
+    };
+    assert!(again(&world, &next).ends.contains_key(&rule));
+    next.live.clear();
+    assert!(again(&world, &next).ends.is_empty());
+    // Nothing of it is left where the policy wanted that, or without the gateway.
+    let mut short = gateway;
+    short.policies[0].limits.drain = Some(Duration::ZERO);
+    let at_gateway = Previous {
+        desired: first(&short),
+        ..at_gateway
     };
     assert!(again(&gone, &at_gateway).gateway.is_empty());
+    world.nodes.remove("a");
+    assert!(again(&world, &previous).ends.is_empty());
+}
+
+#[test]
+fn an_address_another_policy_wants_is_not_kept_for_one_that_is_gone() {
+    let address = || held(&["192.0.2.1"], Affinity::Policy);
+    let mut world = world("a", &["a", "b"]);
+    world.policies = vec![policy("p", &["a", "b"], address())];
+    let desired = first(&world);
+    let rule = *desired.gateway.keys().next().expect("a rule");
+    let previous = Previous {
+        desired,
+        live: [rule].into(),
+    };
+    let mut gone = world.clone();
+    gone.policies.clear();
+    assert!(again(&gone, &previous).gateway[&rule].is_held);
+    gone.policies = vec![policy("q", &["b"], address())];
+    assert!(!again(&gone, &previous).gateway.contains_key(&rule));
 }
 
 #[test]

@@ -280,12 +280,14 @@ impl Peers {
     }
 
     /// Claims, hands over and lets go what the decision says. Whether the claims are others now.
-    /// `was_held` says of a rule whether its addresses were here when the daemon started.
+    /// `was_held` says of a rule whether its addresses were here when the daemon started, `is_told`
+    /// whether those who stand by have been told of all events there are.
     pub(crate) fn pursue(
         &mut self,
         world: &World,
         desired: &Desired,
         was_held: &dyn Fn(RuleNumber) -> bool,
+        is_told: bool,
         now: Instant,
     ) -> bool {
         if !self.is_spoken() {
@@ -303,7 +305,7 @@ impl Peers {
                     self.table.release(rule);
                     has_changed = true;
                 } else if seat.is_leaving {
-                    has_changed |= self.leave(rule, seat, now);
+                    has_changed |= self.leave(rule, seat, is_told, now);
                 } else {
                     self.leaving.remove(&rule);
                 }
@@ -311,10 +313,13 @@ impl Peers {
                 has_changed |= self.claim(rule, seat);
             }
         }
+        // While connections of a policy that is gone go on, others who hear of that later must not
+        // take its rules for free.
+        let is_kept = |number: RuleNumber| {
+            desired.seats.contains_key(&number) || desired.gateway.contains_key(&number)
+        };
         let gone = self.table.held().map(|claim| claim.rule);
-        let gone = gone.filter(|rule| {
-            RuleNumber::new(rule.get()).is_none_or(|number| !desired.seats.contains_key(&number))
-        });
+        let gone = gone.filter(|rule| !RuleNumber::new(rule.get()).is_some_and(is_kept));
         for rule in gone.collect::<Vec<_>>() {
             self.table.release(rule);
             has_changed = true;
@@ -351,11 +356,15 @@ impl Peers {
         self.roles.rivals.iter().all(is_heard) || now >= self.unsure_since + GRACE
     }
 
-    /// Offers a rule to the first who stands by.
-    fn leave(&mut self, rule: Rule, seat: &Seat, now: Instant) -> bool {
+    /// Offers a rule to the first who stands by, once that one knows everything.
+    fn leave(&mut self, rule: Rule, seat: &Seat, is_told: bool, now: Instant) -> bool {
         let (since, offered) = self.leaving.entry(rule).or_insert((now, now - LEAVE_LIMIT));
         let is_late = now >= *since + LEAVE_LIMIT;
         if now < *offered + HAND_OVER_AGAIN {
+            return false;
+        }
+        if !is_told {
+            self.is_stale = true;
             return false;
         }
         *offered = now;
@@ -366,6 +375,7 @@ impl Peers {
         let synchronised = self
             .peers
             .get(&next)
+            .filter(|peer| peer.sender.queued() == 0)
             .and_then(|peer| peer.sender.synchronised(rule));
         match synchronised.map(|synchronised| self.table.hand_over(synchronised, now)) {
             Some(Ok(())) => tracing::info!(rule = rule.get(), %next, "offered to the next gateway"),

@@ -19,6 +19,9 @@ use router_types::LinkIndex;
 /// Copies put in before others have a turn.
 const PORTION: usize = 2048;
 
+/// Events of the data plane taken at once.
+const EVENTS: usize = 4096;
+
 /// How long hosts of a segment have to answer for an address.
 const PROBE_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -57,7 +60,7 @@ impl Peers {
     }
 
     /// Tells those who stand by what happened to mappings.
-    pub(crate) fn tell(&mut self, changes: &[Mapping]) {
+    fn tell(&mut self, changes: &[Mapping]) {
         for mapping in changes {
             if let Some(told) = copies::to_wire(mapping, &self.own)
                 && self.held.contains(&told.rule)
@@ -66,6 +69,17 @@ impl Peers {
                 self.each_sender(|sender| sender.handle_change(&change));
             }
         }
+    }
+
+    /// Tells them of the gateway's events; whether there may be more.
+    pub(crate) fn tell_events(&mut self, gateway: &mut Gateway) -> bool {
+        let changes = gateway.changes(EVENTS);
+        if gateway.has_missed() {
+            tracing::warn!("events of connections were lost: standbys get all of them anew");
+            self.tell_gap();
+        }
+        self.tell(&changes);
+        changes.len() == EVENTS
     }
 
     /// Tells them of mappings that are gone.
@@ -80,7 +94,7 @@ impl Peers {
     }
 
     /// Changes were missed.
-    pub(crate) fn tell_gap(&mut self) {
+    fn tell_gap(&mut self) {
         self.each_sender(|sender| sender.handle_gap());
     }
 
@@ -397,6 +411,10 @@ impl Peers {
                 ClaimOutput::Holder { rule, holder } => self.note_holder(rule, &holder),
                 ClaimOutput::StepDown { rule, to, term } => {
                     tracing::info!(rule = rule.get(), %to, term, "held by another node now");
+                    // The last words, before it is nothing to be told any more.
+                    if let Some(gateway) = gateway.as_deref_mut() {
+                        self.tell_events(gateway);
+                    }
                     self.tell_held();
                     self.is_stale = true;
                 }

@@ -154,7 +154,7 @@ mod tests {
             statements.next().map(|(_, statement)| statement.reason)
         };
         assert_eq!(reason(Some("fast"), true), None);
-        assert_eq!(reason(None, true).as_deref(), Some("NoBFD"));
-        assert_eq!(reason(Some("fast"), false).as_deref(), Some("NoSecretFile"));
+        assert_eq!(reason(None, true), Some("NoBFD"));
+        assert_eq!(reason(Some("fast"), false), Some("NoSecretFile"));
     }
 }
