@@ -334,7 +334,8 @@ impl ClaimTable {
             | Message::Heard { .. }
             | Message::Ping { .. }
             | Message::Pong { .. }
-            | Message::Standing { .. } => {}
+            | Message::Standing { .. }
+            | Message::Reached(_) => {}
         }
         true
     }
@@ -667,7 +668,8 @@ fn is_about_claims(message: &Message) -> bool {
         | Message::Heard { .. }
         | Message::Ping { .. }
         | Message::Pong { .. }
-        | Message::Standing { .. } => false,
+        | Message::Standing { .. }
+        | Message::Reached(_) => false,
     }
 }
 

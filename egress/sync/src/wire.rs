@@ -21,6 +21,7 @@
 //! | 34 | [`Message::Ping`] | nonce u64 |
 //! | 35 | [`Message::Pong`] | nonce u64 |
 //! | 36 | [`Message::Standing`] | available |
+//! | 37 | [`Message::Reached`] | list of (policy u64, answered) |
 //!
 //! A claim is `rule u32 | term u64`. A record is a tag and, by tag: 1, a mapping: `rule u32, family
 //! u8 (4 or 6), protocol u8, pod address, port u16, remote address, port, egress address, port,
@@ -37,7 +38,7 @@ mod codec;
 pub use codec::{DecodeError, Decoded, EncodeError, decode, encode};
 
 use crate::mapping::{Key, Mapping};
-use crate::name::{NodeName, Rule};
+use crate::name::{NodeName, Policy, Rule};
 
 /// The flag of messages that may be skipped by who does not know their kind.
 pub const SKIPPABLE: u8 = 0x80;
@@ -48,6 +49,8 @@ pub const MAX_CLAIMS: usize = 4096;
 pub const MAX_SEEN: usize = 240;
 /// Most rules of a subscription: 62 KiB of them.
 pub const MAX_RULES: usize = 16_000;
+/// Most entries of a [`Message::Reached`]: 36 KiB of them.
+pub const MAX_REACHED: usize = 4096;
 /// Most records of a batch: 48 KiB of IPv6 mappings, 29 KiB of IPv4 ones.
 pub const MAX_RECORDS: usize = 512;
 
@@ -100,6 +103,15 @@ impl Record {
             Record::Begin(rule) | Record::End(rule) | Record::Unavailable(rule) => *rule,
         }
     }
+}
+
+/// Whether a node reaches what a policy asks its gateways to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The policy.
+    pub policy: Policy,
+    /// Whether its probe is answered.
+    pub is_answered: bool,
 }
 
 /// A message.
@@ -165,11 +177,15 @@ pub enum Message {
         /// The question's.
         nonce: u64,
     },
-    /// Whether the sender wants to hold rules: not while it is drained or its probes fail.
+    /// Whether the sender wants to hold rules: not while it is drained.
     Standing {
         /// Whether it does.
         is_available: bool,
     },
+    /// What came of the sender's probes of these policies, besides what it has said before: when
+    /// that has changed, and again when the receiver's own probe of a policy failed. At most
+    /// [`MAX_REACHED`].
+    Reached(Vec<Reached>),
 }
 
 /// Mappings and changes of mappings, in order.

@@ -4,10 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    Batch, Claim, MAX_CLAIMS, MAX_RECORDS, MAX_RULES, MAX_SEEN, Message, Record, SKIPPABLE, Seen,
+    Batch, Claim, MAX_CLAIMS, MAX_REACHED, MAX_RECORDS, MAX_RULES, MAX_SEEN, Message, Reached,
+    Record, SKIPPABLE, Seen,
 };
 use crate::mapping::{Endpoint, Key, Mapping};
-use crate::name::{NameError, NodeName, Rule};
+use crate::name::{NameError, NodeName, Policy, Rule};
 
 const CLAIM_LIST: u8 = 1;
 const CLAIMED: u8 = 2;
@@ -23,6 +24,7 @@ const HEARD: u8 = 33;
 const PING: u8 = 34;
 const PONG: u8 = 35;
 const STANDING: u8 = 36;
+const REACHED: u8 = 37;
 
 const SET: u8 = 1;
 const REMOVE: u8 = 2;
@@ -174,6 +176,13 @@ pub fn encode(message: &Message) -> Result<Vec<u8>, EncodeError> {
             out.head(STANDING);
             out.u8(u8::from(*is_available));
         }
+        Message::Reached(reached) => {
+            out.head(REACHED);
+            out.list(reached, MAX_REACHED, |out, reached| {
+                out.u64(reached.policy.get());
+                out.u8(u8::from(reached.is_answered));
+            })?;
+        }
     }
     Ok(out.0)
 }
@@ -229,6 +238,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         STANDING => Message::Standing {
             is_available: input.flag()?,
         },
+        REACHED => Message::Reached(input.list(MAX_REACHED, Reader::reached)?),
         kind if flags & SKIPPABLE != 0 => return Ok(Decoded::Skipped { kind }),
         kind => return Err(DecodeError::Kind(kind)),
     };
@@ -441,6 +451,13 @@ impl<'a> Reader<'a> {
             claim,
             holder: self.name()?,
             is_released,
+        })
+    }
+
+    fn reached(&mut self) -> Result<Reached, DecodeError> {
+        Ok(Reached {
+            policy: Policy::new(self.u64()?),
+            is_answered: self.flag()?,
         })
     }
 

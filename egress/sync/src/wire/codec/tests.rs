@@ -71,6 +71,21 @@ fn a_batch_is_these_octets() {
 }
 
 #[test]
+fn what_is_reached_is_these_octets() {
+    let reached = |policy, is_answered| Reached {
+        policy: Policy::new(policy),
+        is_answered,
+    };
+    let message = Message::Reached(vec![reached(0x0102, true), reached(u64::MAX, false)]);
+    let bytes = encode(&message).unwrap();
+    let expected = "25000002".to_owned() + "000000000000010201" + "ffffffffffffffff00";
+    assert_eq!(hex(&bytes), expected);
+    assert_eq!(decode(&bytes), Ok(Decoded::Message(message)));
+    let neither = [&bytes[..12], &[2], &bytes[13..]].concat();
+    assert_eq!(decode(&neither), Err(DecodeError::Flag(2)));
+}
+
+#[test]
 fn a_kind_of_a_newer_version_is_skipped_where_it_says_so() {
     assert_eq!(decode(&[200, 0, 1, 2]), Err(DecodeError::Kind(200)));
     assert_eq!(
@@ -145,6 +160,10 @@ fn lists_are_bounded_and_the_longest_messages_fit_a_frame() {
     let v6 = Endpoint::new([0xfd00, 0, 0, 0, 0, 0, 0, 1].into(), 1);
     let key = Key::new(6, v6, v6).unwrap();
     let mapping = Mapping::new(rule(1), key, v6, v6.address).unwrap();
+    let reached = Reached {
+        policy: Policy::named("p"),
+        is_answered: true,
+    };
     let seen = Seen {
         claim,
         holder: NodeName::new(&"n".repeat(253)).unwrap(),
@@ -163,6 +182,7 @@ fn lists_are_bounded_and_the_longest_messages_fit_a_frame() {
             sequence: 1,
             records: vec![Record::Set(mapping); MAX_RECORDS],
         }),
+        Message::Reached(vec![reached; MAX_REACHED]),
     ] {
         let bytes = encode(&message).unwrap();
         assert!(bytes.len() <= MAX_MESSAGE, "{} octets", bytes.len());
@@ -180,6 +200,13 @@ fn claims() -> impl Strategy<Value = Claim> {
 
 fn names() -> impl Strategy<Value = NodeName> {
     "[!-~]{1,253}".prop_map(|name| NodeName::new(&name).unwrap())
+}
+
+fn reached() -> impl Strategy<Value = Reached> {
+    (any::<u64>(), any::<bool>()).prop_map(|(policy, is_answered)| Reached {
+        policy: Policy::new(policy),
+        is_answered,
+    })
 }
 
 fn endpoints(is_ipv4: bool) -> BoxedStrategy<Endpoint> {
@@ -265,6 +292,7 @@ fn messages() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|nonce| Message::Ping { nonce }),
         any::<u64>().prop_map(|nonce| Message::Pong { nonce }),
         any::<bool>().prop_map(|is_available| Message::Standing { is_available }),
+        vec(reached(), 0..20).prop_map(Message::Reached),
     ]
 }
 
@@ -283,7 +311,7 @@ proptest! {
 
     #[test]
     fn any_body_of_a_known_kind_is_a_message_that_encodes_to_itself_or_an_error(
-        kind in prop::sample::select(vec![1u8, 2, 3, 4, 5, 6, 16, 17, 18]),
+        kind in prop::sample::select(vec![1u8, 2, 3, 4, 5, 6, 16, 17, 18, 37]),
         body in vec(0u8..8, 0..120),
     ) {
         let bytes = [&[kind, 0], &body[..]].concat();
