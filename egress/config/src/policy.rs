@@ -117,6 +117,7 @@ impl<'a> Spec<'a> {
                         },
                         zones: Zones::Off,
                         limits: Limits::default(),
+                        unanswered: BTreeSet::new(),
                     },
                 }
             }
@@ -146,6 +147,7 @@ impl<'a> Spec<'a> {
                             ZonePreference::LocalPriority => Zones::LocalPriority,
                         },
                         limits: limits(&spec.connections),
+                        unanswered: BTreeSet::new(),
                     },
                 }
             }

@@ -347,7 +347,7 @@ impl<'a> Decision<'a> {
                     Selection::ActiveStandby | Selection::ActiveActive => {
                         let claim = self.context.claims.get(&number);
                         let rule = key.as_ref();
-                        elect(world, group, policy.selection, policy.zones, rule, claim).holder
+                        elect(world, policy, group, rule, claim).holder
                     }
                 }
             }

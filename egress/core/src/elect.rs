@@ -9,7 +9,9 @@
 //! Whoever holds the rule already, by its [`Claim`], keeps it while it exists and lives: a node that
 //! comes back does not take its rules back, as that would cost its connections a second time. If
 //! it belongs to the group no more or is not healthy, it is leaving: it holds the rule until the
-//! first of the row has taken it over. Everybody else of the row stands by, in order. The first of
+//! first of the row has taken it over. Those that do not reach what the policy asks for
+//! ([`Policy::unanswered`]) stand behind the others, and hand over if there are others; where nobody
+//! reaches it, nothing moves. Everybody else of the row stands by, in order. The first of
 //! them gets the connections of the holder and is the one elected when the holder dies.
 //!
 //! Where a policy prefers zones, those of the holder's zone stand by first, so that the addresses
@@ -18,7 +20,7 @@
 use std::cmp::Reverse;
 
 use crate::rule::{RuleKey, RuleRef};
-use crate::world::{Group, Selection, World, Zones};
+use crate::world::{Group, Policy, Selection, World, Zones};
 
 /// How many nodes that stand by get the connections of the holder.
 pub const STANDBYS_WITH_STATE: usize = 1;
@@ -71,9 +73,8 @@ pub(crate) struct Election<'a> {
 /// Elects the holder of a rule of this group. Takes time in proportion to the nodes of the group.
 pub(crate) fn elect<'a>(
     world: &'a World,
+    policy: &'a Policy,
     group: &'a Group,
-    selection: Selection,
-    zones: Zones,
     rule: RuleRef<'_>,
     claim: Option<&Claim>,
 ) -> Election<'a> {
@@ -83,7 +84,7 @@ pub(crate) fn elect<'a>(
         .map(String::as_str)
         .filter(|node| world.nodes.contains_key(*node))
         .collect();
-    match selection {
+    match policy.selection {
         // These two never move; the caller takes the first of the group.
         Selection::FirstByName | Selection::ByPodUid => {}
         Selection::ActiveStandby => {}
@@ -94,12 +95,15 @@ pub(crate) fn elect<'a>(
     }
     let is_eligible = |node: &crate::world::Node| node.is_healthy && !node.is_dead;
     row.retain(|node| world.nodes.get(*node).is_some_and(is_eligible));
+    let is_unanswered = |node: &str| policy.unanswered.contains(node);
+    row.sort_by_key(|node| is_unanswered(node));
+    let is_reached = row.iter().any(|node| !is_unanswered(node));
     let zone = |node: &str| world.nodes.get(node).and_then(|node| node.zone.as_deref());
-    let near = |row: &mut Vec<&str>, node: &str| match zones {
+    let near = |row: &mut Vec<&str>, node: &str| match policy.zones {
         Zones::Off => {}
         Zones::LocalOnly | Zones::LocalFirst | Zones::LocalPriority => {
             if let Some(home) = zone(node) {
-                row.sort_by_key(|node| zone(node) != Some(home));
+                row.sort_by_key(|node| (is_unanswered(node), zone(node) != Some(home)));
             }
         }
     };
@@ -111,7 +115,10 @@ pub(crate) fn elect<'a>(
     });
     let claimed = claimed.and_then(|last| world.nodes.get_key_value(last));
     let claimed = claimed.map(|(name, _)| name.as_str());
-    let is_leaving = claimed.is_some_and(|node| !row.contains(&node)) && !row.is_empty();
+    let is_leaving = claimed.is_some_and(|node| match row.contains(&node) {
+        true => is_unanswered(node) && is_reached,
+        false => !row.is_empty(),
+    });
     let holder = claimed.or_else(|| {
         // As the dead holder's standbys stood, so that its first one follows it.
         let mut row = row.clone();

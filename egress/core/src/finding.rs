@@ -196,6 +196,18 @@ pub enum Finding {
         /// The gateway.
         gateway: String,
     },
+    /// This node may be a gateway, and does not reach what the policy asks for.
+    Unanswered {
+        /// The policy.
+        policy: PolicyId,
+        /// This node.
+        node: String,
+    },
+    /// No gateway is known to reach what the policy asks for.
+    NoneAnswered {
+        /// The policy.
+        policy: PolicyId,
+    },
     /// Two rules have the same hash.
     NumberCollision {
         /// The one that has the number.
@@ -227,6 +239,8 @@ impl Finding {
             | Finding::GatewayWithout { policy, .. }
             | Finding::InterfaceDown { policy, .. }
             | Finding::TooManyAddresses { policy, .. }
+            | Finding::Unanswered { policy, .. }
+            | Finding::NoneAnswered { policy }
             | Finding::Unreachable { policy, .. } => vec![policy],
             Finding::AddressOfTwoPods { .. } => Vec::new(),
         }
@@ -333,6 +347,16 @@ impl fmt::Display for Finding {
                 f,
                 "{policy}: node {node} has no address of a family that gateway {gateway} has, so \
                  its pods' packets are dropped: give both nodes one of the same family"
+            ),
+            Finding::Unanswered { policy, node } => write!(
+                f,
+                "{policy}: the probe of gateway {node} is not answered, and another one takes its \
+                 place: repair its way to the target"
+            ),
+            Finding::NoneAnswered { policy } => write!(
+                f,
+                "{policy}: no gateway is known to have an answer to its probe, so that everything \
+                 stays where it is: repair the target or the ways there, or correct health.probe"
             ),
             Finding::NumberCollision { first, later } => write!(
                 f,

@@ -13,6 +13,9 @@
 //! only its own. Ways out that are known to have no address of the destination's family do not
 //! count; addresses of interfaces are known to nobody but their node.
 //!
+//! In the last two selections ways out whose gateway does not reach what the policy asks for
+//! ([`Policy::unanswered`]) count only where there are no others.
+//!
 //! Zones apply to the last two selections, and to held addresses by the zone of their holder. With
 //! [`Zones::LocalPriority`] `ActiveActive` takes all healthy ones alike.
 
@@ -43,6 +46,8 @@ pub(crate) struct WayOut<'a> {
     pub(crate) election: Option<Election<'a>>,
     /// Whether the gateway is healthy.
     pub(crate) is_healthy: bool,
+    /// Whether it reaches what the policy asks for, or who does takes its place.
+    is_answered: bool,
     /// Whether the gateway is in the zone of this node.
     is_local: bool,
     /// Whether it may have an address of the family, as far as is known here.
@@ -176,6 +181,9 @@ impl<'a> Plan<'a> {
             Selection::ActiveStandby | Selection::ActiveActive => {}
         }
         keep(&mut pool, |way| way.is_healthy, Refusal::NoHealthyGateway)?;
+        if pool.iter().any(|way| way.is_answered) {
+            pool.retain(|way| way.is_answered);
+        }
         let has_local = pool.iter().any(|way| way.is_local);
         match (self.policy.zones, self.policy.selection) {
             (Zones::Off, _) | (Zones::LocalPriority, Selection::ActiveActive) => {}
@@ -256,6 +264,7 @@ fn way<'a>(
             .nodes
             .get(node)
             .is_some_and(|node| node.is_healthy),
+        is_answered: !policy.unanswered.contains(node),
         is_local: zone.is_some() && zone_of(context.world, node) == zone,
         has_v4,
         has_v6,
@@ -295,16 +304,7 @@ fn held_ways<'a>(
             Selection::FirstByName | Selection::ByPodUid => None,
             Selection::ActiveStandby | Selection::ActiveActive => {
                 let claim = number.and_then(|number| context.claims.get(&number));
-                first.map(|_| {
-                    elect(
-                        context.world,
-                        group,
-                        policy.selection,
-                        policy.zones,
-                        rule,
-                        claim,
-                    )
-                })
+                first.map(|_| elect(context.world, policy, group, rule, claim))
             }
         };
         let gateway = match &election {
@@ -313,10 +313,13 @@ fn held_ways<'a>(
         };
         let node = gateway.and_then(|name| context.world.nodes.get(name));
         let can_move = election.is_some();
+        let is_unanswered = gateway.is_some_and(|name| policy.unanswered.contains(name));
+        let is_leaving = election.as_ref().is_some_and(|e| e.is_leaving);
         WayOut {
             rule,
             number,
             gateway,
+            is_answered: !is_unanswered || is_leaving,
             election,
             // Who holds it serves it, until somebody else does.
             is_healthy: node.is_some_and(|node| !node.is_dead && (can_move || node.is_healthy)),

@@ -10,12 +10,12 @@ use crate::finding::Finding;
 use crate::number::Numbers;
 use crate::plan::{Plan, WayOut};
 use crate::rule::ExitRef;
-use crate::world::{Addresses, PodKey, PolicyId, Selection, World};
+use crate::world::{Addresses, PodKey, Policy, PolicyId, Selection, World};
 
 /// How a policy stands, as this node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyState {
-    /// The nodes of its groups that are healthy.
+    /// The nodes of its groups that are healthy, and reach what the policy asks for.
     pub healthy_gateways: BTreeSet<String>,
     /// The nodes that carry its traffic, or would if there were some: of one gateway at a time the
     /// first, for pods of this node's zone where zones count.
@@ -71,6 +71,7 @@ pub(crate) fn state(plan: &Plan<'_>, context: &Context<'_>) -> PolicyState {
     let nodes = policy.groups.iter().flat_map(|group| &group.nodes);
     let healthy_gateways = nodes
         .filter(|name| world.nodes.get(*name).is_some_and(|node| node.is_healthy))
+        .filter(|name| !policy.unanswered.contains(*name))
         .cloned()
         .collect();
     let mut state = PolicyState {
@@ -78,6 +79,7 @@ pub(crate) fn state(plan: &Plan<'_>, context: &Context<'_>) -> PolicyState {
         active_gateways: active(plan),
         ..PolicyState::default()
     };
+    state.findings.extend(unanswered(world, policy));
     for (number, group) in (0..).zip(&policy.groups) {
         if !group
             .nodes
@@ -104,6 +106,24 @@ pub(crate) fn state(plan: &Plan<'_>, context: &Context<'_>) -> PolicyState {
         }
     }
     state
+}
+
+/// What there is to say about gateways that do not reach what a policy asks for.
+fn unanswered(world: &World, policy: &Policy) -> Option<Finding> {
+    let groups = policy.groups.iter().flat_map(|group| &group.nodes);
+    let mut nodes = groups.filter(|name| world.nodes.contains_key(*name));
+    let is_here = policy.unanswered.contains(&world.node);
+    let id = policy.id.clone();
+    if policy.unanswered.is_empty() {
+        None
+    } else if nodes.all(|name| policy.unanswered.contains(name)) {
+        Some(Finding::NoneAnswered { policy: id })
+    } else {
+        is_here.then(|| Finding::Unanswered {
+            policy: id,
+            node: world.node.clone(),
+        })
+    }
 }
 
 /// The gateways that carry the traffic of a policy.

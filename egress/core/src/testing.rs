@@ -66,6 +66,7 @@ pub(crate) fn policy(name: &str, nodes: &[&str], addresses: Addresses) -> Policy
         selection: Selection::ActiveStandby,
         zones: Zones::Off,
         limits: Limits::default(),
+        unanswered: [].into(),
     }
 }
 

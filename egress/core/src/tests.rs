@@ -14,6 +14,7 @@ mod explained;
 mod numbered;
 mod properties;
 mod scale;
+mod unanswered;
 
 /// Decides for the first time.
 fn first(world: &World) -> Desired {

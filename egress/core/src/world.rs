@@ -34,9 +34,9 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Its zone (`topology.kubernetes.io/zone`).
     pub zone: Option<String>,
-    /// Whether it should carry traffic as far as is known: not dead, not leaving, and its probes
-    /// are answered. A node nobody has looked at is healthy. One that is not keeps the rules it
-    /// holds until another has taken them over.
+    /// Whether it should carry traffic as far as is known: not dead, not leaving. A node nobody
+    /// has looked at is healthy. One that is not keeps the rules it holds until another has taken
+    /// them over. What single policies want of it is in [`Policy::unanswered`].
     pub is_healthy: bool,
     /// Whether it is known to be dead: by its object, or by BFD and everybody who was asked. It
     /// holds nothing.
@@ -136,6 +136,10 @@ pub struct Policy {
     pub zones: Zones,
     /// Ports, times and counts.
     pub limits: Limits,
+    /// The nodes that are not known to reach what the policy asks its gateways to. Where one of
+    /// the others can be the gateway they are not; where none can they count as if they did, since
+    /// a target that is dead must not take everybody's way out.
+    pub unanswered: BTreeSet<String>,
 }
 
 impl Policy {

@@ -419,6 +419,16 @@ pub const EXPLANATIONS: &[Explanation] = &[
          no effect.",
         "The log says why: `journalctl -u causewayd`. Restart the daemon; connections survive it.",
     ),
+    entry(
+        "CW0710",
+        "The probe of an egress gateway is not answered",
+        "The policy's `health.probe` gets no answer, at this gateway or at none. Another gateway that \
+         gets one has taken this one's place, with its connections. Where none does, everything \
+         stays where it is: it is the target that is dead, or the firewall that refuses the probe.",
+        "The log has the reason at the change. Probes leave by the policy's interface with the \
+         gateway's own address, which the firewall must let through. `causeway egress policies` \
+         shows which gateways are healthy. One answer is enough to be well again; nothing moves back.",
+    ),
 ];
 
 #[cfg(test)]

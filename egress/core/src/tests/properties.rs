@@ -66,8 +66,10 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     ];
     let nodes = btree_set(select(NODES.to_vec()), 0..5);
     let groups = vec((nodes, addresses()), 1..4);
-    (nets(), nets(), groups, select(selections), select(zones)).prop_map(
-        |(destinations, exclusions, groups, selection, zones)| {
+    let unanswered = btree_set(select(NODES.to_vec()), 0..3);
+    let how = (select(selections), select(zones), unanswered);
+    (nets(), nets(), groups, how).prop_map(
+        |(destinations, exclusions, groups, (selection, zones, unanswered))| {
             let groups = groups.into_iter().map(|(nodes, addresses)| {
                 let nodes: Vec<_> = nodes.into_iter().collect();
                 group(&nodes, addresses)
@@ -78,6 +80,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                 groups: groups.collect(),
                 selection,
                 zones,
+                unanswered: unanswered.into_iter().map(str::to_owned).collect(),
                 ..policy("", &[], Addresses::DefaultRoute)
             }
         },

@@ -55,6 +55,7 @@ fn policy(name: &str, destinations: &[&str], groups: Vec<Group>) -> Policy {
         selection: Selection::ActiveStandby,
         zones: Zones::Off,
         limits: Limits::default(),
+        unanswered: [].into(),
     }
 }
 

@@ -286,6 +286,9 @@ fn findings(view: &EgressView) -> Vec<Problem> {
             Finding::SamePrefix { .. } | Finding::NumberCollision { .. } => continue,
             Finding::NoGateway { policy, .. } if dropped.contains(policy) => continue,
             Finding::NoGateway { policy, .. } => (Health::Warning, "CW0703", Some(policy)),
+            Finding::Unanswered { policy, .. } | Finding::NoneAnswered { policy } => {
+                (Health::Warning, "CW0710", Some(policy))
+            }
             Finding::Unreachable { policy, .. } => (Health::Error, "CW0703", Some(policy)),
             Finding::Refused { policy, why, .. } => match why {
                 // Told with the names of the pods.
@@ -507,6 +510,31 @@ mod tests {
         let taken = issue(&report, "CW0705");
         assert_eq!(taken.severity(), Health::Warning);
         assert!(taken.message.starts_with("does not get 198.51.100.7"));
+    }
+
+    #[test]
+    fn probes_without_an_answer_are_told_by_policy() {
+        let mut look = look();
+        let mut world = (*look.view.world).clone();
+        let policy = world
+            .policies
+            .iter_mut()
+            .find(|p| p.id == testing::id("web"));
+        let policy = policy.expect("the policy");
+        let gateways = policy.groups.iter().flat_map(|group| &group.nodes);
+        policy.unanswered = gateways.cloned().collect();
+        let previous = egress_core::Previous::default();
+        let desired = egress_core::decide(&world, &look.view.claims, &previous);
+        (look.view.world, look.view.desired) = (Arc::new(world), Arc::new(desired));
+        let report = report(&look);
+        let none = issue(&report, "CW0710");
+        assert_eq!(none.severity(), Health::Warning);
+        assert_eq!(none.object, "EgressGatewayPolicy/web");
+        assert!(
+            none.message.starts_with("no gateway is known"),
+            "{}",
+            none.message
+        );
     }
 
     #[test]
