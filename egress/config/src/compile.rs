@@ -103,11 +103,6 @@ fn beyond_the_world(snapshot: &Snapshot, compiled: &mut Compiled, statements: &m
                 let kind = condition_type::MISSING_BFD_PROFILE;
                 statements.problem(&id, kind, "NotFound", message);
             }
-            if spec.probe.is_some() {
-                let message = "health.probe: gateways ask nothing yet";
-                let kind = condition_type::NOT_PROVIDED;
-                statements.problem(&id, kind, "Health", message);
-            }
             if let Some(health) = Health::of(spec, is_profile) {
                 compiled.health.insert(id.clone(), health);
             }

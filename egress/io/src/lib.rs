@@ -15,5 +15,6 @@ pub mod announce;
 pub mod devices;
 pub mod node;
 mod peers;
+mod probe;
 mod tables;
 mod worker;

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::worker::Worker;
 
 pub use crate::peers::{PeerView, PeersConfig, Watch};
+pub use crate::probe::{Probe, Target};
 
 /// What the thread must know before it starts.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct Wish {
     pub fabric: Vec<(LinkIndex, u32)>,
     /// The BFD sessions with other gateways, by their names.
     pub watches: BTreeMap<String, Watch>,
+    /// What the gateways of policies have to reach, whether this node may be one or not.
+    pub probes: BTreeMap<PolicyId, Probe>,
     /// Whether this node is to hand over what it holds: it is drained.
     pub is_leaving: bool,
 }

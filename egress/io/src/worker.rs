@@ -303,6 +303,7 @@ impl Worker {
     /// The decision, with what this node claims and lets go because of it.
     fn decide(&mut self) -> Desired {
         let mut world = self.wish.world.clone();
+        self.peers.set_probes(&self.wish.probes, &world);
         self.peers.adjust(&mut world);
         self.presume_live();
         let mut claims = self.peers.claims();

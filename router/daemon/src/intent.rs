@@ -354,6 +354,7 @@ impl Intent {
         let has_secret = self.settings.egress.secret_file.is_some();
         let watched = egress::watch::watches(&compiled, profiles, has_secret);
         let wish = egress_io::node::Wish {
+            probes: egress::watch::probes(&compiled),
             watches: watched.watches,
             is_leaving: self.parts.drain.asked().is_some(),
             world: compiled.world,

@@ -12,7 +12,7 @@ pub const KEPT: &[(Capability, &str)] = &[
     ),
     (
         Capability::CAP_NET_RAW,
-        "binding a session to its source interface",
+        "binding a session to its source interface, ICMP probes of egress gateways",
     ),
     (Capability::CAP_NET_BIND_SERVICE, "listening on port 179"),
     (Capability::CAP_BPF, "loading programs and making maps"),

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`link`] | sockets and the tasks that read and write them |
 //! | [`sight`] | who lives, by BFD and by what others say |
+//! | [`probes`] | which gateways reach what their policies ask for |
 //! | [`roles`] | whom to speak to, from the decision |
 //! | [`copies`] | mappings of the data plane as gateways tell each other of them |
 //! | [`secret`] | the keys they prove themselves with |
@@ -15,6 +16,7 @@
 
 mod copies;
 mod link;
+mod probes;
 mod pump;
 mod roles;
 mod secret;
@@ -39,6 +41,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use link::{Link, LinkEvent};
+use probes::{OwnAsked, Probes};
 use roles::Roles;
 use sight::Sights;
 
@@ -91,6 +94,8 @@ pub(crate) enum Event {
         node: NodeName,
         is_answered: bool,
     },
+    /// A policy's probe was answered or not.
+    Asked(OwnAsked),
 }
 
 impl From<LinkEvent> for Event {
@@ -149,6 +154,7 @@ pub(crate) struct Peers {
     table: ClaimTable,
     witness: Witness,
     sights: Sights,
+    probes: Probes,
     peers: BTreeMap<NodeName, Peer>,
     links: BTreeMap<u64, Link>,
     next_link: u64,
@@ -188,6 +194,7 @@ impl Peers {
         let (events, inbox) = mpsc::channel(QUEUE);
         Peers {
             table: ClaimTable::new(name.clone()),
+            probes: Probes::new(name.clone()),
             name,
             sights: Sights::new(config.bfd.clone()),
             config,
@@ -267,6 +274,7 @@ impl Peers {
                 node.is_healthy &= peer.is_none_or(|peer| peer.is_available);
             }
         }
+        self.probes.adjust(world);
     }
 
     /// Whether this node may come to hold rules.
@@ -432,7 +440,7 @@ impl Peers {
             }
             self.is_stale = true;
         }
-        self.roles = Roles::of(world, desired);
+        self.roles = Roles::of(world, desired, self.probes.policies());
         for node in self.roles.dialled.clone() {
             self.peer(&node, now);
         }
@@ -566,6 +574,7 @@ impl Peers {
                 };
                 self.is_stale |= self.sights.handle_verdict(&node, verdict);
             }
+            Event::Asked(asked) => self.handle_asked(asked, now),
         }
     }
 
@@ -761,7 +770,7 @@ enum OpenError {
 }
 
 /// Octets nobody can guess.
-fn nonce() -> io::Result<[u8; 32]> {
+pub(crate) fn nonce() -> io::Result<[u8; 32]> {
     use std::io::Read as _;
     let mut nonce = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut nonce)?;

@@ -193,6 +193,7 @@ impl Peers {
         (peer.problem, peer.pause) = (None, DIAL_FIRST);
         peer.receiver.handle_link_up();
         self.send(&node, &Message::Standing { is_available }, now);
+        self.tell_reached(&node, now);
     }
 
     /// What a link's other end says is over; the link may be already.
@@ -290,6 +291,9 @@ impl Peers {
             Message::Standing { is_available } => {
                 let was = std::mem::replace(&mut peer.is_available, is_available);
                 self.is_stale |= was != is_available;
+            }
+            Message::Reached(said) => {
+                self.is_stale |= self.probes.handle_said(from, &said, now);
             }
             // Taken before.
             _ => {}

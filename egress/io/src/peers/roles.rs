@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What this node has to do with which others, as far as rules that can move are concerned.
+//! What this node has to do with which others, as far as rules that can move or gateways that ask
+//! for an answer are concerned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use egress_core::{Addresses, Desired, Policy, Selection, World};
-use egress_sync::name::{NodeName, Rule};
+use egress_core::{Addresses, Desired, Policy, PolicyId, Selection, World};
+use egress_sync::name::{self, NodeName, Rule};
 
 /// Whom to speak to, and about what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Roles {
-    /// Whether others may connect: this node may hold a rule.
+    /// Whether others may connect: this node may hold a rule, or be a gateway that asks.
     pub(super) is_candidate: bool,
     /// Whom this node connects to.
     pub(super) dialled: BTreeSet<NodeName>,
@@ -21,11 +22,20 @@ pub(super) struct Roles {
 }
 
 impl Roles {
-    pub(super) fn of(world: &World, desired: &Desired) -> Roles {
+    /// `asking` are the policies with a probe.
+    pub(super) fn of(
+        world: &World,
+        desired: &Desired,
+        asking: &BTreeMap<PolicyId, name::Policy>,
+    ) -> Roles {
         let mut roles = Roles::default();
         let concerned = world.policies.iter();
         let concerned = concerned.filter(|policy| desired.policies.contains_key(&policy.id));
-        for policy in concerned.filter(|policy| can_move(policy)) {
+        for policy in concerned {
+            let can_move = can_move(policy);
+            if !can_move && !asking.contains_key(&policy.id) {
+                continue;
+            }
             let nodes: BTreeSet<&String> = policy
                 .groups
                 .iter()
@@ -43,7 +53,7 @@ impl Roles {
                 if !is_candidate || world.node < *other {
                     roles.dialled.insert(name.clone());
                 }
-                if is_candidate {
+                if is_candidate && can_move {
                     roles.rivals.insert(name);
                 }
             }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp_bfd::profile::Profile;
-use egress_config::{Compiled, condition_type};
-use egress_core::World;
-use egress_io::node::Watch;
+use egress_config::{Compiled, ProbeTarget, condition_type};
+use egress_core::{PolicyId, World};
+use egress_io::node::{Probe, Target, Watch};
 use router_resources::{ObjectKey, Statement};
 
 /// How this node watches other gateways, and what there is to say about that.
@@ -73,6 +73,24 @@ pub fn watches(
         }
     }
     watched
+}
+
+/// What gateways of policies have to reach.
+pub fn probes(compiled: &Compiled) -> BTreeMap<PolicyId, Probe> {
+    let probes = compiled.health.iter().filter_map(|(id, health)| {
+        let probe = health.probe.as_ref()?;
+        let probe = Probe {
+            target: match probe.target {
+                ProbeTarget::Tcp(address) => Target::Tcp(address),
+                ProbeTarget::Icmp(address) => Target::Icmp(address),
+            },
+            interval: probe.interval,
+            timeout: probe.timeout,
+            failure_threshold: probe.failure_threshold,
+        };
+        Some((id.clone(), probe))
+    });
+    probes.collect()
 }
 
 /// The addresses this node and another speak by: IPv4 if both have it.
