@@ -16,6 +16,7 @@ pub mod guide;
 pub mod kernel;
 pub mod paths;
 pub mod pod;
+pub mod standby;
 pub mod traffic;
 pub mod upgrade;
 

@@ -4,7 +4,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,30 +13,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
-    egress::{self, SERVER, connect},
-    firewall, guide,
+    egress::{SERVER, connect},
+    firewall,
     pod::Pod,
+    standby::{self, Cut, has_address, holds, linked, one_holds, unheard},
     wait_for,
 };
-
-/// The addresses the policy's gateway holds.
-const EGRESS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 168, 60, 100)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, 0x100)),
-];
-
-/// The gateways' addresses for each other.
-const GATEWAYS: [(&str, &str); 2] = [("gw1", "10.0.0.11"), ("gw2", "10.0.0.12")];
 
 /// Round trips that show that a connection goes on.
 const ENOUGH: u64 = 20;
 
 #[test]
 fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
-    let lab = up()?;
+    let lab = standby::up("survival")?;
     through_it_all(&lab).with_context(|| {
         let nodes = ["gw1", "gw2", "node1", "node2"].map(|node| lab.node(node));
         nodes.map(seen_at).join("\n")
@@ -142,10 +134,9 @@ fn through_it_all(lab: &Lab) -> Result<()> {
         cut.mend()?;
     }
     linked(lab)?;
-    one_holds(lab)?;
+    let holder = one_holds(lab)?;
     talks.go_on("with both gateways back")?;
-    let holder = holder(lab)?.context("nobody holds the address")?;
-    let other = if holder == "gw1" { "gw2" } else { "gw1" };
+    let other = standby::other(&holder);
     has_copies(lab, other, &talks)?;
 
     // Its power is cut: all its processes and devices are gone at once.
@@ -163,101 +154,6 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The lab with the policy of the guide in force.
-fn up() -> Result<Lab> {
-    let lab = egress::up("survival")?;
-    let gw1 = lab.node("gw1");
-    for (address, length) in EGRESS.into_iter().zip([24, 64]) {
-        let address = format!("{address}/{length}");
-        gw1.exec_ok(&["ip", "address", "delete", &address, "dev", "eth2"])?;
-    }
-    let policy = guide::manifest("egress.md", "billing-standby")?;
-    egress::write(&lab, "policies.yaml", &policy)?;
-    linked(&lab)?;
-    Ok(lab)
-}
-
-/// Waits until the gateways hear each other, both ways.
-fn linked(lab: &Lab) -> Result<()> {
-    for (gateway, _) in GATEWAYS {
-        wait_for(&format!("{gateway} to hear the other"), CONVERGED, || {
-            let peers = causeway::items(lab.node(gateway), "egress gateways")?;
-            let others = peers
-                .iter()
-                .filter(|peer| peer["name"].as_str().is_some_and(is_gateway));
-            let others: Vec<_> = others.collect();
-            let is_heard = |peer: &&serde_json::Value| {
-                peer["isLinked"] == true && peer["bfd"] == "up" && peer["isDead"] == false
-            };
-            ensure!(
-                others.len() == 1 && others.iter().all(is_heard),
-                "{peers:#?}"
-            );
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-/// Waits until BFD has seen that they do not.
-fn unheard(lab: &Lab) -> Result<()> {
-    for (gateway, _) in GATEWAYS {
-        wait_for(&format!("{gateway} to hear nobody"), CONVERGED, || {
-            let peers = causeway::items(lab.node(gateway), "egress gateways")?;
-            let mut others = peers
-                .iter()
-                .filter(|peer| peer["name"].as_str().is_some_and(is_gateway));
-            ensure!(others.all(|peer| peer["bfd"] == "down"), "{peers:#?}");
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-fn is_gateway(name: &str) -> bool {
-    GATEWAYS.iter().any(|(gateway, _)| *gateway == name)
-}
-
-fn has_address(node: &Node) -> Result<bool> {
-    let listed = node.exec_ok(&["ip", "-o", "address", "show"])?;
-    let has = |address: IpAddr| listed.contains(&format!(" {address}/"));
-    let (v4, v6) = (has(EGRESS[0]), has(EGRESS[1]));
-    if v4 != v6 {
-        bail!("{} has one of two addresses", node.name());
-    }
-    Ok(v4)
-}
-
-/// Who has the addresses; none if nobody or both have.
-fn holder(lab: &Lab) -> Result<Option<String>> {
-    let mut holders = Vec::new();
-    for (gateway, _) in GATEWAYS {
-        if has_address(lab.node(gateway))? {
-            holders.push(gateway.to_owned());
-        }
-    }
-    Ok(holders.pop().filter(|_| holders.is_empty()))
-}
-
-/// Waits until one gateway alone has the addresses.
-fn holds(lab: &Lab, gateway: &str) -> Result<()> {
-    wait_for(
-        &format!("{gateway} alone to have the addresses"),
-        CONVERGED,
-        || {
-            let holder = holder(lab)?;
-            ensure!(holder.as_deref() == Some(gateway), "{holder:?}");
-            Ok(())
-        },
-    )
-}
-
-fn one_holds(lab: &Lab) -> Result<()> {
-    wait_for("one gateway to have the addresses", CONVERGED, || {
-        holder(lab)?.context("none or both").map(drop)
-    })
-}
-
 /// Waits until a gateway that stands by has every connection.
 fn has_copies(lab: &Lab, gateway: &str, talks: &Talks) -> Result<()> {
     wait_for(&format!("copies at {gateway}"), CONVERGED, || {
@@ -270,54 +166,6 @@ fn has_copies(lab: &Lab, gateway: &str, talks: &Talks) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// Packets that are lost silently.
-struct Cut<'a> {
-    node: &'a Node,
-}
-
-impl<'a> Cut<'a> {
-    /// All that a gateway sends and gets.
-    fn whole(node: &'a Node) -> Result<Self> {
-        let chain = |hook: &str, device: &str| {
-            format!(
-                "chain {hook}-{device} {{ type filter hook {hook} device {device} priority -500\n\
-                 policy drop\n}}\n"
-            )
-        };
-        let mut rules = "table netdev cut {\n".to_owned();
-        for device in ["eth1", "eth2"] {
-            rules += &chain("ingress", device);
-            rules += &chain("egress", device);
-        }
-        Self::make(node, &(rules + "}\n"))
-    }
-
-    /// Between the gateways, at the router.
-    fn between_gateways(lab: &'a Lab) -> Result<Self> {
-        let [(_, one), (_, other)] = GATEWAYS;
-        let rules = format!(
-            "table ip cut {{\nchain forward {{\ntype filter hook forward priority 0\n\
-             ip saddr {one} ip daddr {other} drop\nip saddr {other} ip daddr {one} drop\n}}\n}}\n"
-        );
-        Self::make(lab.node("tor"), &rules)
-    }
-
-    fn make(node: &'a Node, rules: &str) -> Result<Self> {
-        let output = node.exec_with_input(&["nft", "-f", "-"], rules.as_bytes())?;
-        ensure!(output.success(), "{rules}: {}", output.stderr);
-        Ok(Self { node })
-    }
-
-    fn mend(self) -> Result<()> {
-        let tables = self.node.exec_ok(&["nft", "list", "tables"])?;
-        let table = tables.lines().find(|line| line.ends_with(" cut"));
-        let table = table.context("the table of the cut")?;
-        let mut argv = vec!["nft", "delete"];
-        argv.extend(table.split_whitespace());
-        self.node.exec_ok(&argv).map(drop)
-    }
 }
 
 /// Connections of pods that say something all the time, and some that do not.

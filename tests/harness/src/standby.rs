@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The lab of egress gateways with the guide's policy `billing-standby`: two gateways that stand by
+//! for each other, who holds its addresses, and packets that are lost silently.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab_runner::{Lab, Node, wait_for};
+
+use crate::{CONVERGED, causeway, egress, guide};
+
+/// The addresses the policy's gateway holds.
+pub const EGRESS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 168, 60, 100)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, 0x100)),
+];
+
+/// The gateways' addresses for each other.
+pub const GATEWAYS: [(&str, &str); 2] = [("gw1", "10.0.0.11"), ("gw2", "10.0.0.12")];
+
+/// The lab with the policy in force and gateways that hear each other.
+///
+/// # Errors
+/// As [`egress::up`], and when the gateways do not link.
+pub fn up(test: &str) -> Result<Lab> {
+    let lab = egress::up(test)?;
+    let gw1 = lab.node("gw1");
+    for (address, length) in EGRESS.into_iter().zip([24, 64]) {
+        let address = format!("{address}/{length}");
+        gw1.exec_ok(&["ip", "address", "delete", &address, "dev", "eth2"])?;
+    }
+    let policy = guide::manifest("egress.md", "billing-standby")?;
+    egress::write(&lab, "policies.yaml", &policy)?;
+    linked(&lab)?;
+    Ok(lab)
+}
+
+/// Waits until the gateways hear each other, both ways.
+///
+/// # Errors
+/// When they do not.
+pub fn linked(lab: &Lab) -> Result<()> {
+    for (gateway, _) in GATEWAYS {
+        wait_for(&format!("{gateway} to hear the other"), CONVERGED, || {
+            let peers = causeway::items(lab.node(gateway), "egress gateways")?;
+            let others = peers
+                .iter()
+                .filter(|peer| peer["name"].as_str().is_some_and(is_gateway));
+            let others: Vec<_> = others.collect();
+            let is_heard = |peer: &&serde_json::Value| {
+                peer["isLinked"] == true && peer["bfd"] == "up" && peer["isDead"] == false
+            };
+            ensure!(
+                others.len() == 1 && others.iter().all(is_heard),
+                "{peers:#?}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits until BFD has seen that they do not.
+///
+/// # Errors
+/// When it does not see it.
+pub fn unheard(lab: &Lab) -> Result<()> {
+    for (gateway, _) in GATEWAYS {
+        wait_for(&format!("{gateway} to hear nobody"), CONVERGED, || {
+            let peers = causeway::items(lab.node(gateway), "egress gateways")?;
+            let mut others = peers
+                .iter()
+                .filter(|peer| peer["name"].as_str().is_some_and(is_gateway));
+            ensure!(others.all(|peer| peer["bfd"] == "down"), "{peers:#?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The gateway that is not this one.
+pub fn other(gateway: &str) -> &'static str {
+    let [(one, _), (another, _)] = GATEWAYS;
+    if gateway == one { another } else { one }
+}
+
+fn is_gateway(name: &str) -> bool {
+    GATEWAYS.iter().any(|(gateway, _)| *gateway == name)
+}
+
+/// Whether a node has the addresses.
+///
+/// # Errors
+/// When `ip` fails, or it has one of them.
+pub fn has_address(node: &Node) -> Result<bool> {
+    let listed = node.exec_ok(&["ip", "-o", "address", "show"])?;
+    let has = |address: IpAddr| listed.contains(&format!(" {address}/"));
+    let (v4, v6) = (has(EGRESS[0]), has(EGRESS[1]));
+    if v4 != v6 {
+        bail!("{} has one of two addresses", node.name());
+    }
+    Ok(v4)
+}
+
+/// Who has the addresses; none if nobody or both have.
+///
+/// # Errors
+/// As [`has_address`].
+pub fn holder(lab: &Lab) -> Result<Option<String>> {
+    let mut holders = Vec::new();
+    for (gateway, _) in GATEWAYS {
+        if has_address(lab.node(gateway))? {
+            holders.push(gateway.to_owned());
+        }
+    }
+    Ok(holders.pop().filter(|_| holders.is_empty()))
+}
+
+/// Waits until one gateway alone has the addresses.
+///
+/// # Errors
+/// When it does not come to that.
+pub fn holds(lab: &Lab, gateway: &str) -> Result<()> {
+    wait_for(
+        &format!("{gateway} alone to have the addresses"),
+        CONVERGED,
+        || {
+            let holder = holder(lab)?;
+            ensure!(holder.as_deref() == Some(gateway), "{holder:?}");
+            Ok(())
+        },
+    )
+}
+
+/// Waits until either gateway alone has the addresses; which.
+///
+/// # Errors
+/// When it does not come to that.
+pub fn one_holds(lab: &Lab) -> Result<String> {
+    wait_for("one gateway to have the addresses", CONVERGED, || {
+        holder(lab)?.context("none or both")
+    })
+}
+
+/// Packets that are lost silently.
+pub struct Cut<'a> {
+    node: &'a Node,
+}
+
+impl<'a> Cut<'a> {
+    /// All that a gateway sends and gets.
+    ///
+    /// # Errors
+    /// When nft refuses the rules.
+    pub fn whole(node: &'a Node) -> Result<Self> {
+        let chain = |hook: &str, device: &str| {
+            format!(
+                "chain {hook}-{device} {{ type filter hook {hook} device {device} priority -500\n\
+                 policy drop\n}}\n"
+            )
+        };
+        let mut rules = "table netdev cut {\n".to_owned();
+        for device in ["eth1", "eth2"] {
+            rules += &chain("ingress", device);
+            rules += &chain("egress", device);
+        }
+        Self::make(node, &(rules + "}\n"))
+    }
+
+    /// Between the gateways, at the router.
+    ///
+    /// # Errors
+    /// As [`Cut::whole`].
+    pub fn between_gateways(lab: &'a Lab) -> Result<Self> {
+        let [(_, one), (_, other)] = GATEWAYS;
+        let rules = format!(
+            "table ip cut {{\nchain forward {{\ntype filter hook forward priority 0\n\
+             ip saddr {one} ip daddr {other} drop\nip saddr {other} ip daddr {one} drop\n}}\n}}\n"
+        );
+        Self::make(lab.node("tor"), &rules)
+    }
+
+    fn make(node: &'a Node, rules: &str) -> Result<Self> {
+        let output = node.exec_with_input(&["nft", "-f", "-"], rules.as_bytes())?;
+        ensure!(output.success(), "{rules}: {}", output.stderr);
+        Ok(Self { node })
+    }
+
+    /// Takes the rules away again.
+    ///
+    /// # Errors
+    /// When they are gone already.
+    pub fn mend(self) -> Result<()> {
+        let tables = self.node.exec_ok(&["nft", "list", "tables"])?;
+        let table = tables.lines().find(|line| line.ends_with(" cut"));
+        let table = table.context("the table of the cut")?;
+        let mut argv = vec!["nft", "delete"];
+        argv.extend(table.split_whitespace());
+        self.node.exec_ok(&argv).map(drop)
+    }
+}
