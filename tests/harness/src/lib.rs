@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod paths;
 pub mod pod;
 pub mod standby;
+pub mod talks;
 pub mod traffic;
 pub mod upgrade;
 

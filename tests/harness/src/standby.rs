@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result, bail, ensure};
 use lab_runner::{Lab, Node, wait_for};
 
-use crate::{CONVERGED, causeway, egress, guide};
+use crate::{CONVERGED, causeway, egress, guide, talks::Talks};
 
 /// The addresses the policy's gateway holds.
 pub const EGRESS: [IpAddr; 2] = [
@@ -23,14 +23,21 @@ pub const GATEWAYS: [(&str, &str); 2] = [("gw1", "10.0.0.11"), ("gw2", "10.0.0.1
 /// # Errors
 /// As [`egress::up`], and when the gateways do not link.
 pub fn up(test: &str) -> Result<Lab> {
+    up_with(test, &guide::manifest("egress.md", "billing-standby")?)
+}
+
+/// The same with other policies that hold the addresses.
+///
+/// # Errors
+/// As [`up`].
+pub fn up_with(test: &str, policies: &str) -> Result<Lab> {
     let lab = egress::up(test)?;
     let gw1 = lab.node("gw1");
     for (address, length) in EGRESS.into_iter().zip([24, 64]) {
         let address = format!("{address}/{length}");
         gw1.exec_ok(&["ip", "address", "delete", &address, "dev", "eth2"])?;
     }
-    let policy = guide::manifest("egress.md", "billing-standby")?;
-    egress::write(&lab, "policies.yaml", &policy)?;
+    egress::write(&lab, "policies.yaml", policies)?;
     linked(&lab)?;
     Ok(lab)
 }
@@ -142,6 +149,47 @@ pub fn one_holds(lab: &Lab) -> Result<String> {
     })
 }
 
+/// Waits until a gateway that stands by has every connection.
+///
+/// # Errors
+/// When it does not get them.
+pub fn has_copies(lab: &Lab, gateway: &str, talks: &Talks) -> Result<()> {
+    wait_for(&format!("copies at {gateway}"), CONVERGED, || {
+        let mappings = causeway::items(lab.node(gateway), "egress nat --protocol tcp")?;
+        for talk in talks.all() {
+            let own = talk.own().to_string();
+            let found = mappings.iter().find(|mapping| mapping["pod"] == own);
+            let mapping = found.with_context(|| format!("{own} is not in {mappings:#?}"))?;
+            ensure!(mapping["state"] == "established", "{mapping:#}");
+        }
+        Ok(())
+    })
+}
+
+/// What a node says of itself, for when something went wrong.
+pub fn seen_at(node: &Node) -> String {
+    let mut seen = format!("== {}\n", node.name());
+    for command in [
+        "causeway egress gateways -o wide",
+        "causeway egress rules -o wide",
+        "causeway egress list",
+        "causeway egress nat --protocol tcp",
+        "causeway datapath drops",
+        "ip neighbour",
+        "ip route",
+    ] {
+        let argv: Vec<&str> = command.split(' ').collect();
+        let said = node
+            .exec(&argv)
+            .map(|output| output.stdout + &output.stderr);
+        seen += &format!(
+            "-- {command}\n{}\n",
+            said.unwrap_or_else(|error| error.to_string())
+        );
+    }
+    seen + &node.log_tail()
+}
+
 /// Packets that are lost silently.
 pub struct Cut<'a> {
     node: &'a Node,
@@ -153,6 +201,14 @@ impl<'a> Cut<'a> {
     /// # Errors
     /// When nft refuses the rules.
     pub fn whole(node: &'a Node) -> Result<Self> {
+        Self::of(node, &["eth1", "eth2"])
+    }
+
+    /// All that a node sends and gets by some devices.
+    ///
+    /// # Errors
+    /// As [`Cut::whole`].
+    pub fn of(node: &'a Node, devices: &[&str]) -> Result<Self> {
         let chain = |hook: &str, device: &str| {
             format!(
                 "chain {hook}-{device} {{ type filter hook {hook} device {device} priority -500\n\
@@ -160,7 +216,7 @@ impl<'a> Cut<'a> {
             )
         };
         let mut rules = "table netdev cut {\n".to_owned();
-        for device in ["eth1", "eth2"] {
+        for device in devices {
             rules += &chain("ingress", device);
             rules += &chain("egress", device);
         }

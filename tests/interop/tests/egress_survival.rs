@@ -2,29 +2,14 @@
 //! Gateways that die, hang, are cut off or drained, under connections that must not notice, and a
 //! firewall that must see one address.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
-
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Node, Signal, causeway,
-    egress::{SERVER, connect},
-    firewall,
+    CONVERGED, Lab, Signal, firewall,
     pod::Pod,
-    standby::{self, Cut, has_address, holds, linked, one_holds, unheard},
+    standby::{self, Cut, has_address, has_copies, holds, linked, one_holds, seen_at, unheard},
+    talks::Talks,
     wait_for,
 };
-
-/// Round trips that show that a connection goes on.
-const ENOUGH: u64 = 20;
 
 #[test]
 fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
@@ -33,30 +18,6 @@ fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
         let nodes = ["gw1", "gw2", "node1", "node2"].map(|node| lab.node(node));
         nodes.map(seen_at).join("\n")
     })
-}
-
-/// What a node says of itself, for when something went wrong.
-fn seen_at(node: &Node) -> String {
-    let mut seen = format!("== {}\n", node.name());
-    for command in [
-        "causeway egress gateways -o wide",
-        "causeway egress rules -o wide",
-        "causeway egress list",
-        "causeway egress nat --protocol tcp",
-        "causeway datapath drops",
-        "ip neighbour",
-        "ip route",
-    ] {
-        let argv: Vec<&str> = command.split(' ').collect();
-        let said = node
-            .exec(&argv)
-            .map(|output| output.stdout + &output.stderr);
-        seen += &format!(
-            "-- {command}\n{}\n",
-            said.unwrap_or_else(|error| error.to_string())
-        );
-    }
-    seen + &node.log_tail()
 }
 
 fn through_it_all(lab: &Lab) -> Result<()> {
@@ -151,127 +112,6 @@ fn through_it_all(lab: &Lab) -> Result<()> {
 
     let refused = firewall::refused(lab.node("firewall"))?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
-    Ok(())
-}
-
-/// Waits until a gateway that stands by has every connection.
-fn has_copies(lab: &Lab, gateway: &str, talks: &Talks) -> Result<()> {
-    wait_for(&format!("copies at {gateway}"), CONVERGED, || {
-        let mappings = causeway::items(lab.node(gateway), "egress nat --protocol tcp")?;
-        for talk in &talks.0 {
-            let own = talk.own.to_string();
-            let found = mappings.iter().find(|mapping| mapping["pod"] == own);
-            let mapping = found.with_context(|| format!("{own} is not in {mappings:#?}"))?;
-            ensure!(mapping["state"] == "established", "{mapping:#}");
-        }
-        Ok(())
-    })
-}
-
-/// Connections of pods that say something all the time, and some that do not.
-#[derive(Default)]
-struct Talks(Vec<Talk>);
-
-/// A connection to the server's echo.
-struct Talk {
-    own: SocketAddr,
-    stream: TcpStream,
-    stop: Arc<AtomicBool>,
-    rounds: Arc<AtomicU64>,
-    /// None of one that is silent until the end.
-    talker: Option<thread::JoinHandle<Result<()>>>,
-}
-
-impl Talks {
-    /// Of each family one that talks and one that does not.
-    fn add(&mut self, pod: &Pod<'_>) -> Result<()> {
-        for target in SERVER {
-            for is_idle in [false, true] {
-                let what = format!("a connection of {}", pod.name());
-                let stream = wait_for(&what, CONVERGED, || pod.within(|| connect(target)))?;
-                self.0.push(Talk::start(stream, is_idle)?);
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until each that talks has had an answer some more times.
-    fn go_on(&self, when: &str) -> Result<()> {
-        for talk in self.0.iter().filter(|talk| talk.talker.is_some()) {
-            let goal = talk.rounds.load(Ordering::Relaxed) + ENOUGH;
-            wait_for(&format!("{} to go on {when}", talk.own), CONVERGED, || {
-                let rounds = talk.rounds.load(Ordering::Relaxed);
-                let is_over = talk
-                    .talker
-                    .as_ref()
-                    .is_some_and(|talker| talker.is_finished());
-                ensure!(!is_over, "the connection has ended after {rounds} rounds");
-                ensure!(rounds >= goal, "{rounds} of {goal} rounds");
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Ends them; the silent ones say something now.
-    fn finish(self) -> Result<()> {
-        for mut talk in self.0 {
-            talk.stop.store(true, Ordering::Relaxed);
-            match talk.talker.take() {
-                Some(talker) => talker.join().map_err(|_| anyhow!("a talker panicked"))??,
-                None => round(&mut talk.stream, 0).context("a silent connection")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Talk {
-    fn start(mut stream: TcpStream, is_idle: bool) -> Result<Self> {
-        let own = stream.local_addr()?;
-        round(&mut stream, 1)?;
-        let (stop, rounds) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
-        let talker = (!is_idle)
-            .then(|| -> Result<_> {
-                let mut stream = stream.try_clone()?;
-                let (stop, rounds) = (Arc::clone(&stop), Arc::clone(&rounds));
-                Ok(thread::spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        let number = rounds.load(Ordering::Relaxed);
-                        round(&mut stream, number)
-                            .with_context(|| format!("{own} after {number} rounds"))?;
-                        rounds.fetch_add(1, Ordering::Relaxed);
-                        thread::sleep(Duration::from_millis(20));
-                    }
-                    Ok(())
-                }))
-            })
-            .transpose()?;
-        Ok(Self {
-            own,
-            stream,
-            stop,
-            rounds,
-            talker,
-        })
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Says a number, and hears it.
-fn round(stream: &mut TcpStream, number: u64) -> Result<()> {
-    stream.write_all(&number.to_be_bytes())?;
-    let mut heard = [0; 8];
-    stream.read_exact(&mut heard)?;
-    ensure!(heard == number.to_be_bytes(), "{heard:?} is not {number}");
     Ok(())
 }
 
