@@ -3,16 +3,18 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
 
 use router_types::LinkIndex;
 use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 
 use super::{ETHERTYPE_ARP, ETHERTYPE_IPV6};
 
 /// One that only sends.
 pub(super) struct Sender {
-    socket: Socket,
+    socket: Packets,
 }
 
 impl Sender {
@@ -30,14 +32,14 @@ impl Sender {
     /// # Errors
     /// When the link is down or gone, or its queue is full.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.socket.send(frame).map(drop)
+        self.socket.get()?.send(frame).map(drop)
     }
 }
 
 /// One that sends questions and receives answers. Frames this node sends by the link do not come
 /// back by it: the kernel shows those only to sockets for every protocol.
 pub(super) struct Asker {
-    socket: AsyncFd<Socket>,
+    socket: AsyncFd<Packets>,
 }
 
 impl Asker {
@@ -54,7 +56,7 @@ impl Asker {
         Self::new(open(link, ETHERTYPE_IPV6, &ADVERTISEMENTS)?)
     }
 
-    fn new(socket: Socket) -> io::Result<Asker> {
+    fn new(socket: Packets) -> io::Result<Asker> {
         // SAFETY: the socket owns its descriptor and always gives out the same one; nothing takes it
         // out of the `AsyncFd` or replaces it.
         let socket = unsafe { AsyncFd::register(socket) }?;
@@ -66,7 +68,7 @@ impl Asker {
     /// # Errors
     /// As [`Sender::send`].
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.socket.get_ref().send(frame).map(drop)
+        self.socket.get_ref().get()?.send(frame).map(drop)
     }
 
     /// Takes the next frame; what does not fit the buffer is cut off.
@@ -75,7 +77,7 @@ impl Asker {
             let mut ready = self.socket.readable().await?;
             let received = ready.try_io(|socket| {
                 let mut bytes = [MaybeUninit::uninit(); 256];
-                let length = socket.get_ref().recv(&mut bytes)?.min(buffer.len());
+                let length = socket.get_ref().get()?.recv(&mut bytes)?.min(buffer.len());
                 // SAFETY: the kernel has written the first `length` octets.
                 let bytes = unsafe { bytes[..length].assume_init_ref() };
                 buffer[..length].copy_from_slice(bytes);
@@ -91,12 +93,46 @@ impl Asker {
     }
 }
 
-fn open(link: LinkIndex, ethertype: u16, filter: &'static [SockFilter]) -> io::Result<Socket> {
+/// A packet socket that is closed by a thread of its own: the kernel lets all processors look away
+/// first (`synchronize_net`), which takes 10 ms and more, and whoever announces an address has to
+/// tell other nodes of it in that time.
+struct Packets {
+    fd: RawFd,
+    /// Taken by `drop` alone.
+    socket: Option<Socket>,
+}
+
+impl Packets {
+    fn get(&self) -> io::Result<&Socket> {
+        let closed = || io::Error::from_raw_os_error(libc::EBADF);
+        self.socket.as_ref().ok_or_else(closed)
+    }
+}
+
+impl AsRawFd for Packets {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+impl Drop for Packets {
+    fn drop(&mut self) {
+        // Without a runtime nobody waits for anything else here.
+        if let (Some(socket), Ok(runtime)) = (self.socket.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(socket));
+        }
+    }
+}
+
+fn open(link: LinkIndex, ethertype: u16, filter: &'static [SockFilter]) -> io::Result<Packets> {
     // Protocol 0: nothing comes before the filter is there, and for a sender never.
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)?;
     socket.attach_filter(filter)?;
     socket.bind(&address(link, ethertype))?;
-    Ok(socket)
+    Ok(Packets {
+        fd: socket.as_raw_fd(),
+        socket: Some(socket),
+    })
 }
 
 fn address(link: LinkIndex, ethertype: u16) -> SockAddr {
