@@ -3,7 +3,6 @@
 
 use std::{
     ffi::OsString,
-    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use lab_runner::preflight::is_root;
 
-use crate::{bgp_bench, setup};
+use crate::{bgp_bench, egress_bench, setup};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -30,15 +29,8 @@ pub(crate) struct Arguments {
 enum Other {
     /// BGP speakers by the protocol alone, beside BIRD, FRR, GoBGP and OpenBGPD.
     Bgp(bgp_bench::Arguments),
-    /// An egress gateway, beside plain forwarding, nftables and iptables.
-    Egress {
-        /// Rounds of each way, one way after the other in each round.
-        #[arg(long, default_value_t = 12)]
-        rounds: u32,
-        /// Write the page to this file, such as docs/bench/egress.md.
-        #[arg(long)]
-        write: Option<PathBuf>,
-    },
+    /// Egress gateways: what one costs, and what pods notice when one fails.
+    Egress(egress_bench::Arguments),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -52,7 +44,7 @@ enum What {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.other {
         Some(Other::Bgp(arguments)) => return bgp_bench::run(arguments),
-        Some(Other::Egress { rounds, write }) => return egress(*rounds, write.as_deref()),
+        Some(Other::Egress(arguments)) => return egress_bench::run(arguments),
         None => {}
     }
     match arguments.what {
@@ -61,19 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-fn egress(rounds: u32, write: Option<&Path>) -> Result<ExitCode> {
-    setup::install("nft", "nftables")?;
-    setup::install("iptables", "iptables")?;
-    let mut arguments: Vec<OsString> = vec!["egress".into(), "--rounds".into()];
-    arguments.push(rounds.to_string().into());
-    if let Some(file) = write {
-        // The bench runs in the root of the checkout.
-        arguments.extend(["--write".into(), std::path::absolute(file)?.into()]);
-    }
-    bpf_bench(&arguments)
-}
-
-fn bpf_bench(arguments: &[OsString]) -> Result<ExitCode> {
+pub(crate) fn bpf_bench(arguments: &[OsString]) -> Result<ExitCode> {
     ensure!(
         is_root(),
         "the bench makes network namespaces and needs root: sudo -E env PATH=\"$PATH\" \

@@ -5,6 +5,7 @@ mod bench;
 mod bgp_bench;
 mod crds;
 mod demo;
+mod egress_bench;
 mod lab;
 mod setup;
 mod suite;
