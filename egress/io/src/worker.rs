@@ -271,6 +271,20 @@ impl Worker {
         failures
     }
 
+    /// A node that is cut off serves nobody and stands by for nobody; but what it has of connections
+    /// may be all that is left of them.
+    fn keep_copies(&self, world: &World, desired: &mut Desired) {
+        let before = &self.previous.desired;
+        let held = before.gateway.iter().filter(|(_, rule)| rule.is_held);
+        for (number, rule) in before.standby.iter().chain(held) {
+            let is_there = world.policies.iter().any(|p| p.id == rule.key.policy);
+            if is_there && !desired.gateway.contains_key(number) {
+                let kept = desired.standby.entry(*number);
+                kept.or_insert_with(|| rule.clone());
+            }
+        }
+    }
+
     /// A rule that was in use may have connections that began since the last look: until the next one
     /// it is taken to have some.
     fn presume_live(&mut self) {
@@ -330,6 +344,9 @@ impl Worker {
         desired.gateway.retain(|number, rule| {
             !rule.is_held || !seats.contains_key(number) || peers.may_hold(*number)
         });
+        if self.peers.is_isolated() {
+            self.keep_copies(&world, &mut desired);
+        }
         self.world = Arc::new(world);
         self.claims = Arc::new(claims);
         desired

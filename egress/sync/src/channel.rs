@@ -129,12 +129,12 @@ impl Timing {
 }
 
 impl Default for Timing {
-    /// Keepalives each second, idle for 5 s, 5 s for the handshake. Dead nodes are found by BFD;
-    /// these find a dead process.
+    /// Keepalives each second, idle for 3 s, 5 s for the handshake. Dead nodes are found by BFD;
+    /// these find a dead process, and begin anew soon enough for who comes back and is needed again.
     fn default() -> Timing {
         Timing {
             keepalive: Duration::from_secs(1),
-            idle: Duration::from_secs(5),
+            idle: Duration::from_secs(3),
             handshake: Duration::from_secs(5),
         }
     }

@@ -277,6 +277,11 @@ impl Peers {
         self.probes.adjust(world);
     }
 
+    /// Whether this node hears nobody.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.sights.is_isolated()
+    }
+
     /// Whether this node may come to hold rules.
     pub(crate) fn is_candidate(&self) -> bool {
         self.roles.is_candidate
@@ -444,7 +449,10 @@ impl Peers {
         for node in self.roles.dialled.clone() {
             self.peer(&node, now);
         }
-        self.subscribe(gateway.as_deref_mut(), now);
+        // Who is cut off keeps the copies it has.
+        if !self.sights.is_isolated() {
+            self.subscribe(gateway.as_deref_mut(), now);
+        }
         self.retry_waiting(gateway);
         self.listen(now);
     }

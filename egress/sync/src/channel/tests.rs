@@ -384,7 +384,7 @@ fn keepalives_keep_it_up_and_silence_ends_it() {
         pair.now = pair.b.poll_timeout().unwrap().0;
         pair.b.handle_timeout(pair.now);
     }
-    assert_eq!(pair.now - silent, Duration::from_secs(5));
+    assert_eq!(pair.now - silent, Duration::from_secs(3));
     assert_eq!(failure(&mut pair.b), ChannelError::Idle);
 }
 
