@@ -154,16 +154,23 @@ pub fn one_holds(lab: &Lab) -> Result<String> {
 /// # Errors
 /// When it does not get them.
 pub fn has_copies(lab: &Lab, gateway: &str, talks: &Talks) -> Result<()> {
-    wait_for(&format!("copies at {gateway}"), CONVERGED, || {
-        let mappings = causeway::items(lab.node(gateway), "egress nat --protocol tcp")?;
-        for talk in talks.all() {
-            let own = talk.own().to_string();
-            let found = mappings.iter().find(|mapping| mapping["pod"] == own);
-            let mapping = found.with_context(|| format!("{own} is not in {mappings:#?}"))?;
-            ensure!(mapping["state"] == "established", "{mapping:#}");
-        }
-        Ok(())
-    })
+    let what = format!("copies at {gateway}");
+    wait_for(&what, CONVERGED, || copied(lab, gateway, talks))
+}
+
+/// Succeeds when a gateway has every connection.
+///
+/// # Errors
+/// When it has not.
+pub fn copied(lab: &Lab, gateway: &str, talks: &Talks) -> Result<()> {
+    let mappings = causeway::items(lab.node(gateway), "egress nat --protocol tcp")?;
+    for talk in talks.all() {
+        let own = talk.own().to_string();
+        let found = mappings.iter().find(|mapping| mapping["pod"] == own);
+        let mapping = found.with_context(|| format!("{own} is not in {mappings:#?}"))?;
+        ensure!(mapping["state"] == "established", "{mapping:#}");
+    }
+    Ok(())
 }
 
 /// What a node says of itself, for when something went wrong.
