@@ -69,8 +69,9 @@ fn sessions_with_frr_and_bird_are_watched() -> Result<()> {
             Ok(())
         })?;
     }
-    echo_of_ours(&lab)?;
+    // What FRR's data plane drops below are its own as well, and it would see that as soon as we.
     frr::configure(router, &["bfd", "profile fast", "no echo-mode"])?;
+    echo_of_ours(&lab)?;
 
     let before = flaps(node)?;
 
