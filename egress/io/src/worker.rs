@@ -296,7 +296,7 @@ impl Worker {
         let used: Vec<RuleNumber> = used.map(|(number, _)| *number).collect();
         self.previous.live.extend(used);
         // A look under way may have passed by what is new.
-        if self.sweep.take().is_some() {
+        if self.give_up_sweep() {
             self.sweep_at = Instant::now();
         }
     }
@@ -582,7 +582,10 @@ impl Worker {
                 self.looked(sweep.swept);
                 self.forget()
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.peers.tell_gone(&sweep.swept.replicated);
+                Err(error)
+            }
         };
         if let Err(error) = ended {
             tracing::warn!(%error, "connections of egress gateways cannot be looked at");
@@ -594,12 +597,21 @@ impl Worker {
     /// Looks at the gateway's connections at once, and forgets those that are over.
     fn look(&mut self) -> Result<(), bpf_loader::Error> {
         // A look that is half done would not know what this one removes.
-        self.sweep = None;
+        self.give_up_sweep();
         if let Some(gateway) = &mut self.gateway {
             let swept = gateway.sweep()?;
             self.looked(swept);
         }
         Ok(())
+    }
+
+    /// Ends a look under way, if there is one. What it has removed is gone all the same.
+    fn give_up_sweep(&mut self) -> bool {
+        let Some((sweep, _)) = self.sweep.take() else {
+            return false;
+        };
+        self.peers.tell_gone(&sweep.swept.replicated);
+        true
     }
 
     fn looked(&mut self, swept: Swept) {
