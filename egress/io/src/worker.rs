@@ -186,9 +186,11 @@ impl Worker {
     fn turn(&mut self) -> bool {
         if !self.has_looked {
             // Nobody is spoken to before it is known what is here.
-            if self.retry_at.is_some_and(|at| Instant::now() >= at) {
+            let now = Instant::now();
+            if self.retry_at.is_some_and(|at| now >= at) {
                 self.settle_again();
             }
+            self.sweep_at = now + SWEEP_INTERVAL;
             return false;
         }
         let mut has_more = match &mut self.gateway {

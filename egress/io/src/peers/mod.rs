@@ -307,7 +307,12 @@ impl Peers {
             return false;
         }
         let mut has_changed = false;
-        self.leaving.retain(|rule, _| self.table.holds(*rule));
+        // Also one whose policy went while it was leaving: nobody is there to take it any more.
+        self.leaving.retain(|rule, _| {
+            let number = RuleNumber::new(rule.get());
+            let seat = number.and_then(|number| desired.seats.get(&number));
+            self.table.holds(*rule) && seat.is_some_and(|seat| seat.is_leaving)
+        });
         for (number, seat) in &desired.seats {
             let Some(rule) = Rule::new(number.get()) else {
                 continue;
@@ -659,14 +664,16 @@ impl Peers {
         peer.pause = (peer.pause * 2).min(DIAL_LAST);
     }
 
+    /// Whether there is a connection with a node, or one this end began that has not proved itself.
+    fn is_open(&self, node: &NodeName) -> bool {
+        let mut links = self.links.values();
+        self.linked.contains_key(node) || links.any(|link| link.dialled.as_ref() == Some(node))
+    }
+
     /// Connects to those who should be linked and are not.
     fn dial(&mut self, now: Instant) {
         for node in &self.roles.dialled {
-            let is_open = self.linked.contains_key(node)
-                || self
-                    .links
-                    .values()
-                    .any(|link| link.dialled.as_ref() == Some(node));
+            let is_open = self.is_open(node);
             let Some(peer) = self.peers.get_mut(node).filter(|_| !is_open) else {
                 continue;
             };
@@ -700,7 +707,7 @@ impl Peers {
             .filter_map(|link| link.channel.poll_timeout());
         let dials = self.roles.dialled.iter().filter_map(|node| {
             let peer = self.peers.get(node)?;
-            let is_idle = !peer.is_dialling && !self.linked.contains_key(node);
+            let is_idle = !peer.is_dialling && !self.is_open(node);
             is_idle.then_some(peer.dial_at)
         });
         let leaving = self
