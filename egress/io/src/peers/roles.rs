@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use egress_core::{Addresses, Desired, Policy, PolicyId, Selection, World};
+use egress_core::{Desired, PolicyId, World};
 use egress_sync::name::{self, NodeName, Rule};
 
 /// Whom to speak to, and about what.
@@ -32,7 +32,7 @@ impl Roles {
         let concerned = world.policies.iter();
         let concerned = concerned.filter(|policy| desired.policies.contains_key(&policy.id));
         for policy in concerned {
-            let can_move = can_move(policy);
+            let can_move = policy.can_move();
             if !can_move && !asking.contains_key(&policy.id) {
                 continue;
             }
@@ -71,14 +71,4 @@ impl Roles {
         }
         roles
     }
-}
-
-/// Whether rules of a policy move from gateway to gateway.
-fn can_move(policy: &Policy) -> bool {
-    let is_ours = match policy.selection {
-        Selection::ActiveStandby | Selection::ActiveActive => true,
-        Selection::FirstByName | Selection::ByPodUid => false,
-    };
-    let mut groups = policy.groups.iter();
-    is_ours && groups.any(|group| matches!(group.addresses, Addresses::Held { .. }))
 }
