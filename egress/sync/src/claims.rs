@@ -288,13 +288,15 @@ impl ClaimTable {
     /// What a linked node says; who is not linked is not heard. Whether it was about claims: if
     /// not, it is for somebody else.
     pub fn handle_message(&mut self, from: &NodeName, message: &Message) -> bool {
-        if !is_about_claims(message) {
-            return false;
-        }
-        if !self.linked.contains_key(from) {
-            return true;
-        }
+        let is_linked = self.linked.contains_key(from);
         match message {
+            Message::ClaimList { .. }
+            | Message::Claimed(_)
+            | Message::Released(_)
+            | Message::Seen(_)
+            | Message::HandOver(_)
+            | Message::HandOverRefused(_)
+                if !is_linked => {}
             Message::ClaimList {
                 is_first,
                 is_last,
@@ -335,7 +337,7 @@ impl ClaimTable {
             | Message::Ping { .. }
             | Message::Pong { .. }
             | Message::Standing { .. }
-            | Message::Reached(_) => {}
+            | Message::Reached(_) => return false,
         }
         true
     }
@@ -650,26 +652,6 @@ impl ClaimTable {
             let to = to.clone();
             self.outputs.push_back(ClaimOutput::Send { to, message });
         }
-    }
-}
-
-fn is_about_claims(message: &Message) -> bool {
-    match message {
-        Message::ClaimList { .. }
-        | Message::Claimed(_)
-        | Message::Released(_)
-        | Message::Seen(_)
-        | Message::HandOver(_)
-        | Message::HandOverRefused(_) => true,
-        Message::Subscribe { .. }
-        | Message::Batch(_)
-        | Message::Ack { .. }
-        | Message::Ask { .. }
-        | Message::Heard { .. }
-        | Message::Ping { .. }
-        | Message::Pong { .. }
-        | Message::Standing { .. }
-        | Message::Reached(_) => false,
     }
 }
 
