@@ -3,10 +3,12 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`connections`] | whom to call, who may call |
 //! | [`link`] | sockets and the tasks that read and write them |
 //! | [`sight`] | who lives, by BFD and by what others say |
 //! | [`probes`] | which gateways reach what their policies ask for |
 //! | [`roles`] | whom to speak to, from the decision |
+//! | [`tenure`] | rules this node takes, hands over and lets go |
 //! | [`copies`] | mappings of the data plane as gateways tell each other of them |
 //! | [`secret`] | the keys they prove themselves with |
 //!
@@ -14,6 +16,7 @@
 //! order described there. Without a file of keys nobody is spoken to: then who holds what is
 //! elected by each node for itself, and connections do not survive their gateway.
 
+mod connections;
 mod copies;
 mod link;
 mod probes;
@@ -21,17 +24,16 @@ mod pump;
 mod roles;
 mod secret;
 mod sight;
+mod tenure;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bgp_bfdd::client::{Client, View};
 use bpf_loader::{Cursor, Gateway, Mapping};
-use egress_core::{Claim, Claims, Desired, RuleNumber, Seat, World};
-use egress_sync::channel::{Channel, Config, Timing};
+use egress_core::{Claim, Claims, Desired, RuleNumber, World};
 use egress_sync::claims::ClaimTable;
 use egress_sync::name::{NodeName, Rule};
 use egress_sync::replication::{Dropped, Limits, Receiver, Sender};
@@ -40,35 +42,18 @@ use egress_sync::witness::Witness;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use connections::DIAL_FIRST;
 use link::{Link, LinkEvent};
 use probes::{OwnAsked, Probes};
 use roles::Roles;
 use sight::Sights;
+use tenure::{GRACE, HAND_OVER_AGAIN};
 
+pub(crate) use connections::nonce;
 pub use sight::Watch;
 
 /// Events of sockets and sessions that may wait.
 const QUEUE: usize = 64;
-
-/// How long after the start a rule that nobody is known to hold waits for those who might. The same
-/// when this node was cut off.
-const GRACE: Duration = Duration::from_secs(3);
-
-/// How long a rule that leaves may take to be handed over; then it is let go as it is.
-const LEAVE_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often a hand-over is tried.
-const HAND_OVER_AGAIN: Duration = Duration::from_millis(100);
-
-/// The pauses between attempts to connect.
-const DIAL_FIRST: Duration = Duration::from_millis(100);
-const DIAL_LAST: Duration = Duration::from_secs(2);
-
-/// How often an address that could not be listened on is tried.
-const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-
-/// Connections at most that have not proved themselves.
-const MAX_STRANGERS: usize = 64;
 
 /// What this node is among the gateways.
 #[derive(Clone, Debug)]
@@ -292,122 +277,6 @@ impl Peers {
         !self.is_spoken() || Rule::new(number.get()).is_some_and(|rule| self.table.holds(rule))
     }
 
-    /// Claims, hands over and lets go what the decision says. Whether the claims are others now.
-    /// `was_held` says of a rule whether its addresses were here when the daemon started, `is_told`
-    /// whether those who stand by have been told of all events there are.
-    pub(crate) fn pursue(
-        &mut self,
-        world: &World,
-        desired: &Desired,
-        was_held: &dyn Fn(RuleNumber) -> bool,
-        is_told: bool,
-        now: Instant,
-    ) -> bool {
-        if !self.is_spoken() {
-            return false;
-        }
-        let mut has_changed = false;
-        // Also one whose policy went while it was leaving: nobody is there to take it any more.
-        self.leaving.retain(|rule, _| {
-            let number = RuleNumber::new(rule.get());
-            let seat = number.and_then(|number| desired.seats.get(&number));
-            self.table.holds(*rule) && seat.is_some_and(|seat| seat.is_leaving)
-        });
-        for (number, seat) in &desired.seats {
-            let Some(rule) = Rule::new(number.get()) else {
-                continue;
-            };
-            if self.table.holds(rule) {
-                if !seat.is_holder {
-                    tracing::info!(rule = rule.get(), policy = %seat.key.policy, "let go");
-                    self.table.release(rule);
-                    has_changed = true;
-                } else if seat.is_leaving {
-                    has_changed |= self.leave(rule, seat, is_told, now);
-                } else {
-                    self.leaving.remove(&rule);
-                }
-            } else if seat.is_holder && self.may_claim(rule, world, was_held(*number), now) {
-                has_changed |= self.claim(rule, seat);
-            }
-        }
-        // While connections of a policy that is gone go on, others who hear of that later must not
-        // take its rules for free.
-        let is_kept = |number: RuleNumber| {
-            desired.seats.contains_key(&number) || desired.gateway.contains_key(&number)
-        };
-        let gone = self.table.held().map(|claim| claim.rule);
-        let gone = gone.filter(|rule| !RuleNumber::new(rule.get()).is_some_and(is_kept));
-        for rule in gone.collect::<Vec<_>>() {
-            self.table.release(rule);
-            has_changed = true;
-        }
-        has_changed
-    }
-
-    fn claim(&mut self, rule: Rule, seat: &Seat) -> bool {
-        match self.table.claim(rule) {
-            Ok(term) => {
-                let policy = &seat.key.policy;
-                tracing::info!(rule = rule.get(), %policy, term, "held by this node");
-                true
-            }
-            Err(error) => {
-                tracing::error!(rule = rule.get(), %error, "cannot be taken");
-                false
-            }
-        }
-    }
-
-    /// Whether this node may take a rule the decision gives it.
-    fn may_claim(&self, rule: Rule, world: &World, was_held: bool, now: Instant) -> bool {
-        // Another one's that has let go or is dead: the decision has seen to that. What this node
-        // let go itself, somebody it does not hear yet may have taken.
-        let last = self.table.holder(rule);
-        if last.is_some_and(|last| last.node != self.name) || (last.is_none() && was_held) {
-            return true;
-        }
-        let is_heard = |rival: &NodeName| {
-            let node = world.nodes.get(rival.as_str());
-            self.table.has_heard(rival) || node.is_none_or(|node| node.is_dead)
-        };
-        self.roles.rivals.iter().all(is_heard) || now >= self.unsure_since + GRACE
-    }
-
-    /// Offers a rule to the first who stands by, once that one knows everything.
-    fn leave(&mut self, rule: Rule, seat: &Seat, is_told: bool, now: Instant) -> bool {
-        let (since, offered) = self.leaving.entry(rule).or_insert((now, now - LEAVE_LIMIT));
-        let is_late = now >= *since + LEAVE_LIMIT;
-        if now < *offered + HAND_OVER_AGAIN {
-            return false;
-        }
-        if !is_told {
-            self.is_stale = true;
-            return false;
-        }
-        *offered = now;
-        let next = seat.standbys.first().map(|next| NodeName::new(next));
-        let Some(Ok(next)) = next else {
-            return false;
-        };
-        let synchronised = self
-            .peers
-            .get(&next)
-            .filter(|peer| peer.sender.queued() == 0)
-            .and_then(|peer| peer.sender.synchronised(rule));
-        match synchronised.map(|synchronised| self.table.hand_over(synchronised, now)) {
-            Some(Ok(())) => tracing::info!(rule = rule.get(), %next, "offered to the next gateway"),
-            Some(Err(error)) => tracing::debug!(%error, "not handed over yet"),
-            None => {}
-        }
-        if is_late {
-            tracing::warn!(rule = rule.get(), %next, "let go without its connections");
-            self.table.release(rule);
-            self.leaving.remove(&rule);
-        }
-        is_late
-    }
-
     /// Speaks to those the decision needs, and about what it needs. After the gateway's rules and
     /// nodes are set.
     pub(crate) fn set_roles(
@@ -541,35 +410,6 @@ impl Peers {
         }
     }
 
-    /// Listens where others would connect to, if they do.
-    fn listen(&mut self, now: Instant) {
-        let wanted: BTreeSet<IpAddr> = match self.roles.is_candidate {
-            true => self.own.iter().copied().collect(),
-            false => BTreeSet::new(),
-        };
-        self.listeners.retain(|address, listener| {
-            let is_wanted = wanted.contains(address);
-            if !is_wanted {
-                listener.abort();
-            }
-            is_wanted
-        });
-        self.listen_at = None;
-        for address in wanted {
-            if self.listeners.contains_key(&address) {
-                continue;
-            }
-            let socket = SocketAddr::new(address, self.config.port);
-            match link::listen(socket, self.events.clone()) {
-                Ok(listener) => _ = self.listeners.insert(address, listener),
-                Err(error) => {
-                    tracing::warn!(%socket, %error, "gateways cannot connect here");
-                    self.listen_at = Some(now + LISTEN_AGAIN);
-                }
-            }
-        }
-    }
-
     /// Takes what happened outside.
     pub(crate) fn handle(&mut self, event: Event, now: Instant) {
         match event {
@@ -588,114 +428,6 @@ impl Peers {
                 self.is_stale |= self.sights.handle_verdict(&node, verdict);
             }
             Event::Asked(asked) => self.handle_asked(asked, now),
-        }
-    }
-
-    fn handle_link(&mut self, event: LinkEvent, now: Instant) {
-        match event {
-            LinkEvent::Opened { stream, dialled } => {
-                if let Some(peer) = &dialled {
-                    self.peer(peer, now).is_dialling = false;
-                }
-                if let Err(error) = self.open(stream, dialled.clone(), now) {
-                    tracing::warn!(%error, "connection of a gateway not taken");
-                    if let Some(peer) = dialled {
-                        self.dial_failed(&peer, error.to_string(), now);
-                    }
-                }
-            }
-            LinkEvent::NotOpened { peer, error } => {
-                self.peer(&peer, now).is_dialling = false;
-                self.dial_failed(&peer, error.to_string(), now);
-            }
-            LinkEvent::Read { id, bytes } => {
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.channel.handle_bytes(&bytes, now);
-                }
-            }
-            LinkEvent::Written { id } => {
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.handle_written();
-                }
-            }
-            LinkEvent::Closed { id } => {
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.channel.handle_end_of_stream();
-                }
-            }
-        }
-    }
-
-    fn open(
-        &mut self,
-        stream: tokio::net::TcpStream,
-        dialled: Option<NodeName>,
-        now: Instant,
-    ) -> Result<(), OpenError> {
-        let remote = stream.peer_addr()?;
-        let strangers = self.links.len().saturating_sub(self.linked.len());
-        if dialled.is_none() && strangers >= MAX_STRANGERS {
-            return Err(OpenError::Strangers);
-        }
-        let Some(path) = &self.config.secret_file else {
-            return Err(OpenError::NoSecret);
-        };
-        let config = Config {
-            name: self.name.clone(),
-            timing: Timing::default(),
-            keys: secret::read(path)?,
-        };
-        let nonce = nonce()?;
-        let channel = match &dialled {
-            Some(peer) => Channel::initiator(config, Some(peer.clone()), nonce, now),
-            None => Channel::responder(config, nonce, now),
-        };
-        self.next_link += 1;
-        let id = self.next_link;
-        let link = Link::start(id, stream, remote, channel, dialled, &self.events);
-        self.links.insert(id, link);
-        Ok(())
-    }
-
-    fn dial_failed(&mut self, peer: &NodeName, problem: String, now: Instant) {
-        let peer = self.peer(peer, now);
-        peer.problem = Some(problem);
-        peer.dial_at = now + peer.pause;
-        peer.pause = (peer.pause * 2).min(DIAL_LAST);
-    }
-
-    /// Whether there is a connection with a node, or one this end began that has not proved itself.
-    fn is_open(&self, node: &NodeName) -> bool {
-        let mut links = self.links.values();
-        self.linked.contains_key(node) || links.any(|link| link.dialled.as_ref() == Some(node))
-    }
-
-    /// Connects to those who should be linked and are not.
-    fn dial(&mut self, now: Instant) {
-        for node in &self.roles.dialled {
-            let is_open = self.is_open(node);
-            let Some(peer) = self.peers.get_mut(node).filter(|_| !is_open) else {
-                continue;
-            };
-            if peer.is_dialling || now < peer.dial_at {
-                continue;
-            }
-            let there = self.addresses.get(node).map_or(&[][..], Vec::as_slice);
-            let pair = there.iter().find_map(|to| {
-                let from = self.own.iter().find(|own| own.is_ipv4() == to.is_ipv4())?;
-                Some((*from, *to))
-            });
-            let Some((from, to)) = pair else {
-                peer.problem = Some("no address of a family this node has".to_owned());
-                peer.dial_at = now + DIAL_LAST;
-                continue;
-            };
-            peer.is_dialling = true;
-            let (from, to) = (
-                SocketAddr::new(from, 0),
-                SocketAddr::new(to, self.config.port),
-            );
-            link::dial(node.clone(), from, to, self.events.clone());
         }
     }
 
@@ -769,25 +501,4 @@ impl Drop for Peers {
             listener.abort();
         }
     }
-}
-
-/// Why a connection is not taken.
-#[derive(Debug, thiserror::Error)]
-enum OpenError {
-    #[error("{0}")]
-    System(#[from] io::Error),
-    #[error(transparent)]
-    Secret(#[from] secret::SecretError),
-    #[error("egress.secretFile is not set")]
-    NoSecret,
-    #[error("{MAX_STRANGERS} others have not proved themselves yet")]
-    Strangers,
-}
-
-/// Octets nobody can guess.
-pub(crate) fn nonce() -> io::Result<[u8; 32]> {
-    use std::io::Read as _;
-    let mut nonce = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut nonce)?;
-    Ok(nonce)
 }

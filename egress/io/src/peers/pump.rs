@@ -12,7 +12,9 @@ use egress_sync::replication::{Apply, PageError, ReceiverOutput, Rest, SenderOut
 use egress_sync::wire::{self, Decoded, Message};
 use egress_sync::witness::{Verdict, WitnessOutput};
 
-use super::{DIAL_FIRST, Event, GRACE, LEAVE_LIMIT, LISTEN_AGAIN, MAX_WAITING, Peers, copies};
+use super::connections::{DIAL_FIRST, LISTEN_AGAIN};
+use super::tenure::{GRACE, HAND_OVER_AGAIN, LEAVE_LIMIT};
+use super::{Event, MAX_WAITING, Peers, copies};
 use crate::announce::is_claimed_by_other;
 use router_types::LinkIndex;
 
@@ -130,7 +132,7 @@ impl Peers {
             self.listen_at = Some(now + LISTEN_AGAIN);
             self.listen(now);
         }
-        let is_offered = |offered: Instant| now >= offered + super::HAND_OVER_AGAIN;
+        let is_offered = |offered: Instant| now >= offered + HAND_OVER_AGAIN;
         // Time to take what nobody has been heard to hold.
         let is_sure = now >= self.unsure_since + GRACE;
         self.is_stale |= is_sure && !self.is_sure;
