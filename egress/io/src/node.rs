@@ -10,7 +10,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use bpf_loader::{Datapath, DropCount, Mapping, RuleState};
+use bpf_loader::{Cursor, Datapath, DropCount, Mapping, RuleState};
 use egress_core::{Claims, Desired, PolicyId, World};
 use egress_sync::name::{NameError, NodeName};
 use router_netlink::Netlink;
@@ -85,7 +85,11 @@ pub struct View {
 pub(crate) enum Command {
     Apply(Box<Wish>, oneshot::Sender<Vec<String>>),
     View(SyncSender<Result<View, bpf_loader::Error>>),
-    Mappings(SyncSender<Result<Vec<Mapping>, bpf_loader::Error>>),
+    /// Some more mappings, and where the next begin.
+    Mappings(
+        Cursor,
+        SyncSender<Result<(Vec<Mapping>, Cursor), bpf_loader::Error>>,
+    ),
 }
 
 /// The egress of this node. Cheap to clone; the thread behind it ends with the last clone, and
@@ -160,13 +164,19 @@ impl Node {
         self.ask(Command::View)
     }
 
-    /// Every mapping of connections this node is the gateway of, in no order. Blocks: a second with
-    /// a million of them.
+    /// Visits every mapping of connections this node is the gateway or a standby of, in no order.
+    /// Blocks: seconds with a million of them, in which the thread does everything else too.
     ///
     /// # Errors
     /// When the thread is gone or a map cannot be read.
-    pub fn mappings(&self) -> Result<Vec<Mapping>, ReadError> {
-        self.ask(Command::Mappings)
+    pub fn each_mapping(&self, visit: &mut dyn FnMut(&Mapping)) -> Result<(), ReadError> {
+        let mut cursor = Cursor::default();
+        while !cursor.is_at_end() {
+            let (mappings, next) = self.ask(|reply| Command::Mappings(cursor, reply))?;
+            mappings.iter().for_each(&mut *visit);
+            cursor = next;
+        }
+        Ok(())
     }
 
     fn ask<T>(

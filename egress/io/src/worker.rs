@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bpf_loader::{Datapath, Gateway, GatewayConfig, HookChoice, Sweep, Swept, Timeouts};
+use bpf_loader::{Cursor, Datapath, Gateway, GatewayConfig, HookChoice, Sweep, Swept, Timeouts};
 use egress_core::{
     Addresses, Claims, Desired, Life, PolicyId, Previous, RuleNumber, World, decide,
 };
@@ -168,9 +168,15 @@ impl Worker {
                 let _ = reply.send(self.try_settle());
             }
             Command::View(reply) => _ = reply.send(self.view()),
-            Command::Mappings(reply) => {
-                let mappings = self.gateway.as_ref().map(Gateway::mappings);
-                let _ = reply.send(mappings.unwrap_or_else(|| Ok(Vec::new())));
+            Command::Mappings(mut cursor, reply) => {
+                let read = match &self.gateway {
+                    Some(gateway) => gateway.next_mappings(&|_| true, &mut cursor),
+                    None => {
+                        cursor = Cursor::end();
+                        Ok(Vec::new())
+                    }
+                };
+                let _ = reply.send(read.map(|mappings| (mappings, cursor)));
             }
         }
     }
@@ -193,16 +199,18 @@ impl Worker {
             self.sweep_at = now + SWEEP_INTERVAL;
             return false;
         }
-        let mut has_more = match &mut self.gateway {
+        let has_events = match &mut self.gateway {
             Some(gateway) => self.peers.tell_events(gateway),
             None => false,
         };
         let fabric: Vec<LinkIndex> = self.wish.fabric.iter().map(|(link, _)| *link).collect();
         let now = Instant::now();
+        let mut has_more = has_events;
         has_more |= self.peers.pump(self.gateway.as_mut(), &fabric, now);
+        has_more |= self.peers.walk_on(self.gateway.as_mut(), now);
         let is_due = self.retry_at.is_some_and(|at| now >= at);
         if self.peers.take_stale() || is_due {
-            self.is_told = !has_more;
+            self.is_told = !has_events;
             self.settle_again();
             self.is_told = false;
             has_more = true;

@@ -3,7 +3,8 @@
 //! node that stands by for it. One sender for each standby, one receiver for each holder.
 //!
 //! **How it goes.** The receiver subscribes to rules. For each the sender takes a snapshot: a
-//! `Begin`, all mappings, an `End`. Changes go through one queue for all rules, in the order they
+//! `Begin`, all mappings, an `End`; those of all rules that wait are taken together, in one walk
+//! through the tables. Changes go through one queue for all rules, in the order they
 //! happened, and on with the next: a port that one mapping gave up may be what another got. `Begin`
 //! and `End` go through the same queue, so that a change is on the same side of them at both ends.
 //! Once the link is lost nothing of it is remembered but the receiver's copies: the next

@@ -68,7 +68,7 @@ struct Peer {
     sender: Sender,
     receiver: Receiver,
     subscribed: BTreeSet<Rule>,
-    cursor: Option<(u64, Option<Key>)>,
+    cursor: Option<(u64, Option<(Rule, Key)>)>,
     page: Option<(Page, Vec<Mapping>, Rest)>,
 }
 
@@ -217,7 +217,7 @@ impl Node {
             }
             match peer.sender.poll_output() {
                 Some(SenderOutput::Send(message)) => self.send(name, &message, now),
-                Some(SenderOutput::NeedSnapshot { snapshot, .. }) => {
+                Some(SenderOutput::NeedSnapshot { snapshot }) => {
                     peer.cursor = Some((snapshot, None));
                 }
                 Some(SenderOutput::Synchronised(_)) => {}
@@ -319,7 +319,7 @@ impl Node {
             match peer.sender.next_batch(&page, &mappings, rest) {
                 Ok(()) => {
                     if let Some(last) = mappings.last() {
-                        peer.cursor = Some((page.snapshot, Some(*last.key())));
+                        peer.cursor = Some((page.snapshot, Some((last.rule, *last.key()))));
                     }
                 }
                 Err(PageError::Void | PageError::Full) => {}
@@ -337,7 +337,9 @@ impl Node {
         let mappings: Vec<Mapping> = self
             .table
             .iter()
-            .filter(|((of, key), _)| *of == page.rule && after.is_none_or(|after| *key > after))
+            .filter(|(place, _)| {
+                page.rules.contains(&place.0) && after.is_none_or(|after| **place > after)
+            })
             .map(|(_, mapping)| *mapping)
             .take(max)
             .collect();

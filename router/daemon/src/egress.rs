@@ -89,8 +89,7 @@ impl EgressSource for Node {
     }
 
     fn each_mapping(&self, visit: &mut dyn FnMut(&Mapping)) -> anyhow::Result<()> {
-        self.mappings()?.iter().for_each(visit);
-        Ok(())
+        Ok(Node::each_mapping(self, visit)?)
     }
 }
 

@@ -92,7 +92,7 @@ pub struct Gateway {
     has_missed: bool,
 }
 
-/// How far somebody has read the mappings of a rule.
+/// How far somebody has read the mappings.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     v4: Option<Position>,
@@ -421,16 +421,21 @@ impl Gateway {
         self.tables.events_fd()
     }
 
-    /// Some more mappings of a rule, at most a few hundred, as they are now; none at the end. One that
-    /// stays is seen once. For a rule without any this walks through all tables.
+    /// Some more mappings, of wanted rules only, at most a few hundred, as they are now; possibly none
+    /// before the cursor is at its end. One that stays is seen once.
     ///
     /// # Errors
     /// When a map cannot be read.
-    pub fn next_mappings(&self, rule: u32, cursor: &mut Cursor) -> Result<Vec<Mapping>, Error> {
+    pub fn next_mappings(
+        &self,
+        is_wanted: &dyn Fn(u32) -> bool,
+        cursor: &mut Cursor,
+    ) -> Result<Vec<Mapping>, Error> {
         let mut found = Vec::new();
-        self.next_of::<V4>(rule, &mut cursor.v4, &mut found)?;
-        if found.is_empty() {
-            self.next_of::<V6>(rule, &mut cursor.v6, &mut found)?;
+        if cursor.v4.is_some() {
+            self.next_of::<V4>(is_wanted, &mut cursor.v4, &mut found)?;
+        } else {
+            self.next_of::<V6>(is_wanted, &mut cursor.v6, &mut found)?;
         }
         Ok(found)
     }

@@ -110,21 +110,21 @@ impl Gateway {
     /// See [`Gateway::next_mappings`].
     pub(super) fn next_of<A: Family>(
         &self,
-        rule: u32,
+        is_wanted: &dyn Fn(u32) -> bool,
         at: &mut Option<Position>,
         found: &mut Vec<Mapping>,
     ) -> Result<(), Error> {
+        let Some(position) = *at else {
+            return Ok(());
+        };
         let mut entries = Vec::with_capacity(PAGE);
-        while let (Some(position), true) = (*at, found.is_empty()) {
-            entries.clear();
-            *at = self.tables.batch::<A>(position, PAGE, &mut entries)?;
-            let now = now();
-            for (key, out) in &entries {
-                if key.side == side::OUT && out.rule == rule {
-                    let back = self.tables.half::<A>(&mapping::back_key(key, out))?;
-                    let node = self.node_of(out.node);
-                    found.push(mapping::read(key, out, back.as_ref(), node, now));
-                }
+        *at = self.tables.batch::<A>(position, PAGE, &mut entries)?;
+        let now = now();
+        for (key, out) in &entries {
+            if key.side == side::OUT && is_wanted(out.rule) {
+                let back = self.tables.half::<A>(&mapping::back_key(key, out))?;
+                let node = self.node_of(out.node);
+                found.push(mapping::read(key, out, back.as_ref(), node, now));
             }
         }
         Ok(())

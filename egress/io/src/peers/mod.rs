@@ -8,6 +8,7 @@
 //! | [`sight`] | who lives, by BFD and by what others say |
 //! | [`probes`] | which gateways reach what their policies ask for |
 //! | [`roles`] | whom to speak to, from the decision |
+//! | [`subscription`] | which copies this node asks for, and those it has already |
 //! | [`tenure`] | rules this node takes, hands over and lets go |
 //! | [`copies`] | mappings of the data plane as gateways tell each other of them |
 //! | [`secret`] | the keys they prove themselves with |
@@ -24,6 +25,7 @@ mod pump;
 mod roles;
 mod secret;
 mod sight;
+mod subscription;
 mod tenure;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +38,7 @@ use bpf_loader::{Cursor, Gateway, Mapping};
 use egress_core::{Claim, Claims, Desired, RuleNumber, World};
 use egress_sync::claims::ClaimTable;
 use egress_sync::name::{NodeName, Rule};
-use egress_sync::replication::{Dropped, Limits, Receiver, Sender};
+use egress_sync::replication::{Limits, Receiver, Sender};
 use egress_sync::wire::Message;
 use egress_sync::witness::Witness;
 use tokio::sync::mpsc;
@@ -47,6 +49,7 @@ use link::{Link, LinkEvent};
 use probes::{OwnAsked, Probes};
 use roles::Roles;
 use sight::Sights;
+use subscription::Walk;
 use tenure::{GRACE, HAND_OVER_AGAIN};
 
 pub(crate) use connections::nonce;
@@ -162,6 +165,8 @@ pub(crate) struct Peers {
     leaving: BTreeMap<Rule, (Instant, Instant)>,
     /// Copies that could not be put in: of rules or nodes not known yet.
     waiting: BTreeMap<(Rule, egress_sync::mapping::Key), Mapping>,
+    /// Copies of before that are looked for.
+    walk: Walk,
     /// How often each rule changed hands.
     moves: BTreeMap<Rule, u64>,
     last_holder: BTreeMap<Rule, NodeName>,
@@ -202,6 +207,7 @@ impl Peers {
             held: BTreeSet::new(),
             leaving: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            walk: Walk::default(),
             moves: BTreeMap::new(),
             last_holder: BTreeMap::new(),
             probed: BTreeMap::new(),
@@ -285,7 +291,7 @@ impl Peers {
         desired: &Desired,
         is_available: bool,
         watches: &BTreeMap<String, Watch>,
-        mut gateway: Option<&mut Gateway>,
+        gateway: Option<&mut Gateway>,
         now: Instant,
     ) {
         let watches: BTreeMap<NodeName, Watch> = watches
@@ -325,7 +331,7 @@ impl Peers {
         }
         // Who is cut off keeps the copies it has.
         if !self.sights.is_isolated() {
-            self.subscribe(gateway.as_deref_mut(), now);
+            self.subscribe(gateway.is_some(), now);
         }
         self.retry_waiting(gateway);
         self.listen(now);
@@ -349,65 +355,6 @@ impl Peers {
                 problem: None,
             }
         })
-    }
-
-    /// Tells the receivers what this node stands by for.
-    fn subscribe(&mut self, gateway: Option<&mut Gateway>, now: Instant) {
-        let holders: Vec<NodeName> = self.roles.standby.keys().cloned().collect();
-        for holder in holders {
-            self.peer(&holder, now);
-        }
-        let mut added = BTreeSet::new();
-        for (node, peer) in &mut self.peers {
-            let nothing = BTreeSet::new();
-            let wanted = self.roles.standby.get(node).unwrap_or(&nothing);
-            if peer.subscribed == *wanted {
-                continue;
-            }
-            // What this node holds now stays; what others stand by for goes.
-            let kept: BTreeSet<Rule> = peer
-                .subscribed
-                .iter()
-                .copied()
-                .filter(|rule| wanted.contains(rule) || !self.table.holds(*rule))
-                .collect();
-            let told = peer.receiver.handle_rules(&kept, Dropped::Keep);
-            let told = told.and_then(|()| peer.receiver.handle_rules(wanted, Dropped::Remove));
-            if let Err(error) = told {
-                tracing::error!(%node, %error, "connections are not copied");
-                continue;
-            }
-            added.extend(wanted.difference(&peer.subscribed).copied());
-            peer.subscribed.clone_from(wanted);
-        }
-        if added.is_empty() {
-            return;
-        }
-        // What is in the tables of the time when this node held them, or of before a restart.
-        let Some(gateway) = gateway else {
-            return;
-        };
-        match gateway.mappings() {
-            Ok(mappings) => self.adopt(&added, &mappings),
-            Err(error) => tracing::error!(%error, "old copies are not known"),
-        }
-    }
-
-    fn adopt(&mut self, added: &BTreeSet<Rule>, mappings: &[Mapping]) {
-        let mut keys: BTreeMap<Rule, Vec<egress_sync::mapping::Key>> = BTreeMap::new();
-        for mapping in mappings {
-            let rule = Rule::new(mapping.rule).filter(|rule| added.contains(rule));
-            if let (Some(rule), Some(key)) = (rule, copies::key(mapping)) {
-                keys.entry(rule).or_default().push(key);
-            }
-        }
-        for peer in self.peers.values_mut() {
-            for (rule, keys) in &keys {
-                if peer.subscribed.contains(rule) {
-                    peer.receiver.adopt(*rule, keys.iter().copied());
-                }
-            }
-        }
     }
 
     /// Takes what happened outside.

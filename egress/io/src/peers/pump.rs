@@ -21,6 +21,9 @@ use router_types::LinkIndex;
 /// Copies put in before others have a turn.
 const PORTION: usize = 2048;
 
+/// Pages of snapshots read before others have a turn: a page takes some hundred microseconds.
+const PAGES: usize = 16;
+
 /// Events of the data plane taken at once.
 const EVENTS: usize = 4096;
 
@@ -36,7 +39,7 @@ impl Peers {
         now: Instant,
     ) -> bool {
         self.handle_timeouts(now);
-        let mut left = PORTION;
+        let (mut left, mut pages) = (PORTION, PAGES);
         loop {
             let mut is_busy = self.read_links(now);
             for node in self.peers.keys().cloned().collect::<Vec<_>>() {
@@ -45,15 +48,15 @@ impl Peers {
             is_busy |= self.poll_claims(gateway.as_deref_mut(), now);
             is_busy |= self.poll_witness(fabric, now);
             self.tell_held();
-            is_busy |= self.poll_senders(gateway.as_deref_mut(), now);
-            if !is_busy || left == 0 {
+            is_busy |= self.poll_senders(gateway.as_deref_mut(), &mut pages, now);
+            if !is_busy || left == 0 || pages == 0 {
                 break;
             }
         }
         for link in self.links.values_mut() {
             link.flush();
         }
-        left == 0
+        left == 0 || pages == 0
     }
 
     /// Whether the decision may be another since the last call.
@@ -528,7 +531,12 @@ impl Peers {
         });
     }
 
-    fn poll_senders(&mut self, mut gateway: Option<&mut Gateway>, now: Instant) -> bool {
+    fn poll_senders(
+        &mut self,
+        mut gateway: Option<&mut Gateway>,
+        pages: &mut usize,
+        now: Instant,
+    ) -> bool {
         let mut is_busy = false;
         for node in self.linked.keys().cloned().collect::<Vec<_>>() {
             while self.has_room(&node) {
@@ -538,7 +546,7 @@ impl Peers {
                     .and_then(|p| p.sender.poll_output());
                 match output {
                     Some(SenderOutput::Send(message)) => self.send(&node, &message, now),
-                    Some(SenderOutput::NeedSnapshot { snapshot, .. }) => {
+                    Some(SenderOutput::NeedSnapshot { snapshot }) => {
                         let cursor = (snapshot, Cursor::default());
                         self.peer(&node, now).cursor = cursor;
                     }
@@ -546,8 +554,9 @@ impl Peers {
                         tracing::debug!(%node, rule = rule.get(), "standby has everything");
                         self.is_stale |= self.leaving.contains_key(&rule);
                     }
+                    None if *pages == 0 => break,
                     None => match self.page(&node, gateway.as_deref_mut()) {
-                        true => {}
+                        true => *pages -= 1,
                         false => break,
                     },
                 }
@@ -577,7 +586,8 @@ impl Peers {
         }
         let mut mappings = Vec::new();
         if let Some(gateway) = gateway {
-            match gateway.next_mappings(page.rule.get(), cursor) {
+            let is_wanted = |rule| Rule::new(rule).is_some_and(|rule| page.rules.contains(&rule));
+            match gateway.next_mappings(&is_wanted, cursor) {
                 Ok(found) => mappings.extend(found.iter().filter_map(|m| copies::to_wire(m, own))),
                 Err(error) => {
                     tracing::error!(%error, "connections cannot be read for the standby");

@@ -2,6 +2,7 @@
 //! The end that has the mappings.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::Limits;
 use crate::mapping::{Change, Key, Mapping};
@@ -13,11 +14,9 @@ use crate::wire::{Batch, MAX_RECORDS, Message, Record};
 pub enum SenderOutput {
     /// Send this to the standby.
     Send(Message),
-    /// Read the mappings of this rule from the beginning, as [`Sender::poll_page`] asks for pages.
-    /// Whatever was read for another snapshot is void.
+    /// Read the mappings from the beginning, as [`Sender::poll_page`] asks for pages. Whatever was
+    /// read for another snapshot is void.
     NeedSnapshot {
-        /// The rule.
-        rule: Rule,
         /// The number of the snapshot, as in [`Page::snapshot`].
         snapshot: u64,
     },
@@ -28,8 +27,8 @@ pub enum SenderOutput {
 /// What is to be read next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Whose mappings.
-    pub rule: Rule,
+    /// Whose mappings: of all these rules, in one walk.
+    pub rules: Arc<BTreeSet<Rule>>,
     /// Of which snapshot: another number is another beginning.
     pub snapshot: u64,
     /// How many at most; fewer are as good.
@@ -64,7 +63,7 @@ pub enum PageError {
     #[error("page of {0} mappings: at most {MAX_RECORDS}")]
     TooMany(usize),
     /// A mapping of another rule.
-    #[error("mapping of rule {0} in a page of another")]
+    #[error("mapping of rule {0} in a page of others")]
     WrongRule(Rule),
 }
 
@@ -120,12 +119,20 @@ struct Progress {
     end_sequence: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The tables are walked once for all rules that wait, however many they are.
+#[derive(Clone, Debug)]
 struct Snapshot {
-    rule: Rule,
+    /// Those that are neither complete nor given up; never empty.
+    rules: Arc<BTreeSet<Rule>>,
     number: u64,
-    /// Whether `Begin` has left the queue.
-    is_begun: bool,
+    /// Those among them whose `Begin` has not left the queue.
+    unbegun: BTreeSet<Rule>,
+}
+
+impl Snapshot {
+    fn is_begun(&self) -> bool {
+        self.unbegun.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,9 +155,9 @@ struct Stream {
     /// Bounded by the limit, and three marks for each rule.
     queue: VecDeque<Record>,
     snapshot: Option<Snapshot>,
-    /// Keys of the snapshot's rule that changed lately, with the numbers of the changes. Bounded by
+    /// Keys of the snapshot's rules that changed lately, with the numbers of the changes. Bounded by
     /// the limit of the queue; what falls out makes pages of before stale.
-    touched: VecDeque<(u64, Key)>,
+    touched: VecDeque<(u64, Rule, Key)>,
     forgotten: u64,
     /// Rules that have not been said to be synchronised.
     unannounced: BTreeSet<Rule>,
@@ -229,14 +236,13 @@ impl Sender {
             stream.overflow(rule);
             return;
         }
-        if stream
-            .snapshot
-            .is_some_and(|snapshot| snapshot.rule == rule)
-        {
+        let snapshot = stream.snapshot.as_ref();
+        if snapshot.is_some_and(|snapshot| snapshot.rules.contains(&rule)) {
             if stream.touched.len() >= self.limits.queue {
-                stream.forgotten = stream.touched.pop_front().map_or(0, |(number, _)| number);
+                stream.forgotten = stream.touched.pop_front().map_or(0, |(number, ..)| number);
             }
-            stream.touched.push_back((self.changes, *change.key()));
+            let touched = (self.changes, rule, *change.key());
+            stream.touched.push_back(touched);
         }
         stream.enqueue(match *change {
             Change::Set(mapping) => Record::Set(mapping),
@@ -329,16 +335,15 @@ impl Sender {
             return Some(output);
         }
         let stream = self.stream.as_mut()?;
-        if stream.snapshot.is_none()
-            && let Some(rule) = stream.next_waiting()
-        {
-            self.snapshots += 1;
-            self.counters.snapshots += 1;
-            stream.begin(rule, self.snapshots);
-            return Some(SenderOutput::NeedSnapshot {
-                rule,
-                snapshot: self.snapshots,
-            });
+        if stream.snapshot.is_none() {
+            let waiting = stream.waiting();
+            if !waiting.is_empty() {
+                self.snapshots += 1;
+                self.counters.snapshots += 1;
+                stream.begin(waiting, self.snapshots);
+                let snapshot = self.snapshots;
+                return Some(SenderOutput::NeedSnapshot { snapshot });
+            }
         }
         if stream.queue.is_empty() || !stream.has_room(Share::Changes, self.limits.window) {
             return None;
@@ -356,11 +361,14 @@ impl Sender {
     /// [`Sender::handle_ack`] and each page.
     pub fn poll_page(&self) -> Option<Page> {
         let stream = self.stream.as_ref()?;
-        let snapshot = stream.snapshot.filter(|snapshot| snapshot.is_begun)?;
+        let snapshot = stream.snapshot.as_ref()?;
+        if !snapshot.is_begun() {
+            return None;
+        }
         stream
             .has_room(Share::Snapshot, self.limits.window)
             .then_some(Page {
-                rule: snapshot.rule,
+                rules: Arc::clone(&snapshot.rules),
                 snapshot: snapshot.number,
                 max_records: MAX_RECORDS,
                 mark: self.changes,
@@ -378,16 +386,18 @@ impl Sender {
         rest: Rest,
     ) -> Result<(), PageError> {
         let stream = self.stream.as_mut().ok_or(PageError::Void)?;
-        if !stream
-            .snapshot
-            .is_some_and(|snapshot| snapshot.number == page.snapshot && snapshot.is_begun)
-        {
+        let snapshot = stream.snapshot.as_ref();
+        let snapshot = snapshot.filter(|snapshot| snapshot.number == page.snapshot);
+        let Some(snapshot) = snapshot.filter(|snapshot| snapshot.is_begun()) else {
             return Err(PageError::Void);
-        }
+        };
+        // Fewer than the page has where a rule was given up meanwhile.
+        let rules = Arc::clone(&snapshot.rules);
         if mappings.len() > MAX_RECORDS {
             return Err(PageError::TooMany(mappings.len()));
         }
-        if let Some(other) = mappings.iter().find(|mapping| mapping.rule != page.rule) {
+        let mut own = mappings.iter();
+        if let Some(other) = own.find(|mapping| !page.rules.contains(&mapping.rule)) {
             return Err(PageError::WrongRule(other.rule));
         }
         if page.mark < stream.forgotten {
@@ -397,16 +407,19 @@ impl Sender {
         if !stream.has_room(Share::Snapshot, self.limits.window) {
             return Err(PageError::Full);
         }
-        let since: BTreeSet<&Key> = stream
+        let since: BTreeSet<(Rule, &Key)> = stream
             .touched
             .iter()
             .rev()
-            .take_while(|(number, _)| *number > page.mark)
-            .map(|(_, key)| key)
+            .take_while(|(number, ..)| *number > page.mark)
+            .map(|(_, rule, key)| (*rule, key))
             .collect();
+        let is_current = |mapping: &&Mapping| {
+            rules.contains(&mapping.rule) && !since.contains(&(mapping.rule, mapping.key()))
+        };
         let records: Vec<Record> = mappings
             .iter()
-            .filter(|mapping| !since.contains(mapping.key()))
+            .filter(is_current)
             .map(|mapping| Record::Set(*mapping))
             .collect();
         self.counters.superseded += (mappings.len() - records.len()) as u64;
@@ -415,7 +428,7 @@ impl Sender {
             self.outputs.push_back(SenderOutput::Send(batch));
         }
         if rest == Rest::End {
-            stream.end(page.rule);
+            stream.end();
         }
         Ok(())
     }
@@ -533,34 +546,51 @@ impl Stream {
         progress.queued -= before - self.queue.len();
     }
 
-    fn next_waiting(&self) -> Option<Rule> {
+    fn waiting(&self) -> BTreeSet<Rule> {
         // A rule that waits has not been announced.
         self.unannounced
             .iter()
             .copied()
-            .find(|rule| self.rules[rule].phase == Phase::Waiting)
+            .filter(|rule| self.rules[rule].phase == Phase::Waiting)
+            .collect()
     }
 
-    fn begin(&mut self, rule: Rule, number: u64) {
-        self.set_phase(rule, Phase::Snapshot);
+    fn begin(&mut self, rules: BTreeSet<Rule>, number: u64) {
+        for rule in &rules {
+            self.set_phase(*rule, Phase::Snapshot);
+            self.enqueue(Record::Begin(*rule));
+        }
         self.snapshot = Some(Snapshot {
-            rule,
+            unbegun: rules.clone(),
+            rules: Arc::new(rules),
             number,
-            is_begun: false,
         });
         self.touched.clear();
         self.forgotten = 0;
-        self.enqueue(Record::Begin(rule));
     }
 
-    fn end(&mut self, rule: Rule) {
-        self.set_phase(rule, Phase::Following);
-        self.abort_snapshot(rule);
-        self.enqueue(Record::End(rule));
+    fn end(&mut self) {
+        let Some(snapshot) = self.snapshot.take() else {
+            return;
+        };
+        self.touched.clear();
+        for rule in snapshot.rules.iter() {
+            self.set_phase(*rule, Phase::Following);
+            self.enqueue(Record::End(*rule));
+        }
     }
 
+    /// A rule has no part in the snapshot any more; the others go on.
     fn abort_snapshot(&mut self, rule: Rule) {
-        if self.snapshot.is_some_and(|snapshot| snapshot.rule == rule) {
+        let Some(snapshot) = &mut self.snapshot else {
+            return;
+        };
+        if !snapshot.rules.contains(&rule) {
+            return;
+        }
+        snapshot.unbegun.remove(&rule);
+        Arc::make_mut(&mut snapshot.rules).remove(&rule);
+        if snapshot.rules.is_empty() {
             self.snapshot = None;
             self.touched.clear();
         }
@@ -611,7 +641,7 @@ impl Stream {
             .iter()
             .filter(|(_, share)| *share == Share::Snapshot)
             .count();
-        match (share, self.snapshot) {
+        match (share, &self.snapshot) {
             (Share::Snapshot, _) => of_snapshot < window.div_ceil(2),
             (Share::Changes, Some(_)) => self.in_flight.len() - of_snapshot < window / 2,
             (Share::Changes, None) => true,
@@ -626,10 +656,8 @@ impl Stream {
             if let Some(progress) = self.rules.get_mut(&record.rule()) {
                 progress.queued -= 1;
             }
-            if let (Record::Begin(rule), Some(snapshot)) = (record, &mut self.snapshot)
-                && snapshot.rule == *rule
-            {
-                snapshot.is_begun = true;
+            if let (Record::Begin(rule), Some(snapshot)) = (record, &mut self.snapshot) {
+                snapshot.unbegun.remove(rule);
             }
         }
         records

@@ -53,7 +53,7 @@ struct Link {
     there: VecDeque<Message>,
     back: VecDeque<Message>,
     /// Where the snapshot under way has got to.
-    cursor: Option<(u64, Option<Key>)>,
+    cursor: Option<(u64, Option<(Rule, Key)>)>,
     synchronised: Vec<Rule>,
     ended: Vec<Rule>,
 }
@@ -110,10 +110,9 @@ impl Link {
             Some((snapshot, after)) if snapshot == page.snapshot => after,
             _ => None,
         };
-        let all = self
-            .truth
-            .iter()
-            .filter(|((of, key), _)| *of == page.rule && after.is_none_or(|after| *key > after));
+        let all = self.truth.iter().filter(|(place, _)| {
+            page.rules.contains(&place.0) && after.is_none_or(|after| **place > after)
+        });
         let mappings: Vec<Mapping> = all
             .map(|(_, mapping)| *mapping)
             .take(max.min(page.max_records))
@@ -132,7 +131,7 @@ impl Link {
         if result.is_ok()
             && let Some(last) = mappings.last()
         {
-            self.cursor = Some((page.snapshot, Some(*last.key())));
+            self.cursor = Some((page.snapshot, Some((last.rule, *last.key()))));
         }
         result
     }
@@ -141,7 +140,7 @@ impl Link {
         while let Some(output) = self.sender.poll_output() {
             match output {
                 SenderOutput::Send(message) => self.there.push_back(message),
-                SenderOutput::NeedSnapshot { snapshot, .. } => self.cursor = Some((snapshot, None)),
+                SenderOutput::NeedSnapshot { snapshot } => self.cursor = Some((snapshot, None)),
                 SenderOutput::Synchronised(rule) => self.synchronised.push(rule),
             }
         }
@@ -457,6 +456,43 @@ fn a_rule_that_comes_later_gets_its_own_snapshot_and_the_others_go_on() {
     link.settle();
     assert_eq!(link.copies.len(), 2);
     assert_eq!(link.sender.subscribed().count(), 0);
+}
+
+#[test]
+fn all_rules_that_wait_are_read_in_one_walk() {
+    let mut link = Link::up();
+    let all: Vec<u32> = (1..=100).collect();
+    let held = all.iter().map(|number| rule(*number)).collect();
+    link.sender.handle_held(&held);
+    for number in 1..=300 {
+        link.change(Change::Set(mapping_of(1 + number % 100, number, 1)));
+    }
+    link.rules(&all, Dropped::Keep);
+    link.apply();
+    while !link.back.is_empty() {
+        link.deliver_back();
+    }
+    link.send();
+    // One is given up during the walk, and another is new.
+    let read = link.read(10).unwrap();
+    assert!(read.1.iter().any(|mapping| mapping.rule == rule(1)));
+    let without: BTreeSet<Rule> = all[1..].iter().map(|number| rule(*number)).collect();
+    link.sender.handle_held(&without);
+    link.truth.retain(|(of, _), _| *of != rule(1));
+    link.hand_in(read).unwrap();
+    let more: Vec<u32> = (1..=101).collect();
+    link.sender
+        .handle_held(&without.union(&[rule(101)].into()).copied().collect());
+    link.change(Change::Set(mapping_of(101, 5000, 1)));
+    link.rules(&more, Dropped::Keep);
+    link.settle_with(10);
+    assert_eq!(link.copies, link.truth);
+    assert_eq!(link.copies.len(), 298);
+    assert_eq!(link.ended, [rule(1)]);
+    let synchronised: BTreeSet<Rule> = link.synchronised.iter().copied().collect();
+    assert_eq!(synchronised.len(), 100);
+    // The first rule of all links, the hundred, and the new one.
+    assert!(link.sender.counters().snapshots <= 3);
 }
 
 #[test]
