@@ -4,14 +4,14 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use lab_runner::{Lab, wait_for};
 
-use crate::{CONVERGED, Family, firewall, frr, kernel, lab, pod::Pod};
+use crate::{CONVERGED, Family, firewall, frr, kernel, lab, lab_from, pod::Pod};
 
 /// The node, its address at the router, and the router's at the node, by family.
 const SESSIONS: [(&str, &str, &str); 8] = [
@@ -39,7 +39,18 @@ pub const ECHO: u16 = 7;
 /// # Errors
 /// When it cannot be brought up, or does not come up.
 pub fn up(test: &str) -> Result<Lab> {
-    let lab = lab("egress", test)?;
+    ready(lab("egress", test)?)
+}
+
+/// As [`up`], of a changed copy of the topology's folder.
+///
+/// # Errors
+/// As [`up`].
+pub fn up_from(topology: &Path, test: &str) -> Result<Lab> {
+    ready(lab_from(topology, test)?)
+}
+
+fn ready(lab: Lab) -> Result<Lab> {
     for (node, address, router) in SESSIONS {
         wait_for(
             &format!("the router's session with {node}"),

@@ -31,7 +31,14 @@ pub fn up(test: &str) -> Result<Lab> {
 /// # Errors
 /// As [`up`].
 pub fn up_with(test: &str, policies: &str) -> Result<Lab> {
-    let lab = egress::up(test)?;
+    in_force(egress::up(test)?, policies)
+}
+
+/// Puts policies in force that hold the addresses, in a lab in which a gateway has them.
+///
+/// # Errors
+/// As [`up`].
+pub fn in_force(lab: Lab, policies: &str) -> Result<Lab> {
     let gw1 = lab.node("gw1");
     for (address, length) in EGRESS.into_iter().zip([24, 64]) {
         let address = format!("{address}/{length}");

@@ -18,6 +18,7 @@ use harness::{
 };
 
 use crate::{
+    live,
     phases::{self, Phases},
     report::Report,
     stream::{Outcome, Stream},
@@ -79,6 +80,14 @@ impl Event {
         }
     }
 
+    /// Whether it says something else when there are many connections.
+    fn is_repeated_live(self) -> bool {
+        matches!(
+            self,
+            Event::Nothing | Event::Daemon | Event::Drain | Event::Hung | Event::Power
+        )
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Event::Nothing => "nothing",
@@ -97,6 +106,8 @@ impl Event {
 #[derive(Debug)]
 pub(crate) struct Round {
     pub(crate) event: Event,
+    /// Other connections alive.
+    pub(crate) live: u32,
     /// By family, IPv4 first.
     pub(crate) outcomes: [Outcome; 2],
     /// Where a takeover's time went.
@@ -105,18 +116,32 @@ pub(crate) struct Round {
     pub(crate) load: f64,
 }
 
+/// What is to happen.
+pub(crate) struct Plan<'a> {
+    /// All of them if empty.
+    pub(crate) events: &'a [Event],
+    /// How often each.
+    pub(crate) rounds: u32,
+    /// Other connections alive meanwhile.
+    pub(crate) live: u32,
+    pub(crate) trace: bool,
+}
+
 /// Has everything happen, and tells what it did.
-pub(crate) fn run(events: &[Event], rounds: u32, trace: bool, report: &mut Report) -> Result<()> {
-    let wanted = |event: &Event| events.is_empty() || events.contains(event);
+pub(crate) fn run(plan: &Plan<'_>, report: &mut Report) -> Result<()> {
+    let wanted = |event: &Event| {
+        let is_named = plan.events.is_empty() || plan.events.contains(event);
+        is_named && (plan.live == 0 || event.is_repeated_live())
+    };
     let repeated: Vec<Event> = Event::value_variants()
         .iter()
         .copied()
         .filter(|event| wanted(event) && *event != Event::Power)
         .collect();
     if !repeated.is_empty() {
-        let lab = standby::up("failover")?;
-        let bench = Bench::start(&lab, trace)?;
-        for _ in 0..rounds {
+        let lab = live::lab(plan.live)?;
+        let bench = Bench::start(&lab, plan)?;
+        for _ in 0..plan.rounds {
             for event in &repeated {
                 report.add(bench.round(*event)?);
             }
@@ -124,9 +149,9 @@ pub(crate) fn run(events: &[Event], rounds: u32, trace: bool, report: &mut Repor
         bench.finish()?;
     }
     if wanted(&Event::Power) {
-        for _ in 0..rounds {
-            let lab = standby::up("failover")?;
-            let bench = Bench::start(&lab, trace)?;
+        for _ in 0..plan.rounds {
+            let lab = live::lab(plan.live)?;
+            let bench = Bench::start(&lab, plan)?;
             report.add(bench.round(Event::Power)?);
             bench.finish()?;
         }
@@ -138,22 +163,25 @@ pub(crate) fn run(events: &[Event], rounds: u32, trace: bool, report: &mut Repor
 struct Bench<'a> {
     lab: &'a Lab,
     streams: [Stream; 2],
+    live: u32,
     trace: bool,
     /// Until when logs have been shown.
     shown: Cell<SystemTime>,
 }
 
 impl<'a> Bench<'a> {
-    fn start(lab: &'a Lab, trace: bool) -> Result<Self> {
+    fn start(lab: &'a Lab, plan: &Plan<'_>) -> Result<Self> {
         let pod = Pod::add_to(lab.node("node1"), "shop", "billing-1")?;
-        // Silent; it makes its node one that gateways can ask.
-        Pod::add_to(lab.node("node2"), "shop", "billing-2")?;
+        // It makes its node one that gateways can ask, and has the other connections.
+        let other = Pod::add_to(lab.node("node2"), "shop", "billing-2")?;
         let start = |target| Stream::start(&pod, lab.node("server"), target);
         let streams = [start(SERVER[0])?, start(SERVER[1])?];
+        live::fill(lab, &other, plan.live)?;
         Ok(Self {
             lab,
             streams,
-            trace,
+            live: plan.live,
+            trace: plan.trace,
             shown: Cell::new(SystemTime::now()),
         })
     }
@@ -271,6 +299,7 @@ impl<'a> Bench<'a> {
         let load = load()?;
         Ok(Round {
             event,
+            live: self.live,
             outcomes: [v4.between(from, to), v6.between(from, to)],
             phases: None,
             load,

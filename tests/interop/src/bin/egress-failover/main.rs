@@ -4,16 +4,17 @@
 //! `cargo xtask bench egress failover` builds what it needs and runs it.
 
 mod events;
+mod live;
 mod phases;
 mod report;
 mod stream;
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use events::Event;
+use events::{Event, Plan};
 use report::Report;
 
 /// Measures what pods notice when something happens to their egress gateway.
@@ -25,6 +26,9 @@ struct Arguments {
     /// How often each event happens.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Also measure with so many other connections alive.
+    #[arg(long, default_value_t = 0)]
+    live: u32,
     /// Say of each lost datagram when it was sent, and show the daemons' logs of that time.
     #[arg(long)]
     trace: bool,
@@ -36,12 +40,16 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut report = Report::new(arguments.rounds);
-    let measured = events::run(
-        &arguments.events,
-        arguments.rounds,
-        arguments.trace,
-        &mut report,
-    );
+    let mut measured = Ok(());
+    for live in BTreeSet::from([0, arguments.live]) {
+        let plan = Plan {
+            events: &arguments.events,
+            rounds: arguments.rounds,
+            live,
+            trace: arguments.trace,
+        };
+        measured = measured.and_then(|()| events::run(&plan, &mut report));
+    }
     println!("{report}");
     measured?;
     if let Some(page) = arguments.write {

@@ -51,15 +51,14 @@ impl Report {
         }
     }
 
-    fn of(&self, event: Event) -> impl Iterator<Item = &Round> {
-        self.rounds.iter().filter(move |round| round.event == event)
+    fn of(&self, case: Case) -> impl Iterator<Item = &Round> {
+        let is_of = move |round: &&Round| (round.live, round.event) == case;
+        self.rounds.iter().filter(is_of)
     }
 
-    fn row(&self, event: Event, family: usize) -> String {
-        let outcomes: Vec<&Outcome> = self
-            .of(event)
-            .map(|round| &round.outcomes[family])
-            .collect();
+    fn row(&self, case: Case, family: usize) -> String {
+        let (_, event) = case;
+        let outcomes: Vec<&Outcome> = self.of(case).map(|round| &round.outcomes[family]).collect();
         let silences = sorted(outcomes.iter().map(|outcome| ms(outcome.silence)));
         let at_server = sorted(outcomes.iter().map(|outcome| ms(outcome.silence_out)));
         let lost = sorted(outcomes.iter().map(|outcome| outcome.lost as f64));
@@ -79,7 +78,7 @@ impl Report {
         };
         format!(
             "| {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {goal} | {verdict} |",
-            event.name(),
+            name(case),
             ["IPv4", "IPv6"][family],
             outcomes.len(),
             silences.first().copied().unwrap_or(f64::NAN),
@@ -95,7 +94,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let events: BTreeSet<Event> = self.rounds.iter().map(|round| round.event).collect();
+        let cases = self.rounds.iter().map(|round| (round.live, round.event));
+        let cases: BTreeSet<Case> = cases.collect();
         writeln!(f, "\n### gaps\n")?;
         writeln!(
             f,
@@ -103,15 +103,15 @@ impl fmt::Display for Report {
              lost: median | most | on the way out: most | goal | |"
         )?;
         writeln!(f, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|---|")?;
-        for event in &events {
+        for case in &cases {
             for family in 0..2 {
-                writeln!(f, "{}", self.row(*event, family))?;
+                writeln!(f, "{}", self.row(*case, family))?;
             }
         }
-        let timed = |event: Event| -> Vec<Phases> {
-            self.of(event).filter_map(|round| round.phases).collect()
+        let timed = |case: Case| -> Vec<Phases> {
+            self.of(case).filter_map(|round| round.phases).collect()
         };
-        if events.iter().all(|event| timed(*event).is_empty()) {
+        if cases.iter().all(|case| timed(*case).is_empty()) {
             return Ok(());
         }
         writeln!(f, "\n### where the time goes\n")?;
@@ -121,12 +121,12 @@ impl fmt::Display for Report {
              claimed: median | most | answers: median | most |"
         )?;
         writeln!(f, "|---|--:|--:|--:|--:|--:|--:|--:|--:|")?;
-        for event in events {
-            let phases = timed(event);
+        for case in cases {
+            let phases = timed(case);
             if phases.is_empty() {
                 continue;
             }
-            write!(f, "| {} |", event.name())?;
+            write!(f, "| {} |", name(case))?;
             let parts: [fn(&Phases) -> Duration; 4] = [
                 |phases| phases.unheard,
                 |phases| phases.dead,
@@ -140,6 +140,16 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+/// How many other connections live, and what happens.
+type Case = (u32, Event);
+
+fn name((live, event): Case) -> String {
+    match live {
+        0 => event.name().to_owned(),
+        live => format!("{}, {live} others alive", event.name()),
     }
 }
 
@@ -212,6 +222,9 @@ const EXPLANATIONS: &str = "### What is in the numbers, and what is not
 
 - **nothing** is what the machine adds to all other numbers.
 - **both lost** counts from when both gateways are back.
+- **others alive** are connections of a pod of the other node, UDP without answers, which are replicated like
+  all others; the gateways have room for them (`egress.maxMappings`). That the standby has all of them is
+  waited for before each event.
 - *Where the time goes* counts from the last answer before the gap, by the log of the gateway that took over:
   when BFD heard the holder no more, when all who were asked had not heard it either, when the claim was
   made, and the first answer at the pod.
