@@ -63,8 +63,10 @@ impl Server {
     /// # Errors
     /// When another server has the control socket or the UDP ports.
     pub fn start(options: Options) -> io::Result<Server> {
-        let listener = listen(&options.socket)?;
+        // The ports first: of two processes that start at once one has them, and the other ends
+        // before it puts a socket nobody serves in the place of the first one's.
         let receivers = socket::receivers()?;
+        let listener = listen(&options.socket)?;
         let (queue, inbox) = mpsc::channel();
         let wake = Arc::new(EventFd::from_value_and_flags(
             0,
@@ -121,15 +123,14 @@ impl Server {
     /// # Errors
     /// What ended the sessions' thread before.
     pub fn end(self) -> io::Result<()> {
-        self.commands.send(Command::End);
-        let result = self
-            .engine
-            .join()
-            .map_err(|_| io::Error::other("the sessions' thread panicked"))?;
+        // While the ports are ours the path is: afterwards it may be another process's.
         if let Err(error) = fs::remove_file(&self.socket) {
             tracing::debug!(%error, "the control socket cannot be removed");
         }
-        result
+        self.commands.send(Command::End);
+        self.engine
+            .join()
+            .map_err(|_| io::Error::other("the sessions' thread panicked"))?
     }
 
     /// Whether the sessions' thread has ended by itself.

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::worker::Worker;
 
-pub use crate::peers::{PeerView, PeersConfig, Watch};
+pub use crate::peers::{Heard, PeerView, PeersConfig, Watch};
 pub use crate::probe::{Probe, Target};
 
 /// What the thread must know before it starts.

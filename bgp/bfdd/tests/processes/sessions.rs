@@ -162,3 +162,33 @@ async fn what_must_not_be_taken_is_counted_and_changes_nothing() {
     }
     assert!(matches!(here.view(), View::Known(status) if status.down_count == 0));
 }
+
+#[tokio::test]
+async fn of_two_processes_the_second_leaves_the_first_ones_socket_alone() {
+    let pair = Pair::new(1);
+    let _there = pair
+        .right
+        .client()
+        .request(key("10.9.0.1", "10.9.1.1", Hops::Single), profile(50));
+    // As if the first had its ports and not yet its socket when the second looks for it.
+    let aside = pair.left.socket.with_extension("aside");
+    std::fs::rename(&pair.left.socket, &aside).unwrap();
+    let second = pair
+        .left
+        .command(env!("CARGO_BIN_EXE_causeway-bfdd"))
+        .arg("--socket")
+        .arg(&pair.left.socket)
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another BFD daemon runs here"), "{said}");
+    assert!(
+        !pair.left.socket.exists(),
+        "a socket nobody serves is in its place"
+    );
+    std::fs::rename(&aside, &pair.left.socket).unwrap();
+    let client = pair.left.client();
+    let mut here = client.request(key("10.9.1.1", "10.9.0.1", Hops::Single), profile(50));
+    up(&mut here).await;
+}

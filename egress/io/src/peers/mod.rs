@@ -53,7 +53,7 @@ use subscription::Walk;
 use tenure::{GRACE, HAND_OVER_AGAIN};
 
 pub(crate) use connections::nonce;
-pub use sight::Watch;
+pub use sight::{Heard, Watch};
 
 /// Events of sockets and sessions that may wait.
 const QUEUE: usize = 64;
@@ -119,8 +119,8 @@ pub struct PeerView {
     pub is_linked: bool,
     /// Why not, as far as is known.
     pub problem: Option<String>,
-    /// Whether BFD hears it; nothing where there is no session.
-    pub bfd: Option<bool>,
+    /// What BFD says of it; nothing where there is no session.
+    pub bfd: Option<Heard>,
     /// Whether it is dead as far as is known.
     pub is_dead: bool,
     /// Rules it holds and this node has the connections of, and how many of them are complete.
@@ -427,7 +427,7 @@ impl Peers {
                 name: name.as_str().to_owned(),
                 is_linked: self.linked.contains_key(name),
                 problem: peer.and_then(|peer| peer.problem.clone()),
-                bfd: self.sights.is_up(name),
+                bfd: self.sights.heard(name),
                 is_dead: self.sights.is_dead(name),
                 standby_for,
                 stood_by,

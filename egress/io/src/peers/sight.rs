@@ -42,6 +42,17 @@ pub struct Watch {
     pub profile: Profile,
 }
 
+/// What BFD says of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The session is up.
+    Yes,
+    /// It is not.
+    No,
+    /// The process of BFD has not answered, or not any more.
+    Unknown,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sight {
     /// Nothing is known against it.
@@ -57,6 +68,8 @@ struct Watched {
     since: Instant,
     /// The process's number of the session and its failures, when last looked at.
     seen: Option<(u32, u64)>,
+    /// Whether the process answers.
+    is_known: bool,
     is_up: bool,
     was_up: bool,
     sight: Sight,
@@ -109,6 +122,7 @@ impl Sights {
                 task,
                 since: now,
                 seen: None,
+                is_known: false,
                 is_up: false,
                 was_up: false,
                 sight: before.as_ref().map_or(Sight::Fine, |before| before.sight),
@@ -125,8 +139,10 @@ impl Sights {
         let View::Known(status) = view else {
             // No news of the process is no news of the node.
             (watched.since, watched.was_up) = (now, false);
+            watched.is_known = false;
             return false;
         };
+        watched.is_known = true;
         let failed = watched.has_failed(status);
         watched.is_up = status.state == State::Up;
         watched.was_up |= watched.is_up;
@@ -167,13 +183,7 @@ impl Sights {
     pub(super) fn due(&mut self, now: Instant) -> Vec<NodeName> {
         let mut due = Vec::new();
         for (node, watched) in &mut self.watched {
-            if !watched.was_up
-                && watched.sight == Sight::Fine
-                && now >= watched.since + NEVER_UP
-                && self.client.is_some()
-                && watched.seen.is_some()
-                && !watched.is_up
-            {
+            if watched.overdue_at().is_some_and(|at| now >= at) {
                 tracing::warn!(%node, "gateway was never heard by BFD");
                 watched.sight = Sight::Suspect {
                     ask_at: now,
@@ -225,9 +235,14 @@ impl Sights {
         watched.is_some_and(|watched| matches!(watched.sight, Sight::Suspect { is_dead: true, .. }))
     }
 
-    /// Whether BFD hears a node; nothing where there is no session.
-    pub(super) fn is_up(&self, node: &NodeName) -> Option<bool> {
-        self.watched.get(node).map(|watched| watched.is_up)
+    /// What BFD says of a node; nothing where there is no session.
+    pub(super) fn heard(&self, node: &NodeName) -> Option<Heard> {
+        let watched = self.watched.get(node)?;
+        Some(match (watched.is_known, watched.is_up) {
+            (false, _) => Heard::Unknown,
+            (true, false) => Heard::No,
+            (true, true) => Heard::Yes,
+        })
     }
 
     /// Those that are watched.
@@ -247,16 +262,20 @@ impl Sights {
             .values()
             .filter_map(|watched| match watched.sight {
                 Sight::Suspect { ask_at, .. } => Some(ask_at),
-                Sight::Fine if !watched.was_up && watched.seen.is_some() => {
-                    Some(watched.since + NEVER_UP)
-                }
-                Sight::Fine => None,
+                Sight::Fine => watched.overdue_at(),
             });
         times.min()
     }
 }
 
 impl Watched {
+    /// When the session will have taken too long to come up; never while nobody can say that it has
+    /// not.
+    fn overdue_at(&self) -> Option<Instant> {
+        let is_awaited = self.is_known && !self.was_up && self.sight == Sight::Fine;
+        is_awaited.then_some(self.since + NEVER_UP)
+    }
+
     fn has_failed(&mut self, status: &SessionStatus) -> bool {
         let now = (status.local_discriminator, status.failures);
         let before = self.seen.replace(now);

@@ -12,7 +12,7 @@ use egress_core::{
     PolicyKind, Previous, Selection, World, Zones, decide,
 };
 
-use egress_io::node::PeerView;
+use egress_io::node::{Heard, PeerView};
 
 use super::{EgressSource, EgressView, RuleReport};
 
@@ -178,7 +178,7 @@ pub(crate) fn view() -> EgressView {
             name: "node-b".to_owned(),
             is_linked: true,
             problem: None,
-            bfd: Some(true),
+            bfd: Some(Heard::Yes),
             is_dead: false,
             standby_for: (0, 0),
             stood_by: (2, 1),

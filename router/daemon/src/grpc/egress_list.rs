@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use router_api::v1alpha1 as api;
 
 use crate::egress::{EgressView, RuleReport};
-use egress_io::node::PeerView;
+use egress_io::node::{Heard, PeerView};
 
 /// Texts of things, in their order.
 pub(super) fn texts<T: ToString>(things: impl IntoIterator<Item = T>) -> Vec<String> {
@@ -111,8 +111,9 @@ pub(super) fn gateways(view: &EgressView) -> api::ListEgressGatewaysResponse {
         linked: peer.is_linked,
         problem: peer.problem.clone().unwrap_or_default(),
         bfd: match peer.bfd {
-            Some(true) => "up".to_owned(),
-            Some(false) => "down".to_owned(),
+            Some(Heard::Yes) => "up".to_owned(),
+            Some(Heard::No) => "down".to_owned(),
+            Some(Heard::Unknown) => "unknown".to_owned(),
             None => String::new(),
         },
         dead: peer.is_dead,
