@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::elect::Seat;
 use crate::finding::{Finding, Refusal};
@@ -79,7 +80,7 @@ pub enum Way {
 }
 
 /// Where the packets of a rule go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleEnd {
     /// The rule.
     pub key: RuleKey,
@@ -95,7 +96,7 @@ pub struct RuleEnd {
 }
 
 /// Where a gateway is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// At this address, by the tunnel: IPv4 if both nodes have it, else IPv6.
     Remote(IpAddr),
@@ -106,7 +107,7 @@ pub enum End {
 }
 
 /// Whether new connections may begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// They may.
     Active,

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::context::Context;
 use crate::desired::Life;
 use crate::finding::{Family, Finding, Missing};
@@ -15,7 +17,7 @@ use crate::world::{Addresses, Interface, Policy, PortRange, Timeouts};
 pub const MAX_ADDRESSES: usize = 8;
 
 /// A rule at its gateway. Packets of a family it has no address of are dropped and counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayRule {
     /// The rule.
     pub key: RuleKey,

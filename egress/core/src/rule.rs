@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::hash::Fnv64;
 use crate::world::{Addresses, Affinity, Policy, PolicyId, PolicyKind};
 
@@ -16,7 +18,8 @@ pub const LAST_RULE: u32 = (1 << 24) - 1;
 
 /// The number of a rule, [`FIRST_RULE`] to [`LAST_RULE`]. It travels as the VXLAN network
 /// identifier from the pod's node to the gateway, and is the same on every node of the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct RuleNumber(u32);
 
 impl RuleNumber {
@@ -33,6 +36,25 @@ impl RuleNumber {
     }
 }
 
+/// A number that is not one of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no number of a rule: {FIRST_RULE} to {LAST_RULE}")]
+pub struct NoRuleNumber(u32);
+
+impl TryFrom<u32> for RuleNumber {
+    type Error = NoRuleNumber;
+
+    fn try_from(number: u32) -> Result<Self, NoRuleNumber> {
+        RuleNumber::new(number).ok_or(NoRuleNumber(number))
+    }
+}
+
+impl From<RuleNumber> for u32 {
+    fn from(number: RuleNumber) -> u32 {
+        number.0
+    }
+}
+
 impl fmt::Display for RuleNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -40,7 +62,7 @@ impl fmt::Display for RuleNumber {
 }
 
 /// What makes a rule itself. Connections live as long as their rule keeps its key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleKey {
     /// The policy.
     pub policy: PolicyId,
@@ -51,7 +73,7 @@ pub struct RuleKey {
 }
 
 /// Which way out of a gateway group a rule is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Exit {
     /// This node with the addresses it has itself. Another node is another rule: connections
     /// cannot move, because the address cannot.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Everything that has a say, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -91,7 +92,7 @@ pub struct Interface {
 }
 
 /// Whose kind a policy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PolicyKind {
     /// `CiliumEgressGatewayPolicy`.
     Cilium,
@@ -100,7 +101,7 @@ pub enum PolicyKind {
 }
 
 /// The name of a policy, unique in the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyId {
     /// Its kind.
     pub kind: PolicyKind,
@@ -226,7 +227,7 @@ pub enum Zones {
 }
 
 /// The ports a gateway may give to connections, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRange {
     /// The lowest, at least 1.
     pub first: u16,
@@ -259,7 +260,7 @@ pub struct Limits {
 }
 
 /// How long an idle mapping lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// TCP before both sides have spoken (RFC 5382 REQ-5: at least 4 minutes).
     pub tcp_opening: Duration,

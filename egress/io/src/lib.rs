@@ -13,6 +13,7 @@
 
 pub mod announce;
 pub mod devices;
+mod memory;
 pub mod node;
 mod peers;
 mod probe;

@@ -34,6 +34,8 @@ pub struct Config {
     pub tunnel_mtu: Option<u16>,
     /// Mappings of each family at most.
     pub max_mappings: u32,
+    /// Folder for what a restart must not forget.
+    pub state_directory: PathBuf,
     /// The name of this node.
     pub name: String,
     /// What it is among the gateways.

@@ -34,6 +34,7 @@ use tokio::task::AbortHandle;
 
 use crate::announce::{Schedule, announce};
 use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
+use crate::memory::Memory;
 use crate::node::{Command, Config, View, Wish, lock};
 use crate::peers::{Event, Peers};
 use crate::tables::{self, Tunnel};
@@ -72,6 +73,9 @@ pub(crate) struct Worker {
     held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
     /// The addresses that were held when the thread began.
     found: BTreeSet<IpAddr>,
+    memory: Memory,
+    /// The policies of addresses that were held when the thread began, until they are decided on.
+    were_held: BTreeMap<IpAddr, PolicyId>,
     /// Addresses that are being announced.
     announcing: Vec<(BTreeSet<IpAddr>, AbortHandle)>,
     /// Addresses of pods that policies do not select any more.
@@ -110,6 +114,7 @@ impl Worker {
         let now = Instant::now();
         Worker {
             peers: Peers::new(name, config.peers.clone(), now),
+            memory: Memory::new(&config.state_directory),
             config,
             netlink,
             datapath,
@@ -121,6 +126,7 @@ impl Worker {
             previous: Previous::default(),
             held,
             found: BTreeSet::new(),
+            were_held: BTreeMap::new(),
             announcing: Vec::new(),
             leavers: BTreeSet::new(),
             is_told: false,
@@ -277,6 +283,10 @@ impl Worker {
         if std::mem::replace(&mut *lock(&self.held), held.clone()) != held {
             self.config.held_changed.notify_one();
         }
+        let memory = &mut self.memory;
+        if let Err(error) = memory.write(&desired, &self.drains, &self.leavers, now) {
+            failures.push(format!("egress after a restart: {error}"));
+        }
         self.previous.desired = desired;
         failures
     }
@@ -380,6 +390,7 @@ impl Worker {
             .copied()
             .collect();
         let mut leaving = lock(&self.held).clone();
+        leaving.append(&mut self.were_held);
         leaving.retain(|address, _| !held.contains_key(address) && !written.contains(address));
         if !leaving.is_empty()
             && let Err(error) = self.look()
@@ -432,6 +443,15 @@ impl Worker {
             self.begin(gateway);
         }
         self.found = devices::held(&mut self.netlink)?;
+        match self.memory.read(Instant::now()) {
+            Ok(before) => {
+                self.were_held = before.held(&self.found);
+                self.drains = before.drains;
+                self.leavers = before.pods;
+                self.previous.desired = before.desired;
+            }
+            Err(error) => tracing::error!("{error}"),
+        }
         let forever = tables::timeouts(&egress_core::Timeouts {
             tcp_opening: Duration::MAX,
             tcp_established: Duration::MAX,

@@ -380,6 +380,7 @@ fn start_egress(
         tunnel_port: settings.egress.tunnel_port,
         tunnel_mtu: settings.egress.pod_tunnel_mtu,
         max_mappings: settings.egress.max_mappings,
+        state_directory: settings.state_directory.clone(),
         name: settings.node_name.clone(),
         peers: egress_io::node::PeersConfig {
             port: settings.egress.peer_port,

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use harness::{
-    CONVERGED, Lab, Node, causeway,
+    CONVERGED, Lab, Node, Signal, causeway,
     egress::{ECHO, SERVER, connect, resources, up, write},
     firewall, guide,
     pod::{Pod, Sandbox},
@@ -287,13 +287,26 @@ fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
     leaves_by(&lab, &pod, "gw2")?;
     goes_on(&mut lasting).context("at the next gateway")?;
     nothing_refused(&lab)?;
-    // Without the policy the pod is one that nobody selects; what it began before is not touched.
+    // Without the policy the pod is one that nobody selects; what it began before is not touched. The
+    // gateway's daemon does not see it go.
+    let gw2 = lab.node("gw2");
+    gw2.kill(Signal::SIGKILL)?;
     fs::remove_file(resources(&lab)?.join("policies.yaml"))?;
     wait_for("the firewall to refuse the pod", CONVERGED, || {
         ensure!(pod.within(|| connect(SERVER[0])).is_err(), "let through");
         Ok(())
     })?;
     goes_on(&mut lasting).context("without its policy")?;
+    gw2.start()?;
+    drains(gw2, "egress rules")?;
+    goes_on(&mut lasting).context("after a restart of the gateway")?;
+    node.kill(Signal::SIGKILL)?;
+    node.start()?;
+    wait_for("the plugin of node1", CONVERGED, || {
+        Pod::plugin_serves(node)
+    })?;
+    goes_on(&mut lasting).context("after a restart of the pod's node")?;
+    ensure!(pod.within(|| connect(SERVER[0])).is_err(), "let through");
     ensure!(
         sources(&lab)?.contains(&pod.v4),
         "somebody else was refused"
@@ -301,6 +314,18 @@ fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
     let clients = addresses(lab.node("server"))?;
     assert_eq!(clients, BTreeSet::from(EGRESS), "all the server has seen");
     lab.down()
+}
+
+/// Waits until a rule drains.
+fn drains(node: &Node, list: &str) -> Result<()> {
+    wait_for("a rule that drains", CONVERGED, || {
+        let rules = causeway::items(node, list)?;
+        ensure!(
+            rules.iter().any(|rule| rule["draining"] == true),
+            "{rules:#?}"
+        );
+        Ok(())
+    })
 }
 
 /// Says something, and hears it.

@@ -59,7 +59,7 @@ pub(crate) fn lab(live: u32) -> Result<Lab> {
     }
     // Before its own rules: they would remember each connection.
     let rules = format!(
-        "table ip nowhere {{\nchain all {{\ntype filter hook prerouting priority -500\n\
+        "table ip nowhere {{\nchain first {{\ntype filter hook prerouting priority -500\n\
          ip daddr {NOWHERE} drop\n}}\n}}\n"
     );
     let output = lab
@@ -96,8 +96,8 @@ pub(crate) fn fill(lab: &Lab, pod: &Pod<'_>, live: u32) -> Result<()> {
     let holder = standby::one_holds(lab)?;
     wait_for(&format!("{live} connections"), CONVERGED, || {
         let rules = causeway::items(lab.node(&holder), "egress rules")?;
-        let counts = rules.iter().filter_map(|rule| rule["connections"].as_u64());
-        let count: u64 = counts.sum();
+        let opened = |rule: &serde_json::Value| rule["traffic"]["opened"].as_u64();
+        let count: u64 = rules.iter().filter_map(opened).sum();
         // Some may have been lost on a busy machine.
         ensure!(count >= u64::from(live) / 100 * 99, "{count}");
         Ok(())
