@@ -52,7 +52,7 @@ impl<'a> Advertisements<'a> {
             let prefix = host_prefix(held.address);
             if is_of_family(&prefix, family) {
                 let attributes = ExportAttributes {
-                    // It is on a device of the node's.
+                    // It is on a device of the node's, or may be at any moment.
                     source: RouteOrigin::Interface,
                     med: held.med,
                     ..export_attributes(Some(&held.attributes))

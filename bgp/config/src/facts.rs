@@ -61,7 +61,8 @@ pub struct DefaultGateway {
     pub interface: String,
 }
 
-/// An address this node holds as an egress gateway, with what its policy says of announcing it.
+/// An address this node holds as an egress gateway, or stands by for, with what its policy says of
+/// announcing it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeldAddress {
     /// The address; peers are told a host route.
@@ -90,7 +91,7 @@ pub struct NodeFacts {
     /// The gateways of its default routes of the lowest metric, by family, that no BGP speaker
     /// wrote; in order, each once.
     pub default_gateways: Vec<DefaultGateway>,
-    /// The addresses this node holds as an egress gateway and tells its peers of.
+    /// The addresses this node holds as an egress gateway, or stands by for, and tells its peers of.
     pub held_addresses: Vec<HeldAddress>,
     /// The router heard on a link by IPv6 neighbour discovery: its link-local address, by the name
     /// of the interface.

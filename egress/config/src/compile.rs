@@ -107,12 +107,6 @@ fn beyond_the_world(snapshot: &Snapshot, compiled: &mut Compiled, statements: &m
                 compiled.health.insert(id.clone(), health);
             }
         }
-        let bgp = entry.spec.announce.bgp.as_ref();
-        if bgp.is_some_and(|bgp| bgp.standby_med.is_some()) {
-            let message = "announce.bgp.standbyMED: gateways that stand by announce nothing yet";
-            let kind = condition_type::NOT_PROVIDED;
-            statements.problem(&id, kind, "StandbyMED", message);
-        }
         let mut gateways = entry.spec.gateways().iter();
         if gateways.any(|g| !g.egress_ips.is_empty() || g.address_pool.is_some()) {
             compiled.announce.insert(id, entry.spec.announce.clone());

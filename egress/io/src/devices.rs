@@ -7,12 +7,18 @@
 //! | [`TUNNEL_DEVICE`] | a tunnel is wished for | nothing: packets of pods come out of it and go in |
 //! | [`HOLDER_DEVICE`] | addresses are held | exactly these addresses |
 //!
+//! An address that is announced by BGP and held elsewhere may have packets sent here all the same: this
+//! node is another way to it, or was a moment ago. What belongs to a connection the programs have
+//! taken before; the rest must not go on to the fabric, which sent it here, and ends in a route that
+//! drops it silently ([`Wish::dropped`]). It is written before the address is taken off, and as long as
+//! the address is here the kernel does not look at it.
+//!
 //! Held addresses are on a device of their own, so that they do not come and go with a link and
 //! nobody takes them for the node's: without a route to a network, and never chosen as source
 //! while the node has another address. For IPv4 the kernel answers ARP for them on every link. For
 //! IPv6 it does not, so it is told to, by a proxy entry on each link of [`Wish::answer_on`].
 //!
-//! Whose something is the kernel remembers: devices by their alias, proxy entries by
+//! Whose something is the kernel remembers: devices by their alias, proxy entries and routes by
 //! [`PROXY_PROTOCOL`]. A daemon that starts again finds them, and whatever is not wished for any more
 //! goes. Devices of these names that are somebody else's are left alone and reported.
 //!
@@ -27,9 +33,9 @@ use bpf_abi::nat::TUNNEL_MAC;
 use ipnet::IpNet;
 use router_netlink::{
     AddressOptions, Done, Ensured, Error, Link, LinkChange, MacAddress, NeighbourProxy, Netlink,
-    NewHolder, NewTunnel, Protocol, Sysctl,
+    NewHolder, NewTunnel, Protocol, RouteFilter, RouteKind, RouteSpec, Sysctl,
 };
-use router_types::LinkIndex;
+use router_types::{Forwarding, LinkIndex, RouteKey, TableId};
 
 /// The tunnel's device.
 pub const TUNNEL_DEVICE: &str = "cw-egress";
@@ -56,8 +62,12 @@ pub fn held(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, Error> {
 /// The alias of both devices: whose they are.
 pub const ALIAS: &str = "causeway egress";
 
-/// The protocol number on proxy entries: the one after that of pods' routes.
+/// The protocol number on proxy entries and routes: the one after that of pods' routes.
 pub const PROXY_PROTOCOL: Protocol = Protocol(203);
+
+/// The metric of routes that drop: that of pods' routes. Before what BGP has learned, for the fabric may
+/// tell of the address too, and would get the packet back.
+pub const DROP_METRIC: u32 = 1;
 
 /// Bytes the tunnel adds to a packet over IPv4: the inner Ethernet header, VXLAN, UDP and IPv4
 /// (RFC 7348 §5).
@@ -73,8 +83,12 @@ pub struct Wish {
     pub tunnel: Option<TunnelWish>,
     /// The addresses this node holds.
     pub held: BTreeSet<IpAddr>,
+    /// Those of them that neighbours get an answer for.
+    pub answered: BTreeSet<IpAddr>,
     /// The links on whose segments held addresses live, where neighbours ask for them.
     pub answer_on: BTreeSet<LinkIndex>,
+    /// The addresses whose packets end here if they belong to no connection, held or not.
+    pub dropped: BTreeSet<IpAddr>,
 }
 
 /// The tunnel as it should be.
@@ -122,6 +136,10 @@ pub enum Change {
     Answering(IpAddr, LinkIndex),
     /// They get none any more.
     Silent(IpAddr, LinkIndex),
+    /// What comes for an address and belongs to no connection is dropped, while it is held elsewhere.
+    Dropping(IpAddr),
+    /// It goes where the routing table says.
+    Routing(IpNet),
 }
 
 impl fmt::Display for Change {
@@ -152,6 +170,13 @@ impl fmt::Display for Change {
                     link.0
                 )
             }
+            Change::Dropping(address) => {
+                write!(
+                    f,
+                    "dropping what comes for {address} while it is held elsewhere"
+                )
+            }
+            Change::Routing(address) => write!(f, "not dropping what comes for {address} any more"),
         }
     }
 }
@@ -191,11 +216,15 @@ pub fn sync(netlink: &mut Netlink, wish: &Wish) -> Report {
     work.note(silenced);
     let tunnel = work.tunnel(wish.tunnel);
     work.note(tunnel);
+    let dropping = work.drop_before(&wish.dropped);
+    work.note(dropping);
     let holder = work.holder(&wish.held);
     work.note(holder);
-    if work.report.holder.is_some() {
+    let routing = work.drop_no_more(&wish.dropped);
+    work.note(routing);
+    if work.report.holder.is_some() && !wish.answered.is_empty() {
         for link in &wish.answer_on {
-            let answering = work.answer(*link, &wish.held);
+            let answering = work.answer(*link, &wish.answered);
             work.note(answering);
         }
     }
@@ -309,10 +338,49 @@ impl Work<'_> {
     fn silence(&mut self, wish: &Wish) -> Result<(), Failure> {
         for proxy in self.netlink.proxies()? {
             let is_wanted =
-                wish.held.contains(&proxy.address) && wish.answer_on.contains(&proxy.link);
+                wish.answered.contains(&proxy.address) && wish.answer_on.contains(&proxy.link);
             if proxy.protocol == PROXY_PROTOCOL && !is_wanted {
                 let result = self.netlink.delete_proxy(&proxy);
                 self.done(result, Change::Silent(proxy.address, proxy.link));
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses there are routes of ours for.
+    fn drops(&mut self) -> Result<BTreeSet<IpNet>, Failure> {
+        let filter = RouteFilter {
+            table: Some(TableId::MAIN),
+            protocol: Some(PROXY_PROTOCOL),
+        };
+        let routes = self.netlink.routes(filter)?.into_iter();
+        let ours = routes
+            .filter(|route| route.kind == RouteKind::Blackhole && route.metric == DROP_METRIC);
+        Ok(ours.map(|route| route.key.prefix).collect())
+    }
+
+    /// Writes the routes that are missing.
+    fn drop_before(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), Failure> {
+        let there = self.drops()?;
+        for address in wanted {
+            let prefix = IpNet::from(*address);
+            if !there.contains(&prefix) {
+                let key = drop_key(prefix);
+                let route = RouteSpec::new(key, Forwarding::Blackhole, PROXY_PROTOCOL, DROP_METRIC);
+                let result = self.netlink.add_route(&route);
+                self.done(result, Change::Dropping(*address));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away routes that nobody wishes for.
+    fn drop_no_more(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), Failure> {
+        for prefix in self.drops()? {
+            if !wanted.contains(&prefix.addr()) {
+                let key = drop_key(prefix);
+                let result = self.netlink.delete_route(key, PROXY_PROTOCOL, DROP_METRIC);
+                self.done(result, Change::Routing(prefix));
             }
         }
         Ok(())
@@ -413,5 +481,12 @@ impl Work<'_> {
             self.report.changes.push(change);
         }
         Ok(())
+    }
+}
+
+fn drop_key(prefix: IpNet) -> RouteKey {
+    RouteKey {
+        table: TableId::MAIN,
+        prefix,
     }
 }

@@ -5,6 +5,7 @@
 //! * [`devices`]: the tunnel device and the device of held addresses, as desired state.
 //! * [`node`]: the thread that makes a node equal to what is decided, and keeps it so, together with
 //!   the other gateways.
+//! * [`holdings`]: the addresses a node holds and is ready to hold, for those who tell BGP peers.
 //! * [`announce`]: gratuitous ARP and unsolicited neighbour advertisements, and the question whether
 //!   another host answers for an address.
 //!
@@ -13,6 +14,7 @@
 
 pub mod announce;
 pub mod devices;
+pub mod holdings;
 mod memory;
 pub mod node;
 mod peers;

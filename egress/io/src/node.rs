@@ -3,7 +3,7 @@
 //! it so: [`Node::apply`] takes a new world and answers when the kernel has it. What the thread
 //! does is in `worker`, what it knows of other gateways in `peers`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use bpf_loader::{Cursor, Datapath, DropCount, Mapping, RuleState};
-use egress_core::{Claims, Desired, PolicyId, World};
+use egress_core::{Claims, Desired, PolicyId, RuleNumber, World};
 use egress_sync::name::{NameError, NodeName};
 use router_netlink::Netlink;
 use router_types::LinkIndex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::holdings::{Announcement, Holdings};
 use crate::worker::Worker;
 
 pub use crate::peers::{Heard, PeerView, PeersConfig, Watch};
@@ -40,7 +41,7 @@ pub struct Config {
     pub name: String,
     /// What it is among the gateways.
     pub peers: PeersConfig,
-    /// Told when [`Node::held`] is another than before by itself, without [`Node::apply`].
+    /// Told when [`Node::holdings`] are others than before by itself, without [`Node::apply`].
     pub held_changed: Arc<Notify>,
 }
 
@@ -57,6 +58,8 @@ pub struct Wish {
     pub watches: BTreeMap<String, Watch>,
     /// What the gateways of policies have to reach, whether this node may be one or not.
     pub probes: BTreeMap<PolicyId, Probe>,
+    /// How addresses that are held are announced; of a policy that is not here: on segments alone.
+    pub announce: BTreeMap<PolicyId, Announcement>,
     /// Whether this node is to hand over what it holds: it is drained.
     pub is_leaving: bool,
 }
@@ -70,7 +73,9 @@ pub struct View {
     pub claims: Arc<Claims>,
     /// The decision.
     pub desired: Arc<Desired>,
-    /// The rules this node is the gateway of, with their traffic.
+    /// The rules this node stands by for that it could take over with all their connections.
+    pub ready: BTreeSet<RuleNumber>,
+    /// The rules this node is the gateway of, or stands by for, with their traffic.
     pub rules: Vec<RuleState>,
     /// Connections of each rule at the last look, at its gateway.
     pub connections: BTreeMap<u32, u64>,
@@ -100,7 +105,7 @@ pub(crate) enum Command {
 pub struct Node {
     /// Whoever sends one waits for the answer, so that there are few.
     commands: mpsc::UnboundedSender<Command>,
-    held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
+    holdings: Arc<Mutex<Holdings>>,
 }
 
 /// The thread is gone: it panicked.
@@ -126,17 +131,17 @@ impl Node {
     /// When no thread or netlink socket can be made.
     pub fn start(config: Config, datapath: Arc<Mutex<Datapath>>) -> Result<Node, StartError> {
         let (commands, queue) = mpsc::unbounded_channel();
-        let held = Arc::default();
+        let holdings = Arc::default();
         let name = NodeName::new(&config.name)?;
         let netlink = Netlink::open()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let worker = Worker::new(config, name, netlink, datapath, Arc::clone(&held));
+        let worker = Worker::new(config, name, netlink, datapath, Arc::clone(&holdings));
         thread::Builder::new()
             .name("egress".to_owned())
             .spawn(move || runtime.block_on(worker.run(queue)))?;
-        Ok(Node { commands, held })
+        Ok(Node { commands, holdings })
     }
 
     /// Makes the node equal to a world. Answers when the kernel has it, with what could not be
@@ -151,11 +156,9 @@ impl Node {
         answer.await.unwrap_or_else(|_| gone())
     }
 
-    /// The addresses this node holds, with the policy they are or were for: those of new
-    /// connections, and those old ones still have. They are to be announced. When they change, an
-    /// address of a device does.
-    pub fn held(&self) -> BTreeMap<IpAddr, PolicyId> {
-        lock(&self.held).clone()
+    /// The addresses this node holds and is ready to hold. They are to be announced.
+    pub fn holdings(&self) -> Holdings {
+        lock(&self.holdings).clone()
     }
 
     /// What is decided, and what came of it. Blocks until the thread has time.

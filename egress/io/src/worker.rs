@@ -34,6 +34,7 @@ use tokio::task::AbortHandle;
 
 use crate::announce::{Schedule, announce};
 use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
+use crate::holdings::{Announcement, Holdings, held_by, ready};
 use crate::memory::Memory;
 use crate::node::{Command, Config, View, Wish, lock};
 use crate::peers::{Event, Peers};
@@ -69,8 +70,10 @@ pub(crate) struct Worker {
     world: Arc<World>,
     claims: Arc<Claims>,
     previous: Previous,
-    /// See [`crate::node::Node::held`].
-    held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
+    /// See [`crate::node::Node::holdings`].
+    holdings: Arc<Mutex<Holdings>>,
+    /// The rules this node stands by for that it could take over with all their connections.
+    ready: BTreeSet<RuleNumber>,
     /// The addresses that were held when the thread began.
     found: BTreeSet<IpAddr>,
     memory: Memory,
@@ -109,7 +112,7 @@ impl Worker {
         name: NodeName,
         netlink: Netlink,
         datapath: Arc<Mutex<Datapath>>,
-        held: Arc<Mutex<BTreeMap<IpAddr, PolicyId>>>,
+        holdings: Arc<Mutex<Holdings>>,
     ) -> Worker {
         let now = Instant::now();
         Worker {
@@ -124,7 +127,8 @@ impl Worker {
             world: Arc::default(),
             claims: Arc::default(),
             previous: Previous::default(),
-            held,
+            holdings,
+            ready: BTreeSet::new(),
             found: BTreeSet::new(),
             were_held: BTreeMap::new(),
             announcing: Vec::new(),
@@ -259,7 +263,7 @@ impl Worker {
         }
         let desired = self.decide();
         let held = self.hold(&desired, &mut failures);
-        let tunnel = self.devices(&desired, held.keys().copied().collect(), &mut failures);
+        let tunnel = self.devices(&desired, &held, &mut failures);
         if let Err(error) = self.gateway(&desired, tunnel) {
             failures.push(format!("egress gateway: {error}"));
         }
@@ -280,7 +284,16 @@ impl Worker {
             failures.push(format!("egress of pods: {error}"));
         }
         self.announce(&held);
-        if std::mem::replace(&mut *lock(&self.held), held.clone()) != held {
+        let peers = &self.peers;
+        let is_complete = |number| peers.is_complete(number);
+        self.ready = ready(&self.ready, &self.previous.desired, &desired, is_complete);
+        let standby = desired.standby.iter();
+        let standby = standby.filter(|(number, _)| self.ready.contains(number));
+        let holdings = Holdings {
+            held,
+            ready: held_by(standby.map(|(_, rule)| rule)),
+        };
+        if std::mem::replace(&mut *lock(&self.holdings), holdings.clone()) != holdings {
             self.config.held_changed.notify_one();
         }
         let memory = &mut self.memory;
@@ -379,7 +392,7 @@ impl Worker {
         desired: &Desired,
         failures: &mut Vec<String>,
     ) -> BTreeMap<IpAddr, PolicyId> {
-        let mut held = held(desired);
+        let mut held = held_by(desired.gateway.values());
         let policies = self.world.policies.iter();
         let written: BTreeSet<IpAddr> = policies
             .flat_map(|policy| &policy.groups)
@@ -389,7 +402,7 @@ impl Worker {
             })
             .copied()
             .collect();
-        let mut leaving = lock(&self.held).clone();
+        let mut leaving = lock(&self.holdings).held.clone();
         leaving.append(&mut self.were_held);
         leaving.retain(|address, _| !held.contains_key(address) && !written.contains(address));
         if !leaving.is_empty()
@@ -420,9 +433,11 @@ impl Worker {
             }
             is_held && !task.is_finished()
         });
-        let before = lock(&self.held).clone();
-        let new = held.keys().filter(|address| !before.contains_key(address));
-        let new: BTreeSet<IpAddr> = new.copied().collect();
+        let before = lock(&self.holdings).held.clone();
+        let new = held.iter().filter(|(address, policy)| {
+            !before.contains_key(address) && self.announcement(policy).is_on_segments
+        });
+        let new: BTreeSet<IpAddr> = new.map(|(address, _)| *address).collect();
         if new.is_empty() {
             return;
         }
@@ -433,6 +448,11 @@ impl Worker {
         };
         let task = tokio::spawn(announcing).abort_handle();
         self.announcing.push((new, task));
+    }
+
+    fn announcement(&self, policy: &PolicyId) -> Announcement {
+        let announce = &self.wish.announce;
+        announce.get(policy).copied().unwrap_or_default()
     }
 
     /// Finds out, once, which rules have connections from before the start.
@@ -492,25 +512,30 @@ impl Worker {
     fn devices(
         &mut self,
         desired: &Desired,
-        held: BTreeSet<IpAddr>,
+        held: &BTreeMap<IpAddr, PolicyId>,
         failures: &mut Vec<String>,
     ) -> Option<Tunnel> {
         let is_needed = self.peers.is_candidate()
             || !desired.ends.is_empty()
             || !desired.gateway.is_empty()
             || !desired.standby.is_empty();
+        let those = |of: &BTreeMap<IpAddr, PolicyId>, is_meant: fn(Announcement) -> bool| {
+            let meant = of.iter();
+            let meant = meant.filter(|(_, policy)| is_meant(self.announcement(policy)));
+            meant.map(|(address, _)| *address).collect::<BTreeSet<_>>()
+        };
+        let mut wanted = held_by(desired.standby.values());
+        wanted.extend(held.clone());
         let mut wish = devices::Wish {
             tunnel: is_needed.then_some(TunnelWish {
                 port: self.config.tunnel_port,
                 mtu: DEVICE_MTU,
                 may_go_up: false,
             }),
-            answer_on: if held.is_empty() {
-                BTreeSet::new()
-            } else {
-                self.wish.fabric.iter().map(|(link, _)| *link).collect()
-            },
-            held,
+            held: held.keys().copied().collect(),
+            answered: those(held, |announcement| announcement.is_on_segments),
+            answer_on: self.wish.fabric.iter().map(|(link, _)| *link).collect(),
+            dropped: those(&wanted, |announcement| announcement.is_by_bgp),
         };
         let mut tunnel = self.sync(&wish, failures);
         // The programs before the first packet. Without them the device stays down.
@@ -670,10 +695,10 @@ impl Worker {
         self.end_drains();
         let is_over = |number: &RuleNumber| !self.previous.live.contains(number);
         let drained = self.drains.keys().any(is_over);
-        let decided = held(&self.previous.desired);
+        let decided = held_by(self.previous.desired.gateway.values());
         let is_used = |address: &IpAddr| self.ports_used.keys().any(|(used, _)| used == address);
         let is_left = |address: &IpAddr| !decided.contains_key(address) && !is_used(address);
-        let left = lock(&self.held).keys().any(is_left);
+        let left = lock(&self.holdings).held.keys().any(is_left);
         let desired = &self.previous.desired;
         let is_idle = !self.peers.is_candidate()
             && desired.gateway.is_empty()
@@ -736,6 +761,7 @@ impl Worker {
             world: Arc::clone(&self.world),
             claims: Arc::clone(&self.claims),
             desired: Arc::new(self.previous.desired.clone()),
+            ready: self.ready.clone(),
             rules,
             connections: self.connections.clone(),
             ports_used: self.ports_used.clone(),
@@ -755,17 +781,6 @@ async fn readable(events: Option<&AsyncFd<OwnedFd>>) {
         },
         None => pending().await,
     }
-}
-
-/// The addresses a gateway holds, with their policies.
-fn held(desired: &Desired) -> BTreeMap<IpAddr, PolicyId> {
-    let rules = desired.gateway.values().filter(|rule| rule.is_held);
-    let addresses = rules.flat_map(|rule| {
-        let v4 = rule.v4.iter().map(|address| IpAddr::V4(*address));
-        let all = v4.chain(rule.v6.iter().map(|address| IpAddr::V6(*address)));
-        all.map(|address| (address, rule.key.policy.clone()))
-    });
-    addresses.collect()
 }
 
 /// The timeouts of the rules pods of this node use.

@@ -9,6 +9,7 @@ use bgp_config::{HeldAddress, NodeFacts};
 use bpf_loader::{DropCount, Mapping, RuleTraffic};
 use egress_config::Facts;
 use egress_core::{Claims, Desired, End, Interface, PolicyId, RuleNumber, Way, World};
+use egress_io::holdings::{Announcement, Holdings};
 use egress_io::node::{Node, PeerView};
 use pods_io::Manager;
 use router_netlink::{Link, Netlink};
@@ -41,7 +42,10 @@ pub struct EgressView {
     pub claims: Arc<Claims>,
     /// The decision.
     pub desired: Arc<Desired>,
-    /// What came of the rules this node is the gateway of, as far as the data plane has them.
+    /// The rules this node stands by for that it could take over with all their connections.
+    pub ready: BTreeSet<RuleNumber>,
+    /// What came of the rules this node is the gateway of, or stands by for, as far as the data
+    /// plane has them.
     pub rules: BTreeMap<RuleNumber, RuleReport>,
     /// Refused packets of the whole gateway; reasons that never occurred may be there or not.
     pub refusals: Vec<DropCount>,
@@ -78,6 +82,7 @@ impl EgressSource for Node {
         });
         Ok(EgressView {
             rules: rules.collect(),
+            ready: view.ready,
             world: view.world,
             claims: view.claims,
             desired: view.desired,
@@ -140,20 +145,38 @@ fn count(ranges: &BTreeSet<(u16, u16)>) -> u64 {
     sum
 }
 
-/// The addresses this node tells its BGP peers of, of those it holds.
+/// The addresses this node tells its BGP peers of: of those it holds, and of those it is ready to
+/// hold. None is both.
 pub fn announced(
-    held: &BTreeMap<IpAddr, PolicyId>,
+    holdings: &Holdings,
     announce: &BTreeMap<PolicyId, EgressAnnounce>,
 ) -> Vec<HeldAddress> {
-    let announced = held.iter().filter_map(|(address, policy)| {
-        let bgp = announce.get(policy)?.bgp.as_ref()?;
-        Some(HeldAddress {
-            address: *address,
-            attributes: bgp.attributes.clone(),
-            med: bgp.med.and_then(|med| u32::try_from(med).ok()),
-        })
+    let bgp = |policy| announce.get(policy)?.bgp.as_ref();
+    let held = holdings.held.iter();
+    let held = held.filter_map(|(address, policy)| Some((address, bgp(policy)?.clone())));
+    let ready = holdings.ready.iter();
+    let ready = ready.filter(|(address, _)| !holdings.held.contains_key(address));
+    let ready = ready.filter_map(|(address, policy)| Some((address, bgp(policy)?.standby()?)));
+    let announced = held.chain(ready).map(|(address, bgp)| HeldAddress {
+        address: *address,
+        attributes: bgp.attributes,
+        med: bgp.med.and_then(|med| u32::try_from(med).ok()),
     });
     announced.collect()
+}
+
+/// The same for those who tell neighbours and the kernel.
+pub fn announcements(
+    announce: &BTreeMap<PolicyId, EgressAnnounce>,
+) -> BTreeMap<PolicyId, Announcement> {
+    let announcement = |announce: &EgressAnnounce| Announcement {
+        is_on_segments: announce.arp,
+        is_by_bgp: announce.bgp.is_some(),
+    };
+    let announce = announce.iter();
+    announce
+        .map(|(policy, announce)| (policy.clone(), announcement(announce)))
+        .collect()
 }
 
 /// What a node is, for egress: devices with all their addresses, and its pods.
@@ -222,6 +245,56 @@ pub mod testing;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_stands_by_announces_what_the_policy_says_of_it() {
+        let policy = |name: &str| testing::id(name);
+        let bgp = |text: &str| EgressAnnounce {
+            bgp: Some(serde_json::from_str(text).unwrap()),
+            arp: false,
+        };
+        let announce = [
+            (policy("alone"), bgp(r#"{"med": 5}"#)),
+            (
+                policy("med"),
+                bgp(r#"{"communities": {"standard": ["65000:7"]}, "med": 10, "standbyMED": 200}"#),
+            ),
+            (
+                policy("marked"),
+                bgp(r#"{"communities": {"standard": ["65000:7"]}, "med": 10,
+                    "standbyCommunities": {"standard": ["65000:8"]}}"#),
+            ),
+            (policy("silent"), EgressAnnounce::default()),
+        ];
+        let of = |first: &str| -> BTreeMap<IpAddr, PolicyId> {
+            let names = ["alone", "med", "marked", "silent", "gone"].into_iter();
+            let addresses = (0..).map(|last| testing::ip(&format!("{first}.{last}")));
+            addresses.zip(names.map(policy)).collect()
+        };
+        let mut holdings = Holdings {
+            held: of("192.0.2"),
+            ready: of("198.51.100"),
+        };
+        // Held by one rule and ready for another: it is here.
+        let both = testing::ip("192.0.2.1");
+        holdings.ready.insert(both, policy("med"));
+        let told = announced(&holdings, &announce.into());
+        let told = told.iter().map(|one| {
+            let communities = one.attributes.communities.as_ref();
+            let communities = communities.map_or(String::new(), |c| c.standard.join(","));
+            format!("{} {:?} {communities}", one.address, one.med)
+        });
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                "192.0.2.0 Some(5) ",
+                "192.0.2.1 Some(10) 65000:7",
+                "192.0.2.2 Some(10) 65000:7",
+                "198.51.100.1 Some(200) 65000:7",
+                "198.51.100.2 Some(10) 65000:8",
+            ]
+        );
+    }
 
     #[test]
     fn overlapping_ranges_are_counted_once() {

@@ -12,9 +12,11 @@ use bgp_core::config::LocalRoutes;
 use bgp_io::drain::Drain;
 use bgp_io::{RouterDiscovery, Speaker};
 use bpf_loader::Datapath;
+use egress_core::PolicyId;
 use ipnet::IpNet;
 use pods_io::{Manager, Mtu};
 use router_netlink::{Link, Netlink};
+use router_resources::kinds::EgressAnnounce;
 use router_resources::settings::Settings;
 use router_resources::source::{DirectorySource, WatchOptions};
 use router_resources::store::{FileEvent, Store};
@@ -53,6 +55,8 @@ pub struct Intent {
     netlink: Netlink,
     applied: Option<Applied>,
     egress_applied: Option<egress_io::node::Wish>,
+    /// How held addresses are announced.
+    announce: BTreeMap<PolicyId, EgressAnnounce>,
 }
 
 /// Those who are told what is wished for.
@@ -93,6 +97,7 @@ impl Intent {
             netlink: Netlink::open()?,
             applied: None,
             egress_applied: None,
+            announce: BTreeMap::new(),
         })
     }
 
@@ -353,10 +358,13 @@ impl Intent {
         };
         let has_secret = self.settings.egress.secret_file.is_some();
         let watched = egress::watch::watches(&compiled, profiles, has_secret);
+        // What a policy said that is gone holds while its addresses have connections.
+        self.announce.extend(compiled.announce.clone());
         let wish = egress_io::node::Wish {
             probes: egress::watch::probes(&compiled),
             watches: watched.watches,
             is_leaving: self.parts.drain.asked().is_some(),
+            announce: egress::announcements(&self.announce),
             world: compiled.world,
             strangers,
             fabric: fabric.filter_map(|(link, _)| mtu(link)).collect(),
@@ -367,7 +375,12 @@ impl Intent {
                 // What could not be done is tried again at the next occasion.
                 self.egress_applied = failures.is_empty().then_some(wish);
             }
-            node.held_addresses = egress::announced(&egress.held(), &compiled.announce);
+            let holdings = egress.holdings();
+            node.held_addresses = egress::announced(&holdings, &self.announce);
+            self.announce.retain(|policy, _| {
+                let mut left = holdings.held.values();
+                compiled.announce.contains_key(policy) || left.any(|of| of == policy)
+            });
         }
         let mut statements = compiled.statements;
         statements.extend(watched.statements);

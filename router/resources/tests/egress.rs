@@ -167,6 +167,11 @@ fn values_at_the_ends_of_ranges_are_accepted() {
         (OURS, "failureThreshold: 5", "failureThreshold: 100"),
         (OURS, "standbyMED: 20", "standbyMED: 4294967295"),
         (OURS, "med: 10", "med: 0"),
+        (
+            OURS,
+            "standbyMED: 20",
+            "standbyCommunities: { standard: [\"65000:8\"] }",
+        ),
         (OURS, "drainSeconds: 600", "drainSeconds: 604800"),
         (OURS, "first: 2000", "first: 60000"),
         (OURS, "first: 2000", "first: 1"),
@@ -448,6 +453,11 @@ fn each_broken_rule_of_our_kind_gives_its_finding() {
             "med: 10",
             "med: 4294967296",
             "spec.announce.bgp.med: 4294967296 is above 4294967295",
+        ),
+        (
+            "standbyMED: 20",
+            "standbyCommunities: { standard: [\"65536:8\"] }",
+            "spec.announce.bgp.standbyCommunities.standard[0]: '65536:8' is not allowed",
         ),
         (
             "standbyMED: 20",

@@ -283,6 +283,15 @@ impl Peers {
         !self.is_spoken() || Rule::new(number.get()).is_some_and(|rule| self.table.holds(rule))
     }
 
+    /// Whether this node has all connections of a rule that another one holds.
+    pub(crate) fn is_complete(&self, number: RuleNumber) -> bool {
+        let Some(rule) = Rule::new(number.get()) else {
+            return false;
+        };
+        let mut peers = self.peers.values();
+        peers.any(|peer| peer.subscribed.contains(&rule) && peer.receiver.is_synchronised(rule))
+    }
+
     /// Speaks to those the decision needs, and about what it needs. After the gateway's rules and
     /// nodes are set.
     pub(crate) fn set_roles(

@@ -349,6 +349,8 @@ impl Peers {
                 ReceiverOutput::Apply(apply) => self.apply(&apply, gateway.as_deref_mut()),
                 ReceiverOutput::Synchronised(rule) => {
                     tracing::debug!(%node, rule = rule.get(), "copies are complete");
+                    // It may be ready from now on.
+                    self.is_stale = true;
                 }
                 ReceiverOutput::Ended(rule) => {
                     tracing::debug!(%node, rule = rule.get(), "not held there");

@@ -140,6 +140,7 @@ fn held_addresses_are_answered_for_until_they_are_given_up() {
     let mac = gateway.mac(here);
     let wish = Wish {
         held: ADDRESSES.into(),
+        answered: ADDRESSES.into(),
         answer_on: [here].into(),
         ..Wish::default()
     };

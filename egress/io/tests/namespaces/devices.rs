@@ -8,7 +8,11 @@ use bpf_abi::nat::TUNNEL_MAC;
 use egress_io::devices::{
     Change, Failure, HOLDER_DEVICE, PROXY_PROTOCOL, TUNNEL_DEVICE, TunnelWish, Wish, remove_all,
 };
-use router_netlink::{Done, LinkKind, MacAddress, NeighbourProxy, Netlink, Protocol, Sysctl};
+use router_netlink::{
+    Done, LinkKind, MacAddress, NeighbourProxy, Netlink, Protocol, RouteFilter, RouteKind,
+    RouteSpec, Sysctl,
+};
+use router_types::{Forwarding, RouteKey, TableId};
 
 use crate::support::{Node, cable, is_root, up};
 
@@ -38,6 +42,17 @@ fn on_holder(node: &mut Node) -> BTreeSet<IpAddr> {
         a.address.addr()
     })
     .collect()
+}
+
+/// What the kernel does with a packet for an address; nothing where it knows no way.
+fn way(node: &mut Node, address: IpAddr) -> Option<RouteKind> {
+    if let Ok(route) = node.netlink.lookup_route(address) {
+        return Some(route.kind);
+    }
+    // For one that drops it answers with an error, too.
+    let routes = node.netlink.routes(RouteFilter::default()).unwrap();
+    let route = routes.iter().find(|r| r.key.prefix == address.into())?;
+    Some(route.kind)
 }
 
 #[test]
@@ -212,6 +227,7 @@ fn proxies_follow_the_wish_and_those_of_others_stay() {
     node.netlink.set_proxy(&theirs).unwrap();
     let mut wish = wish(&["198.51.100.7", "2001:db8:e::7", "2001:db8:e::8"]);
     wish.answer_on.insert(link);
+    wish.answered = wish.held.clone();
     let proxies = |node: &mut Node| -> Vec<(IpAddr, Protocol)> {
         let mut list = node.netlink.proxies().unwrap();
         list.sort();
@@ -229,7 +245,8 @@ fn proxies_follow_the_wish_and_those_of_others_stay() {
     );
     let again = node.sync(&wish);
     assert!(again.changes.is_empty(), "{again:?}");
-    wish.held.remove(&"2001:db8:e::8".parse().unwrap());
+    // One that is announced by BGP alone is held and not answered for.
+    wish.answered.remove(&"2001:db8:e::8".parse().unwrap());
     node.sync(&wish);
     assert_eq!(
         proxies(&mut node),
@@ -258,6 +275,8 @@ fn settings_that_keep_neighbours_from_an_answer_are_said() {
         .unwrap();
     let mut wish = wish(&["198.51.100.7"]);
     wish.answer_on.insert(link);
+    assert!(node.sync(&wish).failures.is_empty(), "nobody asks for it");
+    wish.answered = wish.held.clone();
     let report = node.sync(&wish);
     assert!(
         matches!(&report.failures[..], [Failure::ArpIgnored { device, value: 1 }] if device == "seg"),
@@ -268,4 +287,47 @@ fn settings_that_keep_neighbours_from_an_answer_are_said() {
     let sysctl = Sysctl::of(&node.netns);
     let rp_filter = ["net", "ipv4", "conf", TUNNEL_DEVICE, "rp_filter"];
     assert_eq!(sysctl.read(&rp_filter).unwrap(), "2");
+}
+
+#[test]
+fn what_comes_for_an_address_that_is_held_elsewhere_goes_nowhere() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::new();
+    let (v4, v6) = ("198.51.100.7", "2001:db8:e::7");
+    let addresses: [IpAddr; 2] = [v4, v6].map(|text| text.parse().unwrap());
+    let way = |node: &mut Node| addresses.map(|address| way(node, address));
+    let standby = Wish {
+        dropped: addresses.into(),
+        ..wish(&[])
+    };
+    assert!(node.sync(&standby).failures.is_empty());
+    assert_eq!(way(&mut node), [Some(RouteKind::Blackhole); 2]);
+    let again = node.sync(&standby);
+    assert!(again.changes.is_empty(), "{again:?}");
+    // Taken over, and handed back: there is no moment in which the fabric gets it back.
+    let holder = Wish {
+        dropped: addresses.into(),
+        ..wish(&[v4, v6])
+    };
+    assert!(node.sync(&holder).failures.is_empty());
+    assert_eq!(way(&mut node), [Some(RouteKind::Local); 2]);
+    assert!(node.sync(&standby).failures.is_empty());
+    assert_eq!(way(&mut node), [Some(RouteKind::Blackhole); 2]);
+    // A route of somebody else stays.
+    let theirs = RouteSpec::new(
+        RouteKey {
+            table: TableId::MAIN,
+            prefix: "198.51.100.9/32".parse().unwrap(),
+        },
+        Forwarding::Blackhole,
+        Protocol::BOOT,
+        1,
+    );
+    node.netlink.add_route(&theirs).unwrap();
+    assert!(node.sync(&wish(&[])).failures.is_empty());
+    assert_eq!(way(&mut node), [None; 2]);
+    let kept = node.netlink.routes(RouteFilter::default()).unwrap();
+    assert!(kept.iter().any(|route| route.key == theirs.key));
 }

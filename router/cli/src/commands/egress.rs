@@ -262,7 +262,7 @@ fn gateway(peer: &EgressGatewayPeer) -> Item {
     }
 }
 
-/// What the node is the gateway of.
+/// What the node is the gateway of, or stands by for.
 pub fn rules(answer: &ListEgressRulesResponse) -> View {
     Listing {
         kind: "EgressGatewayRuleList",
@@ -283,17 +283,31 @@ pub fn rules(answer: &ListEgressRulesResponse) -> View {
             Column::new("Interface").wide(),
             Column::new("Opened").wide().right(),
             Column::new("Addresses").wide(),
+            Column::new("Holder").wide(),
             Column::new("Standbys").wide(),
             Column::new("Refusals").wide().prose(),
         ],
-        items: answer.gateway.iter().map(rule).collect(),
+        items: {
+            let gateway = answer.gateway.iter().map(|one| rule(one, Part::Gateway));
+            let standby = answer.standby.iter().map(|one| rule(one, Part::Standby));
+            gateway.chain(standby).collect()
+        },
         empty: "this node is no egress gateway".to_owned(),
         notes: Vec::new(),
     }
     .into()
 }
 
-pub(super) fn rule(rule: &EgressGatewayRule) -> Item {
+/// What a node is for a rule.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Its gateway.
+    Gateway,
+    /// Who takes over, with copies of the connections.
+    Standby,
+}
+
+pub(super) fn rule(rule: &EgressGatewayRule, part: Part) -> Item {
     let traffic = rule.traffic.as_ref();
     let count = |of: fn(&EgressTraffic) -> u64| match traffic {
         Some(traffic) => Cell::from(of(traffic)),
@@ -334,7 +348,10 @@ pub(super) fn rule(rule: &EgressGatewayRule) -> Item {
             "lastPort": rule.last_port,
             "draining": rule.draining,
             "term": rule.term,
+            "holder": rule.holder,
             "standbys": rule.standbys,
+            "standsBy": part == Part::Standby,
+            "ready": rule.ready,
             "traffic": traffic_json,
         }),
         rows: vec![vec![
@@ -344,9 +361,11 @@ pub(super) fn rule(rule: &EgressGatewayRule) -> Item {
                 [] => Cell::toned(Tone::Bad, "none"),
                 ips => ips.join(",").into(),
             },
-            match rule.draining {
-                true => Cell::toned(Tone::Notice, "draining"),
-                false => Cell::toned(Tone::Good, "active"),
+            match (part, rule.draining, rule.ready) {
+                (Part::Gateway, true, _) => Cell::toned(Tone::Notice, "draining"),
+                (Part::Gateway, false, _) => Cell::toned(Tone::Good, "active"),
+                (Part::Standby, _, true) => Cell::toned(Tone::Good, "standby"),
+                (Part::Standby, _, false) => Cell::toned(Tone::Notice, "copying"),
             },
             count(|t| t.connections),
             count(|t| t.out_packets),
@@ -366,6 +385,7 @@ pub(super) fn rule(rule: &EgressGatewayRule) -> Item {
                 true => format!("held, term {}", rule.term).into(),
                 false => "of the node".into(),
             },
+            or_dash(&rule.holder),
             or_dash(rule.standbys.join(",")),
             or_dash(refusal_texts.collect::<Vec<_>>().join(", ")),
         ]],

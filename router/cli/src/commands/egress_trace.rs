@@ -7,7 +7,7 @@ use router_api::v1alpha1::{
 };
 use serde_json::{Value, json};
 
-use super::egress::{explain_json, idle_text, mapping, rule, verdict};
+use super::egress::{Part, explain_json, idle_text, mapping, rule, verdict};
 use crate::args::{FlowProtocol, TraceArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -187,7 +187,7 @@ fn rule_json(of: &EgressTraceRule) -> Value {
         "gateway": of.gateway,
         "gatewayIP": of.gateway_ip,
         "decided": of.decided,
-        "atGateway": of.at_gateway.as_ref().map(|held| rule(held).json),
+        "atGateway": of.at_gateway.as_ref().map(|held| rule(held, Part::Gateway).json),
         "mappings": mappings.collect::<Vec<_>>(),
         "matching": of.matching,
         "nextCommand": of.next_command,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A made-up node for tests: `node-a`, gateway of its own pod and of one of `node-b`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +173,7 @@ pub(crate) fn view() -> EgressView {
             },
         ],
         ports_used: [((ip("198.51.100.7"), 6), 3)].into(),
+        ready: BTreeSet::new(),
         failovers: [(id("web"), 1)].into(),
         peers: vec![PeerView {
             name: "node-b".to_owned(),

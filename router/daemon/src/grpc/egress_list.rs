@@ -93,13 +93,17 @@ fn kind_and_name(id: &PolicyId) -> (String, String) {
 
 /// What this node does.
 pub(super) fn rules(view: &EgressView) -> api::ListEgressRulesResponse {
-    let gateway = view.desired.gateway.iter();
+    let list = |rules: &BTreeMap<RuleNumber, GatewayRule>| {
+        let rules = rules.iter();
+        rules
+            .map(|(number, rule)| gateway_rule(view, *number, rule))
+            .collect()
+    };
     api::ListEgressRulesResponse {
         node: view.world.node.clone(),
         paths: paths(view),
-        gateway: gateway
-            .map(|(number, rule)| gateway_rule(view, *number, rule))
-            .collect(),
+        gateway: list(&view.desired.gateway),
+        standby: list(&view.desired.standby),
     }
 }
 
@@ -229,6 +233,10 @@ pub(super) fn gateway_rule(
         term: seat.map_or(0, |seat| seat.term),
         standbys: seat.map(|seat| seat.standbys.clone()).unwrap_or_default(),
         traffic: view.rules.get(&number).map(traffic),
+        holder: seat
+            .and_then(|seat| seat.holder.clone())
+            .unwrap_or_default(),
+        ready: view.ready.contains(&number),
     }
 }
 
@@ -336,6 +344,7 @@ mod tests {
         let traffic = rule.traffic.as_ref().unwrap();
         assert_eq!((traffic.connections, traffic.opened), (3, 40));
         assert_eq!(traffic.refusals[0].reason, "nat-ports-exhausted");
+        assert_eq!(rule.holder, "node-a");
         // The data plane does not have it yet: nothing is said, rather than zeros.
         let mut view = testing::view();
         view.rules.clear();

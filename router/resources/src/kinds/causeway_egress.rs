@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ObjectRef;
-use super::advertisement::Attributes;
+use super::advertisement::{Attributes, Communities};
 use super::egress_policy::{EgressGateway, EgressSelector};
 use crate::pattern;
 
@@ -279,7 +279,8 @@ impl Default for EgressAnnounce {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EgressBgp {
-    /// Communities and local preference, as in a CiliumBGPAdvertisement.
+    /// Communities and local preference, as in a CiliumBGPAdvertisement; of gateways that stand by
+    /// too.
     #[serde(flatten)]
     pub attributes: Attributes,
     /// MULTI_EXIT_DISC of the holder's route (RFC 4271 §5.1.4). Absent: none is sent, which most
@@ -288,7 +289,8 @@ pub struct EgressBgp {
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
     pub med: Option<i64>,
     /// MULTI_EXIT_DISC of the routes of gateways that stand by, above `med`, so that the fabric
-    /// knows the way before it needs it. Absent: they announce nothing.
+    /// knows the way before it needs it. A gateway announces it once it has all connections of the
+    /// holder. Absent: `med`, or they announce nothing where `standbyCommunities` is absent too.
     #[serde(
         rename = "standbyMED",
         default,
@@ -296,6 +298,31 @@ pub struct EgressBgp {
     )]
     #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub standby_med: Option<i64>,
+    /// Communities of the routes of gateways that stand by, in place of `communities`: for a fabric
+    /// whose policy goes by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_communities: Option<Communities>,
+}
+
+impl EgressBgp {
+    /// What gateways that stand by announce; none where they announce nothing. Of this, only what
+    /// is for the holder counts.
+    pub fn standby(&self) -> Option<EgressBgp> {
+        if self.standby_med.is_none() && self.standby_communities.is_none() {
+            return None;
+        }
+        let communities = self.standby_communities.as_ref();
+        Some(EgressBgp {
+            attributes: Attributes {
+                communities: communities
+                    .or(self.attributes.communities.as_ref())
+                    .cloned(),
+                ..self.attributes.clone()
+            },
+            med: self.standby_med.or(self.med),
+            ..EgressBgp::default()
+        })
+    }
 }
 
 /// What connections get, and what becomes of them.
