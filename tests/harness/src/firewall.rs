@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the firewall and the server of `lab/containerlab/egress` have seen.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fs, net::IpAddr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab_runner::Node;
 use serde_json::Value;
+
+use crate::{guide::adapted, root};
 
 /// Packets the firewall refused, by source and destination.
 ///
@@ -25,6 +27,25 @@ pub fn refused(firewall: &Node) -> Result<BTreeMap<(IpAddr, IpAddr), u64>> {
         }
     }
     Ok(refused)
+}
+
+/// Lets these addresses pass in the place of those of the lab's file, and forgets what was refused.
+///
+/// # Errors
+/// When nft refuses the rules.
+pub fn accept_only(firewall: &Node, addresses: [IpAddr; 2]) -> Result<()> {
+    let path = root()?.join("lab/containerlab/egress/firewall/rules.nft");
+    let rules = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let [v4, v6] = addresses.map(|address| address.to_string());
+    let words = [
+        ("192.168.60.100", v4.as_str()),
+        ("fd00:192:168:60::100", &v6),
+    ];
+    let rules = adapted(&rules, &words)?;
+    let rules = format!("delete table inet firewall\n{rules}");
+    let output = firewall.exec_with_input(&["nft", "-f", "-"], rules.as_bytes())?;
+    ensure!(output.success(), "{rules}: {}", output.stderr);
+    Ok(())
 }
 
 /// Packets a counter of the firewall has: `passed` or `refused`.

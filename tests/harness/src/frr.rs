@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! FRR, by `vtysh … json`.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use lab_runner::Node;
 use serde_json::Value;
@@ -47,15 +49,46 @@ pub fn established(node: &Node, peer: &str) -> Result<()> {
 /// # Errors
 /// When vtysh fails or its answer has another form.
 pub fn paths(node: &Node, family: Family, prefix: &str) -> Result<Vec<BgpPath>> {
-    let family = match family {
-        Family::Ipv4 => "ipv4",
-        Family::Ipv6 => "ipv6",
-    };
-    let answer = show(node, &format!("bgp {family} unicast {prefix}"))?;
+    let answer = answer(node, family, prefix)?;
     let Some(paths) = answer["paths"].as_array() else {
         return Ok(Vec::new());
     };
     paths.iter().map(path).collect()
+}
+
+/// A path with what it is chosen by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// MULTI_EXIT_DISC, if it has one.
+    pub med: Option<u64>,
+    /// As in [`BgpPath`].
+    pub communities: Vec<String>,
+    /// As in [`BgpPath`].
+    pub is_used: bool,
+}
+
+/// The paths FRR knows for a prefix, by the peer they are from.
+///
+/// # Errors
+/// As [`paths`].
+pub fn offers(node: &Node, family: Family, prefix: &str) -> Result<BTreeMap<String, Offer>> {
+    let answer = answer(node, family, prefix)?;
+    let paths = answer["paths"].as_array().into_iter().flatten();
+    let offers = paths.map(|value| {
+        let from = text(&value["peer"]["peerId"]).context("a path has a peer")?;
+        let BgpPath {
+            communities,
+            is_used,
+            ..
+        } = path(value)?;
+        let offer = Offer {
+            med: value["metric"].as_u64(),
+            communities,
+            is_used,
+        };
+        Ok((from, offer))
+    });
+    offers.collect()
 }
 
 /// The prefix's paths, when FRR uses exactly `count` of them.
@@ -72,6 +105,14 @@ pub fn used_paths(node: &Node, family: Family, prefix: &str, count: usize) -> Re
         used.len()
     );
     Ok(used)
+}
+
+fn answer(node: &Node, family: Family, prefix: &str) -> Result<Value> {
+    let family = match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    };
+    show(node, &format!("bgp {family} unicast {prefix}"))
 }
 
 fn path(value: &Value) -> Result<BgpPath> {

@@ -16,6 +16,7 @@ pub mod guide;
 pub mod kernel;
 pub mod paths;
 pub mod pod;
+pub mod routed;
 pub mod standby;
 pub mod talks;
 pub mod traffic;

@@ -107,9 +107,17 @@ fn is_gateway(name: &str) -> bool {
 /// # Errors
 /// When `ip` fails, or it has one of them.
 pub fn has_address(node: &Node) -> Result<bool> {
+    has(node, EGRESS)
+}
+
+/// The same of other addresses.
+///
+/// # Errors
+/// As [`has_address`].
+pub fn has(node: &Node, addresses: [IpAddr; 2]) -> Result<bool> {
     let listed = node.exec_ok(&["ip", "-o", "address", "show"])?;
     let has = |address: IpAddr| listed.contains(&format!(" {address}/"));
-    let (v4, v6) = (has(EGRESS[0]), has(EGRESS[1]));
+    let [v4, v6] = addresses.map(has);
     if v4 != v6 {
         bail!("{} has one of two addresses", node.name());
     }
@@ -121,9 +129,17 @@ pub fn has_address(node: &Node) -> Result<bool> {
 /// # Errors
 /// As [`has_address`].
 pub fn holder(lab: &Lab) -> Result<Option<String>> {
+    holder_of(lab, EGRESS)
+}
+
+/// The same of other addresses.
+///
+/// # Errors
+/// As [`has_address`].
+pub fn holder_of(lab: &Lab, addresses: [IpAddr; 2]) -> Result<Option<String>> {
     let mut holders = Vec::new();
     for (gateway, _) in GATEWAYS {
-        if has_address(lab.node(gateway))? {
+        if has(lab.node(gateway), addresses)? {
             holders.push(gateway.to_owned());
         }
     }
@@ -246,6 +262,21 @@ impl<'a> Cut<'a> {
         let rules = format!(
             "table ip cut {{\nchain forward {{\ntype filter hook forward priority 0\n\
              ip saddr {one} ip daddr {other} drop\nip saddr {other} ip daddr {one} drop\n}}\n}}\n"
+        );
+        Self::make(lab.node("tor"), &rules)
+    }
+
+    /// Between a gateway and all other nodes, at the router, which hears it.
+    ///
+    /// # Errors
+    /// As [`Cut::whole`].
+    pub fn from_nodes(lab: &'a Lab, gateway: &str) -> Result<Self> {
+        let found = GATEWAYS.iter().find(|(name, _)| *name == gateway);
+        let (_, address) = found.with_context(|| format!("{gateway} is no gateway"))?;
+        let rules = format!(
+            "table ip cut {{\nchain forward {{\ntype filter hook forward priority 0\n\
+             ip saddr {address} ip daddr 10.0.0.0/24 drop\n\
+             ip saddr 10.0.0.0/24 ip daddr {address} drop\n}}\n}}\n"
         );
         Self::make(lab.node("tor"), &rules)
     }

@@ -311,7 +311,8 @@ impl Names {
     pub(super) fn new(view: &EgressView) -> Names {
         let nodes = view.world.nodes.iter();
         let pods = view.world.pods.iter();
-        let rules = view.desired.gateway.iter();
+        let (gateway, standby) = (&view.desired.gateway, &view.desired.standby);
+        let rules = gateway.iter().chain(standby);
         Names {
             nodes: nodes
                 .flat_map(|(name, node)| node.addresses.iter().map(|at| (*at, name.clone())))
