@@ -25,6 +25,11 @@
 //! and both nonces: it cannot be reflected (the label differs), replayed (the own nonce is new) or
 //! used to talk an end into an older version. The verifier tries each of its keys.
 //!
+//! The responder has the last word: what the initiator proves itself by may be a key it does not know.
+//! So it sends a keepalive at once, and only with the first good frame is the channel established for the
+//! initiator. Otherwise two nodes of which one knows the other's key and not the other way round would
+//! be linked and lose each other ten times a second.
+//!
 //! **Frames.** `length u32 of what follows | kind u8 | sequence u64 | payload | seal (16)`. The
 //! seal is HMAC-SHA256, cut to 128 bits (RFC 2104 §5), of everything before it, under a key of this
 //! connection and direction: HMAC-SHA256 of the sender's first key over another label of the role
@@ -311,6 +316,8 @@ struct Established {
     peer: NodeName,
     sealer: Sealer,
     opener: Opener,
+    /// Whether the other end is known to have taken our proof.
+    is_confirmed: bool,
     /// The shorter of our interval and a third of the other end's patience.
     keepalive: Duration,
     heard: Instant,
@@ -468,6 +475,9 @@ impl Channel {
         let State::Established(established) = &mut self.state else {
             return Err(SendError::NotEstablished);
         };
+        if !established.is_confirmed {
+            return Err(SendError::NotEstablished);
+        }
         if message.len() > room {
             return Err(SendError::Full);
         }
@@ -482,10 +492,11 @@ impl Channel {
     /// machine for messages does so while this is at least [`MAX_MESSAGE`].
     pub fn room(&self) -> usize {
         match &self.state {
-            State::Established(_) => {
+            State::Established(established) if established.is_confirmed => {
                 SEND_BUFFER.saturating_sub(self.pending.len() + RESERVED + frame::OVERHEAD)
             }
-            State::AwaitAnswer { .. }
+            State::Established(_)
+            | State::AwaitAnswer { .. }
             | State::AwaitHello
             | State::AwaitProof { .. }
             | State::Ended => 0,
@@ -509,8 +520,9 @@ impl Channel {
     /// The other end's name, once it has proved itself and while the channel lasts.
     pub fn peer(&self) -> Option<&NodeName> {
         match &self.state {
-            State::Established(established) => Some(&established.peer),
-            State::AwaitAnswer { .. }
+            State::Established(established) if established.is_confirmed => Some(&established.peer),
+            State::Established(_)
+            | State::AwaitAnswer { .. }
             | State::AwaitHello
             | State::AwaitProof { .. }
             | State::Ended => None,
@@ -579,6 +591,13 @@ impl Channel {
         };
         let (kind, payload) = established.opener.open(bytes)?;
         established.heard = now;
+        if !established.is_confirmed {
+            established.is_confirmed = true;
+            self.outputs.push_back(Output::Established {
+                peer: established.peer.clone(),
+                version: VERSION,
+            });
+        }
         match kind {
             Kind::Message => self.outputs.push_back(Output::Message(payload.to_vec())),
             Kind::Keepalive => {}
@@ -631,7 +650,7 @@ impl Channel {
                 let sealer = Sealer::new(ours.frames(keys::Role::Initiator, &transcript));
                 let opener = Opener::new(theirs.frames(keys::Role::Responder, &transcript));
                 self.pending.extend(packet);
-                self.establish(answer, sealer, opener, now);
+                self.state = self.established(answer, sealer, opener, now);
                 Ok(())
             }
             (State::AwaitProof { transcript, hello }, Packet::Proof(proof)) => {
@@ -642,7 +661,17 @@ impl Channel {
                 let ours = keys.first();
                 let sealer = Sealer::new(ours.frames(keys::Role::Responder, &transcript));
                 let opener = Opener::new(theirs.frames(keys::Role::Initiator, &transcript));
-                self.establish(hello, sealer, opener, now);
+                let mut state = self.established(hello, sealer, opener, now);
+                if let State::Established(established) = &mut state {
+                    established.is_confirmed = true;
+                    let (sealer, pending) = (&mut established.sealer, &mut self.pending);
+                    sealer.seal(Kind::Keepalive, &[], pending);
+                    self.outputs.push_back(Output::Established {
+                        peer: established.peer.clone(),
+                        version: VERSION,
+                    });
+                }
+                self.state = state;
                 Ok(())
             }
             (_, packet) => Err(ChannelError::OutOfTurn(packet.kind())),
@@ -668,19 +697,16 @@ impl Channel {
         Ok(())
     }
 
-    fn establish(&mut self, hello: Hello, sealer: Sealer, opener: Opener, now: Instant) {
-        self.outputs.push_back(Output::Established {
-            peer: hello.name.clone(),
-            version: VERSION,
-        });
-        self.state = State::Established(Box::new(Established {
+    fn established(&self, hello: Hello, sealer: Sealer, opener: Opener, now: Instant) -> State {
+        State::Established(Box::new(Established {
             peer: hello.name,
             sealer,
             opener,
+            is_confirmed: false,
             keepalive: self.config.timing.keepalive.min(hello.idle / 3),
             heard: now,
             said: now,
-        }));
+        }))
     }
 }
 

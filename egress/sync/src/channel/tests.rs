@@ -191,6 +191,29 @@ fn keys_are_replaced_without_a_gap() {
 }
 
 #[test]
+fn an_end_whose_key_is_unknown_there_is_never_linked() {
+    // It knows the responder's key, and the responder does not know its first one.
+    let mut pair = Pair::new(config("a", &[2, 1]), config("b", &[1]));
+    let hello = written(&mut pair.a);
+    pair.b.handle_bytes(&hello, pair.now);
+    let answer = written(&mut pair.b);
+    pair.a.handle_bytes(&answer, pair.now);
+    assert_eq!(outputs(&mut pair.a), []);
+    assert_eq!((pair.a.peer(), pair.a.room()), (None, 0));
+    assert_eq!(
+        pair.a.send(b"too early", pair.now),
+        Err(SendError::NotEstablished)
+    );
+    pair.carry();
+    assert_eq!(failure(&mut pair.b), ChannelError::WrongKey);
+    pair.a.handle_end_of_stream();
+    assert_eq!(
+        outputs(&mut pair.a),
+        [Output::Ended(End::Failed(ChannelError::EndOfStream))]
+    );
+}
+
+#[test]
 fn an_end_that_sends_back_what_it_hears_is_refused() {
     let mut pair = Pair::new(config("a", &[7]), config("b", &[7]));
     let hello = written(&mut pair.a);
@@ -229,8 +252,9 @@ fn a_handshake_of_before_is_worth_nothing() {
     pair.a.handle_bytes(&answer, pair.now);
     let proof = written(&mut pair.a);
     pair.b.handle_bytes(&proof, pair.now);
-    let frame = pair.frame(b"one");
     assert!(pair.b.peer().is_some());
+    pair.carry();
+    let frame = pair.frame(b"one");
 
     // To the responder, whose nonce is another.
     let mut b = Channel::responder(config("b", &[7]), [3; 32], pair.now);
