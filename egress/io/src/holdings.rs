@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use egress_core::{Desired, GatewayRule, PolicyId, RuleNumber};
+use egress_core::{
+    Claim, Claims, Desired, GatewayRule, PolicyId, Previous, RuleNumber, World, decide,
+};
 
 /// The addresses of egress this node has to do with, each with the policy it is or was for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,17 +78,47 @@ pub(crate) fn ready(
         .collect()
 }
 
+/// What a node that has just started may take to be its own: the rules whose addresses a daemon before
+/// this one has left here, as long as nobody is heard to hold them. Otherwise one that is not the first
+/// by name would put them down, and take them again once others say that it holds them; and not at all,
+/// if they do not speak to it.
+pub(crate) fn left_here(
+    world: &World,
+    claims: &Claims,
+    previous: &Previous,
+    found: &BTreeSet<IpAddr>,
+) -> Claims {
+    if found.is_empty() {
+        return Claims::new();
+    }
+    let seats = decide(world, claims, previous).seats;
+    let free = seats.keys().filter(|number| !claims.contains_key(number));
+    let own = |number: &RuleNumber| {
+        let holder = world.node.clone();
+        (*number, Claim { holder, term: 0 })
+    };
+    let mut assumed = claims.clone();
+    assumed.extend(free.map(own));
+    let rules = decide(world, &assumed, previous).gateway;
+    let mut left = assumed;
+    left.retain(|number, _| {
+        let rule = rules.get(number).filter(|rule| rule.is_held);
+        let is_here = rule.is_some_and(|rule| rule.addresses().all(|a| found.contains(&a)));
+        is_here && !claims.contains_key(number)
+    });
+    left
+}
+
 #[cfg(test)]
 mod tests {
     use egress_core::{
-        Addresses, Affinity, Claim, Claims, Group, Limits, Node, Policy, PolicyKind, Previous,
-        Selection, World, Zones, decide,
+        Addresses, Affinity, Group, Limits, Node, Policy, PolicyKind, Selection, Zones,
     };
 
     use super::*;
 
-    /// What a node decides of a rule that a node holds, unless that is dead.
-    fn seen_by(node: &str, holder: &str, dead: &[&str]) -> (RuleNumber, Desired) {
+    /// Three gateways, seen from one of them.
+    fn world(node: &str, dead: &[&str]) -> World {
         let nodes = ["a", "b", "c"].map(|name| {
             let node = Node {
                 is_healthy: !dead.contains(&name),
@@ -95,7 +127,7 @@ mod tests {
             };
             (name.to_owned(), node)
         });
-        let world = World {
+        World {
             node: node.to_owned(),
             nodes: nodes.into(),
             policies: vec![Policy {
@@ -119,7 +151,12 @@ mod tests {
                 unanswered: BTreeSet::new(),
             }],
             ..World::default()
-        };
+        }
+    }
+
+    /// What a node decides of a rule that a node holds, unless that is dead.
+    fn seen_by(node: &str, holder: &str, dead: &[&str]) -> (RuleNumber, Desired) {
+        let world = world(node, dead);
         let first = decide(&world, &Claims::new(), &Previous::default());
         let number = *first.seats.keys().next().unwrap();
         let claim = Claim {
@@ -156,6 +193,36 @@ mod tests {
         assert!(update(&complete, &desired, &dead, true).is_empty());
         let (_, third) = seen_by("c", "a", &[]);
         assert!(update(&complete, &desired, &third, true).is_empty());
+    }
+
+    #[test]
+    fn what_a_daemon_before_has_left_here_is_held_here() {
+        let (world, previous) = (world("b", &[]), Previous::default());
+        let found = ["203.0.113.10".parse().unwrap()].into();
+        let nobody = Claims::new();
+        assert!(
+            decide(&world, &nobody, &previous).gateway.is_empty(),
+            "a is the first"
+        );
+        let left = left_here(&world, &nobody, &previous, &found);
+        let numbers: Vec<&RuleNumber> = left.keys().collect();
+        let (number, _) = seen_by("b", "b", &[]);
+        assert_eq!(numbers, [&number]);
+        assert!(
+            decide(&world, &left, &previous)
+                .gateway
+                .contains_key(&number)
+        );
+        let other = ["203.0.113.11".parse().unwrap()].into();
+        assert!(left_here(&world, &nobody, &previous, &other).is_empty());
+        assert!(left_here(&world, &nobody, &previous, &BTreeSet::new()).is_empty());
+        // Who is heard to hold it holds it.
+        let claim = Claim {
+            holder: "c".to_owned(),
+            term: 4,
+        };
+        let claims = [(number, claim)].into();
+        assert!(left_here(&world, &claims, &previous, &found).is_empty());
     }
 
     #[test]

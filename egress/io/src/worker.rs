@@ -34,7 +34,7 @@ use tokio::task::AbortHandle;
 
 use crate::announce::{Schedule, announce};
 use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
-use crate::holdings::{Announcement, Holdings, held_by, ready};
+use crate::holdings::{Announcement, Holdings, held_by, left_here, ready};
 use crate::memory::Memory;
 use crate::node::{Command, Config, View, Wish, lock};
 use crate::peers::{Event, Peers};
@@ -354,6 +354,11 @@ impl Worker {
         self.peers.adjust(&mut world);
         self.presume_live();
         let mut claims = self.peers.claims();
+        let is_first = self.world.node.is_empty();
+        if is_first && self.peers.is_spoken() {
+            let left = left_here(&world, &claims, &self.previous, &self.found);
+            claims.extend(left);
+        }
         let mut desired = decide(&world, &claims, &self.previous);
         for _ in 0..MAX_ROUNDS {
             let found = &self.found;

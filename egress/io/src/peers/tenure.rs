@@ -7,9 +7,10 @@ use egress_core::{Desired, RuleNumber, Seat, World};
 use egress_sync::name::{NodeName, Rule};
 
 use super::Peers;
+use super::roles::Roles;
 
-/// How long after the start a rule that nobody is known to hold waits for those who might. The same
-/// when this node was cut off.
+/// How long after the start a rule that nobody is known to hold waits for those who might, as far as
+/// BFD does not hear them. The same when this node was cut off.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// How long a rule that leaves may take to be handed over; then it is let go as it is.
@@ -34,6 +35,8 @@ impl Peers {
             return false;
         }
         let mut has_changed = false;
+        // Of this decision: after a start there is none before it, and nobody would be one.
+        self.roles.rivals = Roles::of(world, desired, self.probes.policies()).rivals;
         // Also one whose policy went while it was leaving: nobody is there to take it any more.
         self.leaving.retain(|rule, _| {
             let number = RuleNumber::new(rule.get());
@@ -94,11 +97,16 @@ impl Peers {
         if last.is_some_and(|last| last.node != self.name) || (last.is_none() && was_held) {
             return true;
         }
-        let is_heard = |rival: &NodeName| {
+        let is_late = now >= self.unsure_since + GRACE;
+        let is_no_rival = |rival: &NodeName| {
             let node = world.nodes.get(rival.as_str());
-            self.table.has_heard(rival) || node.is_none_or(|node| node.is_dead)
+            // One that BFD hears lives, and may hold it: it does not speak to this node, for want of the
+            // key perhaps, and may speak to all others.
+            self.table.has_heard(rival)
+                || node.is_none_or(|node| node.is_dead)
+                || (is_late && self.sights.is_up(rival) != Some(true))
         };
-        self.roles.rivals.iter().all(is_heard) || now >= self.unsure_since + GRACE
+        self.roles.rivals.iter().all(is_no_rival)
     }
 
     /// Offers a rule to the first who stands by, once that one knows everything.
