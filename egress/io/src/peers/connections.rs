@@ -10,6 +10,7 @@ use egress_sync::channel::{Channel, Config, Timing};
 use egress_sync::name::NodeName;
 
 use super::link::{self, Link, LinkEvent};
+use super::strangers::may_come;
 use super::{Peers, secret};
 
 /// The pauses between attempts to connect.
@@ -18,9 +19,6 @@ const DIAL_LAST: Duration = Duration::from_secs(2);
 
 /// How often an address that could not be listened on is tried.
 pub(super) const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-
-/// Connections at most that have not proved themselves.
-const MAX_STRANGERS: usize = 64;
 
 impl Peers {
     /// Listens where others would connect to, if they do.
@@ -58,16 +56,26 @@ impl Peers {
                 if let Some(peer) = &dialled {
                     self.peer(peer, now).is_dialling = false;
                 }
-                if let Err(error) = self.open(stream, dialled.clone(), now) {
-                    tracing::warn!(%error, "connection of a gateway not taken");
-                    if let Some(peer) = dialled {
-                        self.dial_failed(&peer, error.to_string(), now);
+                let remote = match stream.peer_addr() {
+                    Ok(remote) => remote,
+                    // It is over already.
+                    Err(error) => {
+                        if let Some(peer) = dialled {
+                            self.dial_failed(&peer, &error.to_string(), now);
+                        }
+                        return;
+                    }
+                };
+                if let Err(error) = self.open(stream, remote, dialled.clone(), now) {
+                    match dialled {
+                        Some(peer) => self.dial_failed(&peer, &error.to_string(), now),
+                        None => self.refused(remote, &error.to_string(), now),
                     }
                 }
             }
             LinkEvent::NotOpened { peer, error } => {
                 self.peer(&peer, now).is_dialling = false;
-                self.dial_failed(&peer, error.to_string(), now);
+                self.dial_failed(&peer, &error.to_string(), now);
             }
             LinkEvent::Read { id, bytes } => {
                 if let Some(link) = self.links.get_mut(&id) {
@@ -90,13 +98,19 @@ impl Peers {
     fn open(
         &mut self,
         stream: tokio::net::TcpStream,
+        remote: SocketAddr,
         dialled: Option<NodeName>,
         now: Instant,
     ) -> Result<(), OpenError> {
-        let remote = stream.peer_addr()?;
-        let strangers = self.links.len().saturating_sub(self.linked.len());
-        if dialled.is_none() && strangers >= MAX_STRANGERS {
-            return Err(OpenError::Strangers);
+        if dialled.is_none() {
+            let proved: BTreeSet<u64> = self.linked.values().copied().collect();
+            let others = self.links.iter().filter(|(_, link)| link.dialled.is_none());
+            let strangers = others.filter(|(id, _)| !proved.contains(id));
+            let strangers = strangers.map(|(_, link)| link.remote.ip().to_canonical());
+            let is_of_node = |address| self.node_at(address).is_some();
+            if !may_come(remote.ip().to_canonical(), strangers, is_of_node) {
+                return Err(OpenError::Strangers);
+            }
         }
         let Some(path) = &self.config.secret_file else {
             return Err(OpenError::NoSecret);
@@ -118,11 +132,39 @@ impl Peers {
         Ok(())
     }
 
-    pub(super) fn dial_failed(&mut self, peer: &NodeName, problem: String, now: Instant) {
-        let peer = self.peer(peer, now);
-        peer.problem = Some(problem);
+    /// Notes why a node is not linked, for people. The log hears of it when it is another reason than
+    /// before: it is tried again for as long as it takes.
+    pub(super) fn dial_failed(&mut self, node: &NodeName, problem: &str, now: Instant) {
+        let peer = self.peer(node, now);
         peer.dial_at = now + peer.pause;
         peer.pause = (peer.pause * 2).min(DIAL_LAST);
+        self.note_problem(node, problem, now);
+    }
+
+    /// A connection of somebody else did not come to a link.
+    pub(super) fn refused(&mut self, remote: SocketAddr, reason: &str, now: Instant) {
+        let node = self.node_at(remote.ip().to_canonical()).cloned();
+        let node = node.filter(|node| !self.linked.contains_key(node));
+        if let Some(node) = node {
+            self.note_problem(&node, reason, now);
+        } else if self.refusals.is_told(now) {
+            tracing::warn!(%remote, reason, "connection refused");
+        }
+    }
+
+    fn note_problem(&mut self, node: &NodeName, problem: &str, now: Instant) {
+        let peer = self.peer(node, now);
+        if peer.problem.as_deref() != Some(problem) {
+            tracing::warn!(%node, reason = problem, "no link with gateway");
+            peer.problem = Some(problem.to_owned());
+        }
+    }
+
+    /// The other node that has an address.
+    fn node_at(&self, address: IpAddr) -> Option<&NodeName> {
+        let mut nodes = self.addresses.iter();
+        let found = nodes.find(|(node, of)| **node != self.name && of.contains(&address))?;
+        Some(found.0)
     }
 
     /// Whether there is a connection with a node, or one this end began that has not proved itself.
@@ -170,7 +212,7 @@ enum OpenError {
     Secret(#[from] secret::SecretError),
     #[error("egress.secretFile is not set")]
     NoSecret,
-    #[error("{MAX_STRANGERS} others have not proved themselves yet")]
+    #[error("too many others have not proved themselves yet")]
     Strangers,
 }
 

@@ -4,6 +4,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`connections`] | whom to call, who may call |
+//! | [`strangers`] | those who call and do not prove themselves |
 //! | [`link`] | sockets and the tasks that read and write them |
 //! | [`sight`] | who lives, by BFD and by what others say |
 //! | [`probes`] | which gateways reach what their policies ask for |
@@ -25,6 +26,7 @@ mod pump;
 mod roles;
 mod secret;
 mod sight;
+mod strangers;
 mod subscription;
 mod tenure;
 
@@ -49,6 +51,7 @@ use link::{Link, LinkEvent};
 use probes::{OwnAsked, Probes};
 use roles::Roles;
 use sight::Sights;
+use strangers::Refusals;
 use subscription::Walk;
 use tenure::{GRACE, HAND_OVER_AGAIN};
 
@@ -117,7 +120,9 @@ pub struct PeerView {
     pub name: String,
     /// Whether it has proved itself on a connection that lasts.
     pub is_linked: bool,
-    /// Why not, as far as is known.
+    /// Whether it should have: it is a gateway of this node's pods, or both are gateways of a policy.
+    pub is_wanted: bool,
+    /// Why it has not, as far as is known.
     pub problem: Option<String>,
     /// What BFD says of it; nothing where there is no session.
     pub bfd: Option<Heard>,
@@ -151,6 +156,8 @@ pub(crate) struct Peers {
     known: BTreeSet<NodeName>,
     listeners: BTreeMap<IpAddr, AbortHandle>,
     listen_at: Option<Instant>,
+    /// Connections of others that came to nothing.
+    refusals: Refusals,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     /// When this node began, or was cut off for the last time.
@@ -199,6 +206,7 @@ impl Peers {
             known: BTreeSet::new(),
             listeners: BTreeMap::new(),
             listen_at: None,
+            refusals: Refusals::default(),
             events,
             inbox,
             unsure_since: now,
@@ -411,6 +419,7 @@ impl Peers {
             .chain(self.witness.poll_timeout().map(|(at, _)| at))
             .chain(self.sights.next_timeout())
             .chain(self.listen_at)
+            .chain(self.refusals.next_timeout())
             .chain((Instant::now() < grace).then_some(grace))
             .min()
     }
@@ -435,6 +444,7 @@ impl Peers {
             PeerView {
                 name: name.as_str().to_owned(),
                 is_linked: self.linked.contains_key(name),
+                is_wanted: self.roles.dialled.contains(name) || self.roles.rivals.contains(name),
                 problem: peer.and_then(|peer| peer.problem.clone()),
                 bfd: self.sights.heard(name),
                 is_dead: self.sights.is_dead(name),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bpf_loader::{Cursor, Error, Gateway, Mapping};
-use egress_sync::channel::{End, MAX_MESSAGE, Output};
+use egress_sync::channel::{ChannelError, End, MAX_MESSAGE, Output};
 use egress_sync::claims::{ClaimOutput, HandOverEnd, Holder};
 use egress_sync::mapping::Change;
 use egress_sync::name::{NodeName, Rule};
@@ -29,6 +29,10 @@ const EVENTS: usize = 4096;
 
 /// How long hosts of a segment have to answer for an address.
 const PROBE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Why there is no link, where the other end knows more. It says nothing to who does not know its key.
+const REFUSED_THERE: &str = "other end refused this one, and its log says why: is egress.secretFile the \
+                             same on both?";
 
 impl Peers {
     /// Does what there is to do. Whether there is more to do at once.
@@ -125,6 +129,9 @@ impl Peers {
             if link.channel.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 link.channel.handle_timeout(now);
             }
+        }
+        if let Some(more) = self.refusals.take_untold(now) {
+            tracing::warn!(more, "connections refused that are not in this log");
         }
         self.table.handle_timeout(now);
         self.witness.handle_timeout(now);
@@ -242,19 +249,18 @@ impl Peers {
         let reason = match end {
             End::Here => "closed here".to_owned(),
             End::There => "closed by the other end".to_owned(),
+            End::Failed(ChannelError::EndOfStream) if linked.is_none() => REFUSED_THERE.to_owned(),
             End::Failed(error) => error.to_string(),
         };
-        let remote = link.remote;
-        match (&linked, &link.dialled) {
-            (Some(node), _) => tracing::warn!(%node, %reason, "link with gateway lost"),
-            (None, Some(node)) => tracing::warn!(%node, %remote, %reason, "no link with gateway"),
-            (None, None) => tracing::warn!(%remote, %reason, "connection refused"),
-        }
         if let Some(node) = &linked {
+            tracing::warn!(%node, %reason, "link with gateway lost");
             self.unlink(node, now);
+            // It has been told.
+            self.peer(node, now).problem = Some(reason.clone());
         }
-        if let Some(node) = linked.or(link.dialled.take()) {
-            self.dial_failed(&node, reason, now);
+        match linked.or(link.dialled.take()) {
+            Some(node) => self.dial_failed(&node, &reason, now),
+            None => self.refused(link.remote, &reason, now),
         }
     }
 
@@ -270,7 +276,7 @@ impl Peers {
                 tracing::error!(node = %from, %error, "what a gateway says cannot be read");
                 self.unlink(&from, now);
                 self.close(id);
-                self.dial_failed(&from, error.to_string(), now);
+                self.dial_failed(&from, &error.to_string(), now);
             }
         }
     }
@@ -324,7 +330,7 @@ impl Peers {
             tracing::warn!(node = %to, %error, "the link begins anew");
             self.unlink(to, now);
             self.close(id);
-            self.dial_failed(to, error.to_string(), now);
+            self.dial_failed(to, &error.to_string(), now);
         }
     }
 

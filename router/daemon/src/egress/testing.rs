@@ -178,6 +178,7 @@ pub(crate) fn view() -> EgressView {
         peers: vec![PeerView {
             name: "node-b".to_owned(),
             is_linked: true,
+            is_wanted: true,
             problem: None,
             bfd: Some(Heard::Yes),
             is_dead: false,

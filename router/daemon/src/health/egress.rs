@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bpf_loader::{DropReason, Gateway};
 use egress_core::{Finding, PodKey, PolicyId, Refusal};
+use egress_io::node::PeerView;
 use router_api::v1alpha1::Health;
 
 use super::Report;
@@ -112,6 +113,7 @@ fn fill(look: &Look, report: &mut Report) {
     let mut problems = ports(look);
     problems.extend(table(look));
     problems.extend(findings(view));
+    problems.extend(unlinked(view));
     let (world, desired) = (&view.world, &view.desired);
     if world.policies.is_empty() && desired.gateway.is_empty() && problems.is_empty() {
         return;
@@ -328,6 +330,26 @@ fn findings(view: &EgressView) -> Vec<Problem> {
     problems
 }
 
+/// Gateways that live and that this node should be linked with, and is not.
+fn unlinked(view: &EgressView) -> Vec<Problem> {
+    let peers = view.peers.iter();
+    let apart = peers.filter(|peer| peer.is_wanted && !peer.is_linked && !peer.is_dead);
+    let problem = |peer: &PeerView| {
+        let why = peer.problem.as_ref()?;
+        Some(Problem {
+            severity: Health::Warning,
+            code: "CW0711",
+            object: format!("gateway {}", peer.name),
+            message: format!(
+                "no link: {why}; until there is one nothing is copied from or to it, and it hands \
+                 nothing over"
+            ),
+            next: "causeway egress gateways -o wide".to_owned(),
+        })
+    };
+    apart.filter_map(problem).collect()
+}
+
 fn command(policy: Option<&PolicyId>) -> String {
     match policy {
         Some(policy) => format!("causeway egress policies {policy}"),
@@ -373,6 +395,11 @@ mod tests {
             capacity: 262_144,
             by_family: None,
         }
+    }
+
+    fn codes(report: &Report) -> Vec<String> {
+        let issues = report.issues.iter();
+        issues.map(|issue| issue.code.clone()).collect()
     }
 
     fn report(look: &Look) -> Report {
@@ -429,10 +456,6 @@ mod tests {
             .into();
         };
         used(&mut look, 51_609);
-        let codes = |report: &Report| -> Vec<String> {
-            let issues = report.issues.iter();
-            issues.map(|issue| issue.code.clone()).collect()
-        };
         assert!(!codes(&report(&look)).contains(&"CW0701".to_owned()));
         used(&mut look, 51_610);
         let nearly = report(&look);
@@ -510,6 +533,34 @@ mod tests {
         let taken = issue(&report, "CW0705");
         assert_eq!(taken.severity(), Health::Warning);
         assert!(taken.message.starts_with("does not get 198.51.100.7"));
+    }
+
+    #[test]
+    fn gateways_that_should_be_linked_and_are_not_are_told() {
+        let mut look = look();
+        assert!(!codes(&report(&look)).contains(&"CW0711".to_owned()));
+        let peer = &mut look.view.peers[0];
+        peer.is_linked = false;
+        peer.problem = Some("other end knows none of the keys".to_owned());
+        let apart = report(&look);
+        let apart = issue(&apart, "CW0711");
+        assert_eq!(apart.severity(), Health::Warning);
+        assert_eq!(apart.object, "gateway node-b");
+        assert!(
+            apart
+                .message
+                .starts_with("no link: other end knows none of the keys;"),
+            "{}",
+            apart.message
+        );
+        // Who is dead cannot be linked, and one that need not be is no problem.
+        for (is_dead, is_wanted) in [(true, true), (false, false)] {
+            let mut look = self::look();
+            let peer = &mut look.view.peers[0];
+            (peer.is_linked, peer.is_dead, peer.is_wanted) = (false, is_dead, is_wanted);
+            peer.problem = Some("timed out".to_owned());
+            assert!(!codes(&report(&look)).contains(&"CW0711".to_owned()));
+        }
     }
 
     #[test]
