@@ -14,6 +14,7 @@ pub mod frr;
 pub mod gobgp;
 pub mod guide;
 pub mod kernel;
+pub mod keys;
 pub mod paths;
 pub mod pod;
 pub mod routed;
