@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     time::Instant,
@@ -14,7 +15,9 @@ use egress_sync::{
     name::NodeName,
 };
 use harness::{
-    CONVERGED, Lab, Node, causeway, firewall, keys,
+    CONVERGED, Lab, Node, causeway, egress, firewall,
+    guide::{adapted, manifest},
+    keys,
     pod::Pod,
     standby::{self, copied, holder, holds, linked, one_holds, seen_at},
     talks::Talks,
@@ -68,6 +71,9 @@ fn through_it_all(lab: &Lab) -> Result<()> {
         keys::says(right, wrong.name(), of_right)?;
         ensure!(holder(lab)?.as_deref() == Some("gw2"), "another holder");
         talks.go_on("with another key at one gateway")?;
+        if wrong.name() == "gw2" {
+            begins(lab, "gw1").context("a policy that begins meanwhile")?;
+        }
         keys::write(wrong, &key)?;
         linked(lab)?;
         let now = settled(lab, &talks)?;
@@ -114,6 +120,28 @@ fn through_it_all(lab: &Lab) -> Result<()> {
 
     let refused = firewall::refused(lab.node("firewall"))?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
+    Ok(())
+}
+
+/// A policy that begins while a gateway has another key gets a holder all the same.
+fn begins(lab: &Lab, gateway: &str) -> Result<()> {
+    let policy = manifest("egress.md", "billing-standby")?;
+    let policy = policy.split("---\n").next().unwrap_or_default();
+    let words = [
+        ("name: billing-standby", "name: more"),
+        ("app: billing", "app: more"),
+        ("192.168.60.100", "192.168.60.101"),
+        ("fd00:192:168:60::100", "fd00:192:168:60::101"),
+    ];
+    egress::write(lab, "more.yaml", &adapted(policy, &words)?)?;
+    let more = ["192.168.60.101", "fd00:192:168:60::101"];
+    let more = [more[0].parse()?, more[1].parse()?];
+    wait_for("a holder", CONVERGED, || {
+        let holder = standby::holder_of(lab, more)?;
+        ensure!(holder.as_deref() == Some(gateway), "{holder:?}");
+        Ok(())
+    })?;
+    fs::remove_file(egress::resources(lab)?.join("more.yaml"))?;
     Ok(())
 }
 

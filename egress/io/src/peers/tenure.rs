@@ -9,8 +9,9 @@ use egress_sync::name::{NodeName, Rule};
 use super::Peers;
 use super::roles::Roles;
 
-/// How long after the start a rule that nobody is known to hold waits for those who might, as far as
-/// BFD does not hear them. The same when this node was cut off.
+/// How long after the start a rule that nobody is known to hold waits for those who might. The same
+/// when this node was cut off. For one that BFD hears it is waited longer, unless somebody else speaks to
+/// this node.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// How long a rule that leaves may take to be handed over; then it is let go as it is.
@@ -101,10 +102,13 @@ impl Peers {
         let is_no_rival = |rival: &NodeName| {
             let node = world.nodes.get(rival.as_str());
             // One that BFD hears lives, and may hold it: it does not speak to this node, for want of the
-            // key perhaps, and may speak to all others.
+            // key perhaps. Then it is this one that nobody speaks to, or a third would know.
+            let mut linked = self.linked.keys();
             self.table.has_heard(rival)
                 || node.is_none_or(|node| node.is_dead)
-                || (is_late && self.sights.is_up(rival) != Some(true))
+                || (is_late
+                    && (self.sights.is_up(rival) != Some(true)
+                        || linked.any(|node| node != rival && self.table.has_heard(node))))
         };
         self.roles.rivals.iter().all(is_no_rival)
     }
