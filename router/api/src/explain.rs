@@ -429,6 +429,16 @@ pub const EXPLANATIONS: &[Explanation] = &[
          gateway's own address, which the firewall must let through. `causeway egress policies` \
          shows which gateways are healthy. One answer is enough to be well again; nothing moves back.",
     ),
+    entry(
+        "CW0711",
+        "A gateway is not linked",
+        "A gateway that lives, of this node's pods or of a policy both are gateways of, and this node \
+         do not speak to each other. Connections are not copied between them and no address is handed \
+         over; whoever holds addresses goes on. One that is linked with nobody takes nothing.",
+        "The message has the reason, or says that the other end has it. All nodes need a key in common in \
+         `egress.secretFile`; the file is read at each attempt, so that no restart is needed. TCP \
+         `egress.peerPort` (4796) must pass between them.",
+    ),
 ];
 
 #[cfg(test)]
