@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use egress_core::{Desired, RuleNumber, Seat, World};
 use egress_sync::name::{NodeName, Rule};
 
-use super::Peers;
 use super::roles::Roles;
+use super::{Heard, Peers};
 
 /// How long after the start a rule that nobody is known to hold waits for those who might. The same
 /// when this node was cut off. For one that BFD hears it is waited longer, unless somebody else speaks to
@@ -107,7 +107,7 @@ impl Peers {
             self.table.has_heard(rival)
                 || node.is_none_or(|node| node.is_dead)
                 || (is_late
-                    && (self.sights.is_up(rival) != Some(true)
+                    && (self.sights.heard(rival) != Some(Heard::Yes)
                         || linked.any(|node| node != rival && self.table.has_heard(node))))
         };
         self.roles.rivals.iter().all(is_no_rival)
