@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -33,6 +34,9 @@ pub const SERVER: [IpAddr; 2] = [
 
 /// The server's port that says back what it hears.
 pub const ECHO: u16 = 7;
+
+/// The server's port that tells who asks.
+const WHO: u16 = 80;
 
 /// The lab with every session up and every node ready for pods.
 ///
@@ -77,12 +81,7 @@ fn ready(lab: Lab) -> Result<Lab> {
         ensure!(!refused.is_empty(), "nothing was refused");
         Ok(())
     })?;
-    let flush = |set| {
-        lab.node("firewall")
-            .exec_ok(&["nft", "flush", "set", "inet", "firewall", set])
-    };
-    flush("refused4")?;
-    flush("refused6")?;
+    firewall::forget(lab.node("firewall"))?;
     Ok(lab)
 }
 
@@ -117,4 +116,22 @@ pub fn connect(target: IpAddr) -> Result<TcpStream> {
     connection.set_read_timeout(Some(CONVERGED))?;
     connection.set_write_timeout(Some(CONVERGED))?;
     Ok(connection)
+}
+
+/// Whom the server says it sees when a pod asks, at any of its addresses.
+///
+/// # Errors
+/// When there is no answer.
+pub fn seen_as(pod: &Pod<'_>, target: IpAddr) -> Result<IpAddr> {
+    let at = SocketAddr::new(target, WHO);
+    let mut connection =
+        pod.within(|| Ok(TcpStream::connect_timeout(&at, Duration::from_secs(3))?))?;
+    connection.set_read_timeout(Some(CONVERGED))?;
+    connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let said = answer.lines().find_map(|line| line.strip_prefix("you are "));
+    let said = said.with_context(|| format!("the server answered {answer:?}"))?;
+    let address = said.trim_matches(['[', ']']);
+    address.parse().with_context(|| format!("{said:?}"))
 }

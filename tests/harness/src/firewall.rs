@@ -58,6 +58,32 @@ pub fn counted(firewall: &Node, counter: &str) -> Result<u64> {
     packets.with_context(|| format!("a counter: {answer}"))
 }
 
+/// Has the firewall let these addresses and prefixes of one family pass as well.
+///
+/// # Errors
+/// When nft refuses them.
+pub fn allow(firewall: &Node, sources: &[&str]) -> Result<()> {
+    let is_v6 = sources.iter().any(|source| source.contains(':'));
+    let family = if is_v6 { "ip6" } else { "ip" };
+    let sources = sources.join(", ");
+    let rule =
+        format!("insert rule inet firewall forward {family} saddr {{ {sources} }} accept");
+    let output = firewall.exec_with_input(&["nft", "-f", "-"], rule.as_bytes())?;
+    ensure!(output.success(), "{rule}: {}", output.stderr);
+    Ok(())
+}
+
+/// Has the firewall forget what it has refused.
+///
+/// # Errors
+/// When nft fails.
+pub fn forget(firewall: &Node) -> Result<()> {
+    for set in ["refused4", "refused6"] {
+        firewall.exec_ok(&["nft", "flush", "set", "inet", "firewall", set])?;
+    }
+    Ok(())
+}
+
 /// Who the server says has asked, by protocol: `tcp`, `http` or `udp`, in order of time.
 ///
 /// # Errors
