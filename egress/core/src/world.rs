@@ -146,12 +146,22 @@ pub struct Policy {
 impl Policy {
     /// Whether its rules move from gateway to gateway, with the addresses they hold.
     pub fn can_move(&self) -> bool {
-        let is_ours = match self.selection {
+        let is_held = |group: &Group| matches!(group.addresses, Addresses::Held { .. });
+        self.minds_health() && self.groups.iter().any(is_held)
+    }
+
+    /// Whether nodes with its pods choose among several gateways by how these are.
+    pub fn can_choose(&self) -> bool {
+        let nodes: BTreeSet<&String> = self.groups.iter().flat_map(|group| &group.nodes).collect();
+        self.minds_health() && nodes.len() > 1
+    }
+
+    /// Whether it asks how its gateways are. Upstream's do not.
+    fn minds_health(&self) -> bool {
+        match self.selection {
             Selection::ActiveStandby | Selection::ActiveActive => true,
             Selection::FirstByName | Selection::ByPodUid => false,
-        };
-        let is_held = |group: &Group| matches!(group.addresses, Addresses::Held { .. });
-        is_ours && self.groups.iter().any(is_held)
+        }
     }
 }
 

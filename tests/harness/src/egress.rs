@@ -130,7 +130,9 @@ pub fn seen_as(pod: &Pod<'_>, target: IpAddr) -> Result<IpAddr> {
     connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
-    let said = answer.lines().find_map(|line| line.strip_prefix("you are "));
+    let said = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("you are "));
     let said = said.with_context(|| format!("the server answered {answer:?}"))?;
     let address = said.trim_matches(['[', ']']);
     address.parse().with_context(|| format!("{said:?}"))

@@ -66,8 +66,7 @@ pub fn allow(firewall: &Node, sources: &[&str]) -> Result<()> {
     let is_v6 = sources.iter().any(|source| source.contains(':'));
     let family = if is_v6 { "ip6" } else { "ip" };
     let sources = sources.join(", ");
-    let rule =
-        format!("insert rule inet firewall forward {family} saddr {{ {sources} }} accept");
+    let rule = format!("insert rule inet firewall forward {family} saddr {{ {sources} }} accept");
     let output = firewall.exec_with_input(&["nft", "-f", "-"], rule.as_bytes())?;
     ensure!(output.success(), "{rule}: {}", output.stderr);
     Ok(())

@@ -92,6 +92,14 @@ pub fn unheard(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// The addresses a gateway has itself towards the firewall.
+pub fn own(gateway: &str) -> [IpAddr; 2] {
+    let last = if gateway == GATEWAYS[0].0 { 0x11 } else { 0x12 };
+    let v4 = Ipv4Addr::new(192, 168, 60, if last == 0x11 { 11 } else { 12 });
+    let v6 = Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, last);
+    [v4.into(), v6.into()]
+}
+
 /// The gateway that is not this one.
 pub fn other(gateway: &str) -> &'static str {
     let [(one, _), (another, _)] = GATEWAYS;

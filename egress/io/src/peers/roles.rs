@@ -33,7 +33,8 @@ impl Roles {
         let concerned = concerned.filter(|policy| desired.policies.contains_key(&policy.id));
         for policy in concerned {
             let can_move = policy.can_move();
-            if !can_move && !asking.contains_key(&policy.id) {
+            // Who chooses among gateways must hear which of them are drained.
+            if !can_move && !policy.can_choose() && !asking.contains_key(&policy.id) {
                 continue;
             }
             let nodes: BTreeSet<&String> = policy
