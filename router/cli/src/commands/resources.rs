@@ -98,7 +98,9 @@ fn item(resource: &Resource) -> Item {
 
 /// One word and the sentence behind it: of the worst condition.
 fn summary(resource: &Resource) -> (Cell, String) {
-    let problem = resource.conditions.iter().find(|c| is_problem(c));
+    let problems = resource.conditions.iter().filter(|c| is_problem(c));
+    // That an object has no effect here is said where there is nothing worse to say.
+    let problem = problems.min_by_key(|c| c.r#type == "causeway.io/InUse");
     match problem {
         Some(condition) => (
             Cell::toned(Tone::Notice, condition.reason.as_str()),
@@ -117,9 +119,16 @@ fn summary(resource: &Resource) -> (Cell, String) {
 fn is_problem(condition: &Condition) -> bool {
     let names_a_fault = match condition.r#type.split_once('/') {
         Some(("cilium.io", _)) => true,
-        Some(("causeway.io", name)) => {
-            matches!(name, "Degraded" | "NotProvided" | "NotAdvertised")
-        }
+        Some(("causeway.io", name)) => match name {
+            "Degraded" | "NotProvided" | "NotAdvertised" => true,
+            "NoMatchingNode" | "Undecided" | "InterfaceMissing" | "AddressMissing"
+            | "SharedAddress" | "PoolExhausted" | "MissingBFDProfile" | "Unguarded" => true,
+            // Of two policies the one that has the say lacks nothing.
+            "Overlaps" => return condition.status == "True" && condition.reason == "Shadowed",
+            // Most policies are about pods of other nodes.
+            "NoMatchingPod" => return false,
+            _ => false,
+        },
         _ => false,
     };
     condition.status == if names_a_fault { "True" } else { "False" }
