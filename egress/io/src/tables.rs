@@ -133,6 +133,7 @@ pub(crate) fn gateway_side(desired: &Desired, is_told: bool) -> BTreeMap<u32, Ga
             is_udp_endpoint_independent: rule.is_udp_endpoint_independent,
             is_replicated: rule.is_held && is_told,
             is_copy,
+            drain: rule.drain,
             is_draining: matches!(rule.life, Life::Draining { .. }),
             timeouts: timeouts(&rule.timeouts),
         };

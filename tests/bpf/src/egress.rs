@@ -173,6 +173,7 @@ impl EgressLab {
             is_udp_endpoint_independent: false,
             is_replicated: false,
             is_copy: false,
+            drain: None,
             is_draining: false,
             timeouts: timeouts(Duration::from_secs(600)),
         }

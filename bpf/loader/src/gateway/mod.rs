@@ -87,6 +87,8 @@ pub struct Gateway {
     adopted_at: Option<u32>,
     /// When rules became this gateway's own that it had copies of before.
     since: BTreeMap<u32, u32>,
+    /// When connections were first seen under addresses that their rule has no more.
+    left: BTreeMap<(u32, IpAddr), u32>,
     /// Events read since the buffer was last empty.
     unbroken: usize,
     has_missed: bool,
@@ -192,6 +194,7 @@ impl Gateway {
             own: Vec::new(),
             adopted_at: adopted.then(now),
             since: BTreeMap::new(),
+            left: BTreeMap::new(),
             unbroken: 0,
             has_missed: false,
         })
@@ -237,6 +240,12 @@ impl Gateway {
             }
         }
         self.since.retain(|number, _| wanted.contains_key(number));
+        let has_left = |(number, address): &(u32, IpAddr)| {
+            wanted
+                .get(number)
+                .is_some_and(|rule| rule.has_left(*address))
+        };
+        self.left.retain(|left, _| has_left(left));
         self.rules.clone_from(wanted);
         Ok(())
     }

@@ -29,6 +29,9 @@ pub struct GatewayRule {
     /// Whether another gateway holds the rule, and the mappings are copies of its: none ends by
     /// itself, and none begins. Those that are there are translated all the same.
     pub is_copy: bool,
+    /// How long connections keep an address that is none of the rule's any more while it has others
+    /// of the family; until they end where there is none.
+    pub drain: Option<Duration>,
     /// How long idle mappings live.
     pub timeouts: Timeouts,
 }
@@ -76,6 +79,12 @@ impl Timeouts {
 }
 
 impl GatewayRule {
+    /// Whether new connections get other addresses than this one.
+    pub(crate) fn has_left(&self, address: IpAddr) -> bool {
+        let mut of_family = self.addresses.iter();
+        !self.addresses.contains(&address) && of_family.any(|a| a.is_ipv4() == address.is_ipv4())
+    }
+
     /// The rule as the programs read it.
     pub(crate) fn encode(&self, slot: u16) -> NatRule {
         let mut rule = NatRule {

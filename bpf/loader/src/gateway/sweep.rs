@@ -205,12 +205,26 @@ impl Gateway {
         Ok(())
     }
 
-    fn fate<A: Family>(&self, key: &NatKey<A>, out: &NatEntry<A>, now: u32) -> Result<Fate, Error> {
+    fn fate<A: Family>(
+        &mut self,
+        key: &NatKey<A>,
+        out: &NatEntry<A>,
+        now: u32,
+    ) -> Result<Fate, Error> {
         let Some(rule) = self.rules.get(&out.rule) else {
             return Ok(Fate::Over);
         };
         if rule.is_copy {
             return Ok(Fate::Stays);
+        }
+        let address = out.address.to_ip();
+        if let Some(drain) = rule.drain
+            && rule.has_left(address)
+        {
+            let left_at = *self.left.entry((out.rule, address)).or_insert(now);
+            if ticks_since(left_at, now) >= ticks_of(drain) {
+                return Ok(Fate::Over);
+            }
         }
         // Copies do not tell of each packet: from a takeover on the time counts anew. After a
         // restart too, since nobody knows how long ago that was.
@@ -279,6 +293,7 @@ mod tests {
             is_replicated: true,
             is_draining: false,
             is_copy: false,
+            drain: None,
             timeouts: Timeouts {
                 tcp_opening: timeout,
                 tcp_established: timeout,
@@ -362,6 +377,42 @@ mod tests {
             assert_eq!(swept.replicated.len(), 1);
             assert_eq!(swept.replicated[0].pod.port(), 2_004);
             assert!(gateway.mappings().expect("mappings").is_empty());
+            gateway.uninstall().expect("uninstall");
+        })
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+
+    /// Needs root.
+    #[test]
+    fn connections_leave_an_address_with_its_time_to_drain_and_only_for_another_one() {
+        std::thread::spawn(|| {
+            let mut gateway = Gateway::open(&GatewayConfig {
+                pin_root: isolate(),
+                hook: HookChoice::Auto,
+                max_mappings: 128,
+            })
+            .expect("open");
+            let mut rule = rule(Duration::from_secs(600));
+            let mut live_with = |addresses: &[&str], drain: Option<Duration>| {
+                let addresses = addresses.iter().map(|a| a.parse().expect("address"));
+                rule.addresses = addresses.collect();
+                rule.drain = drain;
+                let rules = [(RULE, rule.clone())].into();
+                gateway.sync_rules(&rules).expect("rules");
+                let mapping = mapping(2_001, Duration::ZERO);
+                gateway.set_mapping(&mapping).expect("a mapping");
+                gateway.sweep().expect("a sweep").live.contains_key(&RULE)
+            };
+            let (before, after) = ("198.51.100.50", "198.51.100.51");
+            let (never, long) = (Some(Duration::ZERO), Some(Duration::from_secs(60)));
+            assert!(live_with(&[before], never));
+            assert!(live_with(&[after], None), "for ever");
+            assert!(live_with(&[after], long), "for a minute");
+            assert!(live_with(&[after, before], never), "it is one of two");
+            assert!(live_with(&[], never), "there is nothing else");
+            assert!(live_with(&["2001:db8::1"], never), "nor of the family");
+            assert!(!live_with(&[after], never), "at once");
             gateway.uninstall().expect("uninstall");
         })
         .join()

@@ -195,6 +195,7 @@ fn another_gateway_takes_connections_over() -> Result<()> {
             first_port: 61_000,
             is_replicated: true,
             is_copy: false,
+            drain: None,
             ..EgressLab::rule()
         },
     )]

@@ -330,6 +330,7 @@ fn gateway(
         is_udp_endpoint_independent: false,
         is_replicated: false,
         is_copy: false,
+        drain: None,
         is_draining: false,
         timeouts: timeouts(Duration::from_secs(TIMEOUT_SECONDS)),
     };
