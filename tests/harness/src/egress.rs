@@ -111,8 +111,16 @@ pub fn write(lab: &Lab, file: &str, text: &str) -> Result<()> {
 /// # Errors
 /// When there is none within three seconds.
 pub fn connect(target: IpAddr) -> Result<TcpStream> {
+    connect_within(target, Duration::from_secs(3))
+}
+
+/// The same with another limit, for connections that are to fail.
+///
+/// # Errors
+/// When there is none within the limit.
+pub fn connect_within(target: IpAddr, limit: Duration) -> Result<TcpStream> {
     let target = SocketAddr::new(target, ECHO);
-    let connection = TcpStream::connect_timeout(&target, Duration::from_secs(3))?;
+    let connection = TcpStream::connect_timeout(&target, limit)?;
     connection.set_read_timeout(Some(CONVERGED))?;
     connection.set_write_timeout(Some(CONVERGED))?;
     Ok(connection)

@@ -10,6 +10,7 @@ pub mod causeway;
 pub mod egress;
 pub mod fabric;
 pub mod firewall;
+pub mod flood;
 pub mod frr;
 pub mod gobgp;
 pub mod guide;

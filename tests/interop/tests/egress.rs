@@ -6,11 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
@@ -19,7 +15,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
     egress::{ECHO, SERVER, connect, resources, up, write},
-    firewall, guide,
+    firewall,
+    flood::{ENOUGH, Flood, socket},
+    guide,
     pod::{Pod, Sandbox},
     wait_for,
 };
@@ -29,12 +27,6 @@ const EGRESS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 168, 60, 100)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, 0x100)),
 ];
-
-/// The server's port that hears and is silent.
-const DISCARD: u16 = 9;
-
-/// Packets a pod has sent after which one that leaks would have been seen.
-const ENOUGH: u64 = 1_000;
 
 #[test]
 fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {
@@ -477,79 +469,10 @@ fn echoed_by_udp(pod: &Pod<'_>, target: IpAddr) -> Result<()> {
     })
 }
 
-fn socket(target: IpAddr) -> Result<UdpSocket> {
-    let any: IpAddr = match target {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    Ok(UdpSocket::bind(SocketAddr::new(any, 0))?)
-}
-
 fn url(target: IpAddr) -> String {
     match target {
         IpAddr::V4(address) => format!("http://{address}/"),
         IpAddr::V6(address) => format!("http://[{address}]/"),
-    }
-}
-
-/// Datagrams to the server, one in a fifth of a millisecond, from now on and whatever comes of them.
-struct Flood {
-    stop: Arc<AtomicBool>,
-    /// How many the pod's kernel took.
-    sent: Arc<AtomicU64>,
-    sender: Option<thread::JoinHandle<()>>,
-}
-
-impl Flood {
-    fn start(target: IpAddr, open: impl FnOnce() -> Result<UdpSocket>) -> Result<Self> {
-        let socket = open()?;
-        let target = SocketAddr::new(target, DISCARD);
-        let (stop, sent) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
-        let sender = {
-            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
-            thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    // Before there is a way it is refused, and tried again.
-                    let is_taken = socket.send_to(b"anybody?", target).is_ok();
-                    sent.fetch_add(is_taken.into(), Ordering::Relaxed);
-                    thread::sleep(Duration::from_micros(200));
-                }
-            })
-        };
-        Ok(Self {
-            stop,
-            sent,
-            sender: Some(sender),
-        })
-    }
-
-    /// Waits until so many more were sent.
-    fn wait_for(&self, more: u64) -> Result<()> {
-        let goal = self.sent.load(Ordering::Relaxed) + more;
-        wait_for("the pod's packets", CONVERGED, || {
-            let sent = self.sent.load(Ordering::Relaxed);
-            ensure!(sent >= goal, "{sent} of {goal}");
-            Ok(())
-        })
-    }
-
-    /// Ends it.
-    fn stop(&mut self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(sender) = self.sender.take() {
-            sender.join().map_err(|_| anyhow!("the sender panicked"))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        // A test that failed ends its threads too.
-        drop(self.stop());
     }
 }
 

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Policies that change under connections, and policies and devices that are wrong: what the server
+//! sees, what the firewall refuses, and what an operator is told.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::{
+    CONVERGED, Lab, Node, causeway,
+    egress::{self, SERVER, connect, connect_within, seen_as},
+    firewall,
+    flood::{ENOUGH, Flood, socket},
+    pod::Pod,
+    standby::{self, EGRESS, seen_at},
+    wait_for,
+};
+use serde_json::Value;
+
+#[test]
+fn policies_change_and_are_wrong_and_nothing_leaves_under_another_address() -> Result<()> {
+    let lab = egress::up("changes")?;
+    let run = || -> Result<()> {
+        let pod = Pod::add_to(lab.node("node1"), "shop", "billing-1")?;
+        first_address(lab.node("gw1"))?;
+        wrong(&lab, &pod)?;
+        devices(&lab, &pod)?;
+        for sources in [
+            "192.168.60.11-192.168.60.12",
+            "fd00:192:168:60::11-fd00:192:168:60::12",
+        ] {
+            firewall::allow(lab.node("firewall"), &[sources])?;
+        }
+        changes(&lab, &pod)?;
+        many(&lab, &pod)
+    };
+    run().with_context(|| {
+        let nodes = ["gw1", "gw2", "node1"].map(|node| lab.node(node));
+        nodes.map(seen_at).join("\n")
+    })?;
+    lab.down()
+}
+
+/// Makes the address that the firewall lets pass the first one of the gateway's device, so that
+/// `interface` means it.
+fn first_address(gateway: &Node) -> Result<()> {
+    for command in [
+        "ip -4 address flush dev eth2",
+        "ip address add 192.168.60.100/24 dev eth2",
+        "ip address add 192.168.60.11/24 dev eth2",
+        "ip route add 192.168.70.0/24 via 192.168.60.254",
+    ] {
+        let argv: Vec<&str> = command.split(' ').collect();
+        gateway.exec_ok(&argv)?;
+    }
+    Ok(())
+}
+
+/// A policy of the pod, named `shape`, with these lines.
+fn policy(name: &str, destinations: &str, more: &str) -> String {
+    format!(
+        "apiVersion: causeway.io/v1alpha1
+kind: EgressGatewayPolicy
+metadata:
+  name: {name}
+spec:
+  selectors:
+    - podSelector:
+        matchLabels: {{ app: billing, io.kubernetes.pod.namespace: shop }}
+  destinationCIDRs: [{destinations}]
+{more}---
+"
+    )
+}
+
+/// Enough for a connection to come about: where it is too short, the server has seen it all the same.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// Both networks of the server.
+const BOTH: &str = "192.168.70.0/24, \"fd00:192:168:70::/64\"";
+
+/// A gateway by its name, with its address.
+fn by(gateway: &str, address: &str) -> String {
+    format!(
+        "  egressGateway:
+    nodeSelector:
+      matchLabels: {{ kubernetes.io/hostname: {gateway} }}
+    {address}
+"
+    )
+}
+
+/// Addresses and nodes that are not there.
+fn wrong(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let (node, gw1) = (lab.node("node1"), lab.node("gw1"));
+    let nowhere = by("gw1", "egressIP: 192.168.60.99");
+    write(
+        lab,
+        &policy("nowhere", "192.168.70.0/24", &nowhere),
+        "nowhere",
+    )?;
+    let told = condition(gw1, "nowhere", "causeway.io/AddressMissing")?;
+    ensure!(told.contains("192.168.60.99 is on no device"), "{told}");
+    sends_nothing(lab, pod, SERVER[0])?;
+    alarm(gw1, "nowhere", "CW0704")?;
+    let listed = text(&condition_row(gw1, "nowhere")?);
+    ensure!(listed.contains("192.168.60.99"), "{listed}");
+
+    let nobody = by("not-bought-yet", "interface: eth2");
+    write(lab, &policy("nobody", BOTH, &nobody), "nobody")?;
+    condition(node, "nobody", "causeway.io/NoMatchingNode")?;
+    for target in SERVER {
+        sends_nothing(lab, pod, target)?;
+        let explained = explain(pod, target)?;
+        ensure!(explained["dropped"] == true, "{explained:#}");
+        ensure!(
+            explained.to_string().contains("no node matches"),
+            "{explained:#}"
+        );
+    }
+    alarm(node, "nobody", "CW0703")
+}
+
+/// A device that goes and comes back, and an address that does.
+fn devices(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let (gw1, firewall) = (lab.node("gw1"), lab.node("firewall"));
+    write(
+        lab,
+        &policy("device", BOTH, &by("gw1", "interface: eth2")),
+        "device",
+    )?;
+    for (target, egress) in SERVER.into_iter().zip(EGRESS) {
+        seen(pod, target, egress)?;
+    }
+    let mut floods = Vec::new();
+    for target in SERVER {
+        floods.push(Flood::start(target, || pod.within(|| socket(target)))?);
+    }
+    // The device has another name, with the same addresses and routes.
+    gw1.exec_ok(&["ip", "link", "set", "eth2", "name", "lan0"])?;
+    condition(gw1, "device", "causeway.io/InterfaceMissing")?;
+    for target in SERVER {
+        sends_nothing(lab, pod, target)?;
+    }
+    alarm(gw1, "device", "CW0704")?;
+    gw1.exec_ok(&["ip", "link", "set", "lan0", "name", "eth2"])?;
+    for (target, egress) in SERVER.into_iter().zip(EGRESS) {
+        seen(pod, target, egress)?;
+    }
+
+    // The address goes, and others are there.
+    let v6 = format!("egressIP: \"{}\"", EGRESS[1]);
+    let policies = policy(
+        "address",
+        "192.168.70.0/24",
+        &by("gw1", "egressIP: 192.168.60.100"),
+    ) + &policy("address-v6", "\"fd00:192:168:70::/64\"", &by("gw1", &v6));
+    write(lab, &policies, "address")?;
+    for ((target, egress), (length, name)) in SERVER
+        .into_iter()
+        .zip(EGRESS)
+        .zip([(24, "address"), (64, "address-v6")])
+    {
+        seen(pod, target, egress)?;
+        let address = format!("{egress}/{length}");
+        let at_device = |verb: &str| {
+            let more = if verb == "add" {
+                ["nodad"].as_slice()
+            } else {
+                &[]
+            };
+            let argv = ["ip", "address", verb, &address, "dev", "eth2"];
+            gw1.exec_ok(&[&argv, more].concat())
+        };
+        gw1.exec_ok(&["sysctl", "-w", "net.ipv4.conf.eth2.promote_secondaries=1"])?;
+        at_device("delete")?;
+        condition(gw1, name, "causeway.io/AddressMissing")?;
+        sends_nothing(lab, pod, target)?;
+        at_device("add")?;
+        seen(pod, target, egress)?;
+    }
+    for flood in &mut floods {
+        flood.wait_for(ENOUGH)?;
+        flood.stop()?;
+    }
+    let refused = firewall::refused(firewall)?;
+    ensure!(refused.is_empty(), "the firewall refused {refused:?}");
+    let clients = firewall::clients(lab.node("server"))?;
+    let clients: BTreeSet<IpAddr> = clients.into_iter().map(|(_, address)| address).collect();
+    ensure!(
+        clients == BTreeSet::from(EGRESS),
+        "the server saw {clients:?}"
+    );
+    Ok(())
+}
+
+/// Policies that get another address or gateway under connections.
+fn changes(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let ways = [
+        ("gw1", "egressIP: 192.168.60.100", EGRESS[0]),
+        ("gw1", "egressIP: 192.168.60.11", standby::own("gw1")[0]),
+        ("gw2", "egressIP: 192.168.60.12", standby::own("gw2")[0]),
+    ];
+    let apply = |way: usize, connections: &str| -> Result<()> {
+        let (gateway, address, seen_as) = ways[way];
+        let more = by(gateway, address) + connections;
+        write(lab, &policy("moving", "192.168.70.0/24", &more), "moving")?;
+        seen(pod, SERVER[0], seen_as)
+    };
+    // What began goes on to its end.
+    apply(0, "")?;
+    let mut first = begin(pod)?;
+    apply(1, "")?;
+    goes_on(&mut first).context("with another address")?;
+    let mut second = begin(pod)?;
+    apply(2, "")?;
+    for (held, (gateway, _, address)) in [&mut first, &mut second].into_iter().zip(ways) {
+        goes_on(held).context("with another gateway")?;
+        let own = held.local_addr()?.to_string();
+        let mappings = causeway::items(lab.node(gateway), "egress nat --protocol tcp")?;
+        let mapping = mappings.iter().find(|mapping| mapping["pod"] == own);
+        let mapping = mapping.with_context(|| format!("{own} is not in {mappings:#?}"))?;
+        ensure!(
+            text(&mapping["egress"]).starts_with(&format!("{address}:")),
+            "{mapping:#}"
+        );
+    }
+    let rules = causeway::items(lab.node("gw1"), "egress rules")?;
+    ensure!(
+        rules.iter().any(|rule| rule["draining"] == true),
+        "{rules:#?}"
+    );
+
+    // It ends with the change.
+    let at_once = "  connections: { survive: false }\n";
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        apply(from, at_once)?;
+        let mut held = begin(pod)?;
+        apply(to, at_once)?;
+        ends(&mut held).with_context(|| format!("from {:?} to {:?}", ways[from], ways[to]))?;
+    }
+
+    // It ends some time after the change, and not before.
+    let limit = Duration::from_secs(2);
+    let later = "  connections: { drainSeconds: 2 }\n";
+    for (from, to) in [(0, 1), (1, 2)] {
+        apply(from, later)?;
+        let mut held = begin(pod)?;
+        let changed = Instant::now();
+        apply(to, later)?;
+        ends(&mut held).with_context(|| format!("from {:?} to {:?}", ways[from], ways[to]))?;
+        let lasted = changed.elapsed();
+        ensure!(lasted >= limit, "it has ended after {lasted:?}");
+    }
+    Ok(())
+}
+
+/// Policies that cover the same, and very many.
+fn many(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let _ = (lab, pod);
+    Ok(())
+}
+
+/// A connection that has said something.
+fn begin(pod: &Pod<'_>) -> Result<TcpStream> {
+    let mut connection = wait_for("a connection", CONVERGED, || {
+        pod.within(|| connect(SERVER[0]))
+    })?;
+    goes_on(&mut connection)?;
+    Ok(connection)
+}
+
+fn goes_on(connection: &mut TcpStream) -> Result<()> {
+    connection.write_all(b"still there?")?;
+    let mut heard = [0; 12];
+    connection.read_exact(&mut heard)?;
+    ensure!(&heard == b"still there?", "{heard:?}");
+    Ok(())
+}
+
+/// Waits until a connection ends: who has it is told, and does not wait for answers for ever.
+fn ends(connection: &mut TcpStream) -> Result<()> {
+    connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+    wait_for("the connection to end", CONVERGED, || {
+        let mut heard = [0; 12];
+        let said = connection.write_all(b"still there?");
+        let answered = said.and_then(|()| connection.read_exact(&mut heard));
+        match answered {
+            Ok(()) => bail!("it goes on"),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => bail!("it is silent"),
+            Err(_) => Ok(()),
+        }
+    })
+}
+
+/// Succeeds when a new connection fails, with nothing at the firewall or the server.
+fn sends_nothing(lab: &Lab, pod: &Pod<'_>, target: IpAddr) -> Result<()> {
+    let (firewall, server) = (lab.node("firewall"), lab.node("server"));
+    let attempt = || pod.within(|| connect_within(target, SHORT));
+    wait_for("connections to fail", CONVERGED, || {
+        ensure!(attempt().is_err(), "let through");
+        Ok(())
+    })?;
+    let seen = firewall::clients(server)?.len();
+    ensure!(attempt().is_err(), "let through");
+    let refused = firewall::refused(firewall)?;
+    ensure!(refused.is_empty(), "the firewall refused {refused:?}");
+    let now = firewall::clients(server)?;
+    ensure!(now.len() == seen, "the server has seen {:?}", &now[seen..]);
+    Ok(())
+}
+
+/// Waits until the server sees the pod under an address.
+fn seen(pod: &Pod<'_>, target: IpAddr, egress: IpAddr) -> Result<()> {
+    wait_for(&format!("the server to see {egress}"), CONVERGED, || {
+        let seen = seen_as(pod, target)?;
+        ensure!(seen == egress, "it sees {seen}");
+        Ok(())
+    })
+}
+
+fn explain(pod: &Pod<'_>, target: IpAddr) -> Result<Value> {
+    let command = format!("egress explain shop/{} {target}", pod.name());
+    causeway::ask(pod.node(), &command)
+}
+
+/// Replaces the policies, and waits until all nodes know the one of this name.
+fn write(lab: &Lab, policies: &str, name: &str) -> Result<()> {
+    egress::write(lab, "policies.yaml", policies)?;
+    for node in ["node1", "gw1", "gw2"] {
+        wait_for(&format!("{name} at {node}"), CONVERGED, || {
+            causeway::items(lab.node(node), &format!("egress policies {name}")).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// What a condition of a policy says; waits until it is there.
+fn condition(node: &Node, policy: &str, kind: &str) -> Result<String> {
+    wait_for(&format!("{kind} of {policy}"), CONVERGED, || {
+        let command = format!("resources get EgressGatewayPolicy/{policy}");
+        let resource = causeway::ask(node, &command)?;
+        let conditions = resource["conditions"].as_array().into_iter().flatten();
+        let mut of_kind = conditions.filter(|one| one["type"] == kind && one["status"] == "True");
+        let found = of_kind.next().with_context(|| format!("{resource:#}"))?;
+        Ok(text(&found["message"]))
+    })
+}
+
+/// The line of a policy in `causeway resources`.
+fn condition_row(node: &Node, policy: &str) -> Result<Value> {
+    let listed = node.exec_ok(&["causeway", "resources"])?;
+    let line = listed.lines().find(|line| line.contains(policy));
+    Ok(line.with_context(|| listed.clone())?.into())
+}
+
+/// Waits until the status of a node has an issue with a policy.
+fn alarm(node: &Node, policy: &str, code: &str) -> Result<()> {
+    wait_for(&format!("{code} at {}", node.name()), CONVERGED, || {
+        let status = causeway::ask(node, "status")?;
+        let mut issues = status["issues"].as_array().into_iter().flatten();
+        let object = format!("EgressGatewayPolicy/{policy}");
+        let is_meant = |issue: &Value| issue["object"] == object && issue["code"] == code;
+        ensure!(issues.any(is_meant), "{status:#}");
+        Ok(())
+    })
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
