@@ -6,10 +6,11 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lab_runner::{Lab, wait_for};
 
 use crate::{CONVERGED, Family, firewall, frr, kernel, lab, lab_from, pod::Pod};
@@ -134,7 +135,8 @@ pub fn seen_as(pod: &Pod<'_>, target: IpAddr) -> Result<IpAddr> {
     let at = SocketAddr::new(target, WHO);
     let mut connection =
         pod.within(|| Ok(TcpStream::connect_timeout(&at, Duration::from_secs(3))?))?;
-    connection.set_read_timeout(Some(CONVERGED))?;
+    // One that a change has ended under it hears nothing more.
+    connection.set_read_timeout(Some(Duration::from_secs(3)))?;
     connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
@@ -144,4 +146,23 @@ pub fn seen_as(pod: &Pod<'_>, target: IpAddr) -> Result<IpAddr> {
     let said = said.with_context(|| format!("the server answered {answer:?}"))?;
     let address = said.trim_matches(['[', ']']);
     address.parse().with_context(|| format!("{said:?}"))
+}
+
+/// Sends so many bytes while it reads them back, each with its right value.
+///
+/// # Errors
+/// When something else comes back, or not all.
+pub fn echoed_by_tcp(pod: &Pod<'_>, target: IpAddr, bytes: usize) -> Result<()> {
+    let mut inbound = pod.within(|| connect(target))?;
+    let mut outbound = inbound.try_clone()?;
+    let sent: Vec<u8> = (0..bytes).map(|place| (place % 251) as u8).collect();
+    let mut heard = vec![0; bytes];
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| outbound.write_all(&sent));
+        inbound.read_exact(&mut heard)?;
+        let joined = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
+        joined.context("the sender")
+    })?;
+    ensure!(heard == sent, "{target} said something else");
+    Ok(())
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
-    egress::{ECHO, SERVER, connect, resources, up, write},
+    egress::{ECHO, SERVER, connect, echoed_by_tcp, resources, up, write},
     firewall,
     flood::{ENOUGH, Flood, socket},
     guide,
@@ -438,22 +438,6 @@ fn reaches(pod: &Pod<'_>, target: IpAddr) -> Result<()> {
     wait_for(&what, CONVERGED, || {
         pod.within(|| connect(target)).map(drop)
     })
-}
-
-/// Sends so many bytes while it reads them back, each with its right value.
-fn echoed_by_tcp(pod: &Pod<'_>, target: IpAddr, bytes: usize) -> Result<()> {
-    let mut inbound = pod.within(|| connect(target))?;
-    let mut outbound = inbound.try_clone()?;
-    let sent: Vec<u8> = (0..bytes).map(|place| (place % 251) as u8).collect();
-    let mut heard = vec![0; bytes];
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| outbound.write_all(&sent));
-        inbound.read_exact(&mut heard)?;
-        let joined = sender.join().map_err(|_| anyhow!("the sender panicked"))?;
-        joined.context("the sender")
-    })?;
-    ensure!(heard == sent, "{target} said something else");
-    Ok(())
 }
 
 fn echoed_by_udp(pod: &Pod<'_>, target: IpAddr) -> Result<()> {

@@ -4,15 +4,17 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, TcpStream},
+    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::{
     CONVERGED, Lab, Node, causeway,
-    egress::{self, SERVER, connect, connect_within, seen_as},
+    egress::{self, SERVER, connect, connect_within, echoed_by_tcp, seen_as},
     firewall,
     flood::{ENOUGH, Flood, socket},
     pod::Pod,
@@ -36,7 +38,9 @@ fn policies_change_and_are_wrong_and_nothing_leaves_under_another_address() -> R
             firewall::allow(lab.node("firewall"), &[sources])?;
         }
         changes(&lab, &pod)?;
-        many(&lab, &pod)
+        overlapping(&lab, &pod)?;
+        many(&lab, &pod)?;
+        over_ipv6(&lab, &pod)
     };
     run().with_context(|| {
         let nodes = ["gw1", "gw2", "node1"].map(|node| lab.node(node));
@@ -259,10 +263,145 @@ fn changes(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Policies that cover the same, and very many.
+/// Two policies that cover the same: the older one has the say, whatever its name.
+fn overlapping(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let aged = |name: &str, year: u16, gateway: &str| {
+        let stamp = format!("  name: {name}\n  creationTimestamp: \"{year}-01-01T00:00:00Z\"\n");
+        let policy = policy(name, BOTH, &by(gateway, "interface: eth2"));
+        policy.replace(&format!("  name: {name}\n"), &stamp)
+    };
+    write(
+        lab,
+        &(aged("newer", 2025, "gw1") + &aged("older", 2024, "gw2")),
+        "older",
+    )?;
+    for (target, own) in SERVER.into_iter().zip(standby::own("gw2")) {
+        seen(pod, target, own)?;
+        let explained = explain(pod, target)?;
+        ensure!(
+            explained["policy"] == "EgressGatewayPolicy/older",
+            "{explained:#}"
+        );
+        ensure!(
+            explained.to_string().contains("the older one"),
+            "{explained:#}"
+        );
+    }
+    let told = condition(pod.node(), "newer", "causeway.io/Overlaps")?;
+    ensure!(
+        told.contains("EgressGatewayPolicy/older comes first"),
+        "{told}"
+    );
+    let listed = text(&condition_row(pod.node(), "newer")?);
+    ensure!(listed.contains("Shadowed"), "{listed}");
+    let told = condition(pod.node(), "older", "causeway.io/Overlaps")?;
+    ensure!(told.contains("before EgressGatewayPolicy/newer"), "{told}");
+    causeway::healthy(pod.node())
+}
+
+/// A pod that very many policies select, each for an address of the server, and one for all.
 fn many(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
-    let _ = (lab, pod);
+    let server = lab.node("server");
+    let ways = [
+        ("gw1", "egressIP: 192.168.60.100", EGRESS[0]),
+        ("gw2", "interface: eth2", standby::own("gw2")[0]),
+        ("gw1", "egressIP: 192.168.60.11", standby::own("gw1")[0]),
+    ];
+    let way = |number: usize| ways[number % ways.len()];
+    let mut policies = policy("all", "192.168.70.0/24", &by("gw2", "interface: eth2"));
+    for number in 101..200 {
+        let (gateway, address, _) = way(number);
+        let destination = format!("192.168.70.{number}/32");
+        policies += &policy(
+            &format!("one-{number}"),
+            &destination,
+            &by(gateway, address),
+        );
+    }
+    write(lab, &policies, "one-199")?;
+    wait_for("all of them", CONVERGED, || {
+        let policies = causeway::items(pod.node(), "egress policies")?;
+        let name = format!("shop/{}", pod.name());
+        let selecting = policies.iter().filter(|policy| policy["pods"][0] == name);
+        ensure!(selecting.count() == 100, "{} policies", policies.len());
+        Ok(())
+    })?;
+    for number in [101, 142, 163, 198, 199] {
+        let target: IpAddr = format!("192.168.70.{number}").parse()?;
+        let address = format!("{target}/24");
+        server.exec_ok(&["ip", "address", "add", &address, "dev", "eth1"])?;
+        let (gateway, _, egress) = way(number);
+        seen(pod, target, egress)?;
+        let explained = explain(pod, target)?;
+        let policy = format!("EgressGatewayPolicy/one-{number}");
+        ensure!(explained["policy"] == policy, "{explained:#}");
+        ensure!(explained["gateway"] == gateway, "{explained:#}");
+    }
+    // What none of them names is the one's for all.
+    seen(pod, SERVER[0], standby::own("gw2")[0])?;
+    let explained = explain(pod, SERVER[0])?;
+    ensure!(
+        explained["policy"] == "EgressGatewayPolicy/all",
+        "{explained:#}"
+    );
     Ok(())
+}
+
+/// Nodes that have IPv6 addresses alone: the tunnel is VXLAN over IPv6, and takes both families.
+fn over_ipv6(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let nodes = fs::read_to_string(egress::resources(lab)?.join("nodes.yaml"))?;
+    let is_v6 = |line: &&str| !line.contains("InternalIP") || line.contains("fd00:");
+    let nodes: Vec<&str> = nodes.lines().filter(is_v6).collect();
+    egress::write(lab, "nodes.yaml", &nodes.join("\n"))?;
+    write(
+        lab,
+        &policy("six", BOTH, &by("gw2", "interface: eth2")),
+        "six",
+    )?;
+    for (target, own) in SERVER.into_iter().zip(standby::own("gw2")) {
+        wait_for("the gateway's IPv6 address", CONVERGED, || {
+            let explained = explain(pod, target)?;
+            ensure!(explained["gatewayIP"] == "fd00:10::12", "{explained:#}");
+            Ok(())
+        })?;
+        seen(pod, target, own)?;
+        echoed_by_tcp(pod, target, 256 << 10)?;
+        // As much in one segment as the tunnel takes whole, less the headers of TCP with its time
+        // stamps.
+        let whole = 1500 - 70;
+        let ip = if target.is_ipv4() { 20 } else { 40 };
+        let connection = pod.within(|| connect(target))?;
+        let most = segment(&connection)?;
+        ensure!(
+            most == whole - ip - 32,
+            "segments of {most} bytes to {target}"
+        );
+        let (size, target) = ((whole - ip - 8).to_string(), target.to_string());
+        pod.exec_ok(&["ping", "-c1", "-W5", "-s", &size, &target])?;
+    }
+    // What the server says to connections that the changes before have ended is nobody's.
+    let mut refused = firewall::refused(lab.node("firewall"))?;
+    refused.retain(|(source, _), _| *source != SERVER[0]);
+    ensure!(refused.is_empty(), "the firewall refused {refused:?}");
+    Ok(())
+}
+
+/// How much a connection sends in one segment.
+fn segment(connection: &TcpStream) -> Result<i32> {
+    let mut most: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both places are ours, and `size` is that of the first.
+    let result = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_MAXSEG,
+            (&raw mut most).cast(),
+            &raw mut size,
+        )
+    };
+    ensure!(result == 0, "{}", std::io::Error::last_os_error());
+    Ok(most)
 }
 
 /// A connection that has said something.
