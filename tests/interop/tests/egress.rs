@@ -7,11 +7,10 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
     egress::{ECHO, SERVER, connect, echoed_by_tcp, resources, up, write},
