@@ -337,7 +337,8 @@ impl ClaimTable {
             | Message::Ping { .. }
             | Message::Pong { .. }
             | Message::Standing { .. }
-            | Message::Reached(_) => return false,
+            | Message::Reached(_)
+            | Message::Missed(_) => return false,
         }
         true
     }

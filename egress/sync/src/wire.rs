@@ -22,6 +22,7 @@
 //! | 35 | [`Message::Pong`] | nonce u64 |
 //! | 36 | [`Message::Standing`] | available |
 //! | 37 | [`Message::Reached`] | list of (policy u64, answered) |
+//! | 38 | [`Message::Missed`] | list of (name length u8, name) |
 //!
 //! A claim is `rule u32 | term u64`. A record is a tag and, by tag: 1, a mapping: `rule u32, family
 //! u8 (4 or 6), protocol u8, pod address, port u16, remote address, port, egress address, port,
@@ -51,6 +52,9 @@ pub const MAX_SEEN: usize = 240;
 pub const MAX_RULES: usize = 16_000;
 /// Most entries of a [`Message::Reached`]: 36 KiB of them.
 pub const MAX_REACHED: usize = 4096;
+/// Most names of a [`Message::Missed`]: 16 KiB with the longest ones, more than may reasonably be
+/// dead at once.
+pub const MAX_MISSED: usize = 64;
 /// Most records of a batch: 48 KiB of IPv6 mappings, 29 KiB of IPv4 ones.
 pub const MAX_RECORDS: usize = 512;
 
@@ -186,6 +190,9 @@ pub enum Message {
     /// that has changed, and again when the receiver's own probe of a policy failed. At most
     /// [`MAX_REACHED`].
     Reached(Vec<Reached>),
+    /// All those the sender watches and takes for dead ([`crate::witness`]): for nodes that watch
+    /// nobody and choose among gateways. At most [`MAX_MISSED`].
+    Missed(Vec<NodeName>),
 }
 
 /// Mappings and changes of mappings, in order.

@@ -5,12 +5,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
-    egress::{self, SERVER, connect, seen_as},
+    egress::{self, SERVER, connect_within, seen_as},
     firewall,
     pod::Pod,
     standby::{self, Cut, GATEWAYS, copied, linked, seen_at},
@@ -20,6 +21,9 @@ use harness::{
 use ipnet::IpNet;
 use serde_json::Value;
 
+/// Enough for a connection to come about: where it is too short, the server has seen it all the same.
+const SHORT: Duration = Duration::from_millis(500);
+
 /// Sessions that find a dead gateway, and lose none because the machine is busy.
 const GATEWAYS_BFD: &str = "---
 apiVersion: causeway.io/v1alpha1
@@ -27,8 +31,8 @@ kind: BFDProfile
 metadata:
   name: gateways
 spec:
-  transmitIntervalMilliseconds: 500
-  receiveIntervalMilliseconds: 500
+  transmitIntervalMilliseconds: 300
+  receiveIntervalMilliseconds: 300
   detectMultiplier: 4
 ";
 
@@ -176,6 +180,13 @@ fn zones(lab: &Lab) -> Result<()> {
     for (pod, (_, last, gateways)) in pods.iter().skip(1).zip(&ZONES[1..2]) {
         leaves_by(pod, last, gateways[1]).context("with gw2 undrained")?;
     }
+    linked(lab)?;
+    let hung = Cut::whole(gw2)?;
+    without_gw2(lab, &pods).context("with gw2 hung")?;
+    hung.mend()?;
+    for (pod, (_, last, gateways)) in pods.iter().skip(1).zip(&ZONES[1..2]) {
+        leaves_by(pod, last, gateways[1]).context("with gw2 back")?;
+    }
     pods.into_iter().try_for_each(Pod::remove)
 }
 
@@ -202,7 +213,10 @@ fn without_gw2(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {
     firewall::forget(firewall)?;
     let seen = firewall::clients(lab.node("server"))?.len();
     for target in at("22")? {
-        ensure!(pods[1].within(|| connect(target)).is_err(), "let through");
+        ensure!(
+            pods[1].within(|| connect_within(target, SHORT)).is_err(),
+            "let through"
+        );
     }
     let refused = firewall::refused(firewall)?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
@@ -310,7 +324,10 @@ fn pools(lab: &Lab) -> Result<()> {
     firewall::forget(lab.node("firewall"))?;
     let seen = firewall::clients(lab.node("server"))?.len();
     for target in SERVER {
-        ensure!(own[2].within(|| connect(target)).is_err(), "let through");
+        ensure!(
+            own[2].within(|| connect_within(target, SHORT)).is_err(),
+            "let through"
+        );
         let command = format!("egress explain shop/pod-own-3 {target}");
         let explained = causeway::ask(lab.node("node1"), &command)?;
         ensure!(explained["dropped"] == true, "{explained:#}");

@@ -106,6 +106,8 @@ struct Peer {
     cursor: (u64, Cursor),
     /// Whether it wants to hold rules.
     is_available: bool,
+    /// Whom it takes for dead. It counts until it says otherwise, linked or not, or they speak.
+    missed: BTreeSet<NodeName>,
     is_dialling: bool,
     dial_at: Instant,
     pause: Duration,
@@ -166,6 +168,8 @@ pub(crate) struct Peers {
     is_sure: bool,
     /// Whether this node wants to hold rules.
     is_available: bool,
+    /// Whom this node takes for dead, as the others know.
+    missed: BTreeSet<NodeName>,
     /// What the senders know to be held here.
     held: BTreeSet<Rule>,
     /// Since when held rules should be somebody else's, and when they were last offered.
@@ -212,6 +216,7 @@ impl Peers {
             unsure_since: now,
             is_sure: false,
             is_available: true,
+            missed: BTreeSet::new(),
             held: BTreeSet::new(),
             leaving: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -271,9 +276,17 @@ impl Peers {
                 let peer = self.peers.get(&name);
                 node.is_dead |= self.sights.is_dead(&name);
                 node.is_healthy &= peer.is_none_or(|peer| peer.is_available);
+                // It holds what it holds until somebody has taken it over.
+                node.is_healthy &= !self.is_missed(&name);
             }
         }
         self.probes.adjust(world);
+    }
+
+    /// Whether another gateway takes this one for dead. Who watches it itself knows better.
+    fn is_missed(&self, node: &NodeName) -> bool {
+        let is_watched = self.sights.is_up(node).is_some();
+        !is_watched && self.peers.values().any(|peer| peer.missed.contains(node))
     }
 
     /// Whether this node hears nobody.
@@ -366,6 +379,7 @@ impl Peers {
                 subscribed: BTreeSet::new(),
                 cursor: (0, Cursor::default()),
                 is_available: true,
+                missed: BTreeSet::new(),
                 is_dialling: false,
                 dial_at: now,
                 pause: DIAL_FIRST,
@@ -447,7 +461,7 @@ impl Peers {
                 is_wanted: self.roles.dialled.contains(name) || self.roles.rivals.contains(name),
                 problem: peer.and_then(|peer| peer.problem.clone()),
                 bfd: self.sights.heard(name),
-                is_dead: self.sights.is_dead(name),
+                is_dead: self.sights.is_dead(name) || self.is_missed(name),
                 standby_for,
                 stood_by,
             }

@@ -9,7 +9,7 @@ use egress_sync::claims::{ClaimOutput, HandOverEnd, Holder};
 use egress_sync::mapping::Change;
 use egress_sync::name::{NodeName, Rule};
 use egress_sync::replication::{Apply, PageError, ReceiverOutput, Rest, SenderOutput};
-use egress_sync::wire::{self, Decoded, Message};
+use egress_sync::wire::{self, Decoded, MAX_MISSED, Message};
 use egress_sync::witness::{Verdict, WitnessOutput};
 
 use super::connections::{DIAL_FIRST, LISTEN_AGAIN};
@@ -51,6 +51,7 @@ impl Peers {
             }
             is_busy |= self.poll_claims(gateway.as_deref_mut(), now);
             is_busy |= self.poll_witness(fabric, now);
+            self.tell_missed(now);
             self.tell_held();
             is_busy |= self.poll_senders(gateway.as_deref_mut(), &mut pages, now);
             if !is_busy || left == 0 || pages == 0 {
@@ -122,6 +123,23 @@ impl Peers {
                 peer.sender.handle_held(&self.held);
             }
         }
+    }
+
+    /// The others know whom this node takes for dead.
+    fn tell_missed(&mut self, now: Instant) {
+        let missed = self.sights.dead();
+        if self.missed == missed {
+            return;
+        }
+        self.missed = missed;
+        let message = self.missed_here();
+        for node in self.linked.keys().cloned().collect::<Vec<_>>() {
+            self.send(&node, &message, now);
+        }
+    }
+
+    fn missed_here(&self) -> Message {
+        Message::Missed(self.missed.iter().take(MAX_MISSED).cloned().collect())
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
@@ -204,7 +222,11 @@ impl Peers {
         let peer = self.peer(&node, now);
         (peer.problem, peer.pause) = (None, DIAL_FIRST);
         peer.receiver.handle_link_up();
+        for peer in self.peers.values_mut() {
+            self.is_stale |= peer.missed.remove(&node);
+        }
         self.send(&node, &Message::Standing { is_available }, now);
+        self.send(&node, &self.missed_here(), now);
         self.tell_reached(&node, now);
     }
 
@@ -302,6 +324,10 @@ impl Peers {
             Message::Standing { is_available } => {
                 let was = std::mem::replace(&mut peer.is_available, is_available);
                 self.is_stale |= was != is_available;
+            }
+            Message::Missed(nodes) => {
+                let was = std::mem::replace(&mut peer.missed, nodes.into_iter().collect());
+                self.is_stale |= was != peer.missed;
             }
             Message::Reached(said) => {
                 self.is_stale |= self.probes.handle_said(from, &said, now);

@@ -6,7 +6,7 @@
 //! this one alone is cut keeps what it holds, and one that dies later is found within
 //! [`ASK_AGAIN`]. A node without BFD is never suspect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -233,6 +233,12 @@ impl Sights {
     pub(super) fn is_dead(&self, node: &NodeName) -> bool {
         let watched = self.watched.get(node);
         watched.is_some_and(|watched| matches!(watched.sight, Sight::Suspect { is_dead: true, .. }))
+    }
+
+    /// All that are dead as far as is known.
+    pub(super) fn dead(&self) -> BTreeSet<NodeName> {
+        let dead = self.watched.keys().filter(|node| self.is_dead(node));
+        dead.cloned().collect()
     }
 
     /// What BFD says of a node; nothing where there is no session.

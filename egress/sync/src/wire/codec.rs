@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    Batch, Claim, MAX_CLAIMS, MAX_REACHED, MAX_RECORDS, MAX_RULES, MAX_SEEN, Message, Reached,
-    Record, SKIPPABLE, Seen,
+    Batch, Claim, MAX_CLAIMS, MAX_MISSED, MAX_REACHED, MAX_RECORDS, MAX_RULES, MAX_SEEN, Message,
+    Reached, Record, SKIPPABLE, Seen,
 };
 use crate::mapping::{Endpoint, Key, Mapping};
 use crate::name::{NameError, NodeName, Policy, Rule};
@@ -25,6 +25,7 @@ const PING: u8 = 34;
 const PONG: u8 = 35;
 const STANDING: u8 = 36;
 const REACHED: u8 = 37;
+const MISSED: u8 = 38;
 
 const SET: u8 = 1;
 const REMOVE: u8 = 2;
@@ -183,6 +184,10 @@ pub fn encode(message: &Message) -> Result<Vec<u8>, EncodeError> {
                 out.u8(u8::from(reached.is_answered));
             })?;
         }
+        Message::Missed(nodes) => {
+            out.head(MISSED);
+            out.list(nodes, MAX_MISSED, Writer::name)?;
+        }
     }
     Ok(out.0)
 }
@@ -239,6 +244,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
             is_available: input.flag()?,
         },
         REACHED => Message::Reached(input.list(MAX_REACHED, Reader::reached)?),
+        MISSED => Message::Missed(input.list(MAX_MISSED, Reader::name)?),
         kind if flags & SKIPPABLE != 0 => return Ok(Decoded::Skipped { kind }),
         kind => return Err(DecodeError::Kind(kind)),
     };

@@ -293,6 +293,7 @@ fn messages() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|nonce| Message::Pong { nonce }),
         any::<bool>().prop_map(|is_available| Message::Standing { is_available }),
         vec(reached(), 0..20).prop_map(Message::Reached),
+        vec(names(), 0..20).prop_map(Message::Missed),
     ]
 }
 
