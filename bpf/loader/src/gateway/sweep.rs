@@ -30,7 +30,8 @@ const FULL_EVERY: u64 = 16;
 pub struct Swept {
     /// Mappings that live on, by rule.
     pub live: BTreeMap<u32, u64>,
-    /// Which ports of each address have connections, by protocol number: a bit for each.
+    /// Which ports of each address have connections of this gateway's own, by protocol number: a bit
+    /// for each.
     ports: HashMap<(IpAddr, u8), Vec<u64>>,
     /// Mappings that were removed: idle for too long, or of a rule that is gone.
     pub removed: u64,
@@ -41,7 +42,7 @@ pub struct Swept {
 }
 
 impl Swept {
-    /// How many ports of each address have connections, by protocol number.
+    /// How many ports of each address have connections of this gateway's own, by protocol number.
     pub fn ports_used(&self) -> impl Iterator<Item = ((IpAddr, u8), u64)> {
         self.ports.iter().map(|(address, ports)| {
             let used = ports.iter().map(|word| u64::from(word.count_ones()));
@@ -177,6 +178,10 @@ impl Gateway {
         match self.fate(key, out, now)? {
             Fate::Stays => {
                 *swept.live.entry(out.rule).or_default() += 1;
+                // The ports of a copy are used at the gateway that holds the address.
+                if self.rules.get(&out.rule).is_some_and(|rule| rule.is_copy) {
+                    return Ok(());
+                }
                 let address = (out.address.to_ip(), key.protocol);
                 let ports = swept.ports.entry(address);
                 let ports = ports.or_insert_with(|| vec![0; 1 << 10]);
@@ -413,6 +418,15 @@ mod tests {
             assert!(live_with(&[], never), "there is nothing else");
             assert!(live_with(&["2001:db8::1"], never), "nor of the family");
             assert!(!live_with(&[after], never), "at once");
+            // A copy is somebody else's: it stays, and its port is none of this gateway's.
+            assert!(live_with(&[before], never));
+            let used = gateway.sweep().expect("a sweep");
+            assert_eq!(used.ports_used().count(), 1);
+            rule.is_copy = true;
+            rule.addresses = vec![after.parse().expect("address")];
+            gateway.sync_rules(&[(RULE, rule)].into()).expect("rules");
+            let used = gateway.sweep().expect("a sweep");
+            assert_eq!((used.live.len(), used.ports_used().count()), (1, 0));
             gateway.uninstall().expect("uninstall");
         })
         .join()

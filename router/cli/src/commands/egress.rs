@@ -500,6 +500,7 @@ pub fn nat(node: &str, mappings: &[EgressMapping], matching: u64) -> View {
             Column::new("Idle").right(),
             Column::new("Policy"),
             Column::new("Node"),
+            Column::new("Copy Of"),
             Column::new("Rule").wide().right(),
             Column::new("Pod Name").wide(),
         ],
@@ -533,6 +534,7 @@ pub(super) fn mapping(mapping: &EgressMapping) -> Item {
             "policy": mapping.policy,
             "node": mapping.node,
             "podName": mapping.pod_name,
+            "copyOf": mapping.copy_of,
         }),
         rows: vec![vec![
             mapping.protocol.as_str().into(),
@@ -543,6 +545,7 @@ pub(super) fn mapping(mapping: &EgressMapping) -> Item {
             idle_text(mapping.idle_ms).into(),
             or_dash(&mapping.policy),
             mapping.node.as_str().into(),
+            or_dash(&mapping.copy_of),
             mapping.rule.into(),
             or_dash(&mapping.pod_name),
         ]],

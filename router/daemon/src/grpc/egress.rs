@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bpf_loader::Mapping;
-use egress_core::{End, Explanation, PodKey, Sender, Verdict, explain};
+use egress_core::{End, Explanation, PodKey, RuleNumber, Sender, Verdict, explain};
 use ipnet::IpNet;
 use router_api::v1alpha1 as api;
 use tokio_stream::wrappers::ReceiverStream;
@@ -305,6 +305,8 @@ pub(super) struct Names {
     nodes: BTreeMap<IpAddr, String>,
     pods: BTreeMap<IpAddr, String>,
     policies: BTreeMap<u32, String>,
+    /// The holders of rules this node has copies of.
+    holders: BTreeMap<u32, String>,
 }
 
 impl Names {
@@ -312,15 +314,24 @@ impl Names {
         let nodes = view.world.nodes.iter();
         let pods = view.world.pods.iter();
         let (gateway, standby) = (&view.desired.gateway, &view.desired.standby);
-        let rules = gateway.iter().chain(standby);
+        let copied = standby.iter();
+        let copied = copied.filter(|(number, _)| !gateway.contains_key(number));
+        let holder = |number: &RuleNumber| {
+            let seat = view.desired.seats.get(number);
+            let holder = seat.and_then(|seat| seat.holder.clone());
+            (number.get(), holder.unwrap_or_else(|| "nobody".to_owned()))
+        };
         Names {
+            holders: copied.map(|(number, _)| holder(number)).collect(),
             nodes: nodes
                 .flat_map(|(name, node)| node.addresses.iter().map(|at| (*at, name.clone())))
                 .collect(),
             pods: pods
                 .flat_map(|pod| pod.addresses.iter().map(|at| (*at, pod.key.to_string())))
                 .collect(),
-            policies: rules
+            policies: gateway
+                .iter()
+                .chain(standby)
                 .map(|(number, rule)| (number.get(), rule.key.policy.to_string()))
                 .collect(),
         }
@@ -350,6 +361,7 @@ impl Names {
                 .unwrap_or_default(),
             node,
             pod_name: pod_name.unwrap_or_default(),
+            copy_of: self.holders.get(&mapping.rule).cloned().unwrap_or_default(),
         }
     }
 }

@@ -131,7 +131,8 @@ pub struct AddressPool {
     )]
     pub cidrs: Vec<String>,
     /// Who has an address of its own, one of each family the pool has. It is the same after a
-    /// restart and wherever it is asked for.
+    /// restart and wherever it is asked for. Namespaces and pods are given theirs by hash: two may
+    /// have the same one.
     #[serde(default)]
     pub assign: PoolAssignment,
 }
