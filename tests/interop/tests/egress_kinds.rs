@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -48,13 +48,16 @@ const PASS: [[&str; 2]; 2] = [
     ],
 ];
 
-/// Each pod has an address of four, and the gateways share those.
+/// A pool of four.
+const SPREAD_POOL: [&str; 2] = ["192.168.60.104/30", "fd00:192:168:60::104/126"];
+
 /// A pool that has enough for all.
 const NAMESPACE_POOL: [&str; 2] = ["192.168.60.112/30", "fd00:192:168:60::110/126"];
 
 /// A pool of two.
 const SMALL_POOL: [&str; 2] = ["192.168.60.116/31", "fd00:192:168:60::114/127"];
 
+/// Each pod has an address of four, and the gateways share those.
 const SPREAD: &str = r#"apiVersion: causeway.io/v1alpha1
 kind: EgressGatewayPolicy
 metadata:
@@ -76,6 +79,44 @@ spec:
     bfdProfileRef: { name: gateways }
 "#;
 
+/// Each pod by one of both gateways.
+const ACTIVE: &str = r#"apiVersion: causeway.io/v1alpha1
+kind: EgressGatewayPolicy
+metadata:
+  name: active
+spec:
+  selectors:
+    - podSelector:
+        matchLabels: { app: active }
+  destinationCIDRs: [192.168.70.0/24, "fd00:192:168:70::/64"]
+  mode: ActiveActive
+  egressGateway:
+    nodeSelector:
+      matchLabels: { role: egress-gateway }
+    interface: eth2
+  health:
+    bfdProfileRef: { name: gateways }
+"#;
+
+/// Addresses that all pods have in common.
+const TOGETHER: &str = "apiVersion: causeway.io/v1alpha1
+kind: EgressGatewayPolicy
+metadata:
+  name: together
+spec:
+  selectors:
+    - podSelector:
+        matchLabels: { app: nobody }
+  destinationCIDRs: [192.168.70.0/24]
+  mode: ActiveActive
+  egressGateway:
+    nodeSelector:
+      matchLabels: { role: egress-gateway }
+    egressIPs: [192.168.60.118, 192.168.60.119]
+  health:
+    bfdProfileRef: { name: gateways }
+";
+
 #[test]
 fn pods_keep_their_gateway_and_address_whatever_happens_to_others() -> Result<()> {
     let lab = standby::up_with("kinds", &(SPREAD.to_owned() + GATEWAYS_BFD))?;
@@ -85,7 +126,8 @@ fn pods_keep_their_gateway_and_address_whatever_happens_to_others() -> Result<()
     let run = || -> Result<()> {
         spread(&lab)?;
         zones(&lab)?;
-        pools(&lab)
+        pools(&lab)?;
+        at_once(&lab)
     };
     run().with_context(|| {
         let nodes = ["gw1", "gw2", "node1", "node2"].map(|node| lab.node(node));
@@ -97,9 +139,12 @@ fn pods_keep_their_gateway_and_address_whatever_happens_to_others() -> Result<()
 /// Every pod by a gateway of its own, until that dies.
 fn spread(lab: &Lab) -> Result<()> {
     let mut pods = pods(lab, "spread", 4)?;
-    let before = ways(&pods)?;
+    let before = ways(lab, &pods)?;
     let used: BTreeSet<&str> = before.values().map(|way| way.gateway.as_str()).collect();
     ensure!(used == BTreeSet::from(["gw1", "gw2"]), "{before:#?}");
+    for way in before.values() {
+        ensure!(drawn(SPREAD_POOL, [way.addresses])?, "{way:?}");
+    }
 
     // Other pods go, and daemons are started anew.
     pods.pop().context("a pod of node2")?.remove()?;
@@ -109,7 +154,7 @@ fn spread(lab: &Lab) -> Result<()> {
         lab.node(node).start()?;
     }
     linked(lab)?;
-    same(&pods, &before).context("with other pods gone and daemons restarted")?;
+    same(lab, &pods, &before).context("with other pods gone and daemons restarted")?;
 
     let mut talks = Talks::default();
     for pod in &pods {
@@ -118,12 +163,13 @@ fn spread(lab: &Lab) -> Result<()> {
     for (gateway, _) in GATEWAYS {
         let what = format!("{gateway} to have all connections, its own or as copies");
         wait_for(&what, CONVERGED, || copied(lab, gateway, &talks))?;
+        says_whose(lab, gateway, &pods, &before)?;
     }
     let terms = terms(lab, "gw2")?;
     let hung = Cut::whole(lab.node("gw1"))?;
     for pod in &pods {
         let way = wait_for("the other gateway", CONVERGED, || {
-            let way = way(pod)?;
+            let way = way(lab, pod)?;
             ensure!(way.gateway == "gw2", "{way:?}");
             Ok(way)
         })?;
@@ -137,10 +183,44 @@ fn spread(lab: &Lab) -> Result<()> {
     hung.mend()?;
     linked(lab)?;
     talks.go_on("with the gateway back")?;
+
+    // It has taken nothing back. Without the other one it has everything.
+    let drained = lab.node("gw2");
+    drained.exec_ok(&["causeway", "drain", "--detach", "--reason", "new disks"])?;
+    for pod in &pods {
+        let way = wait_for("the former gateway", CONVERGED, || {
+            let way = way(lab, pod)?;
+            ensure!(way.gateway == "gw1", "{way:?}");
+            Ok(way)
+        })?;
+        ensure!(way.addresses == before[pod.name()].addresses, "{way:?}");
+    }
+    drained.exec_ok(&["causeway", "undrain"])?;
+    talks.go_on("with the other gateway drained")?;
     talks.finish()?;
     let refused = firewall::refused(lab.node("firewall"))?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
     pods.into_iter().try_for_each(Pod::remove)
+}
+
+/// Succeeds when a gateway says of each connection whose it is.
+fn says_whose(
+    lab: &Lab,
+    gateway: &str,
+    pods: &[Pod<'_>],
+    ways: &BTreeMap<String, Way>,
+) -> Result<()> {
+    for mapping in causeway::items(lab.node(gateway), "egress nat --protocol tcp")? {
+        let end: SocketAddr = text(&mapping["pod"]).parse()?;
+        // Those that were there for a moment are of pods that are gone.
+        let Some(pod) = pods.iter().find(|pod| [pod.v4, pod.v6].contains(&end.ip())) else {
+            continue;
+        };
+        let holder = ways[pod.name()].gateway.as_str();
+        let copy_of = if holder == gateway { "" } else { holder };
+        ensure!(mapping["copyOf"] == copy_of, "{mapping:#}");
+    }
+    Ok(())
 }
 
 /// The ways to prefer zones, each with a destination of its own, and by which gateway pods of node1
@@ -301,7 +381,7 @@ fn pools(lab: &Lab) -> Result<()> {
         let name = format!("shared-{namespace}-{node}");
         shared.push(pod(lab, node, namespace, &name, "shared")?);
     }
-    let ways = ways(&shared)?;
+    let ways = ways(lab, &shared)?;
     let [one, same, other] = ["shop-node1", "shop-node2", "ops-node1"]
         .map(|name| ways[&format!("shared-{name}")].addresses);
     ensure!(
@@ -315,7 +395,7 @@ fn pools(lab: &Lab) -> Result<()> {
     for name in names {
         own.push(pod(lab, "node1", "shop", &format!("pod-{name}"), name)?);
     }
-    let ways = self::ways(&own[..2])?;
+    let ways = self::ways(lab, &own[..2])?;
     let [first, second] = ["pod-own-1", "pod-own-2"].map(|name| ways[name].addresses);
     ensure!(first[0] != second[0] && first[1] != second[1], "{ways:#?}");
     ensure!(drawn(SMALL_POOL, [first, second])?, "{ways:#?}");
@@ -347,7 +427,7 @@ fn pools(lab: &Lab) -> Result<()> {
         .map(|name| pool_policy(name, &format!("{{ app: {name} }}"), SMALL_POOL, "Policy"));
     let policies: String = policies.collect();
     egress::write(lab, "policies.yaml", &(policies + GATEWAYS_BFD))?;
-    let ways = self::ways(&own[1..])?;
+    let ways = self::ways(lab, &own[1..])?;
     let [second, third] = ["pod-own-2", "pod-own-3"].map(|name| ways[name].addresses);
     ensure!(drawn(SMALL_POOL, [second, third])?, "{ways:#?}");
     Ok(())
@@ -399,6 +479,40 @@ spec:
     )
 }
 
+/// Both gateways at once with the addresses they have themselves, and held ones that belong
+/// together.
+fn at_once(lab: &Lab) -> Result<()> {
+    let policies = format!("{ACTIVE}---\n{TOGETHER}{GATEWAYS_BFD}");
+    egress::write(lab, "policies.yaml", &policies)?;
+    let pods = pods(lab, "active", 3)?;
+    let before = ways(lab, &pods)?;
+    for way in before.values() {
+        ensure!(way.addresses == standby::own(&way.gateway), "{way:?}");
+    }
+    let used: BTreeSet<&str> = before.values().map(|way| way.gateway.as_str()).collect();
+    ensure!(used == BTreeSet::from(["gw1", "gw2"]), "{before:#?}");
+    same(lab, &pods, &before).context("a moment later")?;
+
+    wait_for("one gateway to have all of them", CONVERGED, || {
+        let mut held = Vec::new();
+        for (gateway, _) in GATEWAYS {
+            let rules = causeway::items(lab.node(gateway), "egress rules")?;
+            let of_policy = |rule: &&Value| rule["policy"] == "EgressGatewayPolicy/together";
+            held.extend(
+                rules
+                    .iter()
+                    .filter(of_policy)
+                    .map(|rule| rule["egressIPs"].clone()),
+            );
+        }
+        ensure!(
+            held == [serde_json::json!(["192.168.60.118", "192.168.60.119"])],
+            "{held:?}"
+        );
+        Ok(())
+    })
+}
+
 /// By which gateway a pod leaves, and under which address of each family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Way {
@@ -407,7 +521,7 @@ struct Way {
 }
 
 /// Asks the pod's node, the server and the gateway, which must agree.
-fn way(pod: &Pod<'_>) -> Result<Way> {
+fn way(lab: &Lab, pod: &Pod<'_>) -> Result<Way> {
     let paths = causeway::items(pod.node(), "egress list")?;
     let mut gateways = BTreeSet::new();
     let mut addresses = Vec::new();
@@ -419,12 +533,20 @@ fn way(pod: &Pod<'_>) -> Result<Way> {
         let path = path.with_context(|| format!("{own} is not in {paths:#?}"))?;
         ensure!(path["action"] == "gateway", "{path:#}");
         let seen = seen_as(pod, target)?;
-        let told = &path["egressIPs"];
+        // What a gateway has itself is known to it alone.
+        let told = path["egressIPs"].as_array().into_iter().flatten();
+        let mut others = told.filter(|told| **told != seen.to_string());
+        ensure!(others.next().is_none(), "seen as {seen}: {path:#}");
+        let gateway = text(&path["gateway"]);
+        let rules = causeway::items(lab.node(&gateway), "egress rules")?;
+        let rule = rules.iter().find(|rule| rule["rule"] == path["rule"]);
+        let rule = rule.with_context(|| format!("{path:#} in {rules:#?}"))?;
+        let has = rule["egressIPs"].as_array().into_iter().flatten();
         ensure!(
-            *told == serde_json::json!([seen.to_string()]),
-            "seen as {seen}: {path:#}"
+            has.into_iter().any(|has| *has == seen.to_string()),
+            "seen as {seen}: {rule:#}"
         );
-        gateways.insert(text(&path["gateway"]));
+        gateways.insert(gateway);
         addresses.push(seen);
     }
     let [gateway] = Vec::from_iter(gateways)
@@ -440,19 +562,19 @@ fn way(pod: &Pod<'_>) -> Result<Way> {
 }
 
 /// The ways of all, by name of the pod.
-fn ways(pods: &[Pod<'_>]) -> Result<BTreeMap<String, Way>> {
+fn ways(lab: &Lab, pods: &[Pod<'_>]) -> Result<BTreeMap<String, Way>> {
     let way = |pod: &Pod<'_>| {
         let what = format!("{} to leave as its node says", pod.name());
         Ok((
             pod.name().to_owned(),
-            wait_for(&what, CONVERGED, || way(pod))?,
+            wait_for(&what, CONVERGED, || way(lab, pod))?,
         ))
     };
     pods.iter().map(way).collect()
 }
 
-fn same(pods: &[Pod<'_>], before: &BTreeMap<String, Way>) -> Result<()> {
-    for (pod, way) in ways(pods)? {
+fn same(lab: &Lab, pods: &[Pod<'_>], before: &BTreeMap<String, Way>) -> Result<()> {
+    for (pod, way) in ways(lab, pods)? {
         ensure!(
             before[&pod] == way,
             "{pod}: {way:?}, before {:?}",
