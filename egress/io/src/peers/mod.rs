@@ -285,7 +285,7 @@ impl Peers {
 
     /// Whether another gateway takes this one for dead. Who watches it itself knows better.
     fn is_missed(&self, node: &NodeName) -> bool {
-        let is_watched = self.sights.is_up(node).is_some();
+        let is_watched = self.sights.heard(node).is_some();
         !is_watched && self.peers.values().any(|peer| peer.missed.contains(node))
     }
 
