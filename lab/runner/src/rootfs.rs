@@ -154,6 +154,8 @@ fn build(target: &Path, mirror: &str) -> Result<()> {
         "opt/bird2/usr/sbin/bird",
         "usr/bin/gobgpd",
         "usr/sbin/bgpd",
+        "usr/bin/etcd",
+        "usr/bin/etcdctl",
     ] {
         ensure!(
             target.join(program).exists(),

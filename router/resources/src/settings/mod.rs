@@ -8,6 +8,7 @@
 
 mod layers;
 mod raw;
+mod store;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::diagnostic::{Code, Diagnostic};
 use crate::store::FileContent;
 
 pub use layers::{Effective, Inputs, Origin, Setting};
+pub use store::{StoreSettings, StoreTls};
 
 /// Where the file is unless a flag says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/causeway/causeway.yaml";
@@ -67,6 +69,8 @@ pub struct Settings {
     pub kernel_metric: u32,
     /// The data plane of egress gateways.
     pub egress: EgressSettings,
+    /// The etcd nodes agree by; none by default.
+    pub store: Option<StoreSettings>,
 }
 
 /// What a node as an egress gateway, or with pods that use one, is set to.

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::store::RawStore;
 use super::{DevicePattern, EgressSettings, LogFormat, Settings};
 use crate::selector::is_dns_subdomain;
 
@@ -30,6 +31,7 @@ pub(super) struct RawSettings {
     pub(super) bgp: RawBgp,
     pub(super) kernel: RawKernel,
     pub(super) egress: RawEgress,
+    pub(super) store: RawStore,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,6 +108,7 @@ impl Default for RawSettings {
             bgp: RawBgp::default(),
             kernel: RawKernel::default(),
             egress: RawEgress::default(),
+            store: RawStore::default(),
         }
     }
 }
@@ -270,6 +273,7 @@ impl RawSettings {
                 "allowed: an absolute path of the file with the key",
             ));
         }
+        let store = self.store.read(&mut refusals);
         if !refusals.is_empty() {
             return Err(refusals);
         }
@@ -302,6 +306,7 @@ impl RawSettings {
                 peer_port: self.egress.peer_port as u16,
                 secret_file: (!secret_file.is_empty()).then(|| secret_file.into()),
             },
+            store,
         })
     }
 }

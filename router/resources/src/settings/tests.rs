@@ -63,6 +63,78 @@ fn egress_is_set_or_goes_by_the_node() {
 }
 
 #[test]
+fn a_store_is_spoken_to_as_its_endpoints_say() {
+    assert_eq!(resolve("", &[], &[]).unwrap().settings.store, None);
+    let plain = resolve("store: {endpoints: ['http://[fd00::5]:2379']}\n", &[], &[]).unwrap();
+    let plain = plain.settings.store.unwrap();
+    assert_eq!((plain.tls, plain.prefix.as_str()), (None, "/causeway"));
+    assert_eq!(plain.lease, std::time::Duration::from_secs(5));
+    let file = "store: {caFile: /c, certFile: /d, keyFile: /e, prefix: /a/b, leaseSeconds: 9}\n";
+    let env = [(
+        "CAUSEWAY_STORE_ENDPOINTS",
+        "https://etcd-1:2379, https://10.0.0.5:2379",
+    )];
+    let store = resolve(file, &env, &[]).unwrap().settings.store.unwrap();
+    assert_eq!(
+        store.endpoints,
+        ["https://etcd-1:2379", "https://10.0.0.5:2379"]
+    );
+    let identity = Some(("/d".into(), "/e".into()));
+    let ca_file = "/c".into();
+    assert_eq!(store.tls, Some(StoreTls { ca_file, identity }));
+    assert_eq!((store.prefix.as_str(), store.lease.as_secs()), ("/a/b", 9));
+}
+
+#[test]
+fn a_store_that_would_not_be_what_it_seems_is_refused() {
+    for (store, expected) in [
+        (
+            "endpoints: [10.0.0.5:2379]",
+            "1:21: error[CW0112]: store.endpoints[0]: '10.0.0.5:2379' is not allowed; allowed: URLs such as https://10.0.0.5:2379",
+        ),
+        (
+            "endpoints: ['https://10.0.0.5/']",
+            "1:21: error[CW0112]: store.endpoints[0]: 'https://10.0.0.5/' is not allowed; allowed: URLs such as https://10.0.0.5:2379",
+        ),
+        (
+            "endpoints: ['http://me:hunter2@e:2379']",
+            "1:21: error[CW0112]: store.endpoints[0]: the value has a name or password in it; allowed: URLs such as https://10.0.0.5:2379",
+        ),
+        (
+            "endpoints: ['https://e:2379']",
+            "1:21: error[CW0112]: store.endpoints[0]: https:// takes store.caFile, which is not set; allowed: https:// with store.caFile",
+        ),
+        (
+            "endpoints: ['https://e:2379', 'http://f:2379'], caFile: /c",
+            "1:39: error[CW0112]: store.endpoints[1]: http:// does not use store.caFile, which is set; allowed: https:// with store.caFile",
+        ),
+        (
+            "endpoints: ['https://e:2379'], caFile: /c, certFile: /d",
+            "1:62: error[CW0112]: store.certFile: store.keyFile is not set; allowed: both or neither",
+        ),
+        (
+            "endpoints: ['https://e:2379'], caFile: c",
+            "1:48: error[CW0112]: store.caFile: the value is no path; allowed: an absolute path of a file in PEM",
+        ),
+        (
+            "caFile: /c",
+            "1:17: error[CW0112]: store.caFile: store.endpoints is not set; allowed: with store.endpoints",
+        ),
+        (
+            "endpoints: ['http://e:2379'], prefix: a/",
+            "1:47: error[CW0112]: store.prefix: 'a/' is not allowed; allowed: a path such as /causeway, without a '/' at the end",
+        ),
+        (
+            "endpoints: ['http://e:2379'], leaseSeconds: 2",
+            "1:53: error[CW0112]: store.leaseSeconds: 2 is below 3; allowed: 3 to 60",
+        ),
+    ] {
+        let found = resolve(&format!("store: {{{store}}}\n"), &[], &[]).unwrap_err();
+        assert_eq!(found, [format!("causeway.yaml:{expected}")], "{store}");
+    }
+}
+
+#[test]
 fn the_default_file_says_the_defaults() {
     let as_printed = resolve(DEFAULT_FILE, &[], &[]).unwrap();
     assert_eq!(as_printed.settings, resolve("", &[], &[]).unwrap().settings);
