@@ -343,6 +343,24 @@ impl ClaimTable {
         true
     }
 
+    /// A store says that this is the best claim: as good as its holder's word, but that what has
+    /// been let go stays so, since the store may be late.
+    pub fn handle_record(&mut self, claim: Claim, holder: &NodeName, is_released: bool) {
+        let is_same = self
+            .best
+            .get(&claim.rule)
+            .is_some_and(|best| best.node == *holder && best.term == claim.term);
+        if !is_same || is_released {
+            self.learn(&holder.clone(), claim, holder, is_released);
+        }
+    }
+
+    /// The term a claim to a rule would have; nothing if there is no higher one.
+    pub fn next_term(&self, rule: Rule) -> Option<u64> {
+        let last = self.best.get(&rule).map_or(0, |best| best.term);
+        last.checked_add(1)
+    }
+
     /// The time of [`ClaimTable::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         let late: Vec<Rule> = self

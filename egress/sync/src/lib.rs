@@ -12,6 +12,8 @@
 //! | [`wire`] | messages as bytes |
 //! | [`claims`] | one table for each node: who holds which rule; planned hand-over |
 //! | [`replication`] | a sender and a receiver for each other node: copies of mappings |
+//! | [`ledger`] | claims as they are written in a store, where there is one |
+//! | [`lease`] | what a store says of a node nobody else can be asked about |
 //! | [`witness`] | whether a node that is not heard is dead: what the others say |
 //!
 //! **What is left to the caller.** Sockets, clocks and nonces. Who connects to whom: of two nodes
@@ -54,11 +56,15 @@
 //! ([`claims`]); mappings made by the loser meanwhile are lost with it. Copies are as old as the
 //! way to the standby is long: what a gateway did in its last milliseconds dies with it.
 //!
+//! With a store both reach ([`ledger`]), that ends it as well.
+//!
 //! **What is not here.** Secrecy of the stream ([`channel`] says why), membership (who the nodes
-//! are), and any store: a node that restarts learns its terms from the others.
+//! are), and the store itself: without one a node that restarts learns its terms from the others.
 
 pub mod channel;
 pub mod claims;
+pub mod lease;
+pub mod ledger;
 pub mod mapping;
 pub mod name;
 pub mod replication;
