@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::holdings::{Announcement, Holdings};
 use crate::worker::Worker;
 
-pub use crate::peers::{Heard, PeerView, PeersConfig, Watch};
+pub use crate::peers::{Heard, PeerView, PeersConfig, StoreConfig, Watch};
 pub use crate::probe::{Probe, Target};
 
 /// What the thread must know before it starts.
@@ -125,7 +125,8 @@ pub enum ReadError {
 }
 
 impl Node {
-    /// Starts the thread, in the network namespace of the calling one.
+    /// Starts the thread, in the network namespace of the calling one, which is within a runtime if
+    /// there is a store.
     ///
     /// # Errors
     /// When no thread or netlink socket can be made.

@@ -317,6 +317,16 @@ impl Worker {
         }
     }
 
+    /// A rule that this node is about to take: what it has of it stays until then.
+    fn leave_as_it_was(&self, number: RuleNumber, desired: &mut Desired) {
+        let before = &self.previous.desired;
+        if let (Some(rule), Some(seat)) = (before.standby.get(&number), before.seats.get(&number)) {
+            desired.gateway.remove(&number);
+            desired.standby.insert(number, rule.clone());
+            desired.seats.insert(number, seat.clone());
+        }
+    }
+
     /// A rule that was in use may have connections that began since the last look: until the next one
     /// it is taken to have some.
     fn presume_live(&mut self) {
@@ -381,6 +391,12 @@ impl Worker {
         desired.gateway.retain(|number, rule| {
             !rule.is_held || !seats.contains_key(number) || peers.may_hold(*number)
         });
+        for rule in self.peers.awaited() {
+            let number = RuleNumber::new(rule.get());
+            if let Some(number) = number.filter(|number| !self.peers.may_hold(*number)) {
+                self.leave_as_it_was(number, &mut desired);
+            }
+        }
         if self.peers.is_isolated() {
             self.keep_copies(&world, &mut desired);
         }

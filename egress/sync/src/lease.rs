@@ -4,7 +4,7 @@
 //! Where there is a store, each gateway keeps a lease in it. A node whose witnesses do not answer
 //! ([`Verdict::Isolated`], [`Verdict::Alone`]) asks the store for the lease of the node in question,
 //! and gets two answers in one: whether itself is cut off from everything, and whether the other one
-//! lives. [`weigh`] says what follows.
+//! lives. [`weigh`] and [`judge`] say what follows.
 //!
 //! **The store never overrules witnesses**: they see whether the gateway serves, and it sees whether
 //! the daemon lives. And its absence is never taken for anything.
@@ -65,25 +65,51 @@ pub enum Lease {
 pub enum Next {
     /// This is so.
     Conclude(Verdict),
-    /// Whether somebody still answers for the addresses on the segment decides.
+    /// What the segment says decides: [`judge`].
     AskSegment,
 }
 
-/// Weighs a verdict of witnesses, and what the store says. `suspect_for`: how long BFD has not heard
-/// the node; `detection`: how long BFD takes to see a cut.
-pub fn weigh(verdict: Verdict, lease: Lease, suspect_for: Duration, detection: Duration) -> Next {
+/// What hosts of the segment say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Somebody answers for addresses the node in question held last.
+    pub is_answered: bool,
+    /// Somebody else answers for addresses that this node holds, or that nobody is known to hold.
+    pub is_replaced: bool,
+}
+
+/// Weighs a verdict of witnesses, and what the store says.
+pub fn weigh(verdict: Verdict, lease: Lease) -> Next {
     match (verdict, lease) {
-        (Verdict::Alive | Verdict::Dead, _) => Next::Conclude(verdict),
-        (Verdict::Isolated | Verdict::Alone, Lease::Held) => Next::Conclude(Verdict::Alive),
-        (Verdict::Isolated | Verdict::Alone, Lease::Gone) => {
-            match suspect_for >= let_go_within(detection) {
-                true => Next::AskSegment,
-                // It may not know yet that it is cut off.
-                false => Next::Conclude(Verdict::Alive),
-            }
+        (Verdict::Alive | Verdict::Dead, _) | (Verdict::Isolated, Lease::Unreached) => {
+            Next::Conclude(verdict)
         }
-        (Verdict::Isolated, Lease::Unreached) => Next::Conclude(Verdict::Isolated),
-        (Verdict::Alone, Lease::Unreached) => Next::AskSegment,
+        (Verdict::Isolated, Lease::Held | Lease::Gone) | (Verdict::Alone, _) => Next::AskSegment,
+    }
+}
+
+/// What is so of a node, by its lease and what the segment says. `suspect_for`: how long BFD has not
+/// heard it; `detection`: how long BFD takes to see a cut.
+///
+/// Who reaches the store is not cut off, unless others have replaced it without the store: a witness
+/// is worth more.
+pub fn judge(
+    lease: Lease,
+    segment: Segment,
+    suspect_for: Duration,
+    detection: Duration,
+) -> Verdict {
+    let by_segment = match segment.is_answered {
+        true => Verdict::Alive,
+        false => Verdict::Dead,
+    };
+    match lease {
+        Lease::Unreached => by_segment,
+        Lease::Held | Lease::Gone if segment.is_replaced => Verdict::Isolated,
+        Lease::Held => Verdict::Alive,
+        // It may not know yet that it is cut off.
+        Lease::Gone if suspect_for < let_go_within(detection) => Verdict::Alive,
+        Lease::Gone => by_segment,
     }
 }
 
@@ -93,40 +119,70 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
     const QUICK: Duration = Duration::from_millis(150);
+    const SILENT: Segment = Segment {
+        is_answered: false,
+        is_replaced: false,
+    };
+    const ANSWERED: Segment = Segment {
+        is_answered: true,
+        is_replaced: false,
+    };
+    const REPLACED: Segment = Segment {
+        is_answered: false,
+        is_replaced: true,
+    };
 
     #[test]
     fn witnesses_are_believed_before_the_store() {
         for lease in [Lease::Held, Lease::Gone, Lease::Unreached] {
             for verdict in [Verdict::Alive, Verdict::Dead] {
-                let next = weigh(verdict, lease, LONG, QUICK);
-                assert_eq!(next, Next::Conclude(verdict));
+                assert_eq!(weigh(verdict, lease), Next::Conclude(verdict));
             }
         }
     }
 
     #[test]
     fn who_reaches_the_store_is_not_cut_off() {
-        for verdict in [Verdict::Isolated, Verdict::Alone] {
-            let held = weigh(verdict, Lease::Held, LONG, QUICK);
-            assert_eq!(held, Next::Conclude(Verdict::Alive));
-            assert_eq!(weigh(verdict, Lease::Gone, LONG, QUICK), Next::AskSegment);
+        for lease in [Lease::Held, Lease::Gone] {
+            for verdict in [Verdict::Isolated, Verdict::Alone] {
+                assert_eq!(weigh(verdict, lease), Next::AskSegment);
+            }
+        }
+        for segment in [SILENT, ANSWERED] {
+            assert_eq!(judge(Lease::Held, segment, LONG, QUICK), Verdict::Alive);
+        }
+        let gone = |segment| judge(Lease::Gone, segment, LONG, QUICK);
+        assert_eq!(
+            (gone(SILENT), gone(ANSWERED)),
+            (Verdict::Dead, Verdict::Alive)
+        );
+    }
+
+    #[test]
+    fn who_was_replaced_without_the_store_lets_go() {
+        for lease in [Lease::Held, Lease::Gone] {
+            assert_eq!(judge(lease, REPLACED, LONG, QUICK), Verdict::Isolated);
         }
     }
 
     #[test]
     fn without_the_store_all_is_as_without_one() {
-        let isolated = weigh(Verdict::Isolated, Lease::Unreached, LONG, QUICK);
+        let isolated = weigh(Verdict::Isolated, Lease::Unreached);
         assert_eq!(isolated, Next::Conclude(Verdict::Isolated));
-        let alone = weigh(Verdict::Alone, Lease::Unreached, LONG, QUICK);
-        assert_eq!(alone, Next::AskSegment);
+        assert_eq!(weigh(Verdict::Alone, Lease::Unreached), Next::AskSegment);
+        let alone = |segment| judge(Lease::Unreached, segment, Duration::ZERO, QUICK);
+        assert_eq!(
+            (alone(SILENT), alone(ANSWERED)),
+            (Verdict::Dead, Verdict::Alive)
+        );
+        assert_eq!(alone(REPLACED), Verdict::Dead);
     }
 
     #[test]
     fn a_slow_session_is_waited_for() {
         let slow = Duration::from_secs(10);
-        let early = weigh(Verdict::Isolated, Lease::Gone, slow, slow);
-        assert_eq!(early, Next::Conclude(Verdict::Alive));
-        let late = weigh(Verdict::Isolated, Lease::Gone, let_go_within(slow), slow);
-        assert_eq!(late, Next::AskSegment);
+        let gone = |suspect_for| judge(Lease::Gone, SILENT, suspect_for, slow);
+        assert_eq!(gone(slow), Verdict::Alive);
+        assert_eq!(gone(let_go_within(slow)), Verdict::Dead);
     }
 }

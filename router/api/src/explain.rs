@@ -340,6 +340,17 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "`causeway resources` names the file; `causeway config check <path>` shows the errors.",
     ),
     entry(
+        "CW0602",
+        "etcd is not reached",
+        "No endpoint of store.endpoints answers with a majority behind it, or its certificate, this \
+         node's or a file of them is not as it should be: the message has the reason. Everything goes \
+         on as without etcd; gateways that share no link have nobody to ask meanwhile, and what they \
+         claim is written when it is back.",
+        "Do what the message says. `etcdctl endpoint health` with the same endpoints and files shows \
+         whether etcd itself is well. Files are read again for each attempt; other settings take a \
+         restart of the daemon.",
+    ),
+    entry(
         "CW0701",
         "The ports of an egress address are nearly used up",
         "Four fifths of the ports that connections may get of an address of this gateway have some, \

@@ -5,6 +5,7 @@ use bgp_bfd::wire::State;
 use bgp_bfdd::client::Connection;
 use bgp_bfdd::protocol::SessionReport;
 use router_api::v1alpha1::{self as api, Health};
+use router_store::Status;
 
 use crate::grpc::bgp_peers;
 use crate::intent::lock;
@@ -82,6 +83,9 @@ pub async fn look(parts: &Parts) -> Report {
     pods(parts, &mut report).await;
     datapath(parts, &mut report);
     egress::egress(parts, &mut report).await;
+    if let Some(store) = &parts.store {
+        self::store(&store.status(), &mut report);
+    }
     report
         .issues
         .sort_by_key(|issue| std::cmp::Reverse(issue.severity));
@@ -128,6 +132,28 @@ fn resources(parts: &Parts, report: &mut Report) {
         "causeway resources",
         &[("objects", in_force as u64), ("files", files.len() as u64)],
     );
+}
+
+/// Shown where there is one.
+fn store(status: &Status, report: &mut Report) {
+    let next = "causeway config show --origin";
+    let message = match (&status.endpoint, &status.problem) {
+        (Some(endpoint), _) => format!("{endpoint} answers"),
+        (None, problem) => {
+            let why = problem.as_deref().unwrap_or("connecting");
+            let seconds = status.since.elapsed().as_secs();
+            report.issue(
+                Health::Warning,
+                ("store", "CW0602"),
+                "etcd".to_owned(),
+                format!("not reached for {seconds} s: {why}; everything goes on without it"),
+                next.to_owned(),
+            );
+            "not reached".to_owned()
+        }
+    };
+    let reached = u64::from(status.endpoint.is_some());
+    report.component("store", message, next, &[("reached", reached)]);
 }
 
 /// Shown where there are sessions, or should be.
@@ -484,5 +510,34 @@ fn datapath(parts: &Parts, report: &mut Report) {
                 &[],
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn an_etcd_that_is_not_reached_is_a_warning_with_its_reason() {
+        let mut status = Status {
+            endpoint: None,
+            problem: Some("store.caFile: cannot read /x: No such file".to_owned()),
+            since: Instant::now(),
+        };
+        let mut report = Report::default();
+        store(&status, &mut report);
+        assert_eq!(report.worst(), Health::Warning);
+        let issue = &report.issues[0];
+        assert_eq!(issue.code, "CW0602");
+        let said = "not reached for 0 s: store.caFile: cannot read /x: No such file; everything goes \
+                    on without it";
+        assert_eq!(issue.message, said);
+        status.endpoint = Some("https://e:2379".to_owned());
+        let mut report = Report::default();
+        store(&status, &mut report);
+        assert_eq!(report.worst(), Health::Ok);
+        assert_eq!(report.components[0].message, "https://e:2379 answers");
     }
 }

@@ -24,6 +24,7 @@ mod privileges;
 mod readiness;
 mod routes;
 mod run;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

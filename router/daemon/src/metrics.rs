@@ -94,8 +94,21 @@ async fn render(parts: &Parts) -> prometheus::Result<String> {
     pods(parts, &registry).await?;
     datapath(parts, &registry)?;
     egress::egress(parts, &registry).await?;
+    store(parts, &registry)?;
     resources(parts, &registry)?;
     TextEncoder::new().encode_to_string(&registry.gather())
+}
+
+fn store(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {
+    let Some(store) = &parts.store else {
+        return Ok(());
+    };
+    let reached = family(registry, IntGaugeVec::new, "causeway_store_reached")?;
+    let is_reached = store.status().endpoint.is_some();
+    reached
+        .with_label_values::<&str>(&[])
+        .set(is_reached.into());
+    Ok(())
 }
 
 fn process(parts: &Parts, registry: &Registry) -> prometheus::Result<()> {

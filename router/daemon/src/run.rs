@@ -14,6 +14,7 @@ use bpf_loader::Datapath;
 use pods_io::{Manager, StateFolder};
 use router_netlink::{Ownership, Protocol};
 use router_resources::settings::{Effective, Settings};
+use router_store::Store;
 use router_types::TableId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -23,7 +24,7 @@ use crate::egress::recent::Recent;
 use crate::intent::{self, Intent, State, Subsystems};
 use crate::learned::{self, Delivered};
 use crate::routes::{Listeners, Routes};
-use crate::{bfd, grpc, handover, metrics, privileges, readiness};
+use crate::{bfd, grpc, handover, metrics, privileges, readiness, store};
 
 /// Batches of best paths that may wait for the routes.
 const ROUTE_EVENTS: usize = 16;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub datapath: Result<Arc<Mutex<Datapath>>, Arc<str>>,
     /// Egress gateways; `None` where egress is off on this node.
     pub egress: Option<Arc<dyn EgressSource>>,
+    /// The etcd nodes agree by, where there is one.
+    pub store: Option<Store>,
     /// What egress gateways refused of late.
     pub refused: Arc<Recent>,
     /// Asks for what is there now to be in force, and to be told then.
@@ -209,9 +212,11 @@ async fn serve(
         bgp_io::RouterDiscovery::new(move || changed.notify_one())
     };
     let held_changed = Arc::new(Notify::new());
+    let store = settings.store.as_ref().map(store::start);
     let egress = datapath.as_ref().ok().and_then(|datapath| {
         let (bfd, changed) = (bfd.clone(), Arc::clone(&held_changed));
-        start_egress(&settings, Arc::clone(datapath), bfd, changed)
+        let store = store.clone();
+        start_egress(&settings, Arc::clone(datapath), bfd, changed, store)
     });
     let (settle, waiters) = mpsc::channel(WAITERS);
     let subsystems = Subsystems {
@@ -236,6 +241,7 @@ async fn serve(
         pods,
         datapath: datapath.clone(),
         egress: egress.map(|node| Arc::new(node) as Arc<dyn EgressSource>),
+        store,
         refused: Arc::default(),
         settle,
     };
@@ -374,7 +380,11 @@ fn start_egress(
     datapath: Arc<Mutex<Datapath>>,
     bfd: bgp_bfdd::client::Client,
     held_changed: Arc<Notify>,
+    store: Option<Store>,
 ) -> Option<egress_io::node::Node> {
+    let lease = settings.store.as_ref().map(|store| store.lease);
+    let store = store.zip(lease);
+    let store = store.map(|(store, lease)| egress_io::node::StoreConfig { store, lease });
     let config = egress_io::node::Config {
         pin_root: settings.pin_root.clone(),
         tunnel_port: settings.egress.tunnel_port,
@@ -386,6 +396,7 @@ fn start_egress(
             port: settings.egress.peer_port,
             secret_file: settings.egress.secret_file.clone(),
             bfd: Some(bfd),
+            store,
         },
         held_changed,
     };

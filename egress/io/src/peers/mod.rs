@@ -13,6 +13,7 @@
 //! | [`tenure`] | rules this node takes, hands over and lets go |
 //! | [`copies`] | mappings of the data plane as gateways tell each other of them |
 //! | [`secret`] | the keys they prove themselves with |
+//! | [`store`] | the etcd claims are written in, where there is one |
 //!
 //! What is said and how is in `egress-sync`; this puts its pieces together ([`Peers::pump`]), in the
 //! order described there. Without a file of keys nobody is spoken to: then who holds what is
@@ -26,6 +27,7 @@ mod pump;
 mod roles;
 mod secret;
 mod sight;
+mod store;
 mod strangers;
 mod subscription;
 mod tenure;
@@ -39,6 +41,8 @@ use bgp_bfdd::client::{Client, View};
 use bpf_loader::{Cursor, Gateway, Mapping};
 use egress_core::{Claim, Claims, Desired, RuleNumber, World};
 use egress_sync::claims::ClaimTable;
+use egress_sync::lease::{Lease, Segment};
+use egress_sync::ledger::Ledger;
 use egress_sync::name::{NodeName, Rule};
 use egress_sync::replication::{Limits, Receiver, Sender};
 use egress_sync::wire::Message;
@@ -51,12 +55,14 @@ use link::{Link, LinkEvent};
 use probes::{OwnAsked, Probes};
 use roles::Roles;
 use sight::Sights;
+use store::{Said, Stored};
 use strangers::Refusals;
 use subscription::Walk;
 use tenure::{GRACE, HAND_OVER_AGAIN};
 
 pub(crate) use connections::nonce;
 pub use sight::{Heard, Watch};
+pub use store::StoreConfig;
 
 /// Events of sockets and sessions that may wait.
 const QUEUE: usize = 64;
@@ -70,6 +76,8 @@ pub struct PeersConfig {
     pub secret_file: Option<PathBuf>,
     /// Where BFD sessions are had from.
     pub bfd: Option<Client>,
+    /// What they agree by where they do not hear each other.
+    pub store: Option<StoreConfig>,
 }
 
 /// What happened outside of this thread.
@@ -80,11 +88,14 @@ pub(crate) enum Event {
         node: NodeName,
         view: View,
     },
-    /// Somebody answers for the addresses a node holds, or nobody does.
+    /// Who answers for addresses on the segments.
     Probed {
         node: NodeName,
-        is_answered: bool,
+        lease: Lease,
+        segment: Segment,
     },
+    /// What the store says.
+    Store(Said),
     /// A policy's probe was answered or not.
     Asked(OwnAsked),
 }
@@ -183,6 +194,13 @@ pub(crate) struct Peers {
     last_holder: BTreeMap<Rule, NodeName>,
     /// Addresses the standbys' rules would have, to ask the segment about.
     probed: BTreeMap<NodeName, Vec<IpAddr>>,
+    /// Addresses nobody but this node should answer for.
+    probed_own: Vec<IpAddr>,
+    /// Claims as they are written in the store; unused without one.
+    ledger: Ledger,
+    stored: Option<Stored>,
+    /// Whether this node has just been found to be cut off.
+    has_lost_all: bool,
     /// Whether the decision may be another now.
     is_stale: bool,
 }
@@ -191,9 +209,16 @@ pub(crate) struct Peers {
 const MAX_WAITING: usize = 65_536;
 
 impl Peers {
+    /// Within a runtime, in which a store is spoken to: not that of the thread.
     pub(crate) fn new(name: NodeName, config: PeersConfig, now: Instant) -> Peers {
         let (events, inbox) = mpsc::channel(QUEUE);
+        let stored = config.store.as_ref();
+        let stored = stored.filter(|_| config.secret_file.is_some());
         Peers {
+            stored: stored.map(|config| store::begin(config, &name, events.clone())),
+            ledger: Ledger::new(name.clone()),
+            probed_own: Vec::new(),
+            has_lost_all: false,
             table: ClaimTable::new(name.clone()),
             probes: Probes::new(name.clone()),
             name,
@@ -335,15 +360,19 @@ impl Peers {
             .collect();
         self.own = self.addresses.get(&self.name).cloned().unwrap_or_default();
         self.probed.clear();
+        let held = desired.gateway.values().filter(|rule| rule.is_held);
+        self.probed_own = held.filter_map(|rule| rule.addresses().next()).collect();
         for (number, rule) in &desired.standby {
             let holder = desired
                 .seats
                 .get(number)
                 .and_then(|seat| seat.holder.clone());
-            if let Some(Ok(holder)) = holder.map(|holder| NodeName::new(&holder)) {
-                let addresses = self.probed.entry(holder).or_default();
-                addresses.extend(rule.addresses().next());
-            }
+            let holder = holder.and_then(|holder| NodeName::new(&holder).ok());
+            let addresses = match holder.filter(|holder| *holder != self.name) {
+                Some(holder) => self.probed.entry(holder).or_default(),
+                None => &mut self.probed_own,
+            };
+            addresses.extend(rule.addresses().next());
         }
         if !self.is_spoken() {
             return;
@@ -356,6 +385,9 @@ impl Peers {
             self.is_stale = true;
         }
         self.roles = Roles::of(world, desired, self.probes.policies());
+        if let Some(stored) = &mut self.stored {
+            stored.stand(self.roles.is_candidate);
+        }
         for node in self.roles.dialled.clone() {
             self.peer(&node, now);
         }
@@ -398,13 +430,12 @@ impl Peers {
                     self.dial_soon(&node, now);
                 }
             }
-            Event::Probed { node, is_answered } => {
-                let verdict = match is_answered {
-                    true => egress_sync::witness::Verdict::Alive,
-                    false => egress_sync::witness::Verdict::Dead,
-                };
-                self.is_stale |= self.sights.handle_verdict(&node, verdict);
-            }
+            Event::Probed {
+                node,
+                lease,
+                segment,
+            } => self.handle_probed(&node, lease, segment, now),
+            Event::Store(said) => self.handle_said(said, now),
             Event::Asked(asked) => self.handle_asked(asked, now),
         }
     }
@@ -431,6 +462,7 @@ impl Peers {
             .chain(leaving)
             .chain(self.table.poll_timeout().map(|(at, _)| at))
             .chain(self.witness.poll_timeout().map(|(at, _)| at))
+            .chain(self.ledger.poll_timeout().map(|(at, _)| at))
             .chain(self.sights.next_timeout())
             .chain(self.listen_at)
             .chain(self.refusals.next_timeout())

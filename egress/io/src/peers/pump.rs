@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Carrying what one piece says to the next, until none has anything to say.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bpf_loader::{Cursor, Error, Gateway, Mapping};
 use egress_sync::channel::{ChannelError, End, MAX_MESSAGE, Output};
@@ -14,8 +14,7 @@ use egress_sync::witness::{Verdict, WitnessOutput};
 
 use super::connections::{DIAL_FIRST, LISTEN_AGAIN};
 use super::tenure::{GRACE, HAND_OVER_AGAIN, LEAVE_LIMIT};
-use super::{Event, MAX_WAITING, Peers, copies};
-use crate::announce::is_claimed_by_other;
+use super::{MAX_WAITING, Peers, copies};
 use router_types::LinkIndex;
 
 /// Copies put in before others have a turn.
@@ -26,9 +25,6 @@ const PAGES: usize = 16;
 
 /// Events of the data plane taken at once.
 const EVENTS: usize = 4096;
-
-/// How long hosts of a segment have to answer for an address.
-const PROBE_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Why there is no link, where the other end knows more. It says nothing to who does not know its key.
 const REFUSED_THERE: &str = "other end refused this one, and its log says why: is egress.secretFile the \
@@ -49,8 +45,13 @@ impl Peers {
             for node in self.peers.keys().cloned().collect::<Vec<_>>() {
                 is_busy |= self.receive(&node, gateway.as_deref_mut(), &mut left, now);
             }
+            is_busy |= self.poll_ledger();
             is_busy |= self.poll_claims(gateway.as_deref_mut(), now);
             is_busy |= self.poll_witness(fabric, now);
+            is_busy |= self.poll_leases(fabric);
+            if std::mem::take(&mut self.has_lost_all) {
+                self.unlink_all(now);
+            }
             self.tell_missed(now);
             self.tell_held();
             is_busy |= self.poll_senders(gateway.as_deref_mut(), &mut pages, now);
@@ -153,6 +154,7 @@ impl Peers {
         }
         self.table.handle_timeout(now);
         self.witness.handle_timeout(now);
+        self.ledger.handle_timeout(now);
         if self.is_spoken() {
             self.dial(now);
         }
@@ -480,6 +482,9 @@ impl Peers {
 
     fn note_holder(&mut self, rule: Rule, holder: &Holder) {
         self.is_stale = true;
+        if holder.node == self.name {
+            self.note_own(rule, holder.term, holder.is_released);
+        }
         if holder.is_released {
             return;
         }
@@ -530,39 +535,11 @@ impl Peers {
                         Verdict::Alone if self.known.iter().any(is_other) => Verdict::Isolated,
                         other => other,
                     };
-                    let was_isolated = self.sights.is_isolated();
-                    self.is_stale |= self.sights.handle_verdict(&about, verdict);
-                    if !was_isolated && self.sights.is_isolated() {
-                        self.unlink_all(now);
-                    }
-                    if verdict == Verdict::Alone {
-                        self.probe(about, fabric);
-                    }
+                    self.conclude(about, verdict, fabric);
                 }
             }
         }
         is_busy
-    }
-
-    /// Asks the segments whether somebody still answers for what a node holds.
-    fn probe(&self, node: NodeName, fabric: &[LinkIndex]) {
-        let addresses = self.probed.get(&node).cloned().unwrap_or_default();
-        let fabric = fabric.to_vec();
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            let mut probes = tokio::task::JoinSet::new();
-            for address in addresses {
-                for link in &fabric {
-                    probes.spawn(is_claimed_by_other(address, *link, PROBE_PATIENCE));
-                }
-            }
-            let mut is_answered = false;
-            while let Some(answer) = probes.join_next().await {
-                is_answered |= matches!(answer, Ok(Ok(true)));
-            }
-            // The thread ends: nobody wants to know.
-            let _ = events.send(Event::Probed { node, is_answered }).await;
-        });
     }
 
     fn poll_senders(

@@ -15,6 +15,7 @@ use bgp_bfd::session::SessionStatus;
 use bgp_bfd::wire::State;
 use bgp_bfdd::client::{Client, View};
 use bgp_bfdd::protocol::SessionKey;
+use egress_sync::lease::{ALONE_IN_A_ROW, ASK_AGAIN};
 use egress_sync::name::NodeName;
 use egress_sync::witness::Verdict;
 use tokio::sync::mpsc;
@@ -22,14 +23,8 @@ use tokio::task::AbortHandle;
 
 use super::Event;
 
-/// How often others are asked about a node whose session is down.
-pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
-
 /// How long a session may take to come up for the first time.
 const NEVER_UP: Duration = Duration::from_secs(3);
-
-/// How many answers in a row that nobody is there mean that this node is cut off.
-const ALONE_IN_A_ROW: u32 = 2;
 
 /// A BFD session with another gateway (RFC 5883).
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +53,21 @@ enum Sight {
     /// Nothing is known against it.
     Fine,
     /// It is not heard, and others are asked then.
-    Suspect { ask_at: Instant, is_dead: bool },
+    Suspect {
+        since: Instant,
+        ask_at: Instant,
+        is_dead: bool,
+    },
+}
+
+impl Sight {
+    fn suspect(now: Instant) -> Sight {
+        Sight::Suspect {
+            since: now,
+            ask_at: now,
+            is_dead: false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -157,10 +166,7 @@ impl Sights {
         if failed && watched.sight == Sight::Fine {
             let diagnostic = status.last_down.unwrap_or(status.diagnostic);
             tracing::warn!(%node, reason = diagnostic.text(), "gateway is not heard by BFD");
-            watched.sight = Sight::Suspect {
-                ask_at: now,
-                is_dead: false,
-            };
+            watched.sight = Sight::suspect(now);
         }
         false
     }
@@ -171,7 +177,9 @@ impl Sights {
         self.alone = 0;
         let mut was_dead = false;
         if let Some(watched) = self.watched.get_mut(node)
-            && let Sight::Suspect { ask_at, is_dead } = &mut watched.sight
+            && let Sight::Suspect {
+                ask_at, is_dead, ..
+            } = &mut watched.sight
         {
             was_dead = std::mem::replace(is_dead, false);
             *ask_at = now;
@@ -185,10 +193,7 @@ impl Sights {
         for (node, watched) in &mut self.watched {
             if watched.overdue_at().is_some_and(|at| now >= at) {
                 tracing::warn!(%node, "gateway was never heard by BFD");
-                watched.sight = Sight::Suspect {
-                    ask_at: now,
-                    is_dead: false,
-                };
+                watched.sight = Sight::suspect(now);
             }
             if let Sight::Suspect { ask_at, .. } = &mut watched.sight
                 && *ask_at <= now
@@ -233,6 +238,21 @@ impl Sights {
     pub(super) fn is_dead(&self, node: &NodeName) -> bool {
         let watched = self.watched.get(node);
         watched.is_some_and(|watched| matches!(watched.sight, Sight::Suspect { is_dead: true, .. }))
+    }
+
+    /// How long BFD has not heard a node, and how long it takes to see that.
+    pub(super) fn suspect_for(&self, node: &NodeName, now: Instant) -> (Duration, Duration) {
+        let Some(watched) = self.watched.get(node) else {
+            return (Duration::ZERO, Duration::MAX);
+        };
+        let profile = &watched.watch.profile;
+        // What both ends agree on is the slower one's (RFC 5880 §6.8.4); they have the same profile.
+        let interval = profile.transmit.ms().max(profile.receive.ms());
+        let detection = Duration::from_millis(interval.into()) * profile.multiplier.get().into();
+        match watched.sight {
+            Sight::Suspect { since, .. } => (now.duration_since(since), detection),
+            Sight::Fine => (Duration::ZERO, detection),
+        }
     }
 
     /// All that are dead as far as is known.

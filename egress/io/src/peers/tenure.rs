@@ -38,6 +38,14 @@ impl Peers {
         let mut has_changed = false;
         // Of this decision: after a start there is none before it, and nobody would be one.
         self.roles.rivals = Roles::of(world, desired, self.probes.policies()).rivals;
+        self.forget_awaited();
+        self.drop_kept(&|rule| {
+            let number = RuleNumber::new(rule.get());
+            number.is_some_and(|number| {
+                let seat = desired.seats.get(&number);
+                seat.is_some_and(|seat| seat.is_holder) && was_held(number)
+            })
+        });
         // Also one whose policy went while it was leaving: nobody is there to take it any more.
         self.leaving.retain(|rule, _| {
             let number = RuleNumber::new(rule.get());
@@ -58,7 +66,10 @@ impl Peers {
                 } else {
                     self.leaving.remove(&rule);
                 }
-            } else if seat.is_holder && self.may_claim(rule, world, was_held(*number), now) {
+            } else if seat.is_holder
+                && self.may_claim(rule, world, was_held(*number), now)
+                && self.has_leave(rule, now)
+            {
                 has_changed |= self.claim(rule, seat);
             }
         }
@@ -95,7 +106,8 @@ impl Peers {
         // Another one's that has let go or is dead: the decision has seen to that. What this node
         // let go itself, somebody it does not hear yet may have taken.
         let last = self.table.holder(rule);
-        if last.is_some_and(|last| last.node != self.name) || (last.is_none() && was_held) {
+        let is_others = last.is_some_and(|last| last.node != self.name);
+        if is_others || (was_held && (last.is_none() || self.has_kept(rule))) {
             return true;
         }
         let is_late = now >= self.unsure_since + GRACE;

@@ -132,6 +132,7 @@ pub const ALL: &[Metric] = &[
     metric("causeway_egress_max_connections", Gauge, &[], "Connections of each family this gateway can hold; 0 where it is none"),
     metric("causeway_egress_ports", Gauge, &["address"], "Ports that connections may get of an address of this gateway, for each protocol and destination"),
     metric("causeway_egress_ports_used", Gauge, &["address", "protocol"], "Ports of an address of this gateway that have connections, to whatever destinations"),
+    metric("causeway_store_reached", Gauge, &[], "1 when etcd answers; absent where store.endpoints is not set"),
     metric("causeway_config_stale", Gauge, &["file"], "1 for a file whose newest version is broken, so that an older one is in force"),
     metric("causeway_build_info", Gauge, &["version"], "Always 1"),
     metric("causeway_start_time_seconds", Gauge, &[], "When the daemon started, Unix time"),
