@@ -56,6 +56,15 @@ pub fn up_from(topology: &Path, test: &str) -> Result<Lab> {
 }
 
 fn ready(lab: Lab) -> Result<Lab> {
+    came_up(&lab)?;
+    Ok(lab)
+}
+
+/// Waits until every session is up and every node ready for pods.
+///
+/// # Errors
+/// When it does not come to that.
+pub fn came_up(lab: &Lab) -> Result<()> {
     for (node, address, router) in SESSIONS {
         wait_for(
             &format!("the router's session with {node}"),
@@ -82,8 +91,7 @@ fn ready(lab: Lab) -> Result<Lab> {
         ensure!(!refused.is_empty(), "nothing was refused");
         Ok(())
     })?;
-    firewall::forget(lab.node("firewall"))?;
-    Ok(lab)
+    firewall::forget(lab.node("firewall"))
 }
 
 /// The folder of resources all nodes of the lab read.

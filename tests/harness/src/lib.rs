@@ -20,6 +20,7 @@ pub mod paths;
 pub mod pod;
 pub mod routed;
 pub mod standby;
+pub mod store;
 pub mod talks;
 pub mod traffic;
 pub mod upgrade;

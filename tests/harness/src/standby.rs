@@ -31,22 +31,31 @@ pub fn up(test: &str) -> Result<Lab> {
 /// # Errors
 /// As [`up`].
 pub fn up_with(test: &str, policies: &str) -> Result<Lab> {
-    in_force(egress::up(test)?, policies)
+    let lab = egress::up(test)?;
+    put_in_force(&lab, policies)?;
+    Ok(lab)
 }
 
-/// Puts policies in force that hold the addresses, in a lab in which a gateway has them.
+/// Puts the policy in force in a lab of the topology that is up.
 ///
 /// # Errors
 /// As [`up`].
-pub fn in_force(lab: Lab, policies: &str) -> Result<Lab> {
+pub fn in_force(lab: &Lab) -> Result<()> {
+    put_in_force(lab, &guide::manifest("egress.md", "billing-standby")?)
+}
+
+/// The same with other policies that hold the addresses.
+///
+/// # Errors
+/// As [`up`].
+pub fn put_in_force(lab: &Lab, policies: &str) -> Result<()> {
     let gw1 = lab.node("gw1");
     for (address, length) in EGRESS.into_iter().zip([24, 64]) {
         let address = format!("{address}/{length}");
         gw1.exec_ok(&["ip", "address", "delete", &address, "dev", "eth2"])?;
     }
-    egress::write(&lab, "policies.yaml", policies)?;
-    linked(&lab)?;
-    Ok(lab)
+    egress::write(lab, "policies.yaml", policies)?;
+    linked(lab)
 }
 
 /// Waits until the gateways hear each other, both ways.
@@ -287,6 +296,17 @@ impl<'a> Cut<'a> {
              ip saddr 10.0.0.0/24 ip daddr {address} drop\n}}\n}}\n"
         );
         Self::make(lab.node("tor"), &rules)
+    }
+
+    /// All that gateways and pods' nodes tell each other, at the router; what pods send passes.
+    ///
+    /// # Errors
+    /// As [`Cut::whole`].
+    pub fn words(lab: &'a Lab) -> Result<Self> {
+        // TCP of the links, and BFD over several hops (RFC 5883 §5).
+        let rules = "table inet cut {\nchain forward {\ntype filter hook forward priority 0\n\
+                     tcp dport 4796 drop\ntcp sport 4796 drop\nudp dport 4784 drop\n}\n}\n";
+        Self::make(lab.node("tor"), rules)
     }
 
     fn make(node: &'a Node, rules: &str) -> Result<Self> {

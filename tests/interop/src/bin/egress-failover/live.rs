@@ -66,7 +66,8 @@ pub(crate) fn lab(live: u32) -> Result<Lab> {
         .node("firewall")
         .exec_with_input(&["nft", "-f", "-"], rules.as_bytes())?;
     ensure!(output.success(), "{rules}: {}", output.stderr);
-    standby::in_force(lab, &policy)
+    standby::put_in_force(&lab, &policy)?;
+    Ok(lab)
 }
 
 /// Begins so many connections, and waits until the gateway has them.
