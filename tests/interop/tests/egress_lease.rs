@@ -72,6 +72,18 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     linked(lab)?;
     let now = settled(lab, &talks)?;
 
+    // The same, and its replacer does not reach etcd: the segment they share tells the first one.
+    let other = standby::other(&now);
+    let away = Cut::of(lab.node(other), &["eth3"])?;
+    let deaf = Cut::of(lab.node(&now), &["eth1"])?;
+    holds(lab, other).with_context(|| format!("{now} was cut off from all but etcd"))?;
+    talks.go_on("with each gateway reaching what the other one does not")?;
+    away.mend()?;
+    written_as(lab, other)?;
+    deaf.mend()?;
+    linked(lab)?;
+    let now = settled(lab, &talks)?;
+
     // Without etcd everything is as if there were none.
     let etcd = lab.node("etcd");
     etcd.kill(Signal::SIGKILL)?;
