@@ -132,7 +132,8 @@ impl Store {
 
     /// Whether there is a connection, as far as is known.
     pub fn is_connected(&self) -> bool {
-        self.shared.link.borrow().is_some()
+        // What is said last when it comes, so that the rest is there as well.
+        self.shared.status.borrow().endpoint.is_some()
     }
 
     /// The whole key of one below the prefix.

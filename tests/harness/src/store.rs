@@ -46,9 +46,9 @@ pub fn up(test: &str) -> Result<Lab> {
     for (node, _, _, etcd) in WAYS {
         let settings = folder.join(node).join("causeway.yaml");
         let mut settings = OpenOptions::new().append(true).open(settings)?;
-        write!(
+        writeln!(
             settings,
-            "store: {{ endpoints: [\"http://{etcd}:2379\"], leaseSeconds: {LEASE} }}\n"
+            "store: {{ endpoints: [\"http://{etcd}:2379\"], leaseSeconds: {LEASE} }}"
         )?;
     }
     let lab = lab_from(&file, test)?;

@@ -85,7 +85,7 @@ async fn keys_last_as_long_as_their_session() -> Result<()> {
     connected(&other).await?;
     let mut watch = other.watch("gateways/");
     assert_eq!(next(&mut watch).await?, pairs(&[("end", "")]));
-    let life = Duration::from_secs(2);
+    let life = Duration::from_secs(3);
     let session = own.session(life);
     session.keep("gateways/a", b"here");
     assert_eq!(next(&mut watch).await?, pairs(&[("gateways/a", "here")]));
@@ -95,17 +95,15 @@ async fn keys_last_as_long_as_their_session() -> Result<()> {
     let gone = pairs(&[("gateways/b", "deleted")]);
     assert_eq!(next(&mut watch).await?, gone);
     // It outlives its first lease by far.
-    let quiet = tokio::time::timeout(life * 3, watch.next()).await;
+    let quiet = tokio::time::timeout(life * 2, watch.next()).await;
     assert!(quiet.is_err(), "{quiet:?}");
     let began = Instant::now();
     drop(session);
     let gone = pairs(&[("gateways/a", "deleted")]);
     assert_eq!(next(&mut watch).await?, gone);
-    assert!(
-        began.elapsed() > life / 2,
-        "given back: {:?}",
-        began.elapsed()
-    );
+    // Given back it would be gone at once.
+    let lasted = began.elapsed();
+    assert!(lasted > life / 10, "{lasted:?}");
     Ok(())
 }
 
@@ -117,7 +115,7 @@ async fn what_happens_while_etcd_is_down_for_us_is_not_missed() -> Result<()> {
     put(&store, "a", "1").await?;
     let mut watch = store.watch("");
     assert_eq!(next(&mut watch).await?, pairs(&[("a", "1"), ("end", "")]));
-    let session = store.session(Duration::from_secs(5));
+    let session = store.session(Duration::from_secs(60));
     session.keep("here", b"");
     assert_eq!(next(&mut watch).await?, pairs(&[("here", "")]));
 
@@ -165,19 +163,9 @@ async fn what_happens_while_etcd_is_down_for_us_is_not_missed() -> Result<()> {
     server.etcdctl(away, &["compact", revision.context("a revision")?])?;
     server.kill()?;
     server.run(elsewhere)?;
-    let all = loop {
-        let all = next(&mut watch).await?;
-        // The lease may have been over meanwhile, or not.
-        if all.iter().all(|(key, _)| key != "here") || all.len() > 1 {
-            break all;
-        }
-    };
-    let all: Vec<_> = all.into_iter().filter(|(key, _)| key != "here").collect();
-    assert_eq!(all, pairs(&[("a", "4"), ("c", "2"), ("end", "")]));
-    wait_until("the session's key", async || {
-        matches!(store.get("here", LIMIT).await, Ok(Some(_)))
-    })
-    .await
+    let all = pairs(&[("a", "4"), ("c", "2"), ("here", ""), ("end", "")]);
+    assert_eq!(next(&mut watch).await?, all);
+    Ok(())
 }
 
 #[tokio::test]
