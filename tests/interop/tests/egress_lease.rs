@@ -84,21 +84,21 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     linked(lab)?;
     let now = settled(lab, &talks)?;
 
-    // Without etcd everything is as if there were none.
+    // An etcd that hangs is not waited for, and without one everything is as if there were none.
     let etcd = lab.node("etcd");
-    etcd.kill(Signal::SIGKILL)?;
-    all_reach(lab, false)?;
-    talks.go_on("without etcd")?;
-    // Where they are, not that they stayed: on a slow machine BFD may lose who lives.
-    let before = now;
-    let now = one_holds(lab)?;
-    eprintln!("{before} had the addresses, and without etcd {now} has them");
+    etcd.kill(Signal::SIGSTOP)?;
     let hung = Cut::whole(lab.node(&now))?;
     holds(lab, standby::other(&now))?;
-    talks.go_on("with the holder hung, and without etcd")?;
+    talks.go_on("with the holder hung, and etcd")?;
+    all_reach(lab, false)?;
+    etcd.kill(Signal::SIGKILL)?;
     hung.mend()?;
     linked(lab)?;
-    let now = settled(lab, &talks)?;
+    let before = settled(lab, &talks)?;
+    talks.go_on("without etcd")?;
+    let now = one_holds(lab)?;
+    // Where they are, not that they stayed: on a slow machine BFD may lose who lives.
+    eprintln!("{before} had the addresses, and without etcd {now} has them");
     etcd.start()?;
     all_reach(lab, true)?;
     written_as(lab, &now)?;
