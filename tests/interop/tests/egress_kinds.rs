@@ -587,7 +587,8 @@ fn same(lab: &Lab, pods: &[Pod<'_>], before: &BTreeMap<String, Way>) -> Result<(
 /// How often each rule a gateway serves has changed hands.
 fn terms(lab: &Lab, gateway: &str) -> Result<BTreeMap<u64, u64>> {
     let rules = causeway::items(lab.node(gateway), "egress rules")?;
-    let terms = rules.iter().map(|rule| {
+    let own = rules.iter().filter(|rule| rule["standsBy"] == false);
+    let terms = own.map(|rule| {
         let numbers = rule["rule"].as_u64().zip(rule["term"].as_u64());
         numbers.with_context(|| format!("{rule:#}"))
     });
