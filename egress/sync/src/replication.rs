@@ -44,7 +44,9 @@
 mod receiver;
 mod sender;
 
-pub use receiver::{Apply, Dropped, Receiver, ReceiverCounters, ReceiverOutput, SubscribeError};
+pub use receiver::{
+    Apply, Discarded, Dropped, Receiver, ReceiverCounters, ReceiverOutput, SubscribeError,
+};
 pub use sender::{Page, PageError, Rest, Sender, SenderCounters, SenderOutput, Synchronised};
 
 /// How much a sender has under way.

@@ -58,6 +58,11 @@ impl Peers {
                 .collect();
             let told = peer.receiver.handle_rules(&kept, Dropped::Keep);
             let told = told.and_then(|()| peer.receiver.handle_rules(&wanted, Dropped::Remove));
+            let discarded = peer.receiver.take_discarded();
+            if !discarded.is_empty() {
+                // A takeover must not wait for it.
+                tokio::task::spawn_blocking(move || drop(discarded));
+            }
             if let Err(error) = told {
                 tracing::error!(%node, %error, "connections are not copied");
                 continue;

@@ -122,7 +122,13 @@ pub struct Receiver {
     work: VecDeque<Work>,
     /// Bounded: a subscription for each call, and one line for each record polled.
     outputs: VecDeque<ReceiverOutput>,
+    /// See [`Receiver::take_discarded`].
+    discarded: Vec<Discarded>,
 }
+
+/// What a receiver knew of copies that are the owner's now.
+#[derive(Debug)]
+pub struct Discarded(#[expect(dead_code, reason = "it is only to be freed")] BTreeMap<Key, u32>);
 
 impl Receiver {
     /// A receiver without rules or copies.
@@ -164,11 +170,12 @@ impl Receiver {
         self.epoch += 1;
         let gone: Vec<Rule> = self.rules.keys().copied().collect();
         for rule in gone.into_iter().filter(|rule| !rules.contains(rule)) {
-            if let Some(copies) = self.rules.remove(&rule)
-                && dropped == Dropped::Remove
-            {
-                let marks = copies.marks;
-                self.work.push_back(Work::Drop { rule, marks });
+            let Some(Copies { marks, .. }) = self.rules.remove(&rule) else {
+                continue;
+            };
+            match dropped {
+                Dropped::Keep => self.discarded.push(Discarded(marks)),
+                Dropped::Remove => self.work.push_back(Work::Drop { rule, marks }),
             }
         }
         for rule in rules {
@@ -270,6 +277,12 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// What is to be freed, where that disturbs nobody: of a million copies it takes a while, and
+    /// they become the owner's at a takeover.
+    pub fn take_discarded(&mut self) -> Vec<Discarded> {
+        std::mem::take(&mut self.discarded)
     }
 
     /// Whether the copies of a rule are what the holder has, but for what is on the way.
