@@ -97,6 +97,7 @@ pub const GATEWAY_MAPS: &[MapLayout] = &[
         1,
     ),
     map(name::NAT_EVENTS, MapKind::RingBuf, 0, 0, EVENT_BYTES),
+    map(name::EVENTS_LOST, MapKind::PerCpuArray, 4, 8, 1),
     map(name::OWNER, MapKind::Array, 4, 8, 1),
 ];
 

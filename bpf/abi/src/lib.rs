@@ -88,6 +88,8 @@ pub mod map_names {
     pub const ANSWER_LIMIT: &str = "ANSWER_LIMIT";
     /// Ring buffer of [`NatEvent`](crate::nat::NatEvent).
     pub const NAT_EVENTS: &str = "NAT_EVENTS";
+    /// Events that found it full, per CPU.
+    pub const EVENTS_LOST: &str = "EVENTS_LOST";
 }
 
 /// Names of the programs in the object file. Kept to the kernel's 15 characters.

@@ -27,7 +27,7 @@ use std::{
 use aya::{Ebpf, maps::MapInfo};
 use bpf_abi::{
     map_names,
-    nat::{EVENT_BYTES, LOCAL_NODE, MAX_RULES, NatEvent, TunnelEnd, V4, V6, nat_entries},
+    nat::{LOCAL_NODE, MAX_RULES, TunnelEnd, V4, V6, nat_entries},
 };
 use router_types::LinkIndex;
 
@@ -48,9 +48,6 @@ use crate::{
     load,
     pins::{self, AttachmentPin},
 };
-
-/// How many events the buffer holds when it is nearly full: each with its header of 8 bytes.
-const EVENTS_AT_ONCE: usize = EVENT_BYTES as usize / (size_of::<NatEvent>() + 8) / 10 * 9;
 
 /// Settings of [`Gateway::open`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,9 +86,8 @@ pub struct Gateway {
     since: BTreeMap<u32, u32>,
     /// When connections were first seen under addresses that their rule has no more.
     left: BTreeMap<(u32, IpAddr), u32>,
-    /// Events read since the buffer was last empty.
-    unbroken: usize,
-    has_missed: bool,
+    /// Events that found the buffer full, as far as [`Self::missed`] has told.
+    lost: u64,
 }
 
 /// How far somebody has read the mappings.
@@ -172,6 +168,7 @@ impl Gateway {
         }
         let slots = Slots::of(tables.rules().map_err(refused)?);
         let nodes = tables.nodes().map_err(refused)?;
+        let lost = tables.events_lost().map_err(refused)?;
         let next_node = nodes.values().max().map_or(LOCAL_NODE, |last| *last) + 1;
         let hook = match config.hook {
             HookChoice::Auto if kernel::has_tcx() => HookKind::Tcx,
@@ -195,8 +192,7 @@ impl Gateway {
             adopted_at: adopted.then(now),
             since: BTreeMap::new(),
             left: BTreeMap::new(),
-            unbroken: 0,
-            has_missed: false,
+            lost,
         })
     }
 
@@ -402,15 +398,9 @@ impl Gateway {
         let mut events = Vec::new();
         while events.len() < limit {
             let Some(event) = self.tables.next_event() else {
-                // As many in a row as fit: there may have been more.
-                self.has_missed |= self.unbroken + events.len() >= EVENTS_AT_ONCE;
-                self.unbroken = 0;
                 break;
             };
             events.push(event);
-        }
-        if events.len() == limit {
-            self.unbroken += limit;
         }
         events
             .iter()
@@ -418,10 +408,15 @@ impl Gateway {
             .collect()
     }
 
-    /// Whether events may have been lost since the last call: then [`Self::changes`] left something
-    /// out, and only the tables know all.
-    pub fn has_missed(&mut self) -> bool {
-        std::mem::take(&mut self.has_missed)
+    /// How many events were lost since the last call: if there are any, [`Self::changes`] left
+    /// something out, and only the tables know all. To be asked after it: the buffer was full then.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn missed(&mut self) -> Result<u64, Error> {
+        let lost = self.tables.events_lost()?;
+        let before = std::mem::replace(&mut self.lost, lost);
+        Ok(lost.saturating_sub(before))
     }
 
     /// Becomes readable when there are [`Self::changes`].

@@ -72,6 +72,7 @@ pub(crate) struct Tables {
     refusals: PerCpuArray<MapData, Bytes<DropCounter>>,
     route_generation: Array<MapData, u64>,
     events: RingBuf<MapData>,
+    events_lost: PerCpuArray<MapData, u64>,
     owner: Array<MapData, u64>,
 }
 
@@ -139,6 +140,7 @@ impl Tables {
             refusals: typed(take(map_names::REFUSALS)?)?,
             route_generation: typed(take(GLOBALS)?)?,
             events: typed(take(map_names::NAT_EVENTS)?)?,
+            events_lost: typed(take(map_names::EVENTS_LOST)?)?,
             owner: typed(take(map_names::OWNER)?)?,
         })
     }
@@ -277,6 +279,15 @@ impl Tables {
                 Ok(sum(*reason, &per_cpu))
             })
             .collect()
+    }
+
+    /// How many events found the buffer full since it was made.
+    pub(super) fn events_lost(&self) -> Result<u64, Error> {
+        let per_cpu = self
+            .events_lost
+            .get(&0, 0)
+            .map_err(failed("read", map_names::EVENTS_LOST))?;
+        Ok(per_cpu.iter().sum())
     }
 
     /// Readable when there is an event.

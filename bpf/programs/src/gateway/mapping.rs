@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use bpf_abi::nat::{NatEntry, NatEvent, NatKey, said, side, tick};
 use bpf_programs::packet::PROTOCOL_UDP;
 
-use crate::{family::Family, maps::NAT_EVENTS};
+use crate::{family::Family, maps::{EVENTS_LOST, NAT_EVENTS}};
 
 /// Now, in the unit of mappings.
 #[inline(always)]
@@ -78,7 +78,7 @@ pub fn other_half<F: Family>(
 }
 
 /// Tells the daemon about a mapping, if its standby wants to hear it. What does not fit into the
-/// buffer is missed, and counted by the buffer's reader: it compares what it has with the table.
+/// buffer is missed and counted: then only the table knows all.
 #[inline(always)]
 pub fn tell<F: Family>(key: &NatKey<F::Address>, entry: &NatEntry<F::Address>, other_said: u32) {
     if entry.said & said::REPLICATED == 0 {
@@ -100,5 +100,10 @@ pub fn tell<F: Family>(key: &NatKey<F::Address>, entry: &NatEntry<F::Address>, o
         said_back: if is_out { other_said } else { entry.said },
         node: u32::from(entry.node),
     };
-    let _ = NAT_EVENTS.output(&work.event, 0);
+    if NAT_EVENTS.output(&work.event, 0).is_err()
+        && let Some(lost) = EVENTS_LOST.get_ptr_mut(0)
+    {
+        // SAFETY: the element is this CPU's, which runs nothing else meanwhile.
+        unsafe { *lost += 1 };
+    }
 }

@@ -72,6 +72,10 @@ pub static ANSWER_LIMIT: PerCpuArray<AnswerLimit, 1> = PerCpuArray::new();
 #[btf_map]
 pub static NAT_EVENTS: RingBuf<NatEvent, { EVENT_BYTES as usize }> = RingBuf::new();
 
+/// Events that found the buffer full.
+#[btf_map]
+pub static EVENTS_LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
+
 /// See `work`. Not pinned: nothing in it outlives a packet.
 #[btf_map]
 pub static WORK_V4: PerCpuArray<Work<V4>, 1> = PerCpuArray::new();

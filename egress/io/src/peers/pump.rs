@@ -85,9 +85,22 @@ impl Peers {
     /// Tells them of the gateway's events; whether there may be more.
     pub(crate) fn tell_events(&mut self, gateway: &mut Gateway) -> bool {
         let changes = gateway.changes(EVENTS);
-        if gateway.has_missed() {
-            tracing::warn!("events of connections were lost: standbys get all of them anew");
-            self.tell_gap();
+        // The buffer was full before something was lost, so there is something to read.
+        if !changes.is_empty() {
+            match gateway.missed() {
+                Ok(0) => {}
+                Ok(lost) => {
+                    tracing::warn!(
+                        lost,
+                        "connections changed too fast: standbys get all of them anew"
+                    );
+                    self.tell_gap();
+                }
+                Err(error) => {
+                    tracing::error!(%error, "whether connections were missed is not known");
+                    self.tell_gap();
+                }
+            }
         }
         self.tell(&changes);
         changes.len() == EVENTS

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use bpf_abi::nat::{EVENT_BYTES, NatEvent};
 use bpf_loader::{DropReason, EgressWay, Gateway, GatewayRule, HookChoice, Mapping, Timeouts};
 use bpf_tests::{
     connection::Connection,
@@ -183,6 +184,56 @@ fn ping_once(lab: &EgressLab) -> Result<u64> {
         ensure!(now > before);
         Ok(now - before)
     })
+}
+
+#[test]
+fn events_nobody_reads_are_counted() -> Result<()> {
+    let mut lab = EgressLab::build_for(HookChoice::Auto, 1 << 17)?;
+    let rule = GatewayRule {
+        is_replicated: true,
+        ..EgressLab::rule()
+    };
+    lab.set_rules([(RULE, rule)].into())?;
+    lab.select(EgressWay::Through(RULE))?;
+    ensure!(lab.gateway.missed()? == 0, "nothing has happened");
+    // More connections than the buffer has room for.
+    let room = EVENT_BYTES / u32::try_from(size_of::<NatEvent>())?;
+    let socket = udp_socket(&lab.pod.namespace, true, 0)?;
+    let opened = |lab: &EgressLab| -> Result<u64> {
+        let rules = lab.gateway_node.run(|| lab.gateway.rules())?;
+        Ok(rules.iter().map(|rule| rule.traffic.opened).sum())
+    };
+    for port in 1..=u16::try_from(room + 1_000)? {
+        // A port nobody listens at makes the next call fail, which sends nothing.
+        (0..10)
+            .find(|_| socket.send_to(b"x", (WORLD[0], port)).is_ok())
+            .with_context(|| format!("cannot send to port {port}"))?;
+    }
+    wait_for("the connections", || {
+        let opened = opened(&lab)?;
+        ensure!(opened > u64::from(room), "{opened}");
+        Ok(())
+    })?;
+    let opened = usize::try_from(opened(&lab)?)?;
+    let told = lab.gateway.changes(usize::MAX).len();
+    let missed = usize::try_from(lab.gateway.missed()?)?;
+    ensure!(
+        missed > 0 && told + missed >= opened,
+        "{told} {missed} {opened}"
+    );
+    ensure!(lab.gateway.missed()? == 0, "told once");
+    // With room in it nothing is.
+    let before = lab.gateway.changes(10).len();
+    socket
+        .send_to(b"x", (WORLD[0], 65_000))
+        .or_else(|_| socket.send_to(b"x", (WORLD[0], 65_000)))?;
+    wait_for("one more", || {
+        let told = lab.gateway.changes(10).len();
+        ensure!(before + told > 0, "nothing is told");
+        Ok(())
+    })?;
+    ensure!(lab.gateway.missed()? == 0, "something was missed");
+    Ok(())
 }
 
 #[test]
