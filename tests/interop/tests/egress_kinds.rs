@@ -497,7 +497,9 @@ fn at_once(lab: &Lab) -> Result<()> {
         let mut held = Vec::new();
         for (gateway, _) in GATEWAYS {
             let rules = causeway::items(lab.node(gateway), "egress rules")?;
-            let of_policy = |rule: &&Value| rule["policy"] == "EgressGatewayPolicy/together";
+            let of_policy = |rule: &&Value| {
+                rule["policy"] == "EgressGatewayPolicy/together" && rule["standsBy"] == false
+            };
             held.extend(
                 rules
                     .iter()
