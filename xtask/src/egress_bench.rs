@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Rounds of each event of `failover`.
     #[arg(long, default_value_t = 5)]
     failover_rounds: u32,
+    /// Other connections alive in the second part of `failover`; 0 leaves it out.
+    #[arg(long, default_value_t = 1_000_000)]
+    live: u32,
     /// Events of `failover`, separated by commas: nothing, daemon, split, drain, link, hung, both,
     /// power; all if none is named.
     #[arg(long, value_delimiter = ',')]
@@ -97,6 +100,7 @@ fn failover(arguments: &Arguments) -> Result<ExitCode> {
     command
         .args(&arguments.events)
         .args(["--rounds", &arguments.failover_rounds.to_string()])
+        .args(["--live", &arguments.live.to_string()])
         .env("CAUSEWAY_PROGRAMS", &release);
     if arguments.trace {
         command.arg("--trace");
