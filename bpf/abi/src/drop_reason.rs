@@ -93,7 +93,7 @@ drop_reasons! {
     EgressUnsupported = 20, "egress-unsupported", false;
     /// The tunnel to or from an egress gateway refused the packet.
     TunnelFailed = 21, "tunnel-failed", false;
-    /// The tunnel brought a packet for a way out this gateway does not have.
+    /// A packet for a way out this gateway does not have.
     NatUnknownRule = 22, "nat-unknown-rule", false;
     /// The tunnel brought a packet from an address that is no node's.
     NatUnknownNode = 23, "nat-unknown-node", false;

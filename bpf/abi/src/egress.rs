@@ -24,6 +24,19 @@ pub const MAX_EGRESS_RULES: u32 = 16_384;
 /// by what the policies say at each packet.
 pub const MAX_EGRESS_FLOWS: u32 = 65_536;
 
+/// Addresses of pods of other nodes a gateway knows at most.
+pub const MAX_REMOTE_PODS: u32 = 1 << 17;
+
+/// Key of `EGRESS_ENDS` on gateways that take packets without a tunnel: the tunnel device such
+/// packets enter. No number of a rule.
+pub const NATIVE_END: u32 = 2;
+
+/// Bits of [`AddressEntry::egress_flags`](crate::AddressEntry).
+pub mod source_flags {
+    /// Gateways know the pod, so that its packets need not say their rule.
+    pub const KNOWN_TO_GATEWAYS: u32 = 1;
+}
+
 /// Ways out, beside the numbers of rules ([`FIRST_RULE`](crate::nat::FIRST_RULE) and up).
 pub mod way {
     /// As if there were no policy.
@@ -32,6 +45,8 @@ pub mod way {
     pub const NO_GATEWAY: u32 = 1;
     /// A policy may select it: the pod's labels are not known.
     pub const UNDECIDED: u32 = 2;
+    /// It has the address of a pod that does not live where the packet came from.
+    pub const SPOOFED: u32 = 3;
 }
 
 /// Values of `CLUSTER_V4` and `CLUSTER_V6`.
@@ -41,6 +56,9 @@ pub mod inside {
     /// An address of a node: the tunnel's packets come from such addresses alone. A pod may send
     /// whatever it likes to the tunnel's port, but not from there.
     pub const NODE: u32 = 2;
+    /// A prefix of pods, on nodes that take packets for their gateway without a tunnel: what comes
+    /// from there for the world is for the gateway, or for nobody.
+    pub const PODS: u32 = 3;
 }
 
 /// Key of `EGRESS_V4` and `EGRESS_V6` behind the prefix length: the set's number in network order,
@@ -57,6 +75,46 @@ const _: () = assert!(size_of::<EgressPrefix<1>>() == 8);
 const _: () = assert!(size_of::<EgressPrefix<4>>() == 20);
 // SAFETY: `repr(C)`, words only: no padding.
 unsafe impl<const WORDS: usize> Plain for EgressPrefix<WORDS> {}
+
+/// Which packets of a rule go to its gateway without a tunnel. Key of `EGRESS_NATIVE`, whose values
+/// say by which neighbour.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EgressNativeKey {
+    /// The rule.
+    pub rule: u32,
+    /// 4 or 6.
+    pub ip_version: u32,
+}
+const _: () = assert!(size_of::<EgressNativeKey>() == 8);
+// SAFETY: `repr(C)`, two u32: no padding.
+unsafe impl Plain for EgressNativeKey {}
+
+/// An address of a pod of another node. Key of `EGRESS_REMOTE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RemotePodKey {
+    /// The address, IPv4 in the first word.
+    pub address: [u32; 4],
+    /// 4 or 6.
+    pub ip_version: u32,
+}
+const _: () = assert!(size_of::<RemotePodKey>() == 20);
+// SAFETY: `repr(C)`, five u32: no padding.
+unsafe impl Plain for RemotePodKey {}
+
+/// A pod of another node whose packets this node is the gateway of. Value of `EGRESS_REMOTE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemotePod {
+    /// The set of destinations, as in [`AddressEntry`](crate::AddressEntry).
+    pub set: u32,
+    /// The device its node is behind.
+    pub ifindex: u32,
+}
+const _: () = assert!(size_of::<RemotePod>() == 8);
+// SAFETY: `repr(C)`, two u32: no padding.
+unsafe impl Plain for RemotePod {}
 
 /// A connection of a pod. Key of `EGRESS_FLOWS`. IPv4 addresses are in the first word.
 #[repr(C)]

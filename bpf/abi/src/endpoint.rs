@@ -20,9 +20,11 @@ pub struct AddressEntry {
     pub host_mac: [u8; 6],
     /// The set of destinations that leave by a gateway; zero for none.
     pub egress_set: u32,
+    /// Bits of [`source_flags`](crate::egress::source_flags).
+    pub egress_flags: u32,
 }
-const _: () = assert!(size_of::<AddressEntry>() == 28);
-// SAFETY: `repr(C)`, integers and byte arrays only, 28 = 4 * 4 + 2 * 6: no padding.
+const _: () = assert!(size_of::<AddressEntry>() == 32);
+// SAFETY: `repr(C)`, integers and byte arrays only, 32 = 5 * 4 + 2 * 6: no padding.
 unsafe impl Plain for AddressEntry {}
 
 /// Value of `DEVICES`: which endpoint is behind a host-side device. Read by the programs only when

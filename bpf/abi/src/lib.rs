@@ -58,6 +58,10 @@ pub mod map_names {
     pub const CLUSTER_V6: &str = "CLUSTER_V6";
     /// Number of a rule → where its gateway is.
     pub const EGRESS_ENDS: &str = "EGRESS_ENDS";
+    /// Rule and family → neighbour, of rules whose gateway is reached without a tunnel.
+    pub const EGRESS_NATIVE: &str = "EGRESS_NATIVE";
+    /// Address of a pod of another node → its set, on its gateway.
+    pub const EGRESS_REMOTE: &str = "EGRESS_REMOTE";
     /// Connection → the way it began with.
     pub const EGRESS_FLOWS: &str = "EGRESS_FLOWS";
     /// One number: the network namespace that owns this folder of pins.

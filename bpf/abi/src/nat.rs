@@ -82,6 +82,10 @@ pub const TUNNEL_BACK: u32 = 1;
 /// answers to pods of its own node, and what the kernel is to cut.
 pub const JUDGED_MARK: u32 = 1 << 24;
 
+/// In the mark of packets of other nodes' pods that came without a tunnel, beside the number of their
+/// rule; alone where only their connection can say which one.
+pub const NATIVE_MARK: u32 = 1 << 25;
+
 /// The lowest number of a rule; below are numbers with a meaning of their own.
 pub const FIRST_RULE: u32 = 4_096;
 
@@ -168,7 +172,8 @@ pub struct NatEntry<A> {
     pub said: u32,
     /// The rule's place in the counters.
     pub slot: u16,
-    /// The pod's node: an index into the table of nodes, [`LOCAL_NODE`] for this one.
+    /// The pod's node: an index into the table of nodes, [`LOCAL_NODE`] for this one, and
+    /// [`NATIVE_NODE`] where the routing table knows the way.
     pub node: u16,
     /// The outer source address of the pod's packets, folded into a word: another one means that
     /// the pod's address has moved to another node.
@@ -187,6 +192,14 @@ unsafe impl<A: AddressWords> Plain for NatEntry<A> {}
 
 /// The index of this node in the table of nodes: answers stay here.
 pub const LOCAL_NODE: u16 = 0;
+
+/// Stands for the nodes of pods that are reached by the routing table, in [`NatEntry::node`]. No
+/// index.
+pub const NATIVE_NODE: u16 = u16::MAX;
+
+/// Stands for the outer address of packets that came without a tunnel, in [`NatEntry::outer`]: all
+/// ones folded, which is no address of a node.
+pub const NATIVE_OUTER: u32 = u32::MAX;
 
 /// A moment in steps of 2^20 ns, about a millisecond, from the coarse monotonic clock. It wraps
 /// after 52 days, so that of two moments only the distance counts, and distances up to 26 days are
@@ -450,5 +463,7 @@ mod tests {
     #[test]
     fn a_tunnel_identifier_holds_every_rule() {
         const { assert!(TUNNEL_BACK < FIRST_RULE && LAST_RULE < 1 << 24) };
+        const { assert!(NATIVE_MARK & (LAST_RULE | JUDGED_MARK) == 0) };
+        const { assert!(NATIVE_NODE as u32 >= MAX_NODES) };
     }
 }

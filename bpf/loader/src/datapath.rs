@@ -8,7 +8,10 @@ use std::{
 };
 
 use aya::{Ebpf, maps::MapInfo};
-use bpf_abi::{AddressEntry, DeviceEntry, MAPS, MAX_ENDPOINTS, map_names, nat::TUNNEL_MAC};
+use bpf_abi::{
+    AddressEntry, DeviceEntry, MAPS, MAX_ENDPOINTS, egress::source_flags, map_names,
+    nat::TUNNEL_MAC,
+};
 use router_types::LinkIndex;
 
 use crate::{
@@ -86,6 +89,10 @@ impl Datapath {
             .iter()
             .map(|(address, entry)| (*address, entry.egress_set))
             .collect();
+        let known = addresses
+            .iter()
+            .filter(|(_, entry)| entry.egress_flags & source_flags::KNOWN_TO_GATEWAYS != 0);
+        egress.known = known.map(|(address, _)| *address).collect();
         let (registry, orphans) = Registry::from_maps(&devices, &addresses);
         for address in orphans {
             tables.remove_address(address).map_err(refused)?;
@@ -231,11 +238,14 @@ impl Datapath {
         self.egress.add(wanted)?;
         self.egress.sources.clone_from(&wanted.sources);
         self.egress.newcomers = wanted.newcomers;
+        self.egress.known.clone_from(&wanted.native.known);
         for (address, entry) in self.tables.addresses()? {
             let egress_set = self.egress.set_of(address);
-            if entry.egress_set != egress_set {
+            let egress_flags = self.egress.flags_of(address);
+            if entry.egress_set != egress_set || entry.egress_flags != egress_flags {
                 let entry = AddressEntry {
                     egress_set,
+                    egress_flags,
                     ..entry
                 };
                 self.tables.set_address(address, entry)?;
@@ -550,11 +560,13 @@ impl Datapath {
             pod_mac: wanted.pod_mac.0,
             host_mac: wanted.host_mac.0,
             egress_set: 0,
+            egress_flags: 0,
         };
         self.tables.set_device(wanted.link, device)?;
         for address in &wanted.addresses {
             let entry = AddressEntry {
                 egress_set: self.egress.set_of(*address),
+                egress_flags: self.egress.flags_of(*address),
                 ..entry
             };
             self.tables.set_address(*address, entry)?;

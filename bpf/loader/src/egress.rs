@@ -16,7 +16,7 @@ use aya::{
 use bpf_abi::{
     egress::{
         EgressFlow, EgressFlowKey, EgressPrefix, MAX_CLUSTER_PREFIXES, MAX_EGRESS_PREFIXES,
-        MAX_EGRESS_RULES, inside, way,
+        MAX_EGRESS_RULES, inside, source_flags, way,
     },
     map_names,
     nat::TunnelEnd,
@@ -28,6 +28,7 @@ use crate::{
     Error, OpenError, Phase, Said, Timeouts,
     gateway::{duration_of, narrow, now, ticks_since, widen, words_v4, words_v6},
     kernel::{self, Position},
+    native::{Native, NativeTables},
     tables::{Bytes, failed, gone_is_fine, insert_failed, typed},
 };
 
@@ -52,6 +53,8 @@ pub struct EgressTables {
     /// The address of each family by which gateways know this node; the routing table chooses where
     /// there is none.
     pub own: Vec<IpAddr>,
+    /// What goes to gateways and comes to this one without a tunnel.
+    pub native: NativeTables,
 }
 
 /// Where a destination leads.
@@ -128,6 +131,9 @@ pub(crate) struct Egress {
     flows_fd: OwnedFd,
     pub(crate) sources: BTreeMap<IpAddr, u32>,
     pub(crate) newcomers: Option<u32>,
+    /// See [`NativeTables::known`].
+    pub(crate) known: BTreeSet<IpAddr>,
+    native: Native,
 }
 
 impl Egress {
@@ -160,6 +166,8 @@ impl Egress {
             })?,
             sources: BTreeMap::new(),
             newcomers: None,
+            known: BTreeSet::new(),
+            native: Native::take(ebpf)?,
         })
     }
 
@@ -170,6 +178,11 @@ impl Egress {
             .copied()
             .or(self.newcomers)
             .unwrap_or_default()
+    }
+
+    /// The flags of an address.
+    pub(crate) fn flags_of(&self, address: IpAddr) -> u32 {
+        u32::from(self.known.contains(&address)) * source_flags::KNOWN_TO_GATEWAYS
     }
 
     /// Writes what the tables say that is new or different. Nothing is removed, so that whoever
@@ -189,7 +202,7 @@ impl Egress {
                 MAX_CLUSTER_PREFIXES,
             ))?;
         }
-        for (rule, end) in &wanted.ends {
+        for (rule, end) in ends(wanted) {
             self.ends
                 .insert(rule, Bytes(end.encode(&wanted.own)), 0)
                 .map_err(insert_failed(map_names::EGRESS_ENDS, MAX_EGRESS_RULES))?;
@@ -211,11 +224,12 @@ impl Egress {
                 outcome.map_err(insert_failed(map, MAX_EGRESS_PREFIXES))?;
             }
         }
-        Ok(())
+        self.native.add(&wanted.native)
     }
 
     /// Removes what the tables do not say.
     pub(crate) fn prune(&mut self, wanted: &EgressTables) -> Result<(), Error> {
+        self.native.prune(&wanted.native)?;
         let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
         for (set, prefixes) in &wanted.sets {
             for prefix in prefixes.keys() {
@@ -236,12 +250,13 @@ impl Egress {
         }
         prune(&mut self.cluster_v4, map_names::CLUSTER_V4, &v4)?;
         prune(&mut self.cluster_v6, map_names::CLUSTER_V6, &v6)?;
+        let kept: BTreeSet<u32> = self::ends(wanted).map(|(rule, _)| rule).collect();
         let ends: Vec<u32> = self
             .ends
             .keys()
             .collect::<Result<_, _>>()
             .map_err(failed("read", map_names::EGRESS_ENDS))?;
-        for rule in ends.iter().filter(|rule| !wanted.ends.contains_key(rule)) {
+        for rule in ends.iter().filter(|rule| !kept.contains(rule)) {
             gone_is_fine(self.ends.remove(rule), map_names::EGRESS_ENDS)?;
         }
         Ok(())
@@ -323,14 +338,21 @@ fn noted(key: &EgressFlowKey, flow: &EgressFlow, now: u32) -> NotedFlow {
     }
 }
 
+/// The ends of rules, and where what came without a tunnel enters.
+fn ends(tables: &EgressTables) -> impl Iterator<Item = (u32, EgressEnd)> {
+    let rules = tables.ends.iter().map(|(rule, end)| (*rule, *end));
+    rules.chain(tables.native.end())
+}
+
 /// What is inside the cluster; nodes count as nodes, whatever else has their address.
 fn inside_cluster(tables: &EgressTables) -> BTreeMap<IpNet, u32> {
     let prefixes = tables.in_cluster.iter().map(|net| (*net, inside::PREFIX));
+    let pods = tables.native.pods.iter().map(|net| (*net, inside::PODS));
     let nodes = tables
         .nodes
         .iter()
         .map(|node| (IpNet::from(*node), inside::NODE));
-    prefixes.chain(nodes).collect()
+    prefixes.chain(pods).chain(nodes).collect()
 }
 
 impl EgressWay {

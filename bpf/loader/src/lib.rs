@@ -46,6 +46,7 @@ mod error;
 mod gateway;
 mod kernel;
 mod load;
+mod native;
 mod pins;
 #[cfg(test)]
 mod program_tests;
@@ -60,9 +61,10 @@ pub use egress::{EgressEnd, EgressFlows, EgressTables, EgressWay, NotedFlow};
 pub use endpoint::{Endpoint, EndpointId, MacAddr, MacAddrParseError};
 pub use error::{AttachError, Error, OpenError};
 pub use gateway::{
-    Cursor, Gateway, GatewayConfig, GatewayRule, Mapping, Phase, RuleState, RuleTraffic, Said,
-    Sweep, Swept, Timeouts,
+    Cursor, Gateway, GatewayConfig, GatewayRule, Mapping, Phase, PodNode, RuleState, RuleTraffic,
+    Said, Sweep, Swept, Timeouts,
 };
+pub use native::{EgressNeighbour, NativeTables, RemoteSource};
 pub use router_types::LinkIndex;
 pub use status::{
     AttachedProgram, DropCount, EndpointState, EndpointTraffic, HookKind, MapFill, ReapReport,

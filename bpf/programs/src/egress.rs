@@ -12,10 +12,14 @@ use aya_ebpf::{
 };
 use bpf_abi::{
     AddressEntry, DropReason, FlowKey,
-    egress::{EgressFlow, EgressFlowKey, EgressPrefix, inside, way},
-    nat::{FIRST_RULE, JUDGED_MARK, TUNNEL_BACK, TUNNEL_MAC, said, tick},
+    egress::{
+        EgressFlow, EgressFlowKey, EgressNativeKey, EgressPrefix, NATIVE_END, RemotePodKey, inside,
+        source_flags, way,
+    },
+    nat::{FIRST_RULE, JUDGED_MARK, NATIVE_MARK, TUNNEL_BACK, TUNNEL_MAC, said, tick},
 };
 use bpf_programs::{
+    fib::{self, Route, Through},
     mss,
     packet::{
         self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, Mac, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
@@ -24,7 +28,10 @@ use bpf_programs::{
     tunnel,
 };
 
-use crate::maps::{CLUSTER_V4, CLUSTER_V6, EGRESS_ENDS, EGRESS_FLOWS, EGRESS_V4, EGRESS_V6};
+use crate::maps::{
+    CLUSTER_V4, CLUSTER_V6, EGRESS_ENDS, EGRESS_FLOWS, EGRESS_NATIVE, EGRESS_REMOTE, EGRESS_V4,
+    EGRESS_V6,
+};
 
 /// What TCP says in a packet.
 #[derive(Clone, Copy)]
@@ -124,7 +131,18 @@ pub fn note_caller(ctx: &TcContext, flow: &FlowKey) {
 
 /// Sends a packet to the gateway of a rule. TTL and hop limit are lowered by now.
 #[inline(always)]
-pub fn send(ctx: &TcContext, rule: u32, flow: &FlowKey) -> Result<i32, DropReason> {
+pub fn send(
+    ctx: &TcContext,
+    sender: &AddressEntry,
+    rule: u32,
+    flow: &FlowKey,
+    total_bytes: u32,
+) -> Result<i32, DropReason> {
+    if sender.egress_flags & source_flags::KNOWN_TO_GATEWAYS != 0
+        && let Some(code) = natively(ctx, rule, flow, total_bytes)
+    {
+        return Ok(code);
+    }
     // SAFETY: read at once; a removed element stays readable while the program runs.
     let Some(end) = (unsafe { EGRESS_ENDS.get(rule) }) else {
         return Err(DropReason::EgressNoGateway);
@@ -140,6 +158,80 @@ pub fn send(ctx: &TcContext, rule: u32, flow: &FlowKey) -> Result<i32, DropReaso
         }
     }
     tunnel::send(ctx, end, rule)
+}
+
+/// Sends a packet to its gateway as it is, if that is a neighbour. One that is too large for the way
+/// takes the tunnel, which cuts it outside: the kernel's own answer or cut would go by its table.
+#[inline(always)]
+fn natively(ctx: &TcContext, rule: u32, flow: &FlowKey, total_bytes: u32) -> Option<i32> {
+    let ip_version = u32::from(flow.ip_version);
+    // SAFETY: read at once; a removed element stays readable while the program runs.
+    let next_hop = unsafe { EGRESS_NATIVE.get(EgressNativeKey { rule, ip_version }) }?;
+    let header_bytes = if ip_version == 4 {
+        IPV4_BYTES
+    } else {
+        IPV6_BYTES
+    };
+    if total_bytes > next_hop.mtu
+        && packet::wire_bytes(ctx, flow.protocol, header_bytes, total_bytes) > next_hop.mtu
+    {
+        return None;
+    }
+    Some(fib::leave(next_hop))
+}
+
+/// What becomes of a packet from the fabric that is for no pod of this node: one of
+/// [`way`], or the mark it gets on its way to the gateway's programs. It is a matter of egress where
+/// it comes from a pod of another node and is for the world, and then the kernel never gets it: it
+/// would send it on under the pod's address.
+///
+/// A rule of this gateway is named where the pod's policies do. Where they do not, the packet may
+/// still be of a connection that began under other ones: the gateway's programs know, and refuse it
+/// if it is of none.
+#[inline(never)]
+pub fn of_other_node(ctx: &TcContext, flow: &FlowKey) -> u32 {
+    let is_pods = if flow.ip_version == 4 {
+        let source = Key::new(32, [flow.source[0]]);
+        let destination = Key::new(32, [flow.destination[0]]);
+        CLUSTER_V4.get(&source).copied() == Some(inside::PODS)
+            && CLUSTER_V4.get(&destination).is_none()
+    } else {
+        let source = Key::new(128, flow.source);
+        let destination = Key::new(128, flow.destination);
+        CLUSTER_V6.get(&source).copied() == Some(inside::PODS)
+            && CLUSTER_V6.get(&destination).is_none()
+    };
+    if !is_pods {
+        return way::PASS;
+    }
+    let key = RemotePodKey {
+        address: flow.source,
+        ip_version: u32::from(flow.ip_version),
+    };
+    // SAFETY: read at once; a removed element stays readable while the program runs.
+    if let Some(pod) = unsafe { EGRESS_REMOTE.get(key) } {
+        if pod.ifindex != flow.ifindex {
+            return way::SPOOFED;
+        }
+        let chosen = by_policy(pod.set, flow);
+        if chosen >= FIRST_RULE {
+            return NATIVE_MARK | chosen;
+        }
+    }
+    if let Route::Here = fib::ask(ctx, flow, Through::Arrived) {
+        return way::PASS;
+    }
+    NATIVE_MARK
+}
+
+/// Hands a packet of another node's pod to the gateway's programs, if there are any here.
+#[inline(always)]
+pub fn to_gateway(ctx: &TcContext, mark: u32) -> Result<i32, DropReason> {
+    // SAFETY: read at once; a removed element stays readable while the program runs.
+    match unsafe { EGRESS_ENDS.get(NATIVE_END) } {
+        Some(end) if end.is_local != 0 => tunnel::send(ctx, end, mark),
+        _ => Err(DropReason::EgressNoGateway),
+    }
 }
 
 /// What the policies say of a new connection.
@@ -218,6 +310,16 @@ pub fn is_forged(ctx: &TcContext) -> bool {
         return false;
     };
     from != Some(inside::NODE)
+}
+
+/// Whether a packet was put into the tunnel device for a gateway's programs and none have seen it:
+/// they are gone. They take the mark away.
+#[inline(always)]
+pub fn is_unseen(ctx: &TcContext) -> bool {
+    let at: Option<Mac> = packet::read(ctx, 0);
+    // SAFETY: the context is valid while the program runs.
+    let mark = unsafe { (*ctx.skb.skb).mark };
+    mark != 0 && at.is_some_and(|at| packet::is_same_mac(at, packet::mac(&TUNNEL_MAC)))
 }
 
 /// Whether a packet came out of the tunnel between pods and gateways.

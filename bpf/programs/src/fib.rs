@@ -5,12 +5,13 @@ use core::mem;
 
 use aya_ebpf::{
     bindings::{
-        BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS,
-        BPF_FIB_LKUP_RET_UNREACHABLE, BPF_FIB_LOOKUP_OUTPUT, BPF_FIB_LOOKUP_SKIP_NEIGH,
-        bpf_fib_lookup as FibLookup, bpf_fib_lookup__bindgen_ty_1 as LengthOrMtu,
-        bpf_fib_lookup__bindgen_ty_2 as TosOrFlow, bpf_fib_lookup__bindgen_ty_3 as Source,
-        bpf_fib_lookup__bindgen_ty_4 as Destination, bpf_fib_lookup__bindgen_ty_5 as VlanOrTable,
-        bpf_redir_neigh as Neighbor, bpf_redir_neigh__bindgen_ty_1 as NeighborAddress,
+        BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NOT_FWDED,
+        BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE,
+        BPF_FIB_LOOKUP_OUTPUT, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as FibLookup,
+        bpf_fib_lookup__bindgen_ty_1 as LengthOrMtu, bpf_fib_lookup__bindgen_ty_2 as TosOrFlow,
+        bpf_fib_lookup__bindgen_ty_3 as Source, bpf_fib_lookup__bindgen_ty_4 as Destination,
+        bpf_fib_lookup__bindgen_ty_5 as VlanOrTable, bpf_redir_neigh as Neighbor,
+        bpf_redir_neigh__bindgen_ty_1 as NeighborAddress,
     },
     helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh},
     programs::TcContext,
@@ -26,7 +27,9 @@ const AF_INET6: u8 = 10;
 pub enum Route {
     /// Out by this device to this neighbour.
     Forward(CachedNextHop),
-    /// For the node itself, or something the programs do not do.
+    /// For the node itself or for nobody: the kernel forwards it nowhere.
+    Here,
+    /// Something the programs do not do.
     Kernel,
     /// A route that says no.
     Refused(DropReason),
@@ -170,8 +173,9 @@ pub fn ask(ctx: &TcContext, key: &FlowKey, through: Through) -> Route {
         Ok(BPF_FIB_LKUP_RET_BLACKHOLE) => Route::Refused(DropReason::Blackhole),
         Ok(BPF_FIB_LKUP_RET_UNREACHABLE) => Route::Refused(DropReason::Unreachable),
         Ok(BPF_FIB_LKUP_RET_PROHIBIT) => Route::Refused(DropReason::Prohibited),
-        // For this node, no route at all (the kernel answers), a tunnel, forwarding switched off,
-        // or an error.
+        // For this node, no route at all (the kernel answers), or forwarding switched off.
+        Ok(BPF_FIB_LKUP_RET_NOT_FWDED | BPF_FIB_LKUP_RET_FWD_DISABLED) => Route::Here,
+        // A tunnel, or an error.
         _ => Route::Kernel,
     }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-//! From the fabric: into a local pod, or to the kernel.
+//! From the fabric: into a local pod, to this node as an egress gateway, or to the kernel.
 //!
 //! Nothing is refused here that the kernel would not refuse: it owns what is not for a pod, and
 //! what is malformed or needs an ICMP answer. But what comes out of the tunnel of egress gateways
 //! is for a pod, or for a gateway this node is not any more, and never the kernel's.
 
 use aya_ebpf::programs::TcContext;
-use bpf_abi::{AddressEntry, DropReason};
+use bpf_abi::{AddressEntry, DropReason, FlowKey, egress::way};
 use bpf_programs::{
     fib,
     forward::{self, Obstacle},
@@ -45,7 +45,10 @@ fn judge_ipv4(ctx: &TcContext) -> Result<Verdict, Refusal> {
     };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let Some(pod) = (unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) }) else {
-        return for_no_pod(ctx);
+        return match is_kernels(ctx)? {
+            true => Ok(Verdict::ToKernel),
+            false => of_other_node(ctx, &fib::flow_ipv4(ctx, &header)),
+        };
     };
     if header.header_bytes != packet::IPV4_BYTES {
         return Ok(Verdict::ToKernel);
@@ -66,7 +69,10 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     let destination: [u8; 16] = unsafe { core::mem::transmute(header.destination) };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let Some(pod) = (unsafe { ENDPOINTS_V6.get(destination) }) else {
-        return for_no_pod(ctx);
+        return match is_kernels(ctx)? {
+            true => Ok(Verdict::ToKernel),
+            false => of_other_node(ctx, &fib::flow_ipv6(ctx, &header)),
+        };
     };
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
         return Ok(Verdict::ToKernel);
@@ -78,17 +84,33 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     finish(ctx, pod, checked)
 }
 
-/// The kernel's, unless it came out of the tunnel and no gateway has judged it: it would go on under
-/// the address of whoever sent it.
+/// Whether what is for no pod is surely the kernel's: a gateway has judged it. What came out of the
+/// tunnel and no gateway has judged is refused: it would go on under the address of whoever sent it.
 #[inline(always)]
-fn for_no_pod(ctx: &TcContext) -> Result<Verdict, Refusal> {
-    if !egress::is_judged(ctx) && egress::came_by_tunnel(ctx) {
+fn is_kernels(ctx: &TcContext) -> Result<bool, Refusal> {
+    if egress::is_judged(ctx) {
+        return Ok(true);
+    }
+    if egress::came_by_tunnel(ctx) || egress::is_unseen(ctx) {
         return Err(Refusal {
             reason: DropReason::TunnelFailed,
             slot: None,
         });
     }
-    Ok(Verdict::ToKernel)
+    Ok(false)
+}
+
+/// The kernel's, unless a pod of another node sent it for this gateway to send on.
+#[inline(always)]
+fn of_other_node(ctx: &TcContext, flow: &FlowKey) -> Result<Verdict, Refusal> {
+    let refused = |reason| Refusal { reason, slot: None };
+    match egress::of_other_node(ctx, flow) {
+        way::PASS => Ok(Verdict::ToKernel),
+        way::SPOOFED => Err(refused(DropReason::SpoofedAddress)),
+        mark => egress::to_gateway(ctx, mark)
+            .map(Verdict::Redirected)
+            .map_err(refused),
+    }
 }
 
 #[inline(always)]

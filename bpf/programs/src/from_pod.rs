@@ -100,7 +100,8 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
             }
             // The tunnel cuts what it cannot take whole.
             let checked = forward::forward_ipv4(ctx, &header, u32::MAX);
-            return leave_by_gateway(ctx, sender, &flow, chosen, checked);
+            let bytes = header.total_bytes;
+            return leave_by_gateway(ctx, sender, &flow, bytes, chosen, checked);
         }
     }
     if header.header_bytes != packet::IPV4_BYTES {
@@ -126,7 +127,7 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
             Err(Obstacle::Fragment) => Ok(to_kernel(ctx, sender.slot)),
             Err(Obstacle::Refused(reason)) => Err(refused(reason)),
         },
-        Route::Kernel => Ok(to_kernel(ctx, sender.slot)),
+        Route::Here | Route::Kernel => Ok(to_kernel(ctx, sender.slot)),
         Route::Refused(reason) => Err(refused(reason)),
     }
 }
@@ -182,7 +183,8 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
                 return Err(refused(DropReason::EgressUnsupported));
             }
             let checked = forward::forward_ipv6(ctx, &header, u32::MAX, Origin::Pod);
-            return leave_by_gateway(ctx, sender, &flow, chosen, checked);
+            let bytes = header.total_bytes;
+            return leave_by_gateway(ctx, sender, &flow, bytes, chosen, checked);
         }
     }
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
@@ -210,7 +212,7 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
                 Err(Obstacle::Refused(reason)) => Err(refused(reason)),
             }
         }
-        Route::Kernel => Ok(to_kernel(ctx, sender.slot)),
+        Route::Here | Route::Kernel => Ok(to_kernel(ctx, sender.slot)),
         Route::Refused(reason) => Err(refused(reason)),
     }
 }
@@ -221,6 +223,7 @@ fn leave_by_gateway(
     ctx: &TcContext,
     sender: &AddressEntry,
     flow: &FlowKey,
+    total_bytes: u32,
     chosen: u32,
     checked: Result<(), Obstacle>,
 ) -> Result<Verdict, Refusal> {
@@ -239,7 +242,7 @@ fn leave_by_gateway(
         // Nothing is larger than the largest MTU.
         Err(Obstacle::Fragment) => return Err(refused(DropReason::EgressUnsupported)),
     }
-    let code = egress::send(ctx, chosen, flow).map_err(refused)?;
+    let code = egress::send(ctx, sender, chosen, flow, total_bytes).map_err(refused)?;
     count::sent(ctx, sender.slot, Taker::Programs);
     Ok(Verdict::Redirected(code))
 }

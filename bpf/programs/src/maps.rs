@@ -8,11 +8,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use bpf_abi::{
-    AddressEntry, DeviceEntry, DropCounter, DropKey, DropReason, EndpointCounters, MAX_ADDRESSES,
-    MAX_ENDPOINT_REASONS, MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry,
+    AddressEntry, CachedNextHop, DeviceEntry, DropCounter, DropKey, DropReason, EndpointCounters,
+    MAX_ADDRESSES, MAX_ENDPOINT_REASONS, MAX_ENDPOINTS, ROUTE_CACHE_ENTRIES, RouteCacheEntry,
     egress::{
-        EgressFlow, EgressFlowKey, EgressPrefix, MAX_CLUSTER_PREFIXES, MAX_EGRESS_FLOWS,
-        MAX_EGRESS_PREFIXES, MAX_EGRESS_RULES,
+        EgressFlow, EgressFlowKey, EgressNativeKey, EgressPrefix, MAX_CLUSTER_PREFIXES,
+        MAX_EGRESS_FLOWS, MAX_EGRESS_PREFIXES, MAX_EGRESS_RULES, MAX_REMOTE_PODS, RemotePod,
+        RemotePodKey,
     },
     nat::TunnelEnd,
 };
@@ -70,6 +71,22 @@ pub static EGRESS_ENDS: HashMap<
     u32,
     TunnelEnd,
     { MAX_EGRESS_RULES as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+#[btf_map]
+pub static EGRESS_NATIVE: HashMap<
+    EgressNativeKey,
+    CachedNextHop,
+    { 2 * MAX_EGRESS_RULES as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+#[btf_map]
+pub static EGRESS_REMOTE: HashMap<
+    RemotePodKey,
+    RemotePod,
+    { MAX_REMOTE_PODS as usize },
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
 

@@ -14,6 +14,7 @@ use crate::facts::Facts;
 pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<String, Node>,
     pub(crate) in_cluster: BTreeSet<IpNet>,
+    pub(crate) pod_prefixes: BTreeSet<IpNet>,
     labels: BTreeMap<String, Labels>,
 }
 
@@ -21,7 +22,8 @@ impl Cluster {
     pub(crate) fn gather(snapshot: &Snapshot, facts: &Facts) -> Self {
         let mut cluster = Cluster {
             nodes: BTreeMap::new(),
-            in_cluster: facts.pod_cidrs.iter().map(IpNet::trunc).collect(),
+            in_cluster: BTreeSet::new(),
+            pod_prefixes: facts.pod_cidrs.iter().map(IpNet::trunc).collect(),
             labels: BTreeMap::new(),
         };
         cluster.add_inside(&facts.addresses);
@@ -30,7 +32,8 @@ impl Cluster {
             let internal = entry.spec.internal_addresses();
             let external = entry.spec.external_addresses();
             let prefixes = entry.spec.pod_prefixes();
-            cluster.in_cluster.extend(prefixes.iter().map(IpNet::trunc));
+            let prefixes = prefixes.iter().map(IpNet::trunc);
+            cluster.pod_prefixes.extend(prefixes);
             cluster.add_inside(&internal);
             cluster.add_inside(&external);
             let mut addresses = if internal.is_empty() {
@@ -63,6 +66,8 @@ impl Cluster {
             cluster.labels.insert(facts.node.clone(), labels);
             cluster.nodes.insert(facts.node.clone(), node);
         }
+        let prefixes = cluster.pod_prefixes.iter().copied();
+        cluster.in_cluster.extend(prefixes);
         cluster
     }
 

@@ -8,9 +8,10 @@ use router_resources::kinds::EgressAnnounce;
 use router_resources::{Labels, ObjectKey, Snapshot, Statement};
 
 use crate::cluster::{self, Cluster};
-use crate::facts::{Endpoint, Facts};
+use crate::facts::Facts;
 use crate::health::Health;
-use crate::policy::{self, Read};
+use crate::known::{self, Known};
+use crate::policy;
 use crate::report::report;
 use crate::select::Candidate;
 use crate::statements::{Statements, condition_type};
@@ -36,12 +37,33 @@ pub fn compile(snapshot: &Snapshot, facts: &Facts) -> Compiled {
     let read = policy::read(snapshot, &cluster, &mut statements);
     let no_labels = Labels::new();
     let node_labels = cluster.labels(&facts.node).unwrap_or(&no_labels);
-    let pods = facts
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| pod(snapshot, endpoint, &read, node_labels));
+    let has_native = facts.transport.takes_native();
+    let known = match has_native {
+        true => Known::gather(snapshot),
+        false => Known::default(),
+    };
+    let candidates = facts.endpoints.iter();
+    let candidates = candidates.filter_map(|endpoint| Candidate::of(snapshot, endpoint));
+    let pods = candidates.map(|candidate| {
+        let is_known_to_all = known.has(snapshot, &facts.node, &candidate);
+        Pod {
+            is_known_to_all,
+            ..known::pod(candidate, &read, node_labels)
+        }
+    });
     let pods = pods.collect();
     let world = World {
+        transport: facts.transport,
+        remote_pods: match has_native {
+            true => known.remote(snapshot, &cluster, &read, &facts.node),
+            false => Vec::new(),
+        },
+        pod_prefixes: match has_native {
+            true => cluster.pod_prefixes,
+            false => BTreeSet::new(),
+        },
+        // Known to whoever has the routing table.
+        on_link: BTreeMap::new(),
         node: facts.node.clone(),
         policies: read.iter().map(|read| read.policy.clone()).collect(),
         pods,
@@ -57,31 +79,6 @@ pub fn compile(snapshot: &Snapshot, facts: &Facts) -> Compiled {
     beyond_the_world(snapshot, &mut compiled, &mut statements);
     compiled.statements = statements.finish();
     compiled
-}
-
-fn pod(
-    snapshot: &Snapshot,
-    endpoint: &Endpoint,
-    read: &[Read<'_>],
-    node_labels: &Labels,
-) -> Option<Pod> {
-    let candidate = Candidate::of(snapshot, endpoint)?;
-    let (mut policies, mut undecided) = (BTreeSet::new(), BTreeSet::new());
-    for read in read {
-        let id = || read.policy.id.clone();
-        match candidate.is_selected(read.selectors, node_labels) {
-            Some(true) => _ = policies.insert(id()),
-            None => _ = undecided.insert(id()),
-            Some(false) => {}
-        }
-    }
-    Some(Pod {
-        key: candidate.key,
-        uid: candidate.uid,
-        addresses: candidate.addresses,
-        policies,
-        undecided,
-    })
 }
 
 /// Takes out of our policies what the world has no place for.

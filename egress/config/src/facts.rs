@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use egress_core::Interface;
+use egress_core::{Interface, Transport};
 use ipnet::IpNet;
 use router_resources::Labels;
 
@@ -20,6 +20,8 @@ pub struct Facts {
     pub interfaces: BTreeMap<String, Interface>,
     /// The pod prefixes its settings name.
     pub pod_cidrs: Vec<IpNet>,
+    /// How packets get from pods' nodes to gateways, as its settings say.
+    pub transport: Transport,
     /// Its pods that have a network of their own.
     pub endpoints: Vec<Endpoint>,
 }

@@ -55,6 +55,7 @@ mod cluster;
 mod compile;
 mod facts;
 mod health;
+mod known;
 mod policy;
 mod pool;
 mod report;

@@ -67,6 +67,24 @@ impl<'a> Candidate<'a> {
         })
     }
 
+    /// The same for a pod of another node, of which there is nothing but the object.
+    pub(crate) fn of_object(snapshot: &'a Snapshot, object: &Entry<'a, Pod>) -> Self {
+        let metadata = object.metadata;
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        Candidate {
+            uid: uid_of(object).unwrap_or_default(),
+            addresses: object.spec.addresses(),
+            labels: Some(&metadata.labels),
+            namespace_labels: snapshot
+                .namespace(&namespace)
+                .map(|namespace| &namespace.metadata.labels),
+            key: PodKey {
+                namespace,
+                name: metadata.name.clone(),
+            },
+        }
+    }
+
     /// Whether one of the entries selects the pod on a node with these labels. `None`: it depends
     /// on labels that are not known.
     pub(crate) fn is_selected(&self, entries: &[EgressSelector], node: &Labels) -> Option<bool> {
@@ -112,6 +130,13 @@ impl<'a> Candidate<'a> {
         let labels = self.labels;
         labels.map_or(Known::Unknown, |labels| Known::of(labels, key))
     }
+}
+
+/// The UID of a pod as its node has it.
+pub(crate) fn uid_of(object: &Entry<'_, Pod>) -> Option<String> {
+    let metadata = object.metadata;
+    let of_static = metadata.annotations.get(STATIC_POD_UID);
+    of_static.or(metadata.uid.as_ref()).cloned()
 }
 
 /// Whether an object is of the pod with this UID, and not of another one of its name.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use egress_config::{Compiled, Endpoint, Facts, compile, condition_type};
-use egress_core::{Addresses, PolicyId, PolicyKind};
+use egress_core::{Addresses, PolicyId, PolicyKind, Transport};
 use router_resources::{FileContent, FileEvent, Snapshot, Store, check};
 
 fn snapshot(text: &str) -> Snapshot {
@@ -181,4 +181,93 @@ fn nothing_makes_nothing() {
     assert_eq!(compiled.world.policies, []);
     assert_eq!(compiled.world.pods, []);
     assert_eq!(compiled.statements, []);
+}
+
+/// A Pod object; its node is `nowhere` for one that is on none.
+fn pod_object(name: &str, node: &str, address: &str, more: &str) -> String {
+    let node = match node {
+        "nowhere" => String::new(),
+        node => format!("nodeName: {node}"),
+    };
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, uid: uid-{name}, \
+         labels: {{app: web}}}}\nspec: {{{node}}}\nstatus: {{podIP: {address}{more}}}\n---\n"
+    )
+}
+
+const NATIVE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {egress: \"yes\"}}\n\
+    spec: {podCIDRs: [10.244.1.0/24]}\n---\n\
+    apiVersion: v1\nkind: Node\nmetadata: {name: b}\nspec: {podCIDRs: [10.244.2.0/24]}\n---\n\
+    apiVersion: causeway.io/v1alpha1\nkind: EgressGatewayPolicy\nmetadata: {name: web}\n\
+    spec:\n  selectors: [{podSelector: {matchLabels: {app: web}}}]\n  \
+    destinationCIDRs: [0.0.0.0/0]\n  \
+    egressGateway: {nodeSelector: {matchLabels: {egress: \"yes\"}}}\n---\n";
+
+#[test]
+fn gateways_know_other_nodes_pods_by_objects_that_nobody_contradicts() {
+    let objects = [
+        pod_object("good", "b", "10.244.2.1", ""),
+        pod_object("here", "a", "10.244.1.1", ""),
+        pod_object("nowhere", "nowhere", "10.244.2.2", ""),
+        pod_object("ended", "b", "10.244.2.3", ", phase: Succeeded"),
+        pod_object("heir", "b", "10.244.2.3", ", phase: Running"),
+        pod_object("one", "b", "10.244.2.4", ""),
+        pod_object("two", "b", "10.244.2.4", ""),
+        pod_object("other", "b", "10.244.2.5", "").replace("app: web", "app: db"),
+    ];
+    let text = format!("{NATIVE}{}", objects.concat());
+    let snapshot = snapshot(&text);
+    let remote = |transport, node: &str| -> Vec<String> {
+        let facts = Facts {
+            transport,
+            ..facts(node, &[])
+        };
+        let world = compile(&snapshot, &facts).world;
+        let pods = world.remote_pods.iter().flat_map(|other| {
+            let known = other.pod.is_known_to_all && other.node == "b";
+            let addresses = other.pod.addresses.iter();
+            addresses.map(move |at| format!("{} {at} {known}", other.pod.key))
+        });
+        pods.collect()
+    };
+    let known = ["shop/good 10.244.2.1 true", "shop/heir 10.244.2.3 true"];
+    assert_eq!(remote(Transport::Native, "a"), known);
+    assert_eq!(remote(Transport::Either, "a"), known);
+    let none: [&str; 0] = [];
+    assert_eq!(remote(Transport::Tunnel, "a"), none);
+    assert_eq!(remote(Transport::Native, "b"), none, "it is no gateway");
+}
+
+#[test]
+fn a_pod_is_known_to_all_where_its_object_says_what_its_node_does() {
+    let is_known = |object: &str, address: &str| {
+        let snapshot = snapshot(&format!("{NATIVE}{object}"));
+        let mut facts = facts("b", &[("shop", "web")]);
+        facts.transport = Transport::Native;
+        facts.endpoints[0].addresses = vec![address.parse().unwrap()];
+        facts.endpoints[0].labels = Some([("app".to_owned(), "web".to_owned())].into());
+        let world = compile(&snapshot, &facts).world;
+        assert_eq!(world.pods[0].policies.len(), 1, "it is selected anyway");
+        assert_eq!(world.pod_prefixes.len(), 2);
+        world.pods[0].is_known_to_all
+    };
+    let good = pod_object("web", "b", "10.244.2.1", "");
+    assert!(is_known(&good, "10.244.2.1"));
+    // Only its node knows it, or knows it otherwise.
+    assert!(!is_known("", "10.244.2.1"));
+    assert!(!is_known(&good, "10.244.2.9"));
+    assert!(!is_known(
+        &pod_object("web", "a", "10.244.2.1", ""),
+        "10.244.2.1"
+    ));
+    let another = pod_object("thief", "a", "10.244.2.1", "");
+    assert!(!is_known(&format!("{good}{another}"), "10.244.2.1"));
+    let successor = good.replace("uid-web", "uid-other");
+    assert!(!is_known(&successor, "10.244.2.1"));
+    // A static pod's object has another UID, and says which one its node gave it.
+    let mirror = successor.replace(
+        "labels:",
+        "annotations: {kubernetes.io/config.hash: uid-web}, labels:",
+    );
+    assert!(is_known(&mirror, "10.244.2.1"));
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use egress_config::{Compiled, Endpoint, Facts, compile};
-use egress_core::{Addresses, Interface, Limits, Policy};
+use egress_core::{Addresses, Interface, Limits, Policy, Transport};
 use router_resources::check;
 use serde_json::{Map, Value, json};
 
@@ -90,6 +90,7 @@ fn facts(folder: &Path) -> Facts {
             .iter()
             .map(|cidr| cidr.parse().unwrap())
             .collect(),
+        transport: Transport::Tunnel,
         endpoints: endpoints.collect(),
     }
 }

@@ -11,6 +11,7 @@ use crate::destinations::{Owner, Says, owners};
 use crate::elect::elect;
 use crate::finding::{Family, Finding, Refusal};
 use crate::gateway::resolve;
+use crate::native;
 use crate::number::Numbers;
 use crate::plan::{Plan, WayOut};
 use crate::rule::{Exit, RuleKey, RuleNumber};
@@ -23,7 +24,8 @@ use crate::world::{Addresses, Pod, Policy, Selection, World};
 /// Time: all rules of the cluster are numbered, n log n of their number; then each policy that
 /// concerns this node costs the nodes of its groups, and each pod the prefixes of its policies.
 /// Memory, of the answer: local pods, the different sets among them, and the rules this node is or
-/// may be the gateway of. Neither other nodes nor their pods are in it.
+/// may be the gateway of. Neither other nodes nor their pods are in it, but for those this node gets
+/// packets of without a tunnel.
 pub fn decide(world: &World, claims: &Claims, previous: &Previous) -> Desired {
     let own = claims
         .iter()
@@ -36,16 +38,6 @@ pub fn decide(world: &World, claims: &Claims, previous: &Previous) -> Desired {
         desired: Desired::default(),
     };
     let mut concerned = decision.places_of_pods();
-    let plans: BTreeMap<usize, Plan<'_>> = concerned
-        .iter()
-        .map(|place| {
-            (
-                *place,
-                Plan::new(&decision.context, &world.policies[*place]),
-            )
-        })
-        .collect();
-    decision.pods(&plans, previous);
     for (place, policy) in world.policies.iter().enumerate() {
         let mut groups = policy.groups.iter();
         if groups.any(|group| group.nodes.contains(&world.node)) {
@@ -58,12 +50,14 @@ pub fn decide(world: &World, claims: &Claims, previous: &Previous) -> Desired {
         decision.context.places.get(&key.policy).copied()
     });
     concerned.extend(held);
-    for place in concerned {
-        let policy = &world.policies[place];
-        match plans.get(&place) {
-            Some(plan) => decision.policy(plan),
-            None => decision.policy(&Plan::new(&decision.context, policy)),
-        }
+    let plan = |place| Plan::new(&decision.context, &world.policies[place]);
+    let plans: BTreeMap<usize, Plan<'_>> = concerned.into_iter().map(|p| (p, plan(p))).collect();
+    let mut sets = Sets::new(&previous.desired.sets);
+    decision.pods(&plans, &mut sets);
+    decision.desired.remote = native::remote(&decision.context, &plans, &mut sets);
+    decision.desired.sets = sets.finish();
+    for plan in plans.values() {
+        decision.policy(plan);
     }
     decision.drain(previous);
     decision.finish()
@@ -85,8 +79,7 @@ impl<'a> Decision<'a> {
     }
 
     /// Gives every pod its set, and the sets' rules their ends.
-    fn pods(&mut self, plans: &BTreeMap<usize, Plan<'a>>, previous: &Previous) {
-        let mut sets = Sets::new(&previous.desired.sets);
+    fn pods(&mut self, plans: &BTreeMap<usize, Plan<'a>>, sets: &mut Sets<'_>) {
         let mut pods: Vec<&Pod> = self.context.world.pods.iter().collect();
         pods.sort_by(|a, b| (&a.key, &a.uid).cmp(&(&b.key, &b.uid)));
         for pod in pods.into_iter().filter(|pod| !pod.addresses.is_empty()) {
@@ -124,11 +117,11 @@ impl<'a> Decision<'a> {
                 let source = Source {
                     pod: pod.key.clone(),
                     set,
+                    is_known_to_all: native::is_known(self.context.world, pod, *address),
                 };
                 self.source(*address, source);
             }
         }
-        self.desired.sets = sets.finish();
     }
 
     /// Notes the set of an address. Of two pods the first one's applies: dropping too much is
@@ -196,6 +189,7 @@ impl<'a> Decision<'a> {
             key,
             gateway: gateway.to_owned(),
             end,
+            neighbours: native::neighbours(self.context.world, gateway, life),
             drain,
             life,
         };

@@ -15,7 +15,7 @@ use crate::finding::{Finding, Refusal};
 use crate::gateway::GatewayRule;
 use crate::rule::{RuleKey, RuleNumber};
 use crate::state::PolicyState;
-use crate::world::{PodKey, PolicyId};
+use crate::world::{OnLink, PodKey, PolicyId};
 
 /// What this node's data plane should do, and what people should know about it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Desired {
     /// What becomes of a destination; the longest prefix counts, and what has none is no affair
     /// of egress.
     pub sets: BTreeMap<SetNumber, BTreeMap<IpNet, Way>>,
+    /// The pods of other nodes this node is a gateway of, and may get packets of without a tunnel.
+    pub remote: BTreeMap<IpAddr, RemoteSource>,
     /// Where the packets of a rule go: every rule the sets name, and those that drain.
     pub ends: BTreeMap<RuleNumber, RuleEnd>,
     /// The rules this node is the gateway of, whoever uses them.
@@ -38,6 +40,21 @@ pub struct Desired {
     pub policies: BTreeMap<PolicyId, PolicyState>,
     /// What an operator should know.
     pub findings: BTreeSet<Finding>,
+}
+
+impl Desired {
+    /// The neighbour that packets of a pod go to as they are; none where they take the tunnel, or
+    /// nothing of the kind.
+    pub fn neighbour(
+        &self,
+        source: &Source,
+        rule: RuleNumber,
+        destination: IpAddr,
+    ) -> Option<IpAddr> {
+        let end = self.ends.get(&rule).filter(|_| source.is_known_to_all)?;
+        let mut neighbours = end.neighbours.iter().map(|one| one.address);
+        neighbours.find(|address| address.is_ipv4() == destination.is_ipv4())
+    }
 }
 
 /// The last decision, and what came of it.
@@ -66,6 +83,19 @@ pub struct Source {
     pub pod: PodKey,
     /// Its destinations.
     pub set: SetNumber,
+    /// Whether gateways know the pod, so that its packets may go to them without a tunnel.
+    pub is_known_to_all: bool,
+}
+
+/// An address of a pod of another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSource {
+    /// The pod.
+    pub pod: PodKey,
+    /// Its destinations, as far as they are this gateway's: all others are refused here.
+    pub set: SetNumber,
+    /// The kernel's number of the device its node is behind.
+    pub link: u32,
 }
 
 /// What becomes of packets to a destination.
@@ -88,11 +118,23 @@ pub struct RuleEnd {
     pub gateway: String,
     /// Where that is.
     pub end: End,
+    /// Where packets go as they are, by their family: at most one of each. Those of pods gateways do
+    /// not know take the tunnel, and those of connections that only end: the tunnel says their rule.
+    pub neighbours: Vec<Neighbour>,
     /// How long connections go on when new ones may not begin any more, as in
     /// [`crate::Limits::drain`].
     pub drain: Option<Duration>,
     /// Whether new connections may begin.
     pub life: Life,
+}
+
+/// A gateway that is reached without a router in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// The way there.
+    pub on_link: OnLink,
 }
 
 /// Where a gateway is.

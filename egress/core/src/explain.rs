@@ -80,7 +80,10 @@ pub enum Verdict {
         /// The rule.
         rule: RuleNumber,
         /// Where it goes; none if the decision has no end for it, which is a fault.
-        end: Option<RuleEnd>,
+        end: Option<Box<RuleEnd>>,
+        /// The gateway's address they go to as they are; none where they take the tunnel, or nothing
+        /// of the kind.
+        neighbour: Option<IpAddr>,
         /// The addresses they get there, as far as they are known here: those of an interface are
         /// known to its gateway only.
         addresses: BTreeSet<IpAddr>,
@@ -179,7 +182,8 @@ fn verdict(
             policy,
             prefix,
             rule: *rule,
-            end: desired.ends.get(rule).cloned(),
+            end: desired.ends.get(rule).cloned().map(Box::new),
+            neighbour: source.and_then(|source| desired.neighbour(source, *rule, destination)),
             addresses: addresses(context, desired, *rule, Family::of(destination)),
         },
         Some((_, Way::Excluded | Way::Refused(_) | Way::Through(_))) | None => {
@@ -295,6 +299,7 @@ impl fmt::Display for Verdict {
                 prefix,
                 rule,
                 end,
+                neighbour,
                 addresses,
             } => {
                 write!(f, "by {policy} for {prefix} through rule {rule}")?;
@@ -302,10 +307,11 @@ impl fmt::Display for Verdict {
                     None => f.write_str(", which has no end: dropped")?,
                     Some(end) => {
                         write!(f, " to gateway {}", end.gateway)?;
-                        match end.end {
-                            End::Remote(address) => write!(f, " at {address}")?,
-                            End::Local => f.write_str(", this node")?,
-                            End::Refused => f.write_str(
+                        match (end.end, neighbour) {
+                            (_, Some(address)) => write!(f, " at {address} without a tunnel")?,
+                            (End::Remote(address), None) => write!(f, " at {address}")?,
+                            (End::Local, None) => f.write_str(", this node")?,
+                            (End::Refused, None) => f.write_str(
                                 ", which has no address this node can send to: dropped",
                             )?,
                         }

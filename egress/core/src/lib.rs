@@ -54,6 +54,7 @@ mod explain;
 mod finding;
 mod gateway;
 mod hash;
+mod native;
 mod number;
 mod plan;
 mod rule;
@@ -67,7 +68,9 @@ mod world;
 
 pub use context::Claims;
 pub use decide::decide;
-pub use desired::{Desired, End, Life, Previous, RuleEnd, SetNumber, Source, Way};
+pub use desired::{
+    Desired, End, Life, Neighbour, Previous, RemoteSource, RuleEnd, SetNumber, Source, Way,
+};
 pub use elect::{Claim, NAMED_STANDBYS, STANDBYS_WITH_STATE, Seat};
 pub use explain::{Explanation, Sender, Verdict, addresses_of, explain};
 pub use finding::{Family, Finding, Missing, Refusal};
@@ -75,6 +78,6 @@ pub use gateway::{GatewayRule, MAX_ADDRESSES};
 pub use rule::{Exit, FIRST_RULE, LAST_RULE, RuleKey, RuleNumber};
 pub use state::{PolicyState, state_of, states_of};
 pub use world::{
-    Addresses, Affinity, Group, Interface, Limits, Node, Pod, PodKey, Policy, PolicyId, PolicyKind,
-    PortRange, Selection, Timeouts, World, Zones,
+    Addresses, Affinity, Group, Interface, Limits, Node, OnLink, Pod, PodKey, Policy, PolicyId,
+    PolicyKind, PortRange, RemotePod, Selection, Timeouts, Transport, World, Zones,
 };

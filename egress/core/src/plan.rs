@@ -128,19 +128,50 @@ impl<'a> Plan<'a> {
     /// The way out a pod of this node takes to destinations of a family.
     pub(crate) fn choose(&self, pod: &Pod, family: Family) -> Result<&WayOut<'a>, Refusal> {
         let pool = self.pool(pod, family)?;
-        let head = *pool.first().ok_or(Refusal::NoGateway)?;
+        self.pick(pool, pod).ok_or(Refusal::NoGateway)
+    }
+
+    /// The way out by a node that a pod takes if it takes one by that node at all. Which one by
+    /// several nodes it takes is not asked: its own node knows, and sent the packet.
+    pub(crate) fn choose_by(&self, node: &str, pod: &Pod, family: Family) -> Option<&WayOut<'a>> {
+        let ways = self
+            .ways
+            .iter()
+            .filter(|way| way.gateway == Some(node) && way.serves(family) && way.number.is_some());
+        let mut pool: Vec<_> = ways.collect();
+        self.keep_turn(&mut pool, pod).ok()?;
+        self.pick(pool, pod)
+    }
+
+    /// The one of some ways out that a pod takes.
+    fn pick<'p>(&self, pool: Vec<&'p WayOut<'a>>, pod: &Pod) -> Option<&'p WayOut<'a>> {
+        let head = *pool.first()?;
         match (self.policy.selection, head.rule.exit) {
-            (Selection::ActiveStandby, ExitRef::Node(_)) => Ok(head),
-            (Selection::ActiveStandby, ExitRef::Shared | ExitRef::Address(_)) => Ok(pool
+            (Selection::ActiveStandby, ExitRef::Node(_)) => Some(head),
+            (Selection::ActiveStandby, ExitRef::Shared | ExitRef::Address(_)) => pool
                 .into_iter()
                 .filter(|way| way.rule.group == head.rule.group)
-                .max_by_key(|way| way.weight(pod))
-                .unwrap_or(head)),
-            (Selection::FirstByName | Selection::ByPodUid | Selection::ActiveActive, _) => Ok(pool
-                .into_iter()
-                .max_by_key(|way| way.weight(pod))
-                .unwrap_or(head)),
+                .max_by_key(|way| way.weight(pod)),
+            (Selection::FirstByName | Selection::ByPodUid | Selection::ActiveActive, _) => {
+                pool.into_iter().max_by_key(|way| way.weight(pod))
+            }
         }
+    }
+
+    /// Leaves the ways out of the group whose turn a pod is, where groups take turns.
+    fn keep_turn(&self, pool: &mut Vec<&WayOut<'a>>, pod: &Pod) -> Result<(), Refusal> {
+        match self.policy.selection {
+            Selection::ByPodUid => {
+                let count = u32::try_from(self.turns.len()).unwrap_or(u32::MAX);
+                let turn = fnv1a_32(pod.uid.as_bytes())
+                    .checked_rem(count)
+                    .ok_or(Refusal::NoGateway)?;
+                let group = self.turns[turn as usize];
+                pool.retain(|way| way.rule.group == group);
+            }
+            Selection::FirstByName | Selection::ActiveStandby | Selection::ActiveActive => {}
+        }
+        Ok(())
     }
 
     /// The ways out that are open to a pod.
@@ -151,18 +182,7 @@ impl<'a> Plan<'a> {
             .filter(|way| way.has_candidates())
             .collect();
         // Upstream's selections take a group first, and see later whether it serves the family.
-        match self.policy.selection {
-            Selection::FirstByName => {}
-            Selection::ByPodUid => {
-                let count = u32::try_from(self.turns.len()).unwrap_or(u32::MAX);
-                let turn = fnv1a_32(pod.uid.as_bytes())
-                    .checked_rem(count)
-                    .ok_or(Refusal::NoGateway)?;
-                let group = self.turns[turn as usize];
-                pool.retain(|way| way.rule.group == group);
-            }
-            Selection::ActiveStandby | Selection::ActiveActive => {}
-        }
+        self.keep_turn(&mut pool, pod)?;
         keep(&mut pool, |_| true, Refusal::NoGateway)?;
         keep(&mut pool, |way| way.serves(family), Refusal::NoAddress)?;
         keep(&mut pool, |way| way.number.is_some(), Refusal::NoNumber)?;

@@ -107,5 +107,6 @@ pub(crate) fn pod(n: u16, policies: &[&PolicyId]) -> Pod {
         ],
         policies: policies.iter().map(|id| (*id).clone()).collect(),
         undecided: [].into(),
+        is_known_to_all: true,
     }
 }

@@ -11,6 +11,7 @@ mod choice;
 mod closed;
 mod drained;
 mod explained;
+mod native;
 mod numbered;
 mod properties;
 mod scale;

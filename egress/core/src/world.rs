@@ -25,6 +25,56 @@ pub struct World {
     /// What is inside the cluster and never leaves by a gateway: pod prefixes and addresses of
     /// nodes.
     pub in_cluster: BTreeSet<IpNet>,
+    /// How packets get from pods' nodes to gateways.
+    pub transport: Transport,
+    /// Where pods live, where packets may come without a tunnel: what comes from there for the world
+    /// is for the gateway, or for nobody.
+    pub pod_prefixes: BTreeSet<IpNet>,
+    /// The pods of other nodes that policies this node may be a gateway of select, where packets may
+    /// come without a tunnel. None of two that claim one address.
+    pub remote_pods: Vec<RemotePod>,
+    /// The addresses of other nodes this node reaches without a router in between.
+    pub on_link: BTreeMap<IpAddr, OnLink>,
+}
+
+/// How packets get from pods' nodes to gateways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// By the tunnel.
+    #[default]
+    Tunnel,
+    /// By the tunnel, and what comes without it is taken: on the way to `Native` and back.
+    Either,
+    /// As they are, to gateways that are neighbours and know the pod; else by the tunnel.
+    Native,
+}
+
+impl Transport {
+    /// Whether packets that come without the tunnel are taken.
+    pub fn takes_native(self) -> bool {
+        match self {
+            Transport::Tunnel => false,
+            Transport::Either | Transport::Native => true,
+        }
+    }
+}
+
+/// The way to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnLink {
+    /// The kernel's number of the device.
+    pub link: u32,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+/// A pod of another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemotePod {
+    /// The pod, as its own node knows it.
+    pub pod: Pod,
+    /// Its node.
+    pub node: String,
 }
 
 /// A node of the cluster.
@@ -44,7 +94,7 @@ pub struct Node {
     pub is_dead: bool,
 }
 
-/// A pod of this node.
+/// A pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Its name.
@@ -59,6 +109,8 @@ pub struct Pod {
     /// The policies that may select it, for all that is known: its labels are not. It sends
     /// nothing to their destinations until they are.
     pub undecided: BTreeSet<PolicyId>,
+    /// Whether every node knows all of this, and not only its own.
+    pub is_known_to_all: bool,
 }
 
 /// The name of a pod: namespace and name.

@@ -15,6 +15,7 @@
 pub mod announce;
 pub mod devices;
 pub mod holdings;
+mod links;
 mod memory;
 pub mod node;
 mod peers;

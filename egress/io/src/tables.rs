@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bpf_loader::{EgressEnd, EgressTables, EgressWay, GatewayRule, Timeouts};
+use bpf_loader::{
+    EgressEnd, EgressNeighbour, EgressTables, EgressWay, GatewayRule, NativeTables, RemoteSource,
+    Timeouts,
+};
 use egress_core::{Desired, End, Life, Refusal, Way, World};
 use ipnet::IpNet;
 use router_types::LinkIndex;
@@ -93,6 +96,7 @@ pub(crate) fn pods_side(
         sources,
         newcomers,
         own: own_addresses(world),
+        native: native(world, desired, tunnel),
         nodes: if tunnel.is_some() {
             let nodes = world.nodes.values();
             nodes
@@ -102,12 +106,42 @@ pub(crate) fn pods_side(
             BTreeSet::new()
         },
         ends: ends.collect(),
-        in_cluster: if sets.is_empty() {
+        in_cluster: if sets.is_empty() && !world.transport.takes_native() {
             BTreeSet::new()
         } else {
             world.in_cluster.clone()
         },
         sets,
+    }
+}
+
+/// What goes to gateways, and comes to this one, without the tunnel. What comes so for the world is
+/// taken from the kernel on every node, gateway or not: nodes learn of changes at different times.
+fn native(world: &World, desired: &Desired, tunnel: Option<Tunnel>) -> NativeTables {
+    let known = desired.sources.iter();
+    let known = known.filter(|(_, source)| source.is_known_to_all);
+    let gateways = desired.ends.iter().map(|(number, end)| {
+        let neighbours = end.neighbours.iter().map(|neighbour| EgressNeighbour {
+            address: neighbour.address,
+            link: LinkIndex(neighbour.on_link.link),
+            mtu: neighbour.on_link.mtu,
+        });
+        (number.get(), neighbours.collect())
+    });
+    let remote = desired.remote.iter().map(|(address, source)| {
+        let link = LinkIndex(source.link);
+        let set = source.set.0.get();
+        (*address, RemoteSource { set, link })
+    });
+    let is_gateway = !desired.gateway.is_empty() || !desired.standby.is_empty();
+    NativeTables {
+        known: known.map(|(address, _)| *address).collect(),
+        gateways: gateways.collect(),
+        pods: world.pod_prefixes.clone(),
+        remote: remote.collect(),
+        gateway: tunnel
+            .map(|tunnel| tunnel.link)
+            .filter(|_| is_gateway && world.transport.takes_native()),
     }
 }
 

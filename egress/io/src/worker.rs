@@ -37,6 +37,7 @@ use tokio::task::AbortHandle;
 use crate::announce::{Schedule, announce};
 use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
 use crate::holdings::{Announcement, Holdings, held_by, left_here, ready};
+use crate::links;
 use crate::memory::Memory;
 use crate::node::{Command, Config, View, Wish, lock};
 use crate::peers::{Event, Peers};
@@ -361,6 +362,7 @@ impl Worker {
         let mut world = self.wish.world.clone();
         self.peers.set_probes(&self.wish.probes, &world);
         self.peers.adjust(&mut world);
+        world.on_link = links::on_link(&mut self.netlink, &world, &self.wish.fabric);
         self.presume_live();
         let mut claims = self.peers.claims();
         let is_first = self.world.node.is_empty();

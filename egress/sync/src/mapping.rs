@@ -83,7 +83,8 @@ pub struct Mapping {
     pub state_out: u8,
     /// The same in the direction of the pod.
     pub state_in: u8,
-    /// Where the tunnel to the pod's node ends, of either family.
+    /// Where the tunnel to the pod's node ends, of either family; the unspecified address for pods that
+    /// are reached without one.
     pub node: IpAddr,
     /// Milliseconds since the mapping was made, by the teller's clock. No point in time, since
     /// clocks of nodes differ.

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use bgp_config::{HeldAddress, NodeFacts};
 use bpf_loader::{DropCount, Mapping, RuleTraffic};
 use egress_config::Facts;
-use egress_core::{Claims, Desired, End, Interface, PolicyId, RuleNumber, Way, World};
+use egress_core::{Claims, Desired, End, Interface, PolicyId, RuleNumber, Transport, Way, World};
 use egress_io::holdings::{Announcement, Holdings};
 use egress_io::node::{Node, PeerView};
 use pods_io::Manager;
 use router_netlink::{Link, Netlink};
 use router_resources::kinds::EgressAnnounce;
+use router_resources::settings::EgressTransport;
 
 pub mod recent;
 pub mod watch;
@@ -184,6 +185,7 @@ pub async fn facts(
     node: &NodeFacts,
     links: &[Link],
     pods: Option<&Manager>,
+    transport: EgressTransport,
     netlink: &mut Netlink,
 ) -> anyhow::Result<(Facts, Vec<IpAddr>)> {
     let way_out = |netlink: &mut Netlink, nowhere: IpAddr| {
@@ -234,6 +236,11 @@ pub async fn facts(
         addresses: node.addresses.clone(),
         interfaces,
         pod_cidrs: node.pod_cidrs.clone(),
+        transport: match transport {
+            EgressTransport::Tunnel => Transport::Tunnel,
+            EgressTransport::Either => Transport::Either,
+            EgressTransport::Native => Transport::Native,
+        },
         endpoints,
     };
     Ok((facts, strangers))

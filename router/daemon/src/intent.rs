@@ -344,7 +344,9 @@ impl Intent {
         failures: &mut Vec<String>,
     ) -> anyhow::Result<(Vec<(ObjectKey, Statement)>, Vec<(String, String)>)> {
         let pods = self.parts.pods.as_ref();
-        let (facts, strangers) = egress::facts(node, links, pods, &mut self.netlink).await?;
+        let transport = self.settings.egress.transport;
+        let (facts, strangers) =
+            egress::facts(node, links, pods, transport, &mut self.netlink).await?;
         let compiled = egress_config::compile(snapshot, &facts);
         let fabric = self.fabric(links.to_vec()).into_iter();
         let mtu = |link: LinkIndex| {

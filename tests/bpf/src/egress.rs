@@ -17,8 +17,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use bpf_loader::{
-    Config, Datapath, DropCount, DropReason, EgressEnd, EgressTables, EgressWay, Gateway,
-    GatewayConfig, GatewayRule, HookChoice, LinkIndex, Mapping, Swept, Timeouts,
+    Config, Datapath, DropCount, DropReason, EgressEnd, EgressNeighbour, EgressTables, EgressWay,
+    Gateway, GatewayConfig, GatewayRule, HookChoice, LinkIndex, Mapping, NativeTables,
+    RemoteSource, Swept, Timeouts,
 };
 
 use crate::{
@@ -79,8 +80,37 @@ pub struct EgressLab {
     pub witness: Witness,
     /// Where the gateway's pins are.
     pub gateway_pins: PathBuf,
+    /// What of it goes without the tunnel, from the next policy on.
+    pub native: Native,
     hook: HookChoice,
     max_mappings: u32,
+}
+
+/// What goes without the tunnel. The default is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Native {
+    /// Whether the pods' node sends so.
+    pub is_sent: bool,
+    /// Whether the gateway takes what comes so.
+    pub is_taken: bool,
+    /// Whether the gateway knows the pods of the pods' node.
+    pub is_known: bool,
+    /// Whether the gateway's node is one.
+    pub is_gateway: bool,
+    /// Largest packet the pods' node takes for the way.
+    pub mtu: u32,
+}
+
+impl Default for Native {
+    fn default() -> Self {
+        Self {
+            is_sent: false,
+            is_taken: false,
+            is_known: true,
+            is_gateway: true,
+            mtu: 1_500,
+        }
+    }
 }
 
 impl EgressLab {
@@ -157,6 +187,7 @@ impl EgressLab {
             gateway,
             witness,
             gateway_pins,
+            native: Native::default(),
             hook,
             max_mappings,
         })
@@ -241,6 +272,7 @@ impl EgressLab {
                 sets: sets.clone(),
                 ends: rules.into_iter().collect(),
                 own: Vec::new(),
+                native: NativeTables::default(),
                 nodes: ["192.0.2.1".parse()?, "192.0.2.2".parse()?].into(),
                 in_cluster: [
                     "10.244.0.0/16",
@@ -263,6 +295,10 @@ impl EgressLab {
                 .sources
                 .extend([(pod.v4.into(), 1), (pod.v6.into(), 1)]);
         }
+        let remote: Vec<IpAddr> = tables.sources.keys().copied().collect();
+        if self.native.is_sent {
+            tables.native = self.sent(remote.clone())?;
+        }
         let datapath = &mut self.datapath;
         self.node.run(|| datapath.sync_egress(&tables))?;
         let mut tables = far(EgressEnd::Local { tunnel: tunnel_b })?;
@@ -271,9 +307,46 @@ impl EgressLab {
             (self.gateway_pod.v6.into(), 1),
         ]
         .into();
+        if self.native.is_taken {
+            tables.native = self.taken(remote, tunnel_b)?;
+        }
         let datapath = &mut self.gateway_datapath;
         self.gateway_node.run(|| datapath.sync_egress(&tables))?;
         Ok(())
+    }
+
+    /// What the pods' node does without the tunnel.
+    fn sent(&self, pods: Vec<IpAddr>) -> Result<NativeTables> {
+        let neighbour = |address: &str| {
+            anyhow::Ok(EgressNeighbour {
+                address: address.parse()?,
+                link: index_of(&self.node, "fab")?,
+                mtu: self.native.mtu,
+            })
+        };
+        let both = vec![neighbour("192.0.2.2")?, neighbour("2001:db8::2")?];
+        Ok(NativeTables {
+            known: pods.into_iter().collect(),
+            gateways: [RULE, RULE + 1].map(|rule| (rule, both.clone())).into(),
+            ..NativeTables::default()
+        })
+    }
+
+    /// What the gateway takes without it.
+    fn taken(&self, pods: Vec<IpAddr>, tunnel: LinkIndex) -> Result<NativeTables> {
+        let link = index_of(&self.gateway_node, "fab")?;
+        let pods = pods.into_iter().filter(|_| self.native.is_known);
+        Ok(NativeTables {
+            pods: ["10.244.0.0/16", "fd00:10:244::/48"]
+                .into_iter()
+                .map(str::parse)
+                .collect::<Result<_, _>>()?,
+            remote: pods
+                .map(|address| (address, RemoteSource { set: 1, link }))
+                .collect(),
+            gateway: self.native.is_gateway.then_some(tunnel),
+            ..NativeTables::default()
+        })
     }
 
     /// The usual: one rule, and the pods under it.
@@ -321,6 +394,16 @@ impl EgressLab {
     pub fn refusals(&self, reason: DropReason) -> Result<u64> {
         let refusals = self.gateway_node.run(|| self.gateway.refusals())?;
         Ok(count_of(&refusals, reason))
+    }
+
+    /// How many packets from the fabric the gateway's node refused for a reason, before the gateway
+    /// itself saw them.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn gateway_drops(&self, reason: DropReason) -> Result<u64> {
+        let drops = self.gateway_node.run(|| self.gateway_datapath.drops())?;
+        Ok(count_of(&drops, reason))
     }
 
     /// How many packets the pods' node refused for a reason.

@@ -21,14 +21,25 @@ pub struct Mapping {
     pub remote: Option<SocketAddr>,
     /// What the world sees.
     pub egress: SocketAddr,
-    /// Where the tunnel to the pod's node ends; `None` for a pod of this node.
-    pub node: Option<IpAddr>,
+    /// How answers get to the pod.
+    pub node: PodNode,
     /// What the pod has said.
     pub said_out: Said,
     /// What the world has said.
     pub said_back: Said,
     /// Since when nobody has said anything.
     pub idle: Duration,
+}
+
+/// How answers get to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodNode {
+    /// It is on this node.
+    Here,
+    /// By the tunnel, whose other end this is.
+    Tunnel(IpAddr),
+    /// By the routing table.
+    Native,
 }
 
 /// What one side of a connection has said.
@@ -216,7 +227,7 @@ pub(crate) fn read<A: Address>(
     key: &NatKey<A>,
     out: &NatEntry<A>,
     back: Option<&NatEntry<A>>,
-    node: Option<IpAddr>,
+    node: PodNode,
     now: u32,
 ) -> Mapping {
     let idle = [Some(out), back]
@@ -241,7 +252,7 @@ pub(crate) fn read<A: Address>(
 }
 
 /// What an event says.
-pub(crate) fn from_event(event: &NatEvent, node: Option<IpAddr>) -> Mapping {
+pub(crate) fn from_event(event: &NatEvent, node: PodNode) -> Mapping {
     let end =
         |address, port: u16| SocketAddr::new(narrow(address, event.ip_version), u16::from_be(port));
     let is_any = event.remote == [0; 4];

@@ -27,11 +27,11 @@ use std::{
 use aya::{Ebpf, maps::MapInfo};
 use bpf_abi::{
     map_names,
-    nat::{LOCAL_NODE, MAX_RULES, TunnelEnd, V4, V6, nat_entries},
+    nat::{LOCAL_NODE, MAX_RULES, NATIVE_NODE, TunnelEnd, V4, V6, nat_entries},
 };
 use router_types::LinkIndex;
 
-pub use mapping::{Mapping, Phase, Said};
+pub use mapping::{Mapping, Phase, PodNode, Said};
 pub use rule::{GatewayRule, Timeouts};
 pub use sweep::{Sweep, Swept};
 pub use tables::RuleTraffic;
@@ -361,8 +361,11 @@ impl Gateway {
             .get(mapping.rule)
             .ok_or(Error::NoSuchRule(mapping.rule))?;
         let node = match mapping.node {
-            None => LOCAL_NODE,
-            Some(address) => *self.nodes.get(&address).ok_or(Error::NoSuchNode(address))?,
+            PodNode::Here => LOCAL_NODE,
+            PodNode::Native => NATIVE_NODE,
+            PodNode::Tunnel(address) => {
+                *self.nodes.get(&address).ok_or(Error::NoSuchNode(address))?
+            }
         };
         let is_replicated = self
             .rules
@@ -579,13 +582,19 @@ impl Gateway {
         Ok(free)
     }
 
-    /// Where the tunnel to a node ends.
-    fn node_of(&self, index: u16) -> Option<IpAddr> {
-        if index == LOCAL_NODE {
-            return None;
+    /// How answers get to the pods of a node.
+    fn node_of(&self, index: u16) -> PodNode {
+        match index {
+            LOCAL_NODE => PodNode::Here,
+            NATIVE_NODE => PodNode::Native,
+            _ => match self.tables.end(index) {
+                Ok(end) if end.ip_version != 0 => {
+                    PodNode::Tunnel(narrow(end.address, end.ip_version))
+                }
+                // A node that is gone: answers are refused.
+                Ok(_) | Err(_) => PodNode::Here,
+            },
         }
-        let end = self.tables.end(index).ok()?;
-        (end.ip_version != 0).then(|| narrow(end.address, end.ip_version))
     }
 
     fn attach(&mut self, role: Role, link: LinkIndex) -> Result<Outcome, Error> {

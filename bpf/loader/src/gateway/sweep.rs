@@ -284,7 +284,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{GatewayConfig, GatewayRule, HookChoice, Timeouts, program_tests::isolate};
+    use crate::{
+        GatewayConfig, GatewayRule, HookChoice, PodNode, Timeouts, program_tests::isolate,
+    };
 
     const RULE: u32 = 5_000;
 
@@ -319,7 +321,7 @@ mod tests {
             pod: end("10.244.0.1"),
             remote: Some(end("198.51.100.10")),
             egress: end("198.51.100.50"),
-            node: None,
+            node: PodNode::Here,
             said_out: Said::default(),
             said_back: Said::default(),
             idle,

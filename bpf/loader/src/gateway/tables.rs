@@ -16,12 +16,12 @@ use aya::{
 use bpf_abi::{
     DropCounter, DropKey, DropReason, map_names,
     nat::{
-        LOCAL_NODE, MAX_NODES, MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters,
+        MAX_NODES, MAX_RULES, NATIVE_OUTER, NatEntry, NatEvent, NatKey, NatRule, RuleCounters,
         TunnelEnd, V4, V6, fold, said, side,
     },
 };
 
-use super::mapping::{self, Address, Mapping, narrow, ticks_of, widen};
+use super::mapping::{self, Address, Mapping, PodNode, narrow, ticks_of, widen};
 use crate::{
     DropCount, Error, OpenError,
     kernel::{self, Position},
@@ -363,8 +363,9 @@ impl Tables {
         let (out_key, back_key) = keys::<A>(mapping)?;
         let replicated = u32::from(is_replicated) * said::REPLICATED;
         let outer = match mapping.node {
-            Some(address) if node != LOCAL_NODE => fold(widen(address)),
-            _ => 0,
+            PodNode::Here => 0,
+            PodNode::Tunnel(address) => fold(widen(address)),
+            PodNode::Native => NATIVE_OUTER,
         };
         let entry = |address: A, port: u16, said: u32| NatEntry {
             last_seen: super::now().wrapping_sub(ticks_of(mapping.idle)),

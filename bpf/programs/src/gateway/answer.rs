@@ -12,8 +12,9 @@ use bpf_abi::{
     DropReason, fold_checksum,
     nat::{ANSWERS_AT_ONCE, V6},
 };
-use bpf_programs::packet::{
-    self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMPV6, PROTOCOL_TCP,
+use bpf_programs::{
+    fib,
+    packet::{self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_ICMPV6, PROTOCOL_TCP},
 };
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     family::Family,
     mapping,
     maps::{ANSWER_LIMIT, RULES},
-    transport, tunnel,
+    route, transport, tunnel,
 };
 
 /// The bytes go between the Ethernet and the IP header (`enum bpf_adj_room_mode`).
@@ -116,6 +117,11 @@ pub fn send<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
             &complaint,
         )
         .map_err(failed)?;
+    }
+    if work.parcel.is_native != 0 {
+        let pod = work.header.source;
+        let next_hop = route::to_pod::<F>(ctx, work, source, pod, F::ICMP).map_err(Refusal::of)?;
+        return Ok(Verdict::Redirected(fib::leave(next_hop)));
     }
     if work.parcel.ip_version == 0 {
         return Ok(Verdict::Next);

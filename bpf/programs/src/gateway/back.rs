@@ -5,16 +5,16 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
-    nat::{LOCAL_NODE, NatKey, side},
+    nat::{JUDGED_MARK, LOCAL_NODE, NATIVE_NODE, NatKey, side},
 };
-use bpf_programs::{mss, packet::Origin};
+use bpf_programs::{fib, forward::Obstacle, mss, packet::Origin};
 
 use crate::{
     Refusal, Verdict, count, errors,
-    family::{Family, Header, part},
+    family::{self, Family, part},
     fragments, mapping,
     rewrite::{self, End},
-    transport, tunnel,
+    route, transport, tunnel,
     work::{self, Work},
 };
 
@@ -48,14 +48,14 @@ pub fn judge<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
                     slot: known.slot,
                     node: known.node,
                 };
-                go_back::<F>(ctx, &work.header, &pod)
+                go_back::<F>(ctx, work, &pod)
             }
             None => Ok(Verdict::Next),
         };
     }
     if work.transport.is_error != 0 {
         return match errors::back::<F>(ctx, work)? {
-            Some(pod) => go_back::<F>(ctx, &work.header, &pod),
+            Some(pod) => go_back::<F>(ctx, work, &pod),
             None => Ok(Verdict::Next),
         };
     }
@@ -103,16 +103,18 @@ fn flow<F: Family>(
     if transport.is_syn != 0 {
         mss::clamp(ctx, F::HEADER_BYTES, tunnel::mtu_to(node));
     }
-    hand_over::<F>(ctx, header, slot, node).map_err(refused)
+    let pod = entry.address;
+    hand_over::<F>(ctx, work, pod, slot, node).map_err(refused)
 }
 
 /// Sends a packet back of which only the destination address changes.
 #[inline(always)]
 fn go_back<F: Family>(
     ctx: &TcContext,
-    header: &Header<F::Address>,
+    work: &mut Work<F::Address>,
     pod: &Pod<F::Address>,
 ) -> Result<Verdict, Refusal> {
+    let header = &work.header;
     let refused = |reason| Refusal {
         reason,
         slot: Some(pod.slot),
@@ -121,21 +123,52 @@ fn go_back<F: Family>(
         return Err(refused(DropReason::TtlExceeded));
     }
     rewrite::write_address::<F>(ctx, header, End::Destination, pod.address).map_err(refused)?;
-    hand_over::<F>(ctx, header, pod.slot, pod.node).map_err(refused)
+    hand_over::<F>(ctx, work, pod.address, pod.slot, pod.node).map_err(refused)
 }
 
 /// Gives a packet that is rewritten to the pod's node.
 #[inline(always)]
 fn hand_over<F: Family>(
     ctx: &TcContext,
-    header: &Header<F::Address>,
+    work: &mut Work<F::Address>,
+    pod: F::Address,
     slot: u16,
     node: u16,
 ) -> Result<Verdict, DropReason> {
+    if node == NATIVE_NODE {
+        return by_route::<F>(ctx, work, pod, slot);
+    }
+    let header = &work.header;
     count::answered(ctx, slot);
     if node != LOCAL_NODE {
         // On this node the next program lowers it.
         F::lower(ctx, header.ttl, Origin::Fabric)?;
     }
     tunnel::to_pod(ctx, node)
+}
+
+/// The same without a tunnel. Not by the kernel, whose connection tracking has seen no packet of the
+/// pod and whose filters may refuse what belongs to nothing; it only cuts what does not fit.
+#[inline(always)]
+fn by_route<F: Family>(
+    ctx: &TcContext,
+    work: &mut Work<F::Address>,
+    pod: F::Address,
+    slot: u16,
+) -> Result<Verdict, DropReason> {
+    let (source, protocol) = (work.header.source, work.header.protocol);
+    let next_hop = route::to_pod::<F>(ctx, work, source, pod, protocol)?;
+    let header = &work.header;
+    match family::check::<F>(ctx, header, next_hop.mtu) {
+        Ok(()) => {}
+        Err(Obstacle::Fragment) => {
+            count::answered(ctx, slot);
+            ctx.set_mark(JUDGED_MARK);
+            return Ok(Verdict::Next);
+        }
+        Err(Obstacle::Refused(reason)) => return Err(reason),
+    }
+    count::answered(ctx, slot);
+    F::lower(ctx, header.ttl, Origin::Fabric)?;
+    Ok(Verdict::Redirected(fib::leave(next_hop)))
 }

@@ -108,6 +108,9 @@ pub fn out<F: Family>(
         entry,
     };
     translate::<F>(ctx, &work.header, quoted, &inner, work.header.source)?;
+    if work.parcel.is_native != 0 {
+        work.parcel.rule = entry.rule;
+    }
     Ok(entry.address)
 }
 

@@ -35,44 +35,77 @@ pub fn judge<F: Family>(ctx: &TcContext) -> Result<Verdict, Refusal> {
     if !tunnel::arrival(ctx, &mut work.parcel) {
         return Ok(Verdict::Next);
     }
-    // SAFETY: a removed element stays readable while the program runs.
-    let Some(rule): Option<&'static NatRule> = (unsafe { RULES.get(work.parcel.rule) }) else {
+    let named = rule_of(work.parcel.rule);
+    // What came without a tunnel may be of a connection of another rule than its pod has by now.
+    if named.is_none() && work.parcel.is_native == 0 {
         return Err(Refusal::of(DropReason::NatUnknownRule));
-    };
-    let refused = |reason| Refusal {
-        reason,
-        slot: Some(rule.slot),
-    };
+    }
+    let slot = named.map(|rule| rule.slot);
+    let refused = |reason| Refusal { reason, slot };
     work.header = F::header(ctx).map_err(refused)?;
     if work.header.part != part::LATER {
         work.transport = transport::read::<F>(ctx, &work.header).map_err(refused)?;
     }
     let work = work::forget(work);
     if work.header.part == part::LATER {
-        return match fragments::recall::<F>(work, side::OUT) {
-            Some(known) => leave::<F>(ctx, rule, work, known.address).map_err(refused),
-            None => Err(refused(DropReason::NatOrphanFragment)),
+        return match (fragments::recall::<F>(work, side::OUT), named) {
+            (Some(known), Some(rule)) => {
+                leave::<F>(ctx, rule, work, known.address).map_err(refused)
+            }
+            (Some(_), None) => Err(refused(DropReason::NatUnknownRule)),
+            (None, _) => Err(refused(DropReason::NatOrphanFragment)),
         };
     }
     if work.transport.is_error != 0 {
         let address = errors::out::<F>(ctx, work).map_err(refused)?;
+        let Some(rule) = rule_of(work.parcel.rule) else {
+            return Err(refused(DropReason::NatUnknownRule));
+        };
         return leave::<F>(ctx, rule, work, address).map_err(refused);
     }
-    flow::<F>(ctx, rule, work)
+    flow::<F>(ctx, named, work)
+}
+
+#[inline(always)]
+fn rule_of(number: u32) -> Option<&'static NatRule> {
+    // SAFETY: a removed element stays readable while the program runs.
+    unsafe { RULES.get(number) }
 }
 
 #[inline(always)]
 fn flow<F: Family>(
     ctx: &TcContext,
-    rule: &'static NatRule,
+    named: Option<&'static NatRule>,
     work: &'static mut Work<F::Address>,
 ) -> Result<Verdict, Refusal> {
+    let flags = named.map_or(0, |rule| rule.flags);
+    work.key = key_of::<F>(flags, &work.header, &work.transport);
+    let mut found = mapping::find::<F>(&work.key);
+    let mut rule = named;
+    if work.parcel.is_native != 0 {
+        if found.is_none() && work.header.protocol == PROTOCOL_UDP {
+            // A rule of the other kind may have made it.
+            let other = flags ^ rule_flags::UDP_INDEPENDENT;
+            work.key = key_of::<F>(other, &work.header, &work.transport);
+            found = mapping::find::<F>(&work.key);
+            if found.is_none() {
+                work.key = key_of::<F>(flags, &work.header, &work.transport);
+            }
+        }
+        if let Some(entry) = &found
+            && entry.rule != work.parcel.rule
+        {
+            work.parcel.rule = entry.rule;
+            rule = rule_of(entry.rule);
+        }
+    }
+    let Some(rule) = rule else {
+        return Err(Refusal::of(DropReason::NatUnknownRule));
+    };
     let refused = |reason| Refusal {
         reason,
         slot: Some(rule.slot),
     };
-    work.key = key_of::<F>(rule, &work.header, &work.transport);
-    let mut found = mapping::find::<F>(&work.key);
     // What is said where nothing else is: removed in the very moment it was made.
     let mut complaint = Complaint::exhausted(DropReason::NatTableFull);
     if let Some(entry) = &mut found {
@@ -129,12 +162,11 @@ fn flow_ports<A>(entry: &NatEntry<A>, transport: &Transport) -> u32 {
 /// The key of the out entry of a packet.
 #[inline(always)]
 fn key_of<F: Family>(
-    rule: &NatRule,
+    flags: u32,
     header: &Header<F::Address>,
     transport: &Transport,
 ) -> NatKey<F::Address> {
-    let independent =
-        header.protocol == PROTOCOL_UDP && rule.flags & rule_flags::UDP_INDEPENDENT != 0;
+    let independent = header.protocol == PROTOCOL_UDP && flags & rule_flags::UDP_INDEPENDENT != 0;
     NatKey {
         remote: if independent {
             F::ANY

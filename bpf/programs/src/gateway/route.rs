@@ -46,7 +46,38 @@ pub fn find<F: Family>(
         reserved: 0,
         ifindex,
     };
-    let flow = &work.flow;
+    ask(ctx, &work.flow, through)
+}
+
+/// Where a packet goes that came for a pod of another node which the routing table knows the way to.
+/// Its ports are left out: what comes from one address for one pod keeps one way.
+#[inline(always)]
+pub fn to_pod<F: Family>(
+    ctx: &TcContext,
+    work: &mut Work<F::Address>,
+    source: F::Address,
+    pod: F::Address,
+    protocol: u8,
+) -> Result<&'static CachedNextHop, DropReason> {
+    work.flow = FlowKey {
+        source: F::widen(source),
+        destination: F::widen(pod),
+        ports: 0,
+        protocol,
+        ip_version: F::VERSION,
+        traffic_class: work.header.traffic_class,
+        reserved: 0,
+        ifindex: packet::ifindex(ctx),
+    };
+    ask(ctx, &work.flow, Through::Arrived)
+}
+
+#[inline(always)]
+fn ask(
+    ctx: &TcContext,
+    flow: &FlowKey,
+    through: Through,
+) -> Result<&'static CachedNextHop, DropReason> {
     let Some(place) = GATEWAY_ROUTES.get_ptr_mut(flow.hash() & (GATEWAY_ROUTE_ENTRIES - 1)) else {
         return Err(DropReason::NoRoute);
     };
@@ -67,7 +98,7 @@ pub fn find<F: Family>(
             place.next_hop = next_hop;
             Ok(&place.next_hop)
         }
-        Route::Kernel => Err(DropReason::NoRoute),
+        Route::Here | Route::Kernel => Err(DropReason::NoRoute),
         Route::Refused(reason) => Err(reason),
     }
 }

@@ -4,7 +4,10 @@
 use aya_ebpf::{bindings::BPF_F_TUNINFO_IPV6, programs::TcContext};
 use bpf_abi::{
     DropReason,
-    nat::{JUDGED_MARK, LOCAL_NODE, TUNNEL_BACK, TunnelEnd, V6, fold},
+    nat::{
+        JUDGED_MARK, LAST_RULE, LOCAL_NODE, NATIVE_MARK, NATIVE_NODE, NATIVE_OUTER, TUNNEL_BACK,
+        TunnelEnd, V6, fold,
+    },
 };
 use bpf_programs::{packet, tunnel};
 
@@ -19,9 +22,11 @@ use crate::{
 pub struct Parcel {
     /// The rule it is for.
     pub rule: u32,
-    /// 4 or 6: of the outer addresses; 0 for a pod of this node.
+    /// 4 or 6: of the outer addresses; 0 where there are none, as for a pod of this node.
     pub ip_version: u32,
-    /// The outer source address; zero for a pod of this node.
+    /// Not zero: a pod of another node that is reached by the routing table; there is nothing outer.
+    pub is_native: u32,
+    /// The outer source address; zero where there is none.
     pub from: V6,
 }
 
@@ -29,12 +34,18 @@ impl Parcel {
     /// The outer source address in a word, for a mapping.
     #[inline(always)]
     pub fn outer(&self) -> u32 {
+        if self.is_native != 0 {
+            return NATIVE_OUTER;
+        }
         fold(self.from)
     }
 
     /// The index of the node it came from.
     #[inline(always)]
     pub fn node(&self) -> Result<u16, DropReason> {
+        if self.is_native != 0 {
+            return Ok(NATIVE_NODE);
+        }
         if self.ip_version == 0 {
             return Ok(LOCAL_NODE);
         }
@@ -58,12 +69,14 @@ impl Parcel {
 }
 
 /// Reads what the tunnel says of a packet. False for packets to pods of this node from their
-/// gateway, which are not judged here. The rule of what is for nobody is none: 0.
+/// gateway, which are not judged here. The rule of what is for nobody is none: 0, and so is that of
+/// packets without a tunnel that only their connection tells the rule of.
 #[inline(always)]
 pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
     let mut key = tunnel::empty_key();
     parcel.from = [0; 4];
     parcel.ip_version = 0;
+    parcel.is_native = 0;
     if tunnel::get_key(ctx, &mut key, 0) {
         parcel.ip_version = 4;
         // SAFETY: the kernel filled the union; every bit pattern is a value.
@@ -76,7 +89,9 @@ pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
         parcel.rule = key.tunnel_id;
     } else {
         // SAFETY: the context is valid while the program runs.
-        parcel.rule = unsafe { (*ctx.skb.skb).mark };
+        let mark = unsafe { (*ctx.skb.skb).mark };
+        parcel.rule = mark & LAST_RULE;
+        parcel.is_native = mark & NATIVE_MARK;
         // The kernel may get the packet: its rules are not to take the number for theirs.
         ctx.set_mark(0);
     }

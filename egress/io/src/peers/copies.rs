@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use bpf_loader::{Mapping, Said};
+use bpf_loader::{Mapping, PodNode, Said};
 use egress_sync::mapping::{self, Endpoint, Key};
 use egress_sync::name::Rule;
 
@@ -13,13 +13,16 @@ const FIN: u8 = 2;
 const RST: u8 = 4;
 
 /// A mapping for the wire. `own` are the addresses other nodes know this one by: the tunnel to a pod
-/// of this node ends there, for all others. `None` for what no peer could use.
+/// of this node ends there, for all others. A pod the routing table leads to has the unspecified
+/// address as its node: the table of whoever hears it leads there as well. `None` for what no peer
+/// could use.
 pub(super) fn to_wire(mapping: &Mapping, own: &[IpAddr]) -> Option<mapping::Mapping> {
     let is_ipv4 = mapping.pod.is_ipv4();
     let node = match mapping.node {
-        Some(node) => node,
+        PodNode::Tunnel(node) => node,
+        PodNode::Native => anybody(mapping.pod).address,
         // The first of the family, as others know it; the other family if there is none.
-        None => {
+        PodNode::Here => {
             let alike = own.iter().find(|address| address.is_ipv4() == is_ipv4);
             *alike.or(own.first())?
         }
@@ -43,7 +46,11 @@ pub(super) fn key(mapping: &Mapping) -> Option<Key> {
 pub(super) fn from_wire(told: &mapping::Mapping, own: &[IpAddr]) -> Mapping {
     Mapping {
         egress: socket(told.egress()),
-        node: (!own.contains(&told.node)).then_some(told.node),
+        node: match told.node {
+            node if node.is_unspecified() => PodNode::Native,
+            node if own.contains(&node) => PodNode::Here,
+            node => PodNode::Tunnel(node),
+        },
         said_out: unsaid(told.state_out),
         said_back: unsaid(told.state_in),
         // A day is longer than any timeout that matters here.
@@ -61,7 +68,7 @@ pub(super) fn from_key(rule: Rule, key: &Key) -> Mapping {
         pod,
         remote: (!remote.ip().is_unspecified()).then_some(remote),
         egress: pod,
-        node: None,
+        node: PodNode::Here,
         said_out: Said::default(),
         said_back: Said::default(),
         idle: Duration::ZERO,
@@ -110,7 +117,7 @@ mod tests {
             pod: "10.244.1.5:4000".parse().unwrap(),
             remote: Some("192.0.2.1:443".parse().unwrap()),
             egress: "198.51.100.1:4000".parse().unwrap(),
-            node: Some("10.0.0.1".parse().unwrap()),
+            node: PodNode::Tunnel("10.0.0.1".parse().unwrap()),
             said_out: Said {
                 anything: true,
                 fin: true,
@@ -133,8 +140,11 @@ mod tests {
         };
         assert_eq!(there(&socket), socket);
         // A pod of the first gateway is behind it for the other, and the other way round.
-        let local = Mapping { node: None, ..here };
-        assert_eq!(there(&local).node, Some(own[0]));
+        let local = Mapping {
+            node: PodNode::Here,
+            ..here
+        };
+        assert_eq!(there(&local).node, PodNode::Tunnel(own[0]));
         let back = from_wire(&to_wire(&there(&local), &others).unwrap(), &own);
         assert_eq!(back, local);
         let v6 = Mapping {
@@ -143,7 +153,15 @@ mod tests {
             egress: "[2001:db8:9::1]:53".parse().unwrap(),
             ..local
         };
-        assert_eq!(there(&v6).node, Some(own[1]));
+        assert_eq!(there(&v6).node, PodNode::Tunnel(own[1]));
+        // What goes without a tunnel goes so from everywhere, whoever tells of it.
+        for mapping in [here, v6] {
+            let native = Mapping {
+                node: PodNode::Native,
+                ..mapping
+            };
+            assert_eq!(there(&native), native);
+        }
         assert_eq!(to_wire(&local, &[]), None, "nobody could reach the pod");
     }
 }

@@ -135,6 +135,7 @@ pub fn list(answer: &ListEgressRulesResponse) -> View {
             Column::new("Reason").prose(),
             Column::new("Rule").wide().right(),
             Column::new("Life").wide(),
+            Column::new("Transport").wide(),
         ],
         items: answer.paths.iter().map(path).collect(),
         empty: "no policy selects a pod of this node".to_owned(),
@@ -179,6 +180,7 @@ fn path(path: &EgressPath) -> Item {
             "reason": path.reason,
             "rule": path.rule,
             "draining": path.draining,
+            "transport": path.transport,
         }),
         rows: vec![vec![
             pod.into(),
@@ -196,6 +198,7 @@ fn path(path: &EgressPath) -> Item {
                 (true, false) => "active".into(),
                 (false, _) => "-".into(),
             },
+            or_dash(&path.transport),
         ]],
     }
 }
@@ -503,6 +506,7 @@ pub fn nat(node: &str, mappings: &[EgressMapping], matching: u64) -> View {
             Column::new("Copy Of"),
             Column::new("Rule").wide().right(),
             Column::new("Pod Name").wide(),
+            Column::new("Transport").wide(),
         ],
         items: mappings.iter().map(mapping).collect(),
         empty: "no connections go through this node".to_owned(),
@@ -535,6 +539,7 @@ pub(super) fn mapping(mapping: &EgressMapping) -> Item {
             "node": mapping.node,
             "podName": mapping.pod_name,
             "copyOf": mapping.copy_of,
+            "transport": mapping.transport,
         }),
         rows: vec![vec![
             mapping.protocol.as_str().into(),
@@ -544,10 +549,11 @@ pub(super) fn mapping(mapping: &EgressMapping) -> Item {
             Cell::toned(tone, mapping.state.as_str()),
             idle_text(mapping.idle_ms).into(),
             or_dash(&mapping.policy),
-            mapping.node.as_str().into(),
+            or_dash(&mapping.node),
             or_dash(&mapping.copy_of),
             mapping.rule.into(),
             or_dash(&mapping.pod_name),
+            or_dash(&mapping.transport),
         ]],
     }
 }
@@ -592,6 +598,7 @@ pub(super) fn explain_json(answer: &ExplainEgressResponse) -> Value {
         "gateway": answer.gateway,
         "gatewayIP": answer.gateway_ip,
         "egressIPs": answer.egress_ips,
+        "transport": answer.transport,
         "sentences": answer.sentences,
     })
 }

@@ -107,7 +107,14 @@ fn lines_of_rule(page: &mut Page, rule: &EgressTraceRule) {
         let gateway = match (rule.gateway.as_str(), rule.gateway_ip.as_str()) {
             ("", _) => "  This node has it no more: its connections end.".to_owned(),
             (node, "") => format!("  Gateway {node} cannot be reached: dropped."),
-            (node, address) => format!("  To gateway {node} at {address}. On {node}:"),
+            (node, address) => {
+                let how = match rule.transport.as_str() {
+                    "native" => ", without a tunnel",
+                    "tunnel" => ", by the tunnel",
+                    _ => "",
+                };
+                format!("  To gateway {node} at {address}{how}. On {node}:")
+            }
         };
         page.line(gateway);
         if !rule.next_command.is_empty() {
@@ -158,14 +165,18 @@ fn mapping_text(mapping: &EgressMapping) -> String {
         "" => "any",
         remote => remote,
     };
+    let from = match (mapping.transport.as_str(), mapping.node.as_str()) {
+        ("native", "") => "without a tunnel".to_owned(),
+        ("native", node) => format!("from node {node} without a tunnel"),
+        (_, node) => format!("from node {node}"),
+    };
     format!(
-        "{} {} as {} to {remote}: {}, idle {}, from node {}",
+        "{} {} as {} to {remote}: {}, idle {}, {from}",
         mapping.protocol,
         mapping.pod,
         mapping.egress,
         mapping.state,
         idle_text(mapping.idle_ms),
-        mapping.node
     )
 }
 
@@ -191,5 +202,6 @@ fn rule_json(of: &EgressTraceRule) -> Value {
         "mappings": mappings.collect::<Vec<_>>(),
         "matching": of.matching,
         "nextCommand": of.next_command,
+        "transport": of.transport,
     })
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bpf_loader::{DropCount, DropReason, Mapping, RuleTraffic, Said};
+use bpf_loader::{DropCount, DropReason, Mapping, PodNode, RuleTraffic, Said};
 use egress_core::{
     Addresses, Affinity, Claims, Group, Interface, Limits, Node, Pod, PodKey, Policy, PolicyId,
     PolicyKind, Previous, Selection, World, Zones, decide,
@@ -77,6 +77,7 @@ fn pod(namespace: &str, name: &str, address: &str, policies: &[&str]) -> Pod {
         addresses: vec![ip(address)],
         policies: policies.iter().map(|name| id(name)).collect(),
         undecided: [].into(),
+        is_known_to_all: true,
     }
 }
 
@@ -206,7 +207,7 @@ pub(crate) fn mapping(
         pod: pod.parse().expect("a socket address"),
         remote: remote.map(|text| text.parse().expect("a socket address")),
         egress: "198.51.100.7:1024".parse().expect("a socket address"),
-        node: node.map(ip),
+        node: node.map_or(PodNode::Here, |node| PodNode::Tunnel(ip(node))),
         said_out: heard,
         said_back: heard,
         idle: Duration::from_millis(1500),

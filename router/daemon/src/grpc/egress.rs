@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bpf_loader::Mapping;
+use bpf_loader::{Mapping, PodNode};
 use egress_core::{End, Explanation, PodKey, RuleNumber, Sender, Verdict, explain};
 use ipnet::IpNet;
 use router_api::v1alpha1 as api;
@@ -304,6 +304,8 @@ fn mappings(
 pub(super) struct Names {
     nodes: BTreeMap<IpAddr, String>,
     pods: BTreeMap<IpAddr, String>,
+    /// Node and name of pods of other nodes.
+    remote: BTreeMap<IpAddr, (String, String)>,
     policies: BTreeMap<u32, String>,
     /// The holders of rules this node has copies of.
     holders: BTreeMap<u32, String>,
@@ -313,6 +315,11 @@ impl Names {
     pub(super) fn new(view: &EgressView) -> Names {
         let nodes = view.world.nodes.iter();
         let pods = view.world.pods.iter();
+        let remote = view.world.remote_pods.iter().flat_map(|other| {
+            let (pod, node) = (&other.pod, &other.node);
+            let name = move || (node.clone(), pod.key.to_string());
+            pod.addresses.iter().map(move |at| (*at, name()))
+        });
         let (gateway, standby) = (&view.desired.gateway, &view.desired.standby);
         let copied = standby.iter();
         let copied = copied.filter(|(number, _)| !gateway.contains_key(number));
@@ -322,6 +329,7 @@ impl Names {
             (number.get(), holder.unwrap_or_else(|| "nobody".to_owned()))
         };
         Names {
+            remote: remote.collect(),
             holders: copied.map(|(number, _)| holder(number)).collect(),
             nodes: nodes
                 .flat_map(|(name, node)| node.addresses.iter().map(|at| (*at, name.clone())))
@@ -338,13 +346,20 @@ impl Names {
     }
 
     pub(super) fn message(&self, view: &EgressView, mapping: &Mapping) -> api::EgressMapping {
-        let node = match mapping.node {
-            None => view.world.node.clone(),
-            Some(end) => self.nodes.get(&end).cloned().unwrap_or(end.to_string()),
-        };
-        let pod_name = match mapping.node {
-            None => self.pods.get(&mapping.pod.ip()).cloned(),
-            Some(_) => None,
+        let address = mapping.pod.ip();
+        let (node, pod_name, transport) = match mapping.node {
+            PodNode::Here => {
+                let pod = self.pods.get(&address).cloned();
+                (view.world.node.clone(), pod, "local")
+            }
+            PodNode::Tunnel(end) => {
+                let node = self.nodes.get(&end).cloned().unwrap_or(end.to_string());
+                (node, None, "tunnel")
+            }
+            PodNode::Native => match self.remote.get(&address) {
+                Some((node, pod)) => (node.clone(), Some(pod.clone()), "native"),
+                None => (String::new(), None, "native"),
+            },
         };
         api::EgressMapping {
             protocol: protocol_text(mapping.protocol),
@@ -362,6 +377,7 @@ impl Names {
             node,
             pod_name: pod_name.unwrap_or_default(),
             copy_of: self.holders.get(&mapping.rule).cloned().unwrap_or_default(),
+            transport: transport.to_owned(),
         }
     }
 }
@@ -437,6 +453,7 @@ fn fill_verdict(verdict: &Verdict, answer: &mut api::ExplainEgressResponse) {
             prefix,
             rule,
             end,
+            neighbour,
             addresses,
         } => {
             (answer.policy, answer.prefix) = (policy.to_string(), prefix.to_string());
@@ -453,6 +470,7 @@ fn fill_verdict(verdict: &Verdict, answer: &mut api::ExplainEgressResponse) {
                 if let End::Remote(address) = end.end {
                     answer.gateway_ip = address.to_string();
                 }
+                transport(end.end, *neighbour).clone_into(&mut answer.transport);
             }
             "gateway"
         }
@@ -467,6 +485,16 @@ fn fill_verdict(verdict: &Verdict, answer: &mut api::ExplainEgressResponse) {
         }
     };
     name.clone_into(&mut answer.verdict);
+}
+
+/// How packets get to a gateway.
+pub(super) fn transport(end: End, neighbour: Option<IpAddr>) -> &'static str {
+    match (end, neighbour) {
+        (End::Local, _) => "local",
+        (End::Remote(_), Some(_)) => "native",
+        (End::Remote(_), None) => "tunnel",
+        (End::Refused, _) => "",
+    }
 }
 
 /// The explanation as an operator reads it: who selects the pod, what becomes of its packets, and

@@ -11,6 +11,7 @@ use egress_core::{
 use ipnet::IpNet;
 use router_api::v1alpha1 as api;
 
+use super::egress::transport;
 use crate::egress::{EgressView, RuleReport};
 use egress_io::node::{Heard, PeerView};
 
@@ -153,7 +154,8 @@ fn paths(view: &EgressView) -> Vec<api::EgressPath> {
                     let is_of_family =
                         |ip: &&IpAddr| ip.is_ipv4() == matches!(destination, IpNet::V4(_));
                     path.egress_ips = texts(addresses.iter().filter(is_of_family));
-                    through(view, *rule, &mut path);
+                    let neighbour = view.desired.neighbour(source, *rule, destination.addr());
+                    through(view, *rule, neighbour, &mut path);
                 }
                 Way::Excluded => {
                     "excluded".clone_into(&mut path.action);
@@ -171,7 +173,12 @@ fn paths(view: &EgressView) -> Vec<api::EgressPath> {
     paths
 }
 
-fn through(view: &EgressView, rule: RuleNumber, path: &mut api::EgressPath) {
+fn through(
+    view: &EgressView,
+    rule: RuleNumber,
+    neighbour: Option<IpAddr>,
+    path: &mut api::EgressPath,
+) {
     path.rule = rule.get();
     "gateway".clone_into(&mut path.action);
     let Some(end) = view.desired.ends.get(&rule) else {
@@ -182,6 +189,7 @@ fn through(view: &EgressView, rule: RuleNumber, path: &mut api::EgressPath) {
     path.policy = end.key.policy.to_string();
     path.gateway.clone_from(&end.gateway);
     path.draining = is_draining(end.life);
+    transport(end.end, neighbour).clone_into(&mut path.transport);
     match end.end {
         End::Remote(address) => path.gateway_ip = address.to_string(),
         End::Local => path.local = true,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use router_api::v1alpha1 as api;
 use tonic::Status;
 
-use super::egress::{Names, end_text, explained, find_pod, protocol_text, unreadable};
+use super::egress::{Names, end_text, explained, find_pod, protocol_text, transport, unreadable};
 use super::egress_list::gateway_rule;
 use crate::egress::{EgressSource, EgressView};
 
@@ -167,6 +167,7 @@ pub(super) fn traced(
         some.sort_by_key(|one| (one.protocol, one.pod, one.remote));
         let mut rule = rule(view, number, &flow.command(request));
         rule.decided = number == decided;
+        rule.transport = transport_of(view, &flow, number).to_owned();
         rule.mappings = some.iter().map(|one| names.message(view, one)).collect();
         rule.matching = all;
         rule
@@ -248,6 +249,21 @@ fn rule(view: &EgressView, number: u32, command: &str) -> api::EgressTraceRule {
         }
     }
     found
+}
+
+/// How packets of a flow get to the gateway of a rule; empty for a pod of another node.
+fn transport_of(view: &EgressView, flow: &Flow, rule: u32) -> &'static str {
+    let sources = &view.desired.sources;
+    let source = flow.pods.iter().find_map(|address| sources.get(address));
+    let number = RuleNumber::new(rule);
+    let end = number.and_then(|number| view.desired.ends.get(&number));
+    match (source, number, end) {
+        (Some(source), Some(number), Some(end)) => {
+            let neighbour = view.desired.neighbour(source, number, flow.destination);
+            transport(end.end, neighbour)
+        }
+        _ => "",
+    }
 }
 
 fn note(note: &NotedFlow) -> api::EgressNote {

@@ -138,6 +138,11 @@ impl Pod {
         }
         addresses
     }
+
+    /// Whether it has ended: its addresses may be another's by now.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
 }
 
 /// What is wanted of a pod.
@@ -158,6 +163,9 @@ pub struct PodSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct PodStatus {
+    /// Where it is in its life; one that ended keeps its addresses here and has none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
     /// The first address; kept by Kubernetes beside the list.
     #[serde(rename = "podIP", default, skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<String>,

@@ -81,6 +81,8 @@ pub struct EgressSettings {
     /// Largest packet of a pod in the tunnel, in bytes, 1280 to 65465; `None` to go by the MTU of
     /// the devices towards the fabric, the default.
     pub pod_tunnel_mtu: Option<u16>,
+    /// How packets get from pods' nodes to gateways. Default: the tunnel.
+    pub transport: EgressTransport,
     /// Connections of each family at once, 1024 to 8388608. Default: 262144. Each costs kernel
     /// memory whether in use or not.
     pub max_mappings: u32,
@@ -88,6 +90,17 @@ pub struct EgressSettings {
     pub peer_port: u16,
     /// The file with the key gateways prove themselves to each other with. Default: none.
     pub secret_file: Option<PathBuf>,
+}
+
+/// How packets get from pods' nodes to egress gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressTransport {
+    /// By the tunnel.
+    Tunnel,
+    /// By the tunnel, and what comes without it is taken: on the way from one to the other.
+    Either,
+    /// As they are, where the gateway is a neighbour and knows the pod; else by the tunnel.
+    Native,
 }
 
 /// The form of log lines.

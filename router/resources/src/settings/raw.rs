@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::store::RawStore;
-use super::{DevicePattern, EgressSettings, LogFormat, Settings};
+use super::{DevicePattern, EgressSettings, EgressTransport, LogFormat, Settings};
 use crate::selector::is_dns_subdomain;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +82,7 @@ pub(super) struct RawKernel {
 pub(super) struct RawEgress {
     #[schemars(range(min = 1, max = 65535))]
     pub(super) tunnel_port: i64,
+    pub(super) transport: RawEgressTransport,
     #[schemars(range(min = 0, max = 65465))]
     pub(super) pod_tunnel_mtu: i64,
     #[schemars(range(min = 1024, max = 8_388_608))]
@@ -89,6 +90,14 @@ pub(super) struct RawEgress {
     #[schemars(range(min = 1, max = 65535))]
     pub(super) peer_port: i64,
     pub(super) secret_file: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawEgressTransport {
+    Tunnel,
+    Either,
+    Native,
 }
 
 impl Default for RawSettings {
@@ -156,6 +165,7 @@ impl Default for RawEgress {
         // we know. 2^18 mappings are what the maps of bpf-abi hold by default.
         RawEgress {
             tunnel_port: 4789,
+            transport: RawEgressTransport::Tunnel,
             pod_tunnel_mtu: 0,
             max_mappings: 262_144,
             peer_port: 4796,
@@ -301,6 +311,11 @@ impl RawSettings {
             kernel_metric: self.kernel.metric as u32,
             egress: EgressSettings {
                 tunnel_port: self.egress.tunnel_port as u16,
+                transport: match self.egress.transport {
+                    RawEgressTransport::Tunnel => EgressTransport::Tunnel,
+                    RawEgressTransport::Either => EgressTransport::Either,
+                    RawEgressTransport::Native => EgressTransport::Native,
+                },
                 pod_tunnel_mtu: (mtu != 0).then_some(mtu as u16),
                 max_mappings: self.egress.max_mappings as u32,
                 peer_port: self.egress.peer_port as u16,

@@ -53,12 +53,17 @@ fn egress_is_set_or_goes_by_the_node() {
     assert_eq!((default.tunnel_port, default.peer_port), (4789, 4796));
     assert_eq!(default.max_mappings, 1 << 18);
     assert_eq!((default.pod_tunnel_mtu, default.secret_file), (None, None));
+    assert_eq!(default.transport, EgressTransport::Tunnel);
     let file =
         "egress: {tunnelPort: 8473, podTunnelMtu: 8930, secretFile: /etc/causeway/egress.key}\n";
-    let env = [("CAUSEWAY_EGRESS_MAX_MAPPINGS", "8388608")];
+    let env = [
+        ("CAUSEWAY_EGRESS_MAX_MAPPINGS", "8388608"),
+        ("CAUSEWAY_EGRESS_TRANSPORT", "native"),
+    ];
     let set = resolve(file, &env, &[]).unwrap().settings.egress;
     assert_eq!((set.tunnel_port, set.pod_tunnel_mtu), (8473, Some(8930)));
     assert_eq!(set.max_mappings, 8_388_608);
+    assert_eq!(set.transport, EgressTransport::Native);
     assert_eq!(set.secret_file, Some("/etc/causeway/egress.key".into()));
 }
 

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use bpf_abi::nat::{EVENT_BYTES, NatEvent};
-use bpf_loader::{DropReason, EgressWay, Gateway, GatewayRule, HookChoice, Mapping, Timeouts};
+use bpf_loader::{
+    DropReason, EgressWay, Gateway, GatewayRule, HookChoice, Mapping, PodNode, Timeouts,
+};
 use bpf_tests::{
     connection::Connection,
     egress::{EgressLab, RULE, beside},
@@ -340,7 +342,7 @@ fn a_mapping_put_in_takes_its_port_from_whoever_has_it() -> Result<()> {
     let own = lab.mappings()?.remove(0);
     let mut other = own;
     other.pod.set_ip(lab.gateway_pod.v4.into());
-    other.node = None;
+    other.node = PodNode::Here;
     lab.gateway.set_mapping(&other)?;
     let mappings = lab.mappings()?;
     ensure!(

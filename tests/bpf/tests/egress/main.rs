@@ -5,6 +5,7 @@
 mod fragments;
 mod icmp;
 mod life;
+mod native;
 mod path;
 mod policy;
 mod ports;
@@ -14,7 +15,7 @@ mod ways;
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use bpf_loader::{DropReason, EgressWay, HookChoice};
+use bpf_loader::{DropReason, EgressWay, HookChoice, PodNode};
 use bpf_tests::{
     egress::{EGRESS_V4, EGRESS_V6, EgressLab, RULE, WORLD_V4, WORLD_V6},
     traffic::{reach, transfer},
@@ -55,7 +56,7 @@ fn pods_reach_the_world(hook: HookChoice) -> Result<()> {
         );
         let from_here = mapping.pod.ip() == IpAddr::V4(lab.gateway_pod.v4)
             || mapping.pod.ip() == IpAddr::V6(lab.gateway_pod.v6);
-        ensure!(from_here == mapping.node.is_none(), "{mapping:?}");
+        ensure!(from_here == (mapping.node == PodNode::Here), "{mapping:?}");
     }
     Ok(())
 }

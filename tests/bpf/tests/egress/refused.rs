@@ -213,7 +213,7 @@ fn checksums_stay_unset_wrong_or_right() -> Result<()> {
     lab.witness.saw_nobody_else()
 }
 
-fn mac_of(lab: &EgressLab, device: &str) -> Result<bpf_loader::MacAddr> {
+pub(crate) fn mac_of(lab: &EgressLab, device: &str) -> Result<bpf_loader::MacAddr> {
     let shown = lab
         .gateway_node
         .output(&format!("ip -br link show dev {device}"))?;
