@@ -117,7 +117,7 @@ impl<'a> Decision<'a> {
                 let source = Source {
                     pod: pod.key.clone(),
                     set,
-                    is_known_to_all: native::is_known(self.context.world, pod, *address),
+                    is_known_to_all: native::is_known(self.context.world, pod),
                 };
                 self.source(*address, source);
             }

@@ -28,13 +28,9 @@ pub(crate) fn neighbours(world: &World, gateway: &str, life: Life) -> Vec<Neighb
     neighbours.collect()
 }
 
-/// Whether packets from an address of a pod may go to gateways as they are.
-pub(crate) fn is_known(world: &World, pod: &Pod, address: IpAddr) -> bool {
-    let mut prefixes = world.pod_prefixes.iter();
-    world.transport == Transport::Native
-        && pod.is_known_to_all
-        // What comes from elsewhere gateways leave to their kernel.
-        && prefixes.any(|prefix| prefix.contains(&address))
+/// Whether a pod's packets may go to gateways as they are.
+pub(crate) fn is_known(world: &World, pod: &Pod) -> bool {
+    world.transport == Transport::Native && pod.is_known_to_all
 }
 
 /// The pods of other nodes whose gateway this node is, where packets may come as they are.

@@ -109,7 +109,8 @@ pub struct Pod {
     /// The policies that may select it, for all that is known: its labels are not. It sends
     /// nothing to their destinations until they are.
     pub undecided: BTreeSet<PolicyId>,
-    /// Whether every node knows all of this, and not only its own.
+    /// Whether every node knows all of this, and not only its own; and that pods live at its
+    /// addresses.
     pub is_known_to_all: bool,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which nodes are neighbours, as the routing table has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use egress_core::{OnLink, World};
@@ -20,8 +20,13 @@ pub(crate) fn on_link(
     if !world.transport.takes_native() {
         return found;
     }
-    let others = world.nodes.iter().filter(|(name, _)| **name != world.node);
-    for (_, node) in others {
+    // Gateways, and the nodes of pods this one may be a gateway of.
+    let groups = world.policies.iter().flat_map(|policy| &policy.groups);
+    let gateways = groups.flat_map(|group| &group.nodes);
+    let pods = world.remote_pods.iter().map(|other| &other.node);
+    let names: BTreeSet<&String> = gateways.chain(pods).collect();
+    let others = names.into_iter().filter(|name| **name != world.node);
+    for node in others.filter_map(|name| world.nodes.get(name)) {
         for is_v4 in [true, false] {
             let first = node.addresses.iter().find(|a| a.is_ipv4() == is_v4);
             if let Some(address) = first

@@ -96,6 +96,8 @@ pub(crate) struct Worker {
     /// The look under way, with the time it has taken.
     sweep: Option<(Sweep, Duration)>,
     sweep_at: Instant,
+    /// When it is looked next whether the neighbours are the same.
+    links_at: Instant,
 }
 
 /// What woke the thread.
@@ -141,6 +143,7 @@ impl Worker {
             retry_at: None,
             sweep: None,
             sweep_at: now + SWEEP_INTERVAL,
+            links_at: now + SWEEP_INTERVAL,
         }
     }
 
@@ -219,7 +222,7 @@ impl Worker {
         has_more |= self.peers.pump(self.gateway.as_mut(), &fabric, now);
         has_more |= self.peers.walk_on(self.gateway.as_mut(), now);
         let is_due = self.retry_at.is_some_and(|at| now >= at);
-        if self.peers.take_stale() || is_due {
+        if self.peers.take_stale() || is_due || self.has_moved_links(now) {
             self.is_told = !has_events;
             self.settle_again();
             self.is_told = false;
@@ -233,6 +236,19 @@ impl Worker {
             self.sweep_on();
         }
         has_more
+    }
+
+    /// Whether nodes have become neighbours, or are none any more, since the last decision. Nobody
+    /// tells of routes.
+    fn has_moved_links(&mut self, now: Instant) -> bool {
+        if now < self.links_at {
+            return false;
+        }
+        let fabric = &self.wish.fabric;
+        let found = links::on_link(&mut self.netlink, &self.world, fabric);
+        let pause = (now.elapsed() * SWEEP_SHARE).max(SWEEP_INTERVAL);
+        self.links_at = Instant::now() + pause;
+        found != self.world.on_link
     }
 
     /// Settles, and notes when to try again what could not be done.

@@ -65,7 +65,16 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     let said = node1.exec_ok(&["causeway", "egress", "explain", &said, "192.168.70.10"])?;
     ensure!(said.contains("without a tunnel"), "{said}");
 
+    // A router in between, and none again.
+    through_a_router(node1, &now, "add")?;
+    ways(node1, "tunnel")?;
+    talks.go_on("with a router in between")?;
+    through_a_router(node1, &now, "delete")?;
+    ways(node1, "native")?;
+    talks.go_on("without the router")?;
+
     // Its power is cut.
+    let now = settled(lab, &talks)?;
     let before = tunnelled(node1)?;
     let heir = other(&now);
     lab.node(&now).power_off()?;
@@ -219,6 +228,18 @@ fn reached(lab: &Lab, gateway: &str, talks: &Talks, transport: &str) -> Result<(
         }
         Ok(())
     })
+}
+
+/// Makes the other gateway the way to a gateway.
+fn through_a_router(node: &Node, gateway: &str, action: &str) -> Result<()> {
+    let number = |name| NODES.iter().find(|(node, _, _)| *node == name);
+    let (to, via) = (number(gateway), number(other(gateway)));
+    let ((_, _, to), (_, _, via)) = (to.context("a node")?, via.context("a node")?);
+    for (net, length) in [("172.16.50.", 32), ("fd00:172:16:50::", 128)] {
+        let (to, via) = (format!("{net}{to}/{length}"), format!("{net}{via}"));
+        node.exec_ok(&["ip", "route", action, &to, "via", &via])?;
+    }
+    Ok(())
 }
 
 /// Waits until one gateway has the addresses and the other every connection. Which has them.
