@@ -80,6 +80,8 @@ pub struct EgressLab {
     pub witness: Witness,
     /// Where the gateway's pins are.
     pub gateway_pins: PathBuf,
+    /// Where those of the pods' node are.
+    pub pins: PathBuf,
     /// What of it goes without the tunnel, from the next policy on.
     pub native: Native,
     hook: HookChoice,
@@ -158,14 +160,15 @@ impl EgressLab {
             at.sysctl(&format!("net/ipv4/conf/{TUNNEL}/accept_local"), "1")?;
         }
         let pins = private_pins()?;
+        let gateway_pins = beside(&pins, "gateway");
+        let pins = beside(&pins, "pods");
         let datapath = open(
             &node_a,
             hook,
-            beside(&pins, "pods"),
+            pins.clone(),
             &[&pod, &other_pod],
             &["fab", TUNNEL],
         )?;
-        let gateway_pins = beside(&pins, "gateway");
         let gateway_datapath = open(
             &node_b,
             hook,
@@ -187,6 +190,7 @@ impl EgressLab {
             gateway,
             witness,
             gateway_pins,
+            pins,
             native: Native::default(),
             hook,
             max_mappings,
@@ -356,6 +360,18 @@ impl EgressLab {
     pub fn set_up(&mut self) -> Result<()> {
         self.set_rules([(RULE, Self::rule())].into())?;
         self.select(EgressWay::Through(RULE))
+    }
+
+    /// Opens the programs of the pods' node anew beside the handle there was, as a restart does; nobody
+    /// has said anything of policies to the new one.
+    ///
+    /// # Errors
+    /// When they cannot be opened.
+    pub fn restart_node(&mut self) -> Result<()> {
+        let pods = [&self.pod, &self.other_pod];
+        let fabric = ["fab", TUNNEL];
+        self.datapath = open(&self.node, self.hook, self.pins.clone(), &pods, &fabric)?;
+        Ok(())
     }
 
     /// Closes the gateway's handle and opens it anew, as a restart does.

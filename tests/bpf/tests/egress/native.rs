@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pods' packets that reach their gateway as they are, without the tunnel.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 use bpf_loader::{DropReason, EgressWay, Gateway, GatewayRule, HookChoice, Mapping, PodNode};
@@ -348,5 +348,52 @@ fn nothing_leaves_where_the_gateways_programs_are_gone() -> Result<()> {
             ensure!(refused == count, "{refused} of {count}");
         }
     }
+    lab.witness.saw_nobody_else()
+}
+
+#[test]
+fn a_restart_keeps_the_way_until_somebody_says_otherwise() -> Result<()> {
+    let mut lab = native(HookChoice::Auto)?;
+    let mut connections = Vec::new();
+    for to in WORLD {
+        connections.push(Connection::open(&lab.pod.namespace, &lab.world, to)?);
+    }
+    let before = tunnelled(&lab)?;
+    lab.restart_node()?;
+    lab.restart_gateway()?;
+    for (connection, to) in connections.iter_mut().zip(WORLD) {
+        connection.talk_back()?;
+        connection.talk()?;
+        // The gateway's rules are there while nobody has given it any.
+        reach(&lab.pod.namespace, to)?;
+    }
+    ensure!(tunnelled(&lab)? == before);
+    // The other setting, at the next start.
+    lab.restart_node()?;
+    lab.restart_gateway()?;
+    lab.native.is_sent = false;
+    lab.set_up()?;
+    connections.iter_mut().try_for_each(Connection::talk)?;
+    ensure!(tunnelled(&lab)? > before);
+    for mapping in lab.mappings()?.iter().filter(|one| one.protocol == 6) {
+        ensure!(matches!(mapping.node, PodNode::Tunnel(_)), "{mapping:?}");
+    }
+    lab.witness.saw_nobody_else()
+}
+
+#[test]
+fn a_large_answer_that_may_be_cut_is_cut_for_the_way_to_the_pod() -> Result<()> {
+    let lab = native(HookChoice::Auto)?;
+    lab.gateway_node.ip("link set fab mtu 1300")?;
+    let to = WORLD[0];
+    let server = lab.world.run(|| UdpSocket::bind(SocketAddr::new(to, 0)))?;
+    leave_cutting_to_routers(&server)?;
+    server.set_read_timeout(Some(bpf_tests::traffic::PATIENCE))?;
+    let socket = udp_socket(&lab.pod.namespace, true, 0)?;
+    socket.set_read_timeout(Some(bpf_tests::traffic::PATIENCE))?;
+    socket.send_to(b"please", server.local_addr()?)?;
+    let (_, from) = server.recv_from(&mut [0; 16])?;
+    server.send_to(&[7; 1_400], from)?;
+    ensure!(socket.recv(&mut [0; 2_000])? == 1_400);
     lab.witness.saw_nobody_else()
 }
