@@ -31,6 +31,19 @@ pub const MAX_REMOTE_PODS: u32 = 1 << 17;
 /// packets enter. No number of a rule.
 pub const NATIVE_END: u32 = 2;
 
+/// The TTL or hop limit of packets on their way to a gateway without a tunnel. No router forwards such
+/// a packet: one that gets to a node which does not take it goes nowhere, and cannot leave under the
+/// pod's address.
+pub const NATIVE_TTL: u8 = 1;
+
+/// What they have again at the gateway, before it counts as a router itself: what is left of 64, the
+/// usual value, behind the pod's node.
+pub const NATIVE_TTL_AFTER: u8 = 63;
+
+/// Packets that have less left behind the pod's node take the tunnel, which changes nothing: whoever
+/// sends them wants to know who is on the way.
+pub const NATIVE_TTL_BEFORE: u8 = 32;
+
 /// Bits of [`AddressEntry::egress_flags`](crate::AddressEntry).
 pub mod source_flags {
     /// Gateways know the pod, so that its packets need not say their rule.
@@ -57,7 +70,7 @@ pub mod inside {
     /// whatever it likes to the tunnel's port, but not from there.
     pub const NODE: u32 = 2;
     /// A prefix of pods, on nodes that take packets for their gateway without a tunnel: what comes
-    /// from there for the world is for the gateway, or for nobody.
+    /// from there for the world by [`NATIVE_TTL`](super::NATIVE_TTL) is for the gateway, or for nobody.
     pub const PODS: u32 = 3;
 }
 

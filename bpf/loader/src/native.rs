@@ -36,8 +36,8 @@ pub struct NativeTables {
     /// The neighbours that are gateways of rules, one of each family at most; packets of a family
     /// without one take the tunnel.
     pub gateways: BTreeMap<u32, Vec<EgressNeighbour>>,
-    /// Where pods live: what comes from there for the world is for the gateway here, or for nobody.
-    /// Empty where packets come by the tunnel only.
+    /// Where pods live: what comes from there as to a gateway is for the one here, or for nobody, and
+    /// counted. Empty where packets come by the tunnel only.
     pub pods: BTreeSet<IpNet>,
     /// Addresses of pods of other nodes this node is the gateway of.
     pub remote: BTreeMap<IpAddr, RemoteSource>,

@@ -13,8 +13,8 @@ use aya_ebpf::{
 use bpf_abi::{
     AddressEntry, DropReason, FlowKey,
     egress::{
-        EgressFlow, EgressFlowKey, EgressNativeKey, EgressPrefix, NATIVE_END, RemotePodKey, inside,
-        source_flags, way,
+        EgressFlow, EgressFlowKey, EgressNativeKey, EgressPrefix, NATIVE_END, NATIVE_TTL,
+        NATIVE_TTL_AFTER, NATIVE_TTL_BEFORE, RemotePodKey, inside, source_flags, way,
     },
     nat::{FIRST_RULE, JUDGED_MARK, NATIVE_MARK, TUNNEL_BACK, TUNNEL_MAC, said, tick},
 };
@@ -22,7 +22,7 @@ use bpf_programs::{
     fib::{self, Route, Through},
     mss,
     packet::{
-        self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, Mac, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+        self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, Mac, Origin, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
         PROTOCOL_TCP, PROTOCOL_UDP,
     },
     tunnel,
@@ -160,36 +160,65 @@ pub fn send(
     tunnel::send(ctx, end, rule)
 }
 
-/// Sends a packet to its gateway as it is, if that is a neighbour. One that is too large for the way
-/// takes the tunnel, which cuts it outside: the kernel's own answer or cut would go by its table.
+/// Sends a packet to its gateway as it is, if that is a neighbour, but for its TTL. One that is too
+/// large for the way takes the tunnel, which cuts it outside: the kernel's own answer or cut would go
+/// by its table.
 #[inline(always)]
 fn natively(ctx: &TcContext, rule: u32, flow: &FlowKey, total_bytes: u32) -> Option<i32> {
-    let ip_version = u32::from(flow.ip_version);
-    // SAFETY: read at once; a removed element stays readable while the program runs.
-    let next_hop = unsafe { EGRESS_NATIVE.get(EgressNativeKey { rule, ip_version }) }?;
-    let header_bytes = if ip_version == 4 {
-        IPV4_BYTES
-    } else {
-        IPV6_BYTES
+    let is_ipv4 = flow.ip_version == 4;
+    let key = EgressNativeKey {
+        rule,
+        ip_version: u32::from(flow.ip_version),
     };
+    // SAFETY: read at once; a removed element stays readable while the program runs.
+    let next_hop = unsafe { EGRESS_NATIVE.get(key) }?;
+    let (header_bytes, ttl_at) = if is_ipv4 {
+        (IPV4_BYTES, ETHERNET_BYTES + 8)
+    } else {
+        (IPV6_BYTES, ETHERNET_BYTES + 7)
+    };
+    if packet::read::<u8>(ctx, ttl_at)? < NATIVE_TTL_BEFORE {
+        return None;
+    }
     if total_bytes > next_hop.mtu
         && packet::wire_bytes(ctx, flow.protocol, header_bytes, total_bytes) > next_hop.mtu
     {
         return None;
     }
+    let set = if is_ipv4 {
+        packet::set_ttl(ctx, NATIVE_TTL)
+    } else {
+        packet::set_hop_limit(ctx, NATIVE_TTL, Origin::Pod)
+    };
+    set.ok()?;
     Some(fib::leave(next_hop))
 }
 
-/// What becomes of a packet from the fabric that is for no pod of this node: one of
-/// [`way`], or the mark it gets on its way to the gateway's programs. It is a matter of egress where
-/// it comes from a pod of another node and is for the world, and then the kernel never gets it: it
-/// would send it on under the pod's address.
+/// What becomes of a packet from the fabric that is for no pod of this node and that no router forwards
+/// ([`NATIVE_TTL`]): one of [`way`], or the mark it gets on its way to the gateway's programs. It is a
+/// matter of egress where it comes from a pod of another node and is for the world.
 ///
 /// A rule of this gateway is named where the pod's policies do. Where they do not, the packet may
 /// still be of a connection that began under other ones: the gateway's programs know, and refuse it
 /// if it is of none.
 #[inline(never)]
 pub fn of_other_node(ctx: &TcContext, flow: &FlowKey) -> u32 {
+    let key = RemotePodKey {
+        address: flow.source,
+        ip_version: u32::from(flow.ip_version),
+    };
+    // SAFETY: read at once; a removed element stays readable while the program runs.
+    if let Some(pod) = unsafe { EGRESS_REMOTE.get(key) } {
+        // Inside the cluster there is no rule.
+        let chosen = by_policy(pod.set, flow);
+        if chosen >= FIRST_RULE {
+            return if pod.ifindex == flow.ifindex {
+                NATIVE_MARK | chosen
+            } else {
+                way::SPOOFED
+            };
+        }
+    }
     let is_pods = if flow.ip_version == 4 {
         let source = Key::new(32, [flow.source[0]]);
         let destination = Key::new(32, [flow.destination[0]]);
@@ -204,20 +233,6 @@ pub fn of_other_node(ctx: &TcContext, flow: &FlowKey) -> u32 {
     if !is_pods {
         return way::PASS;
     }
-    let key = RemotePodKey {
-        address: flow.source,
-        ip_version: u32::from(flow.ip_version),
-    };
-    // SAFETY: read at once; a removed element stays readable while the program runs.
-    if let Some(pod) = unsafe { EGRESS_REMOTE.get(key) } {
-        if pod.ifindex != flow.ifindex {
-            return way::SPOOFED;
-        }
-        let chosen = by_policy(pod.set, flow);
-        if chosen >= FIRST_RULE {
-            return NATIVE_MARK | chosen;
-        }
-    }
     if let Route::Here = fib::ask(ctx, flow, Through::Arrived) {
         return way::PASS;
     }
@@ -226,12 +241,17 @@ pub fn of_other_node(ctx: &TcContext, flow: &FlowKey) -> u32 {
 
 /// Hands a packet of another node's pod to the gateway's programs, if there are any here.
 #[inline(always)]
-pub fn to_gateway(ctx: &TcContext, mark: u32) -> Result<i32, DropReason> {
+pub fn to_gateway(ctx: &TcContext, flow: &FlowKey, mark: u32) -> Result<i32, DropReason> {
     // SAFETY: read at once; a removed element stays readable while the program runs.
-    match unsafe { EGRESS_ENDS.get(NATIVE_END) } {
-        Some(end) if end.is_local != 0 => tunnel::send(ctx, end, mark),
-        _ => Err(DropReason::EgressNoGateway),
+    let Some(end) = (unsafe { EGRESS_ENDS.get(NATIVE_END) }) else {
+        return Err(DropReason::EgressNoGateway);
+    };
+    if flow.ip_version == 4 {
+        packet::set_ttl(ctx, NATIVE_TTL_AFTER)?;
+    } else {
+        packet::set_hop_limit(ctx, NATIVE_TTL_AFTER, Origin::Fabric)?;
     }
+    tunnel::send(ctx, end, mark)
 }
 
 /// What the policies say of a new connection.

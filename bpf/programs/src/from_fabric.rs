@@ -6,7 +6,10 @@
 //! is for a pod, or for a gateway this node is not any more, and never the kernel's.
 
 use aya_ebpf::programs::TcContext;
-use bpf_abi::{AddressEntry, DropReason, FlowKey, egress::way};
+use bpf_abi::{
+    AddressEntry, DropReason, FlowKey,
+    egress::{NATIVE_TTL, way},
+};
 use bpf_programs::{
     fib,
     forward::{self, Obstacle},
@@ -45,7 +48,7 @@ fn judge_ipv4(ctx: &TcContext) -> Result<Verdict, Refusal> {
     };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let Some(pod) = (unsafe { ENDPOINTS_V4.get(header.destination.to_ne_bytes()) }) else {
-        return match is_kernels(ctx)? {
+        return match is_kernels(ctx)? || header.ttl != NATIVE_TTL {
             true => Ok(Verdict::ToKernel),
             false => of_other_node(ctx, &fib::flow_ipv4(ctx, &header)),
         };
@@ -69,7 +72,7 @@ fn judge_ipv6(ctx: &TcContext) -> Result<Verdict, Refusal> {
     let destination: [u8; 16] = unsafe { core::mem::transmute(header.destination) };
     // SAFETY: read at once; see `count::delivered_by_kernel` about concurrent removal.
     let Some(pod) = (unsafe { ENDPOINTS_V6.get(destination) }) else {
-        return match is_kernels(ctx)? {
+        return match is_kernels(ctx)? || header.hop_limit != NATIVE_TTL {
             true => Ok(Verdict::ToKernel),
             false => of_other_node(ctx, &fib::flow_ipv6(ctx, &header)),
         };
@@ -107,7 +110,7 @@ fn of_other_node(ctx: &TcContext, flow: &FlowKey) -> Result<Verdict, Refusal> {
     match egress::of_other_node(ctx, flow) {
         way::PASS => Ok(Verdict::ToKernel),
         way::SPOOFED => Err(refused(DropReason::SpoofedAddress)),
-        mark => egress::to_gateway(ctx, mark)
+        mark => egress::to_gateway(ctx, flow, mark)
             .map(Verdict::Redirected)
             .map_err(refused),
     }

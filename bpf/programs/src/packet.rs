@@ -334,6 +334,20 @@ pub fn decrement_ttl(ctx: &TcContext, ttl: u8) -> Result<(), DropReason> {
     write(ctx, AT + 10, checksum).ok_or(DropReason::RewriteFailed)
 }
 
+/// Sets the TTL and adjusts the checksum, both or nothing.
+#[inline(always)]
+pub fn set_ttl(ctx: &TcContext, ttl: u8) -> Result<(), DropReason> {
+    const AT: u32 = ETHERNET_BYTES + 8;
+    let word: u32 = read(ctx, AT).ok_or(DropReason::RewriteFailed)?;
+    let [before, protocol, high, low] = word.to_ne_bytes();
+    let half = |ttl| u32::from(u16::from_be_bytes([ttl, protocol]));
+    let sum = u16::from_be_bytes([high, low]);
+    let sum = bpf_abi::checksum_after_word(sum, half(before), half(ttl));
+    let [high, low] = sum.to_be_bytes();
+    let word = u32::from_ne_bytes([ttl, protocol, high, low]);
+    write(ctx, AT, word).ok_or(DropReason::RewriteFailed)
+}
+
 /// Lowers the hop limit by one. IPv6 has no header checksum to absorb the change, so a sum over
 /// the packet that a network card took (`CHECKSUM_COMPLETE`) is corrected.
 ///
@@ -346,12 +360,17 @@ pub fn decrement_hop_limit(
     hop_limit: u8,
     origin: Origin,
 ) -> Result<(), DropReason> {
+    set_hop_limit(ctx, hop_limit - 1, origin)
+}
+
+/// Sets the hop limit; see [`decrement_hop_limit`].
+#[inline(always)]
+pub fn set_hop_limit(ctx: &TcContext, hop_limit: u8, origin: Origin) -> Result<(), DropReason> {
     const AT: u32 = ETHERNET_BYTES + 7;
-    let lowered = hop_limit - 1;
     match origin {
-        Origin::Pod => write(ctx, AT, lowered).ok_or(DropReason::RewriteFailed),
+        Origin::Pod => write(ctx, AT, hop_limit).ok_or(DropReason::RewriteFailed),
         Origin::Fabric => ctx
-            .store(AT as usize, &lowered, u64::from(BPF_F_RECOMPUTE_CSUM))
+            .store(AT as usize, &hop_limit, u64::from(BPF_F_RECOMPUTE_CSUM))
             .map_err(|_| DropReason::RewriteFailed),
     }
 }

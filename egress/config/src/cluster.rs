@@ -15,8 +15,6 @@ pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<String, Node>,
     pub(crate) in_cluster: BTreeSet<IpNet>,
     pub(crate) pod_prefixes: BTreeSet<IpNet>,
-    /// Those of them that every node knows: of the Node objects.
-    pub(crate) shared_prefixes: BTreeSet<IpNet>,
     labels: BTreeMap<String, Labels>,
 }
 
@@ -26,7 +24,6 @@ impl Cluster {
             nodes: BTreeMap::new(),
             in_cluster: BTreeSet::new(),
             pod_prefixes: facts.pod_cidrs.iter().map(IpNet::trunc).collect(),
-            shared_prefixes: BTreeSet::new(),
             labels: BTreeMap::new(),
         };
         cluster.add_inside(&facts.addresses);
@@ -36,7 +33,7 @@ impl Cluster {
             let external = entry.spec.external_addresses();
             let prefixes = entry.spec.pod_prefixes();
             let prefixes = prefixes.iter().map(IpNet::trunc);
-            cluster.shared_prefixes.extend(prefixes);
+            cluster.pod_prefixes.extend(prefixes);
             cluster.add_inside(&internal);
             cluster.add_inside(&external);
             let mut addresses = if internal.is_empty() {
@@ -69,7 +66,6 @@ impl Cluster {
             cluster.labels.insert(facts.node.clone(), labels);
             cluster.nodes.insert(facts.node.clone(), node);
         }
-        cluster.pod_prefixes.extend(&cluster.shared_prefixes);
         cluster.in_cluster.extend(&cluster.pod_prefixes);
         cluster
     }

@@ -45,7 +45,7 @@ pub fn compile(snapshot: &Snapshot, facts: &Facts) -> Compiled {
     let candidates = facts.endpoints.iter();
     let candidates = candidates.filter_map(|endpoint| Candidate::of(snapshot, endpoint));
     let pods = candidates.map(|candidate| {
-        let is_known_to_all = known.has(snapshot, &cluster, &facts.node, &candidate);
+        let is_known_to_all = known.has(snapshot, &facts.node, &candidate);
         Pod {
             is_known_to_all,
             ..known::pod(candidate, &read, node_labels)

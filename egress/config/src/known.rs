@@ -36,26 +36,14 @@ impl Known {
         known
     }
 
-    /// Whether gateways see a pod of this node as this node does. Its addresses have to be in a prefix
-    /// they take for one of pods: what comes from elsewhere they leave to their kernel.
-    pub(crate) fn has(
-        &self,
-        snapshot: &Snapshot,
-        cluster: &Cluster,
-        node: &str,
-        pod: &Candidate<'_>,
-    ) -> bool {
-        let is_pods = |address| {
-            let mut prefixes = cluster.shared_prefixes.iter();
-            prefixes.any(|prefix| prefix.contains(address))
-        };
+    /// Whether gateways see a pod of this node as this node does.
+    pub(crate) fn has(&self, snapshot: &Snapshot, node: &str, pod: &Candidate<'_>) -> bool {
         let PodKey { namespace, name } = &pod.key;
         let object = snapshot.pod(namespace, name);
         object.is_some_and(|object| {
             is_alive(&object)
                 && object.spec.spec.node_name.as_deref() == Some(node)
                 && uid_of(&object).unwrap_or_default() == pod.uid
-                && pod.addresses.iter().all(is_pods)
                 && pod.addresses.iter().all(|at| self.is_of(*at, &pod.key))
         })
     }

@@ -27,8 +27,8 @@ pub struct World {
     pub in_cluster: BTreeSet<IpNet>,
     /// How packets get from pods' nodes to gateways.
     pub transport: Transport,
-    /// Where pods live, where packets may come without a tunnel: what comes from there for the world
-    /// is for the gateway, or for nobody.
+    /// Where pods live, where packets may come without a tunnel: one that no router forwards and that
+    /// comes from there for the world is for the gateway, or for nobody.
     pub pod_prefixes: BTreeSet<IpNet>,
     /// The pods of other nodes that policies this node may be a gateway of select, where packets may
     /// come without a tunnel. None of two that claim one address.
@@ -109,8 +109,7 @@ pub struct Pod {
     /// The policies that may select it, for all that is known: its labels are not. It sends
     /// nothing to their destinations until they are.
     pub undecided: BTreeSet<PolicyId>,
-    /// Whether every node knows all of this, and not only its own; and that pods live at its
-    /// addresses.
+    /// Whether every node knows all of this, and not only its own.
     pub is_known_to_all: bool,
 }
 

@@ -115,8 +115,8 @@ pub(crate) fn pods_side(
     }
 }
 
-/// What goes to gateways, and comes to this one, without the tunnel. What comes so for the world is
-/// taken from the kernel on every node, gateway or not: nodes learn of changes at different times.
+/// What goes to gateways, and comes to this one, without the tunnel. What comes so and is for no
+/// gateway is counted on every node: nodes learn of changes at different times.
 fn native(world: &World, desired: &Desired, tunnel: Option<Tunnel>) -> NativeTables {
     let known = desired.sources.iter();
     let known = known.filter(|(_, source)| source.is_known_to_all);

@@ -175,15 +175,10 @@ fn pods_the_gateway_does_not_know_are_refused_and_counted() -> Result<()> {
     (lab.native.is_sent, lab.native.is_taken) = (true, true);
     lab.native.is_known = false;
     lab.set_up()?;
-    let mut refused = 0;
-    for to in WORLD {
-        // One under a policy, and one whose node sends it by its own routes, which lead here.
-        for pod in [&lab.pod, &lab.other_pod] {
-            ensure!(SHORT.send(&pod.namespace, to)? == Fate::Silence);
-            refused += 1;
-            let count = lab.refusals(DropReason::NatUnknownRule)?;
-            ensure!(count == refused, "{count} of {refused}");
-        }
+    for (to, count) in WORLD.into_iter().zip(1..) {
+        ensure!(SHORT.send(&lab.pod.namespace, to)? == Fate::Silence);
+        let refused = lab.refusals(DropReason::NatUnknownRule)?;
+        ensure!(refused == count, "{refused} of {count}");
         // What is for the gateway's node itself is none of that.
         reach(
             &lab.other_pod.namespace,
@@ -201,6 +196,52 @@ fn pods_the_gateway_does_not_know_are_refused_and_counted() -> Result<()> {
 }
 
 #[test]
+fn a_node_that_takes_nothing_natively_sends_nothing_on() -> Result<()> {
+    let mut lab = EgressLab::build(HookChoice::Auto)?;
+    lab.native.is_sent = true;
+    lab.set_up()?;
+    for to in WORLD {
+        // Its kernel says so to the pod: no router forwards what has used up its TTL.
+        let fate = Probe::default().send(&lab.pod.namespace, to)?;
+        ensure!(fate == Fate::TimeExceeded, "{fate:?}");
+    }
+    lab.witness.saw_nobody_else()
+}
+
+#[test]
+fn what_a_gateway_only_routes_for_other_nodes_stays_as_it_is() -> Result<()> {
+    let lab = native(HookChoice::Auto)?;
+    lab.world.ip("route add 10.244.0.0/16 via 198.51.100.1")?;
+    lab.world
+        .ip("route add fd00:10:244::/48 via 2001:db8:100::1")?;
+    for to in WORLD {
+        // No policy selects it, and its node's way to the world leads over the gateway.
+        let own = of_family(to, lab.other_pod.v4, lab.other_pod.v6);
+        let mut connection = Connection::open(&lab.other_pod.namespace, &lab.world, to)?;
+        ensure!(connection.seen == own, "{}", connection.seen);
+        connection.talk()?;
+        // Somebody outside calls one that a policy selects.
+        let own = of_family(to, lab.pod.v4, lab.pod.v6);
+        let mut called = Connection::open(&lab.world, &lab.pod.namespace, own)?;
+        called.talk()?;
+    }
+    Ok(())
+}
+
+/// A packet as pods' nodes send it to a gateway.
+fn for_nobody_else(mut packet: Vec<u8>) -> Vec<u8> {
+    if packet[0] >> 4 == 4 {
+        packet[8] = 1;
+        packet[10..12].fill(0);
+        let sum = bpf_tests::packet::checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        packet[7] = 1;
+    }
+    packet
+}
+
+#[test]
 fn a_pods_address_from_where_its_node_is_not_is_refused() -> Result<()> {
     let lab = native(HookChoice::Auto)?;
     let to = crate::refused::mac_of(&lab, "out")?;
@@ -210,12 +251,8 @@ fn a_pods_address_from_where_its_node_is_not_is_refused() -> Result<()> {
     ] {
         let before = lab.gateway_drops(DropReason::SpoofedAddress)?;
         let data = udp(SocketAddr::new(own, 9), SocketAddr::new(remote, 9), b"x");
-        send_raw(
-            &lab.world,
-            "eth0",
-            to,
-            &bpf_tests::packet::ip(own, remote, UDP, &data),
-        )?;
+        let packet = bpf_tests::packet::ip(own, remote, UDP, &data);
+        send_raw(&lab.world, "eth0", to, &for_nobody_else(packet))?;
         wait_for("the refusal", || {
             let now = lab.gateway_drops(DropReason::SpoofedAddress)?;
             ensure!(now == before + 1, "{now}");
@@ -285,12 +322,11 @@ fn connections_keep_their_address_whatever_becomes_of_policy_and_transport() -> 
     let pinned = mappings.iter().filter(|one| one.rule == RULE).count();
     ensure!(pinned == 4, "{mappings:?}");
     // What comes without a connection is for nobody.
-    let mut silence = WORLD.into_iter().zip(1..);
-    silence.try_for_each(|(to, count)| {
-        ensure!(SHORT.send(&lab.other_pod.namespace, to)? == Fate::Silence);
+    lab.select(EgressWay::Through(RULE))?;
+    for (to, count) in WORLD.into_iter().zip(1..) {
+        ensure!(SHORT.send(&lab.pod.namespace, to)? == Fate::Silence);
         ensure!(lab.refusals(DropReason::NatUnknownRule)? == count);
-        Ok(())
-    })?;
+    }
     lab.witness.saw_nobody_else()
 }
 
