@@ -120,6 +120,8 @@ pub struct RuleEnd {
     pub end: End,
     /// Where packets go as they are, by their family: at most one of each. Those of pods gateways do
     /// not know take the tunnel, and those of connections that only end: the tunnel says their rule.
+    /// Not written down: it is true for the moment.
+    #[serde(skip)]
     pub neighbours: Vec<Neighbour>,
     /// How long connections go on when new ones may not begin any more, as in
     /// [`crate::Limits::drain`].

@@ -247,6 +247,7 @@ mod tests {
             key,
             gateway: "gw1".to_owned(),
             end: End::Remote("10.0.0.11".parse().unwrap()),
+            neighbours: Vec::new(),
             drain: None,
             life: Life::Active,
         };
@@ -257,6 +258,7 @@ mod tests {
         let source = Source {
             pod,
             set: SetNumber(NonZeroU32::MIN),
+            is_known_to_all: true,
         };
         Desired {
             sources: [("10.244.0.1".parse().unwrap(), source)].into(),

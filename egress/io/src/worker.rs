@@ -246,7 +246,7 @@ impl Worker {
         }
         let fabric = &self.wish.fabric;
         let found = links::on_link(&mut self.netlink, &self.world, fabric);
-        let pause = (now.elapsed() * SWEEP_SHARE).max(SWEEP_INTERVAL);
+        let pause = (now.elapsed() * looks::SWEEP_SHARE).max(SWEEP_INTERVAL);
         self.links_at = Instant::now() + pause;
         found != self.world.on_link
     }

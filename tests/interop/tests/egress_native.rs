@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Node, causeway, egress, firewall, guide,
+    CONVERGED, Lab, Node, causeway, egress, firewall,
     pod::Pod,
     standby::{self, copied, has_address, holder, other, seen_at},
     talks::Talks,
@@ -29,7 +29,7 @@ fn connections_without_a_tunnel_outlive_their_gateway() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let topology = with_a_segment(folder.path())?;
     let lab = egress::up_from(&topology, "native")?;
-    let lab = standby::in_force(lab, &guide::manifest("egress.md", "billing-standby")?)?;
+    standby::in_force(&lab)?;
     through_it_all(&lab).with_context(|| {
         let nodes = NODES.map(|(node, _, _)| seen_at(lab.node(node)));
         nodes.join("\n")

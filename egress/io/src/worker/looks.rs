@@ -13,7 +13,7 @@ use crate::holdings::held_by;
 use crate::tables;
 
 /// Looks take a twentieth of the time at most.
-const SWEEP_SHARE: u32 = 20;
+pub(super) const SWEEP_SHARE: u32 = 20;
 
 impl Worker {
     /// Goes on with the look at connections; at its end forgets what is over, and decides anew when
