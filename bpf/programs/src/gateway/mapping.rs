@@ -5,7 +5,10 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use bpf_abi::nat::{NatEntry, NatEvent, NatKey, said, side, tick};
 use bpf_programs::packet::PROTOCOL_UDP;
 
-use crate::{family::Family, maps::{EVENTS_LOST, NAT_EVENTS}};
+use crate::{
+    family::Family,
+    maps::{EVENTS_LOST, NAT_EVENTS},
+};
 
 /// Now, in the unit of mappings.
 #[inline(always)]
