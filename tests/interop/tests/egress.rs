@@ -18,6 +18,7 @@ use harness::{
     flood::{ENOUGH, Flood, socket},
     guide,
     pod::{Pod, Sandbox},
+    standby::{self, seen_at},
     wait_for,
 };
 
@@ -257,6 +258,15 @@ fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
     let pod = Pod::add_to(node, "shop", "billing-1")?;
     leaves_by(&lab, &pod, "gw1")?;
     let mut lasting = pod.within(|| connect(SERVER[0]))?;
+    // Who is linked with nobody yet goes by the Node objects alone, and would believe the next one.
+    standby::linked(&lab)?;
+    wait_for("links of node1", CONVERGED, || {
+        let gateways = causeway::items(node, "egress gateways")?;
+        let linked = gateways.iter().filter(|peer| peer["isLinked"] == true);
+        ensure!(linked.count() == 2, "{gateways:#?}");
+        Ok(())
+    })?;
+    standby::holds(&lab, "gw1")?;
     let nodes = fs::read_to_string(resources(&lab)?.join("nodes.yaml"))?;
     let spec = "spec:\n  podCIDRs: [\"10.244.11.0/24\"";
     let taint = "spec:\n  taints:\n    - { key: node.kubernetes.io/out-of-service, value: nodeshutdown, \
@@ -266,6 +276,7 @@ fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
         "nodes.yaml",
         &guide::adapted(&nodes, &[(spec, taint)])?,
     )?;
+    standby::holds(&lab, "gw2")?;
     leaves_by(&lab, &pod, "gw2")?;
     write(&lab, "nodes.yaml", &nodes)?;
     wait_for("gw1 to be one of two again", CONVERGED, || {
@@ -275,6 +286,7 @@ fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
         Ok(())
     })?;
     // It does not take back what it had: connections would be moved a second time.
+    standby::holds(&lab, "gw2")?;
     leaves_by(&lab, &pod, "gw2")?;
     goes_on(&mut lasting).context("at the next gateway")?;
     nothing_refused(&lab)?;
@@ -289,7 +301,7 @@ fn held_addresses_move_when_an_operator_says_so_and_stay() -> Result<()> {
     })?;
     goes_on(&mut lasting).context("without its policy")?;
     gw2.start()?;
-    drains(gw2, "egress rules")?;
+    drains(gw2, "egress rules").with_context(|| seen_at(gw2))?;
     goes_on(&mut lasting).context("after a restart of the gateway")?;
     node.kill(Signal::SIGKILL)?;
     node.start()?;
