@@ -77,6 +77,8 @@ pub(crate) struct Worker {
     /// The addresses that were held when the thread began.
     found: BTreeSet<IpAddr>,
     memory: Memory,
+    /// Whether that may not know the last decision.
+    is_unwritten: bool,
     /// The policies of addresses that were held when the thread began, until they are decided on.
     were_held: BTreeMap<IpAddr, PolicyId>,
     /// Addresses that are being announced.
@@ -132,6 +134,7 @@ impl Worker {
             holdings,
             ready: BTreeSet::new(),
             found: BTreeSet::new(),
+            is_unwritten: false,
             were_held: BTreeMap::new(),
             announcing: Vec::new(),
             leavers: BTreeSet::new(),
@@ -227,6 +230,8 @@ impl Worker {
             self.settle_again();
             self.is_told = false;
             has_more = true;
+        } else {
+            self.remember(now);
         }
         if now >= self.sweep_at {
             self.sweep_at = now + SWEEP_INTERVAL;
@@ -312,12 +317,22 @@ impl Worker {
         if std::mem::replace(&mut *lock(&self.holdings), holdings.clone()) != holdings {
             self.config.held_changed.notify_one();
         }
-        let memory = &mut self.memory;
-        if let Err(error) = memory.write(&desired, &self.drains, &self.leavers, now) {
-            failures.push(format!("egress after a restart: {error}"));
-        }
         self.previous.desired = desired;
+        self.is_unwritten = true;
         failures
+    }
+
+    /// Writes down what a restart must not forget. After what was decided has been told: a takeover
+    /// does not wait for a file.
+    fn remember(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.is_unwritten) {
+            return;
+        }
+        let (desired, memory) = (&self.previous.desired, &mut self.memory);
+        if let Err(error) = memory.write(desired, &self.drains, &self.leavers, now) {
+            tracing::error!(%error, "a restart would end connections of deleted policies");
+            self.retry_at.get_or_insert(now + RETRY_INTERVAL);
+        }
     }
 
     /// A node that is cut off serves nobody and stands by for nobody; but what it has of connections

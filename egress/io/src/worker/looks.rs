@@ -132,7 +132,10 @@ impl Worker {
             .retain(|number, _| draining.contains_key(number));
         let now = Instant::now();
         for (number, at_most) in draining {
-            let since = *self.drains.entry(number).or_insert(now);
+            let since = *self.drains.entry(number).or_insert_with(|| {
+                self.is_unwritten = true;
+                now
+            });
             if at_most.is_some_and(|limit| now.duration_since(since) >= limit) {
                 self.previous.live.remove(&number);
             }
