@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use lab_runner::{Lab, wait_for};
+use lab_runner::{Lab, Node, wait_for};
 
-use crate::{CONVERGED, Family, firewall, frr, kernel, lab, lab_from, pod::Pod};
+use crate::{CONVERGED, Family, causeway, firewall, frr, kernel, lab, lab_from, pod::Pod};
 
 /// The node, its address at the router, and the router's at the node, by family.
 const SESSIONS: [(&str, &str, &str); 8] = [
@@ -173,4 +173,19 @@ pub fn echoed_by_tcp(pod: &Pod<'_>, target: IpAddr, bytes: usize) -> Result<()> 
     })?;
     ensure!(heard == sent, "{target} said something else");
     Ok(())
+}
+
+/// What a condition of an `EgressGatewayPolicy` says; waits until it is there.
+///
+/// # Errors
+/// When it does not come.
+pub fn condition(node: &Node, policy: &str, kind: &str) -> Result<String> {
+    wait_for(&format!("{kind} of {policy}"), CONVERGED, || {
+        let command = format!("resources get EgressGatewayPolicy/{policy}");
+        let resource = causeway::ask(node, &command)?;
+        let conditions = resource["conditions"].as_array().into_iter().flatten();
+        let mut of_kind = conditions.filter(|one| one["type"] == kind && one["status"] == "True");
+        let found = of_kind.next().with_context(|| format!("{resource:#}"))?;
+        Ok(found["message"].as_str().unwrap_or_default().to_owned())
+    })
 }

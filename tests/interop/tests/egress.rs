@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -18,15 +18,9 @@ use harness::{
     flood::{ENOUGH, Flood, socket},
     guide,
     pod::{Pod, Sandbox},
-    standby::{self, seen_at},
+    standby::{self, EGRESS, seen_at},
     wait_for,
 };
-
-/// The address of each family that the firewall lets pass, and that the policies name.
-const EGRESS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 168, 60, 100)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x60, 0, 0, 0, 0x100)),
-];
 
 #[test]
 fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {

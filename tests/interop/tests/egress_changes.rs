@@ -107,7 +107,7 @@ fn wrong(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
         &policy("nowhere", "192.168.70.0/24", &nowhere),
         "nowhere",
     )?;
-    let told = condition(gw1, "nowhere", "causeway.io/AddressMissing")?;
+    let told = egress::condition(gw1, "nowhere", "causeway.io/AddressMissing")?;
     ensure!(told.contains("192.168.60.99 is on no device"), "{told}");
     sends_nothing(lab, pod, SERVER[0])?;
     alarm(gw1, "nowhere", "CW0704")?;
@@ -116,7 +116,7 @@ fn wrong(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
 
     let nobody = by("not-bought-yet", "interface: eth2");
     write(lab, &policy("nobody", BOTH, &nobody), "nobody")?;
-    condition(node, "nobody", "causeway.io/NoMatchingNode")?;
+    egress::condition(node, "nobody", "causeway.io/NoMatchingNode")?;
     for target in SERVER {
         sends_nothing(lab, pod, target)?;
         let explained = explain(pod, target)?;
@@ -146,7 +146,7 @@ fn devices(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
     }
     // The device has another name, with the same addresses and routes.
     gw1.exec_ok(&["ip", "link", "set", "eth2", "name", "lan0"])?;
-    condition(gw1, "device", "causeway.io/InterfaceMissing")?;
+    egress::condition(gw1, "device", "causeway.io/InterfaceMissing")?;
     for target in SERVER {
         sends_nothing(lab, pod, target)?;
     }
@@ -182,7 +182,7 @@ fn devices(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
         };
         gw1.exec_ok(&["sysctl", "-w", "net.ipv4.conf.eth2.promote_secondaries=1"])?;
         at_device("delete")?;
-        condition(gw1, name, "causeway.io/AddressMissing")?;
+        egress::condition(gw1, name, "causeway.io/AddressMissing")?;
         sends_nothing(lab, pod, target)?;
         at_device("add")?;
         seen(pod, target, egress)?;
@@ -287,14 +287,14 @@ fn overlapping(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
             "{explained:#}"
         );
     }
-    let told = condition(pod.node(), "newer", "causeway.io/Overlaps")?;
+    let told = egress::condition(pod.node(), "newer", "causeway.io/Overlaps")?;
     ensure!(
         told.contains("EgressGatewayPolicy/older comes first"),
         "{told}"
     );
     let listed = text(&condition_row(pod.node(), "newer")?);
     ensure!(listed.contains("Shadowed"), "{listed}");
-    let told = condition(pod.node(), "older", "causeway.io/Overlaps")?;
+    let told = egress::condition(pod.node(), "older", "causeway.io/Overlaps")?;
     ensure!(told.contains("before EgressGatewayPolicy/newer"), "{told}");
     causeway::healthy(pod.node())
 }
@@ -476,18 +476,6 @@ fn write(lab: &Lab, policies: &str, name: &str) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// What a condition of a policy says; waits until it is there.
-fn condition(node: &Node, policy: &str, kind: &str) -> Result<String> {
-    wait_for(&format!("{kind} of {policy}"), CONVERGED, || {
-        let command = format!("resources get EgressGatewayPolicy/{policy}");
-        let resource = causeway::ask(node, &command)?;
-        let conditions = resource["conditions"].as_array().into_iter().flatten();
-        let mut of_kind = conditions.filter(|one| one["type"] == kind && one["status"] == "True");
-        let found = of_kind.next().with_context(|| format!("{resource:#}"))?;
-        Ok(text(&found["message"]))
-    })
 }
 
 /// The line of a policy in `causeway resources`.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Node, Signal, causeway,
+    CONVERGED, Lab, Signal, causeway,
     egress::{self, SERVER, connect_within, seen_as},
     firewall,
     pod::Pod,
@@ -399,7 +399,7 @@ fn pools(lab: &Lab) -> Result<()> {
     let [first, second] = ["pod-own-1", "pod-own-2"].map(|name| ways[name].addresses);
     ensure!(first[0] != second[0] && first[1] != second[1], "{ways:#?}");
     ensure!(drawn(SMALL_POOL, [first, second])?, "{ways:#?}");
-    let told = condition(lab.node("node1"), "own-3", "causeway.io/PoolExhausted")?;
+    let told = egress::condition(lab.node("node1"), "own-3", "causeway.io/PoolExhausted")?;
     ensure!(told.contains("192.168.60.116/31"), "{told}");
     firewall::forget(lab.node("firewall"))?;
     let seen = firewall::clients(lab.node("server"))?.len();
@@ -442,18 +442,6 @@ fn drawn<const N: usize>(pool: [&str; 2], addresses: [[IpAddr; 2]; N]) -> Result
             .zip(pair)
             .all(|(net, address)| net.contains(address))
     }))
-}
-
-/// What a condition of a policy says; waits until it is there.
-fn condition(node: &Node, policy: &str, kind: &str) -> Result<String> {
-    wait_for(&format!("{kind} of {policy}"), CONVERGED, || {
-        let command = format!("resources get EgressGatewayPolicy/{policy}");
-        let resource = causeway::ask(node, &command)?;
-        let conditions = resource["conditions"].as_array().into_iter().flatten();
-        let mut of_kind = conditions.filter(|one| one["type"] == kind && one["status"] == "True");
-        let found = of_kind.next().with_context(|| format!("{resource:#}"))?;
-        Ok(text(&found["message"]))
-    })
 }
 
 fn pool_policy(name: &str, selector: &str, [v4, v6]: [&str; 2], assign: &str) -> String {
