@@ -232,6 +232,8 @@ impl Peers {
         self.linked.insert(node.clone(), id);
         self.known.insert(node.clone());
         self.table.handle_link_up(&node);
+        // What others were asked before it spoke is out of date: it is asked itself.
+        self.witness.forget(&node);
         self.is_stale |= self.sights.handle_linked(&node, now);
         let is_available = self.is_available;
         let peer = self.peer(&node, now);
