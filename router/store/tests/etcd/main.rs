@@ -8,11 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use router_store::{Entry, Error, Put, Store, TlsFiles, Watch, WatchEvent};
 
-use server::{Server, connected, wait_until};
+use server::{Server, connected, free_port, wait_until};
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -134,9 +133,7 @@ async fn what_happens_while_etcd_is_down_for_us_is_not_missed() -> Result<()> {
 
     // Changed where we do not see it, by others.
     let elsewhere = server.port;
-    let away = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port();
+    let away = free_port()?;
     let reach = |server: &Server| server.etcdctl(away, &["get", "/causeway/a"]).is_ok();
     server.kill()?;
     server.run(away)?;
@@ -177,7 +174,7 @@ async fn an_etcd_that_hangs_delays_nobody_longer_than_asked() -> Result<()> {
     session.keep("here", b"");
     let mut lease = session.lease();
     let first = *lease.wait_for(Option::is_some).await?;
-    server.signal(Signal::SIGSTOP)?;
+    server.pause().await?;
     let began = Instant::now();
     let limit = Duration::from_millis(100);
     let asked = store.get("here", limit).await;
@@ -186,7 +183,7 @@ async fn an_etcd_that_hangs_delays_nobody_longer_than_asked() -> Result<()> {
     assert!(taken >= limit && taken < LIMIT, "{taken:?}");
     wait_until("the loss to be seen", async || !store.is_connected()).await?;
     lease.wait_for(Option::is_none).await?;
-    server.signal(Signal::SIGCONT)?;
+    server.go_on()?;
     connected(&store).await?;
     let second = *lease.wait_for(Option::is_some).await?;
     assert_ne!(first, second);

@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use router_store::{Config, Store, TlsFiles};
@@ -22,9 +23,21 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
-/// A port nobody has at this moment.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// A port nobody has, and nobody is given by the kernel while a server is down: one below those of
+/// connections, each asked for once.
+pub(crate) fn free_port() -> Result<u16> {
+    const PORTS: std::ops::Range<u32> = 20_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes with the same test begin elsewhere.
+    let start = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let turn = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + turn % (PORTS.end - PORTS.start))?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 impl Server {
@@ -98,10 +111,34 @@ impl Server {
         Ok(())
     }
 
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        let child = self.child.as_ref().context("etcd does not run")?;
-        kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
+    fn pid(&self) -> Result<u32> {
+        let child = self.child.as_ref().context("etcd does not run");
+        Ok(child?.id())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid()?)?), signal)?;
         Ok(())
+    }
+
+    /// Stops it where it is, all of it: a thread that has not noticed the signal yet still answers.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()?));
+        let is_stopped = |status: PathBuf| {
+            let status = fs::read_to_string(status).unwrap_or_default();
+            // One that ended has none any more.
+            status.is_empty() || status.contains("\nState:\tT")
+        };
+        wait_until("etcd to stand still", async || {
+            let mut tasks = fs::read_dir(&tasks).into_iter().flatten().flatten();
+            tasks.all(|task| is_stopped(task.path().join("status")))
+        })
+        .await
+    }
+
+    pub(crate) fn go_on(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
     }
 
     /// As a power failure: nothing is said to anybody.
