@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use bpf_loader::{Cursor, Datapath, Gateway, GatewayConfig, HookChoice, Sweep, Timeouts};
 use egress_core::{
-    Addresses, Claims, Desired, Life, PolicyId, Previous, RuleNumber, World, decide,
+    Addresses, Claims, Desired, Life, OnLink, PolicyId, Previous, RuleNumber, World, decide,
 };
 use egress_sync::name::NodeName;
 use router_netlink::Netlink;
@@ -98,7 +98,10 @@ pub(crate) struct Worker {
     /// The look under way, with the time it has taken.
     sweep: Option<(Sweep, Duration)>,
     sweep_at: Instant,
-    /// When it is looked next whether the neighbours are the same.
+    /// The nodes that are neighbours, since they were last asked for; nothing before that and where
+    /// the wish is new. A takeover does not wait for a question of each node.
+    on_link: Option<BTreeMap<IpAddr, OnLink>>,
+    /// When it is looked next whether they are the same.
     links_at: Instant,
 }
 
@@ -146,6 +149,7 @@ impl Worker {
             retry_at: None,
             sweep: None,
             sweep_at: now + SWEEP_INTERVAL,
+            on_link: None,
             links_at: now + SWEEP_INTERVAL,
         }
     }
@@ -180,6 +184,7 @@ impl Worker {
         match command {
             Command::Apply(wish, reply) => {
                 self.wish = *wish;
+                self.on_link = None;
                 // Whoever asked may have given up, here and below.
                 let _ = reply.send(self.try_settle());
             }
@@ -253,7 +258,9 @@ impl Worker {
         let found = links::on_link(&mut self.netlink, &self.world, fabric);
         let pause = (now.elapsed() * looks::SWEEP_SHARE).max(SWEEP_INTERVAL);
         self.links_at = Instant::now() + pause;
-        found != self.world.on_link
+        let has_moved = found != self.world.on_link;
+        self.on_link = Some(found);
+        has_moved
     }
 
     /// Settles, and notes when to try again what could not be done.
@@ -393,7 +400,9 @@ impl Worker {
         let mut world = self.wish.world.clone();
         self.peers.set_probes(&self.wish.probes, &world);
         self.peers.adjust(&mut world);
-        world.on_link = links::on_link(&mut self.netlink, &world, &self.wish.fabric);
+        let (netlink, fabric) = (&mut self.netlink, &self.wish.fabric);
+        let ask = || links::on_link(netlink, &world, fabric);
+        world.on_link = self.on_link.get_or_insert_with(ask).clone();
         self.presume_live();
         let mut claims = self.peers.claims();
         let is_first = self.world.node.is_empty();
