@@ -61,8 +61,10 @@ mod pool;
 mod report;
 mod select;
 mod statements;
+mod status;
 
 pub use compile::{Compiled, compile};
 pub use facts::{Endpoint, Facts};
 pub use health::{Health, Probe, ProbeTarget};
 pub use statements::{condition_type, key};
+pub use status::policy_status;

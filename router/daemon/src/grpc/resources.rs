@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Resources, their conditions, and what is wrong with files.
 
+use std::collections::BTreeMap;
+
 use bgp_config::node_config_status;
+use egress_config::policy_status;
+use egress_core::{PolicyState, states_of};
 use router_api::v1alpha1 as api;
+use router_resources::ObjectKey;
 use router_resources::condition::{Condition, ConditionStatus};
 use router_resources::object::Kind;
 use tonic::{Request, Response, Status};
@@ -20,12 +25,18 @@ impl api::resources_server::Resources for Service {
         request: Request<api::ListResourcesRequest>,
     ) -> Result<Response<api::ListResourcesResponse>, Status> {
         let wanted = request.into_inner();
+        let matches_kind =
+            |kind: &str| wanted.kind.is_empty() || wanted.kind.eq_ignore_ascii_case(kind);
         let matches = |kind: &str, namespace: &str, name: &str| {
-            (wanted.kind.is_empty() || wanted.kind.eq_ignore_ascii_case(kind))
+            matches_kind(kind)
                 && (wanted.namespace.is_empty() || wanted.namespace == namespace)
                 && (wanted.name.is_empty() || wanted.name == name)
         };
         let sessions = bgp::session_statuses(&self.0).await;
+        let policies = match egress_kinds().any(|kind| matches_kind(kind.name())) {
+            true => policy_states(&self.0).await,
+            false => BTreeMap::new(),
+        };
         let state = lock(&self.0.state);
         let snapshot = state.store.snapshot();
         let files = state.store.files();
@@ -50,7 +61,14 @@ impl api::resources_server::Resources for Service {
                 conditions: status.conditions.iter().map(condition).collect(),
                 generation: status.generation,
                 object_json: stored
-                    .map(|stored| stored.object.to_redacted_json().to_string())
+                    .map(|stored| {
+                        let mut object = stored.object.to_redacted_json();
+                        if let Some(policy) = policies.get(&status.key) {
+                            let status = policy_status(policy, &status.conditions);
+                            object["status"] = serde_json::json!(status);
+                        }
+                        object.to_string()
+                    })
                     .unwrap_or_default(),
                 last_good: files
                     .iter()
@@ -109,6 +127,31 @@ impl api::resources_server::Resources for Service {
             diagnostics,
         }))
     }
+}
+
+/// The kinds of egress policies.
+fn egress_kinds() -> impl Iterator<Item = Kind> {
+    [Kind::EgressPolicy, Kind::CiliumEgressPolicy].into_iter()
+}
+
+/// How egress policies stand; nothing where egress is off, or does not say.
+async fn policy_states(parts: &Parts) -> BTreeMap<ObjectKey, PolicyState> {
+    let Some(source) = parts.egress.clone() else {
+        return BTreeMap::new();
+    };
+    let asked = tokio::task::spawn_blocking(move || source.view());
+    let view = match asked.await.map_err(anyhow::Error::from).flatten() {
+        Ok(view) => view,
+        Err(error) => {
+            tracing::warn!("how egress policies stand is not known: {error:#}");
+            return BTreeMap::new();
+        }
+    };
+    let states = states_of(&view.world, &view.claims, &view.desired);
+    let states = states.into_iter();
+    states
+        .map(|(id, state)| (egress_config::key(&id), state))
+        .collect()
 }
 
 fn number(number: Option<usize>) -> u32 {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::ObjectRef;
 use super::advertisement::{Attributes, Communities};
 use super::egress_policy::{EgressGateway, EgressSelector};
+use crate::condition::Condition;
 use crate::pattern;
 
 /// The most addresses the pools of one gateway may have together: 1024, an IPv4 /22. Arbitrary; the
@@ -64,6 +65,29 @@ pub struct EgressPolicySpec {
     /// What connections get, and what becomes of them.
     #[serde(default)]
     pub connections: EgressConnections,
+}
+
+/// How a policy stands, as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressPolicyStatus {
+    /// The nodes that carry its traffic, or would if there were some.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub active_gateways: Vec<String>,
+    /// The nodes that could: healthy, and with an answer where the policy has gateways ask.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub healthy_gateways: Vec<String>,
+    /// What its packets get, as far as this node knows: the addresses of a device are known to its
+    /// gateway alone.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub addresses: Vec<IpAddr>,
+    /// What Causeway has to say about it.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
 }
 
 impl EgressPolicySpec {

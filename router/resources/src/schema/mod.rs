@@ -20,8 +20,8 @@ use serde_json::{Value as Json, json};
 use crate::kinds::{
     AdvertisementSpec, BfdProfileSpec, CausewayFamily, CausewayGracefulRestart, CausewayInstance,
     CausewayPeer, CausewaySession, CiliumEgressPolicySpec, ClusterConfigSpec, EgressPolicySpec,
-    Namespace, Node as KubernetesNode, NodeConfigOverrideSpec, NodeConfigSpec, NodeConfigStatus,
-    PeerConfigSpec, Pod, PolicySpec, Secret,
+    EgressPolicyStatus, Namespace, Node as KubernetesNode, NodeConfigOverrideSpec, NodeConfigSpec,
+    NodeConfigStatus, PeerConfigSpec, Pod, PolicySpec, Secret,
 };
 use crate::object::{Kind, Metadata};
 
@@ -107,8 +107,8 @@ pub(crate) fn status_of(kind: Kind) -> Option<Json> {
         | Kind::PeerConfig
         | Kind::CausewayPeerConfig
         | Kind::Policy
-        | Kind::BfdProfile
-        | Kind::EgressPolicy => Some(structural::<ConditionsStatus>()),
+        | Kind::BfdProfile => Some(structural::<ConditionsStatus>()),
+        Kind::EgressPolicy => Some(structural::<EgressPolicyStatus>()),
         Kind::NodeConfig => Some(structural::<NodeConfigStatus>()),
         Kind::Advertisement
         | Kind::NodeConfigOverride
