@@ -53,12 +53,20 @@ impl<'a> Sandbox<'a> {
     /// # Errors
     /// When the plugin refuses, or its answer lacks an address of either family.
     pub fn connect(self) -> Result<Pod<'a>> {
+        self.connect_with(NETWORK)
+    }
+
+    /// The same with what else a runtime may say of the network on standard input.
+    ///
+    /// # Errors
+    /// As [`Sandbox::connect`].
+    pub fn connect_with(self, network: &[u8]) -> Result<Pod<'a>> {
         let Self {
             node,
             namespace,
             name,
         } = self;
-        let output = call_in(node, &namespace, &name, "ADD")?;
+        let output = call_with(node, &namespace, &name, "ADD", network)?;
         ensure!(
             output.success(),
             "CNI ADD: {}{}",
@@ -281,6 +289,16 @@ pub fn call(node: &Node, name: &str, verb: &str) -> Result<Output> {
 }
 
 fn call_in(node: &Node, namespace: &str, name: &str, verb: &str) -> Result<Output> {
+    call_with(node, namespace, name, verb, NETWORK)
+}
+
+fn call_with(
+    node: &Node,
+    namespace: &str,
+    name: &str,
+    verb: &str,
+    network: &[u8],
+) -> Result<Output> {
     let command = format!("CNI_COMMAND={verb}");
     let container = format!("CNI_CONTAINERID={name}");
     let netns = format!("CNI_NETNS=/var/run/netns/{name}");
@@ -294,5 +312,5 @@ fn call_in(node: &Node, namespace: &str, name: &str, verb: &str) -> Result<Outpu
         &args,
         PLUGIN,
     ];
-    node.exec_with_input(&argv, NETWORK)
+    node.exec_with_input(&argv, network)
 }
