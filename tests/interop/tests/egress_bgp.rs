@@ -2,11 +2,16 @@
 //! Egress addresses that are on no segment, and that the router knows of by BGP alone: from the
 //! gateway that holds them, and from the one that stands by.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, causeway, firewall,
+    CONVERGED, Lab, causeway, egress, firewall,
+    frr::Offer,
+    guide::adapted,
     pod::Pod,
     routed::{self, EGRESS, Forced, holds, not_routed_to, routed_to},
     standby::{self, Cut, copied, linked, seen_at},
@@ -40,6 +45,7 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     talks.add(&pod)?;
     let mut now = settled(lab, &talks)?;
     told(lab, &now)?;
+    marked(lab, &now)?;
 
     // Who holds the address answers for it, whoever asks.
     for address in EGRESS {
@@ -159,6 +165,33 @@ fn told(lab: &Lab, holder: &str) -> Result<()> {
         ensure!(route["attributes"]["med"] == med, "{route:#}");
     }
     Ok(())
+}
+
+/// A fabric whose policy goes by communities can tell who stands by.
+fn marked(lab: &Lab, holder: &str) -> Result<()> {
+    let path = egress::resources(lab)?.join("policies.yaml");
+    let before = fs::read_to_string(path)?;
+    let med = "standbyMED: 200";
+    let with_mark = format!("{med}\n      standbyCommunities: {{ standard: [\"65001:61\"] }}");
+    egress::write(
+        lab,
+        "policies.yaml",
+        &adapted(&before, &[(med, &with_mark)])?,
+    )?;
+    let communities = |offers: [Option<Offer>; 2]| {
+        offers.map(|offer| offer.map(|offer| offer.communities).unwrap_or_default())
+    };
+    wait_for("the router to see who stands by", CONVERGED, || {
+        let of_standby = communities(routed::offers_of(lab, standby::other(holder))?);
+        ensure!(of_standby == [["65001:61"]; 2], "{of_standby:?}");
+        Ok(())
+    })?;
+    let of_holder = communities(routed::offers_of(lab, holder)?);
+    ensure!(of_holder == [["65001:60"]; 2], "{of_holder:?}");
+    egress::write(lab, "policies.yaml", &before)?;
+    wait_for("the router to have them as before", CONVERGED, || {
+        routed::routed_to(lab, holder)
+    })
 }
 
 /// What `ping` of the router says of an address.

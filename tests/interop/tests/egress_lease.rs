@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Signal, causeway,
+    CONVERGED, Lab, Signal, causeway, firewall,
     pod::Pod,
     standby::{
         self, Cut, GATEWAYS, copied, has_address, holder, holds, linked, one_holds, seen_at,
@@ -123,7 +123,10 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     let lease = format!("/gateways/{now}\n");
     let written = written(lab)?;
     ensure!(!written.contains(&lease), "{written}");
-    talks.finish()
+    talks.finish()?;
+    let refused = firewall::refused(lab.node("firewall"))?;
+    ensure!(refused.is_empty(), "the firewall refused {refused:?}");
+    Ok(())
 }
 
 /// Waits until one gateway has the addresses, which is what etcd says, and the other every
