@@ -3,6 +3,12 @@
 
 use crate::Plain;
 
+/// The address every pod knows as its router. Nobody has it: there is a neighbour entry.
+pub const POD_ROUTER_V4: [u8; 4] = [169, 254, 1, 1];
+
+/// The same for IPv6: fe80::1.
+pub const POD_ROUTER_V6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
 /// Value of `ENDPOINTS_V4` and `ENDPOINTS_V6`: everything needed to deliver to, or to believe,
 /// one address of a local endpoint.
 #[repr(C)]

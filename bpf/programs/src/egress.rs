@@ -16,6 +16,7 @@ use bpf_abi::{
         EgressFlow, EgressFlowKey, EgressNativeKey, EgressPrefix, NATIVE_END, NATIVE_TTL,
         NATIVE_TTL_AFTER, NATIVE_TTL_BEFORE, RemotePodKey, inside, source_flags, way,
     },
+    excess,
     nat::{FIRST_RULE, JUDGED_MARK, NATIVE_MARK, TUNNEL_BACK, TUNNEL_MAC, said, tick},
 };
 use bpf_programs::{
@@ -28,9 +29,13 @@ use bpf_programs::{
     tunnel,
 };
 
-use crate::maps::{
-    CLUSTER_V4, CLUSTER_V6, EGRESS_ENDS, EGRESS_FLOWS, EGRESS_NATIVE, EGRESS_REMOTE, EGRESS_V4,
-    EGRESS_V6,
+use crate::{
+    count::{self, Taker},
+    maps::{
+        CLUSTER_V4, CLUSTER_V6, EGRESS_ENDS, EGRESS_FLOWS, EGRESS_NATIVE, EGRESS_REMOTE, EGRESS_V4,
+        EGRESS_V6,
+    },
+    too_big,
 };
 
 /// What TCP says in a packet.
@@ -129,19 +134,25 @@ pub fn note_caller(ctx: &TcContext, flow: &FlowKey) {
     let _ = EGRESS_FLOWS.insert(key, caller, u64::from(BPF_NOEXIST));
 }
 
-/// Sends a packet to the gateway of a rule. TTL and hop limit are lowered by now.
+/// Sends a packet to the gateway of a rule, or its sender the answer that it is too large. TTL and hop
+/// limit are lowered by now.
 #[inline(always)]
 pub fn send(
     ctx: &TcContext,
     sender: &AddressEntry,
     rule: u32,
     flow: &FlowKey,
-    total_bytes: u32,
+    size: Size,
 ) -> Result<i32, DropReason> {
-    if sender.egress_flags & source_flags::KNOWN_TO_GATEWAYS != 0
-        && let Some(code) = natively(ctx, rule, flow, total_bytes)
-    {
-        return Ok(code);
+    let mut native_mtu = 0;
+    if sender.egress_flags & source_flags::KNOWN_TO_GATEWAYS != 0 {
+        match natively(ctx, rule, flow, size) {
+            Ok(code) => {
+                count::sent(ctx, sender.slot, Taker::Programs);
+                return Ok(code);
+            }
+            Err(mtu) => native_mtu = mtu,
+        }
     }
     // SAFETY: read at once; a removed element stays readable while the program runs.
     let Some(end) = (unsafe { EGRESS_ENDS.get(rule) }) else {
@@ -150,6 +161,13 @@ pub fn send(
     if end.ip_version == 0 && end.is_local == 0 {
         return Err(DropReason::EgressNoGateway);
     }
+    if size.bytes > u32::from(end.mtu) && end.mtu != 0 {
+        let bytes = size.on_wire(ctx, flow);
+        let excess = excess::of(end, flow.ip_version, bytes, size.may_be_cut, native_mtu);
+        if excess != excess::GOES_ON {
+            return Ok(too_big::answer(ctx, sender, flow, excess));
+        }
+    }
     if flow.protocol == PROTOCOL_TCP && flow.ports != 0 {
         if flow.ip_version == 4 {
             mss::clamp(ctx, IPV4_BYTES, end.mtu);
@@ -157,41 +175,63 @@ pub fn send(
             mss::clamp(ctx, IPV6_BYTES, end.mtu);
         }
     }
-    tunnel::send(ctx, end, rule)
+    let code = tunnel::send(ctx, end, rule)?;
+    count::sent(ctx, sender.slot, Taker::Programs);
+    Ok(code)
+}
+
+/// How large a packet is.
+#[derive(Clone, Copy)]
+pub struct Size {
+    /// Its bytes; for GSO frames, those of all segments together.
+    pub bytes: u32,
+    /// Whether it may be cut: see [`excess::of`].
+    pub may_be_cut: bool,
+}
+
+impl Size {
+    /// Bytes of the largest packet this one will be on a wire.
+    #[inline(always)]
+    fn on_wire(self, ctx: &TcContext, flow: &FlowKey) -> u32 {
+        let header_bytes = if flow.ip_version == 4 {
+            IPV4_BYTES
+        } else {
+            IPV6_BYTES
+        };
+        packet::wire_bytes(ctx, flow.protocol, header_bytes, self.bytes)
+    }
 }
 
 /// Sends a packet to its gateway as it is, if that is a neighbour, but for its TTL. One that is too
-/// large for the way takes the tunnel, which cuts it outside: the kernel's own answer or cut would go
-/// by its table.
+/// large for the way takes the tunnel, which may be wider: what the way takes is the error then. The
+/// kernel's own answer or cut would go by its table.
 #[inline(always)]
-fn natively(ctx: &TcContext, rule: u32, flow: &FlowKey, total_bytes: u32) -> Option<i32> {
+fn natively(ctx: &TcContext, rule: u32, flow: &FlowKey, size: Size) -> Result<i32, u32> {
     let is_ipv4 = flow.ip_version == 4;
     let key = EgressNativeKey {
         rule,
         ip_version: u32::from(flow.ip_version),
     };
     // SAFETY: read at once; a removed element stays readable while the program runs.
-    let next_hop = unsafe { EGRESS_NATIVE.get(key) }?;
-    let (header_bytes, ttl_at) = if is_ipv4 {
-        (IPV4_BYTES, ETHERNET_BYTES + 8)
+    let next_hop = unsafe { EGRESS_NATIVE.get(key) }.ok_or(0_u32)?;
+    let ttl_at = if is_ipv4 {
+        ETHERNET_BYTES + 8
     } else {
-        (IPV6_BYTES, ETHERNET_BYTES + 7)
+        ETHERNET_BYTES + 7
     };
-    if packet::read::<u8>(ctx, ttl_at)? < NATIVE_TTL_BEFORE {
-        return None;
+    if packet::read::<u8>(ctx, ttl_at).ok_or(0_u32)? < NATIVE_TTL_BEFORE {
+        return Err(0);
     }
-    if total_bytes > next_hop.mtu
-        && packet::wire_bytes(ctx, flow.protocol, header_bytes, total_bytes) > next_hop.mtu
-    {
-        return None;
+    if size.bytes > next_hop.mtu && size.on_wire(ctx, flow) > next_hop.mtu {
+        return Err(next_hop.mtu);
     }
     let set = if is_ipv4 {
         packet::set_ttl(ctx, NATIVE_TTL)
     } else {
         packet::set_hop_limit(ctx, NATIVE_TTL, Origin::Pod)
     };
-    set.ok()?;
-    Some(fib::leave(next_hop))
+    set.map_err(|_| 0_u32)?;
+    Ok(fib::leave(next_hop))
 }
 
 /// What becomes of a packet from the fabric that is for no pod of this node and that no router forwards

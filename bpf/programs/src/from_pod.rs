@@ -17,7 +17,8 @@ use bpf_programs::{
 use crate::{
     Refusal, Verdict, arp,
     count::{self, Taker},
-    deliver, egress,
+    deliver,
+    egress::{self, Size},
     maps::{DEVICES, ENDPOINTS_V4, ENDPOINTS_V6},
     route::Place,
 };
@@ -98,10 +99,13 @@ fn judge_ipv4(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
             if header.header_bytes != packet::IPV4_BYTES {
                 return Err(refused(DropReason::EgressUnsupported));
             }
-            // The tunnel cuts what it cannot take whole.
+            // Whether it is too large is asked when its way is known.
             let checked = forward::forward_ipv4(ctx, &header, u32::MAX);
-            let bytes = header.total_bytes;
-            return leave_by_gateway(ctx, sender, &flow, bytes, chosen, checked);
+            let size = Size {
+                bytes: header.total_bytes,
+                may_be_cut: !header.dont_fragment,
+            };
+            return leave_by_gateway(ctx, sender, &flow, size, chosen, checked);
         }
     }
     if header.header_bytes != packet::IPV4_BYTES {
@@ -183,8 +187,11 @@ fn judge_ipv6(ctx: &TcContext, macs: MacPair) -> Result<Verdict, Refusal> {
                 return Err(refused(DropReason::EgressUnsupported));
             }
             let checked = forward::forward_ipv6(ctx, &header, u32::MAX, Origin::Pod);
-            let bytes = header.total_bytes;
-            return leave_by_gateway(ctx, sender, &flow, bytes, chosen, checked);
+            let size = Size {
+                bytes: header.total_bytes,
+                may_be_cut: header.protocol == packet::PROTOCOL_FRAGMENT,
+            };
+            return leave_by_gateway(ctx, sender, &flow, size, chosen, checked);
         }
     }
     if header.protocol == packet::PROTOCOL_HOP_BY_HOP {
@@ -223,7 +230,7 @@ fn leave_by_gateway(
     ctx: &TcContext,
     sender: &AddressEntry,
     flow: &FlowKey,
-    total_bytes: u32,
+    size: Size,
     chosen: u32,
     checked: Result<(), Obstacle>,
 ) -> Result<Verdict, Refusal> {
@@ -242,8 +249,7 @@ fn leave_by_gateway(
         // Nothing is larger than the largest MTU.
         Err(Obstacle::Fragment) => return Err(refused(DropReason::EgressUnsupported)),
     }
-    let code = egress::send(ctx, sender, chosen, flow, total_bytes).map_err(refused)?;
-    count::sent(ctx, sender.slot, Taker::Programs);
+    let code = egress::send(ctx, sender, chosen, flow, size).map_err(refused)?;
     Ok(Verdict::Redirected(code))
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-//! What the objects share: headers, the routing table, the checks of a forwarding router.
+//! What the objects share: headers, the routing table, the checks of a forwarding router and its
+//! errors.
 
 #![no_std]
 
 pub mod fib;
 pub mod forward;
+pub mod icmp;
 pub mod mss;
 pub mod packet;
 pub mod tunnel;

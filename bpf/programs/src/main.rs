@@ -8,7 +8,8 @@
 //!
 //! ICMP errors (TTL exceeded, too big, unreachable) and IPv4 fragmentation are left to the kernel:
 //! such a packet is counted under its reason and handed over, and the kernel, which sees the same
-//! routing table, answers by RFC 1812 and RFC 4443, with its own rate limits and source address.
+//! routing table, answers by RFC 1812 and RFC 4443, with its own rate limits and source address. But
+//! not of what leaves by an egress gateway, which the kernel knows nothing of: `too_big`.
 //!
 //! Handing over means `TC_ACT_UNSPEC`, so that programs of others on the same hook still run.
 
@@ -23,6 +24,7 @@ mod from_fabric;
 mod from_pod;
 mod maps;
 mod route;
+mod too_big;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},

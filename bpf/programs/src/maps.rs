@@ -15,7 +15,7 @@ use bpf_abi::{
         MAX_EGRESS_FLOWS, MAX_EGRESS_PREFIXES, MAX_EGRESS_RULES, MAX_REMOTE_PODS, RemotePod,
         RemotePodKey,
     },
-    nat::TunnelEnd,
+    nat::{AnswerLimit, TunnelEnd},
 };
 
 const ADDRESSES: usize = MAX_ADDRESSES as usize;
@@ -97,6 +97,10 @@ pub static EGRESS_FLOWS: HashMap<
     { MAX_EGRESS_FLOWS as usize },
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
+
+/// Not pinned: each load may say as much as the kernel's own limit allows.
+#[btf_map]
+pub static ANSWER_LIMIT: PerCpuArray<AnswerLimit, 1> = PerCpuArray::new();
 
 // Not read by any program; it is here so that it is made and pinned with the others.
 #[btf_map]

@@ -3,7 +3,9 @@
 
 use core::ptr;
 
-use aya_ebpf::{bindings::BPF_F_RECOMPUTE_CSUM, programs::TcContext};
+use aya_ebpf::{
+    bindings::BPF_F_RECOMPUTE_CSUM, helpers::generated::bpf_csum_diff, programs::TcContext,
+};
 use bpf_abi::DropReason;
 
 /// Bytes of an Ethernet header, and so the offset of the IP header.
@@ -26,6 +28,7 @@ pub const PROTOCOL_HOP_BY_HOP: u8 = 0;
 pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
+pub const PROTOCOL_FRAGMENT: u8 = 44;
 pub const PROTOCOL_ICMPV6: u8 = 58;
 
 /// An address as one word in memory order.
@@ -137,6 +140,20 @@ pub fn write<T: Field>(ctx: &TcContext, offset: u32, value: T) -> Option<()> {
     // frame before it runs a program that contains them.
     unsafe { ptr::write(at as *mut T, value) };
     Some(())
+}
+
+/// The sum of so many bytes from `offset` on, a multiple of four, on top of another one (RFC 1071). In
+/// place: a copy would take room on the stack.
+#[inline(always)]
+pub fn sum<const BYTES: usize>(ctx: &TcContext, offset: u32, seed: u32) -> Option<u32> {
+    let at = ctx.data() + offset as usize;
+    if at + BYTES > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the pointer is to as many readable bytes, checked above and by the verifier, and no
+    // bytes are taken away.
+    let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, at as *mut u32, BYTES as u32, seed) };
+    Some(sum as u32)
 }
 
 /// The ethertype in host order.

@@ -59,6 +59,17 @@ impl Connection {
         say(&mut self.here, &mut self.there).context("to the other end")
     }
 
+    /// The same connection seen from the other end.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        let Self { here, there, seen } = self;
+        Self {
+            here: there,
+            there: here,
+            seen,
+        }
+    }
+
     /// Sends so many bytes, while the caller does something else.
     #[must_use]
     pub fn transfer_in_background(self, bytes: usize) -> Transfer {

@@ -52,6 +52,8 @@ pub const SECOND_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 
 pub const RULE: u32 = 5_000;
 /// Largest packet the tunnel takes whole: 1500 less VXLAN over IPv4.
 pub const TUNNEL_MTU: u16 = 1_450;
+/// The same over IPv6.
+pub const TUNNEL_MTU_V6: u16 = 1_430;
 
 const TUNNEL: &str = "cw-egress";
 
@@ -84,6 +86,8 @@ pub struct EgressLab {
     pub pins: PathBuf,
     /// What of it goes without the tunnel, from the next policy on.
     pub native: Native,
+    /// The tunnel, likewise: see [`Self::set_tunnel`].
+    tunnel: Tunnel,
     hook: HookChoice,
     max_mappings: u32,
 }
@@ -101,6 +105,35 @@ pub struct Native {
     pub is_gateway: bool,
     /// Largest packet the pods' node takes for the way.
     pub mtu: u32,
+}
+
+/// The tunnel between the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Whether it goes over IPv6.
+    pub is_over_ipv6: bool,
+    /// Largest packet it takes whole.
+    pub mtu: u16,
+}
+
+impl Tunnel {
+    /// Addresses of the pods' node and of the gateway, by which they reach each other.
+    fn ends(self) -> [IpAddr; 2] {
+        if self.is_over_ipv6 {
+            [1, 2].map(|last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into())
+        } else {
+            [1, 2].map(|last| Ipv4Addr::new(192, 0, 2, last).into())
+        }
+    }
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self {
+            is_over_ipv6: false,
+            mtu: TUNNEL_MTU,
+        }
+    }
 }
 
 impl Default for Native {
@@ -192,6 +225,7 @@ impl EgressLab {
             gateway_pins,
             pins,
             native: Native::default(),
+            tunnel: Tunnel::default(),
             hook,
             max_mappings,
         })
@@ -277,7 +311,7 @@ impl EgressLab {
                 ends: rules.into_iter().collect(),
                 own: Vec::new(),
                 native: NativeTables::default(),
-                nodes: ["192.0.2.1".parse()?, "192.0.2.2".parse()?].into(),
+                nodes: self.tunnel.ends().into(),
                 in_cluster: [
                     "10.244.0.0/16",
                     "fd00:10:244::/48",
@@ -290,9 +324,9 @@ impl EgressLab {
             })
         };
         let mut tables = far(EgressEnd::Remote {
-            address: "192.0.2.2".parse()?,
+            address: self.tunnel.ends()[1],
             tunnel: tunnel_a,
-            mtu: TUNNEL_MTU,
+            mtu: self.tunnel.mtu,
         })?;
         for pod in std::iter::once(&self.pod).chain(selected) {
             tables
@@ -317,6 +351,23 @@ impl EgressLab {
         let datapath = &mut self.gateway_datapath;
         self.gateway_node.run(|| datapath.sync_egress(&tables))?;
         Ok(())
+    }
+
+    /// Makes the tunnel another one, and gives the policy of [`Self::set_up`] anew.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn set_tunnel(&mut self, tunnel: Tunnel) -> Result<()> {
+        self.tunnel = tunnel;
+        let index = index_of(&self.gateway_node, TUNNEL)?;
+        let Self {
+            gateway,
+            gateway_node,
+            ..
+        } = self;
+        let nodes = [(tunnel.ends()[0], tunnel.mtu)].into();
+        gateway_node.run(|| gateway.sync_nodes(index, &nodes))?;
+        self.set_up()
     }
 
     /// What the pods' node does without the tunnel.

@@ -238,31 +238,15 @@ impl Capture {
 /// # Errors
 /// When the device does not take it.
 pub fn send_raw(from: &Namespace, device: &str, to: MacAddr, packet: &[u8]) -> Result<()> {
-    let index = index_of(from, device)?;
-    let socket = from.run(|| packet_socket(index))?;
-    let mut address = link_address(index);
-    let protocol: u16 = if packet[0] >> 4 == 6 { 0x86dd } else { 0x0800 };
-    address.sll_protocol = protocol.to_be();
-    address.sll_halen = 6;
-    address.sll_addr[..6].copy_from_slice(&to.0);
-    // SAFETY: pointers and sizes describe live values.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            packet.as_ptr().cast(),
-            packet.len(),
-            0,
-            (&raw const address).cast(),
-            size_of_val(&address) as u32,
-        )
-    };
-    ensure!(
-        sent == packet.len() as isize,
-        "send {} bytes: {}",
-        packet.len(),
-        io::Error::last_os_error()
-    );
-    Ok(())
+    send_all(from, device, to, [packet])
+}
+
+/// Sends packets out of a pod as they are.
+///
+/// # Errors
+/// When the device does not take one.
+pub fn send_all_from<'a>(pod: &Pod, packets: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
+    send_all(&pod.namespace, "eth0", pod.endpoint.host_mac, packets)
 }
 
 /// Sends a packet out of a pod as it is.
@@ -270,7 +254,48 @@ pub fn send_raw(from: &Namespace, device: &str, to: MacAddr, packet: &[u8]) -> R
 /// # Errors
 /// When the device does not take it.
 pub fn send_from(pod: &Pod, packet: &[u8]) -> Result<()> {
-    send_raw(&pod.namespace, "eth0", pod.endpoint.host_mac, packet)
+    send_all_from(pod, [packet])
+}
+
+/// Sends packets out of a device one after another by one socket: to close one takes the kernel a
+/// while.
+///
+/// # Errors
+/// When the device does not take one.
+pub fn send_all<'a>(
+    from: &Namespace,
+    device: &str,
+    to: MacAddr,
+    packets: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<()> {
+    let index = index_of(from, device)?;
+    let socket = from.run(|| packet_socket(index))?;
+    let mut address = link_address(index);
+    address.sll_halen = 6;
+    address.sll_addr[..6].copy_from_slice(&to.0);
+    for packet in packets {
+        let is_ipv6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        let protocol: u16 = if is_ipv6 { 0x86dd } else { 0x0800 };
+        address.sll_protocol = protocol.to_be();
+        // SAFETY: pointers and sizes describe live values.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw const address).cast(),
+                size_of_val(&address) as u32,
+            )
+        };
+        ensure!(
+            sent == packet.len() as isize,
+            "send {} bytes: {}",
+            packet.len(),
+            io::Error::last_os_error()
+        );
+    }
+    Ok(())
 }
 
 /// A socket that sees every packet at a device.

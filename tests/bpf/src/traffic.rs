@@ -77,23 +77,14 @@ impl Probe {
         let source = self.source.map_or_else(|| unspecified.parse(), Ok)?;
         let socket = from.run(|| UdpSocket::bind((source, 0)))?;
         socket.set_read_timeout(Some(self.wait))?;
-        let (level, options) = if to.is_ipv4() {
-            let discover = (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO);
-            (
-                libc::IPPROTO_IP,
-                [discover, (libc::IP_RECVERR, 1), (libc::IP_TTL, self.ttl)],
-            )
+        never_cut(&socket)?;
+        hear_errors(&socket)?;
+        let (level, option) = if to.is_ipv4() {
+            (libc::IPPROTO_IP, libc::IP_TTL)
         } else {
-            let discover = (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO);
-            let errors = (libc::IPV6_RECVERR, 1);
-            (
-                libc::IPPROTO_IPV6,
-                [discover, errors, (libc::IPV6_UNICAST_HOPS, self.ttl)],
-            )
+            (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
         };
-        for (option, value) in options {
-            set_option(&socket, level, option, value)?;
-        }
+        set_option(&socket, level, option, self.ttl)?;
         socket.connect((to, CLOSED_PORT))?;
         let sent = socket.send(&vec![0x5a; self.bytes]);
         let told = sent.and_then(|_| socket.recv(&mut [0; 1]));
@@ -104,14 +95,7 @@ impl Probe {
         let fate = match error.raw_os_error() {
             Some(libc::ECONNREFUSED) => Fate::Reached,
             Some(libc::EHOSTUNREACH) => Fate::TimeExceeded,
-            Some(libc::EMSGSIZE) => {
-                let option = if to.is_ipv4() {
-                    libc::IP_MTU
-                } else {
-                    libc::IPV6_MTU
-                };
-                Fate::TooBig(get_option(&socket, level, option)? as u32)
-            }
+            Some(libc::EMSGSIZE) => Fate::TooBig(path_mtu(&socket)?),
             Some(libc::EAGAIN) => Fate::Silence,
             _ => return Err(error).with_context(|| format!("ask {to}")),
         };
@@ -120,7 +104,7 @@ impl Probe {
 }
 
 /// Who sent the ICMP error a socket has in its queue of errors (ip(7), `IP_RECVERR`).
-fn who_said(socket: &UdpSocket) -> Option<IpAddr> {
+pub fn who_said(socket: &UdpSocket) -> Option<IpAddr> {
     let mut control = [0_u64; 64];
     // SAFETY: plain numbers and null pointers; all zero is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -164,6 +148,49 @@ pub fn reach(from: &Namespace, to: IpAddr) -> Result<()> {
         ensure!(fate == Fate::Reached, "{fate:?}");
         Ok(())
     })
+}
+
+/// Lets nobody cut what a socket sends.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn never_cut(socket: &UdpSocket) -> Result<()> {
+    let (level, option, value) = if socket.local_addr()?.is_ipv4() {
+        (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DO,
+        )
+    } else {
+        (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DO,
+        )
+    };
+    set_option(socket, level, option, value)
+}
+
+/// What the kernel believes the way of a connected socket takes.
+///
+/// # Errors
+/// When the socket is not connected.
+pub fn path_mtu(socket: &UdpSocket) -> Result<u32> {
+    let (level, option) = if socket.local_addr()?.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_MTU)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU)
+    };
+    Ok(get_option(socket, level, option)? as u32)
+}
+
+/// Lets a socket send many datagrams of this size at once, which the kernel takes apart as late as it
+/// can (udp(7), `UDP_SEGMENT`).
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn send_in_segments(socket: &UdpSocket, bytes: i32) -> Result<()> {
+    set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, bytes)
 }
 
 fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) -> Result<()> {

@@ -4,14 +4,14 @@
 
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
-    DropReason,
-    nat::{JUDGED_MARK, LOCAL_NODE, NATIVE_NODE, NatKey, side},
+    CachedNextHop, DropReason, excess,
+    nat::{JUDGED_MARK, LOCAL_NODE, NATIVE_NODE, NatKey, TunnelEnd, side},
 };
-use bpf_programs::{fib, forward::Obstacle, mss, packet::Origin};
+use bpf_programs::{fib, forward::Obstacle, icmp::Complaint, mss, packet::Origin};
 
 use crate::{
     Refusal, Verdict, count, errors,
-    family::{self, Family, part},
+    family::{self, Family, Header, part},
     fragments, mapping,
     rewrite::{self, End},
     route, transport, tunnel,
@@ -95,80 +95,136 @@ fn flow<F: Family>(
         slot: Some(slot),
     };
     fragments::remember::<F>(work, entry, side::BACK);
-    let (header, transport) = (&work.header, &work.transport);
-    if header.ttl <= 1 {
+    if work.header.ttl <= 1 {
         return Err(refused(DropReason::TtlExceeded));
     }
+    let pod = entry.address;
+    let way = Way::find::<F>(ctx, work, pod, node).map_err(refused)?;
+    let excess = way.excess::<F>(ctx, &work.header);
+    if excess > excess::LOST {
+        // Said before anything is changed: it quotes what the sender sent.
+        work.complaint = Complaint::too_big(excess);
+        work.slot = u32::from(slot);
+        return Ok(Verdict::Answer);
+    }
+    if excess != excess::GOES_ON {
+        return Err(refused(DropReason::TooBig));
+    }
+    let (header, transport) = (&work.header, &work.transport);
     rewrite::apply::<F>(ctx, header, transport, End::Destination, entry).map_err(refused)?;
     if transport.is_syn != 0 {
-        mss::clamp(ctx, F::HEADER_BYTES, tunnel::mtu_to(node));
+        mss::clamp(ctx, F::HEADER_BYTES, way.tunnel_mtu());
     }
-    let pod = entry.address;
-    hand_over::<F>(ctx, work, pod, slot, node).map_err(refused)
+    hand_over::<F>(ctx, &work.header, &way, slot, node).map_err(refused)
 }
 
-/// Sends a packet back of which only the destination address changes.
+/// Sends a packet back of which only the destination address changes: an error, or a fragment that is
+/// not the first. Nobody is told when it is too large (RFC 1812 §4.3.2.7).
 #[inline(always)]
 fn go_back<F: Family>(
     ctx: &TcContext,
     work: &mut Work<F::Address>,
     pod: &Pod<F::Address>,
 ) -> Result<Verdict, Refusal> {
-    let header = &work.header;
     let refused = |reason| Refusal {
         reason,
         slot: Some(pod.slot),
     };
-    if header.ttl <= 1 {
+    if work.header.ttl <= 1 {
         return Err(refused(DropReason::TtlExceeded));
     }
+    let way = Way::find::<F>(ctx, work, pod.address, pod.node).map_err(refused)?;
+    let header = &work.header;
+    if way.excess::<F>(ctx, header) != excess::GOES_ON {
+        return Err(refused(DropReason::TooBig));
+    }
     rewrite::write_address::<F>(ctx, header, End::Destination, pod.address).map_err(refused)?;
-    hand_over::<F>(ctx, work, pod.address, pod.slot, pod.node).map_err(refused)
+    hand_over::<F>(ctx, header, &way, pod.slot, pod.node).map_err(refused)
+}
+
+/// The way to a pod's node.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Through the tunnel, or to the next program on this node.
+    Tunnel(&'static TunnelEnd),
+    /// By the routing table.
+    Route(&'static CachedNextHop),
+}
+
+impl Way {
+    #[inline(always)]
+    fn find<F: Family>(
+        ctx: &TcContext,
+        work: &mut Work<F::Address>,
+        pod: F::Address,
+        node: u16,
+    ) -> Result<Self, DropReason> {
+        if node == NATIVE_NODE {
+            let (source, protocol) = (work.header.source, work.header.protocol);
+            route::to_pod::<F>(ctx, work, source, pod, protocol).map(Way::Route)
+        } else {
+            tunnel::end_at(node).map(Way::Tunnel)
+        }
+    }
+
+    /// What becomes of a packet that may be too large: see [`excess`]. One that the kernel cuts on a
+    /// route is not too large.
+    #[inline(always)]
+    fn excess<F: Family>(&self, ctx: &TcContext, header: &Header<F::Address>) -> u32 {
+        match self {
+            Way::Tunnel(end) => {
+                if end.mtu == 0 || header.total_bytes <= u32::from(end.mtu) {
+                    return excess::GOES_ON;
+                }
+                let bytes = family::wire_bytes::<F>(ctx, header);
+                let is_piece = F::VERSION == 6 && header.part != part::WHOLE;
+                let may_be_cut = header.dont_fragment == 0 || is_piece;
+                excess::of(end, F::VERSION, bytes, may_be_cut, 0)
+            }
+            Way::Route(next_hop) => match family::check::<F>(ctx, header, next_hop.mtu) {
+                Err(Obstacle::Refused(_)) if F::VERSION == 4 => next_hop.mtu,
+                Err(Obstacle::Refused(_)) => next_hop.mtu.max(excess::IPV6_MIN_MTU),
+                Ok(()) | Err(Obstacle::Fragment) => excess::GOES_ON,
+            },
+        }
+    }
+
+    /// The largest packet a tunnel takes whole; zero where there is none or nobody knows.
+    #[inline(always)]
+    fn tunnel_mtu(&self) -> u16 {
+        match self {
+            Way::Tunnel(end) => end.mtu,
+            Way::Route(_) => 0,
+        }
+    }
 }
 
 /// Gives a packet that is rewritten to the pod's node.
 #[inline(always)]
 fn hand_over<F: Family>(
     ctx: &TcContext,
-    work: &mut Work<F::Address>,
-    pod: F::Address,
+    header: &Header<F::Address>,
+    way: &Way,
     slot: u16,
     node: u16,
 ) -> Result<Verdict, DropReason> {
-    if node == NATIVE_NODE {
-        return by_route::<F>(ctx, work, pod, slot);
-    }
-    let header = &work.header;
     count::answered(ctx, slot);
-    if node != LOCAL_NODE {
-        // On this node the next program lowers it.
-        F::lower(ctx, header.ttl, Origin::Fabric)?;
-    }
-    tunnel::to_pod(ctx, node)
-}
-
-/// The same without a tunnel. Not by the kernel, whose connection tracking has seen no packet of the
-/// pod and whose filters may refuse what belongs to nothing; it only cuts what does not fit.
-#[inline(always)]
-fn by_route<F: Family>(
-    ctx: &TcContext,
-    work: &mut Work<F::Address>,
-    pod: F::Address,
-    slot: u16,
-) -> Result<Verdict, DropReason> {
-    let (source, protocol) = (work.header.source, work.header.protocol);
-    let next_hop = route::to_pod::<F>(ctx, work, source, pod, protocol)?;
-    let header = &work.header;
-    match family::check::<F>(ctx, header, next_hop.mtu) {
-        Ok(()) => {}
-        Err(Obstacle::Fragment) => {
-            count::answered(ctx, slot);
-            ctx.set_mark(JUDGED_MARK);
-            return Ok(Verdict::Next);
+    let next_hop = match way {
+        Way::Tunnel(end) => {
+            if node != LOCAL_NODE {
+                // On this node the next program lowers it.
+                F::lower(ctx, header.ttl, Origin::Fabric)?;
+            }
+            return tunnel::to_pod(ctx, node, end);
         }
-        Err(Obstacle::Refused(reason)) => return Err(reason),
+        Way::Route(next_hop) => next_hop,
+    };
+    // Not by the kernel, whose connection tracking has seen no packet of the pod and whose filters may
+    // refuse what belongs to nothing; it only cuts what does not fit.
+    if family::check::<F>(ctx, header, next_hop.mtu).is_err() {
+        ctx.set_mark(JUDGED_MARK);
+        return Ok(Verdict::Next);
     }
-    count::answered(ctx, slot);
     F::lower(ctx, header.ttl, Origin::Fabric)?;
     Ok(Verdict::Redirected(fib::leave(next_hop)))
 }

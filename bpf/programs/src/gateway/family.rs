@@ -187,13 +187,12 @@ impl Family for Ipv6 {
 
     #[inline(always)]
     fn header(ctx: &TcContext) -> Result<Header<V6>, DropReason> {
-        const FRAGMENT: u8 = 44;
         let header = packet::ipv6(ctx)?;
         let mut protocol = header.protocol;
         let mut part = part::WHOLE;
         let mut identification = 0;
         let mut payload_at = ETHERNET_BYTES + IPV6_BYTES;
-        if protocol == FRAGMENT {
+        if protocol == packet::PROTOCOL_FRAGMENT {
             // RFC 8200 §4.5.
             let at = payload_at;
             protocol = packet::read(ctx, at).ok_or(DropReason::Truncated)?;
@@ -275,5 +274,16 @@ pub fn check<F: Family>(
         header.total_bytes,
         header.dont_fragment != 0,
         mtu,
+    )
+}
+
+/// Bytes of the largest packet this one will be on a wire: of one segment for GSO frames.
+#[inline(always)]
+pub fn wire_bytes<F: Family>(ctx: &TcContext, header: &Header<F::Address>) -> u32 {
+    packet::wire_bytes(
+        ctx,
+        header.protocol,
+        header.payload_at - ETHERNET_BYTES,
+        header.total_bytes,
     )
 }

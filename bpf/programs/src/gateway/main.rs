@@ -93,8 +93,14 @@ pub fn egress_back(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     match packet::ethertype(&ctx) {
-        Some(packet::ETHERTYPE_IPV4) => judge_back::<Ipv4>(&ctx),
-        Some(packet::ETHERTYPE_IPV6) => judge_back::<Ipv6>(&ctx),
+        Some(packet::ETHERTYPE_IPV4) => match judge_back::<Ipv4>(&ctx) {
+            ANSWER => answer_back::<Ipv4>(&ctx),
+            code => code,
+        },
+        Some(packet::ETHERTYPE_IPV6) => match judge_back::<Ipv6>(&ctx) {
+            ANSWER => answer_back::<Ipv6>(&ctx),
+            code => code,
+        },
         _ => TC_ACT_UNSPEC,
     }
 }
@@ -108,12 +114,17 @@ fn judge_out<F: Family>(ctx: &TcContext) -> i32 {
 
 #[inline(never)]
 fn answer_out<F: Family>(ctx: &TcContext) -> i32 {
-    finish(ctx, answer::send::<F>(ctx))
+    finish(ctx, answer::to_pod::<F>(ctx))
 }
 
 #[inline(never)]
 fn judge_back<F: Family>(ctx: &TcContext) -> i32 {
     finish(ctx, back::judge::<F>(ctx))
+}
+
+#[inline(never)]
+fn answer_back<F: Family>(ctx: &TcContext) -> i32 {
+    finish(ctx, answer::to_world::<F>(ctx))
 }
 
 #[inline(always)]

@@ -9,13 +9,12 @@ use bpf_abi::{
 use bpf_programs::{
     fib,
     forward::Obstacle,
+    icmp::Complaint,
     packet::{Origin, PROTOCOL_UDP},
 };
 
 use crate::{
-    Refusal, Verdict,
-    answer::Complaint,
-    claim, count, errors,
+    Refusal, Verdict, claim, count, errors,
     family::{self, Family, Header, part},
     fragments, mapping,
     maps::RULES,

@@ -98,23 +98,22 @@ pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
     parcel.ip_version == 0 || parcel.rule != TUNNEL_BACK
 }
 
-/// Sends a packet to a pod: through the tunnel, or on to the next program on this node.
+/// Sends a packet to a pod: through the tunnel that ends there, or on to the next program on this
+/// node.
 #[inline(always)]
-pub fn to_pod(ctx: &TcContext, node: u16) -> Result<Verdict, DropReason> {
+pub fn to_pod(ctx: &TcContext, node: u16, end: &TunnelEnd) -> Result<Verdict, DropReason> {
     if node == LOCAL_NODE {
         ctx.set_mark(JUDGED_MARK);
         return Ok(Verdict::Next);
     }
-    let Some(end) = TUNNEL_ENDS.get(u32::from(node)) else {
-        return Err(DropReason::TunnelFailed);
-    };
     through(ctx, end)
 }
 
-/// The largest packet the tunnel to a node takes whole; zero where it is not known.
+/// Where the tunnel to a node ends.
 #[inline(always)]
-pub fn mtu_to(node: u16) -> u16 {
-    TUNNEL_ENDS.get(u32::from(node)).map_or(0, |end| end.mtu)
+pub fn end_at(node: u16) -> Result<&'static TunnelEnd, DropReason> {
+    let end = TUNNEL_ENDS.get(u32::from(node));
+    end.ok_or(DropReason::TunnelFailed)
 }
 
 /// Sends an answer through the tunnel.

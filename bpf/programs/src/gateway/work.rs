@@ -12,9 +12,9 @@ use bpf_abi::{
     nat::{FragmentKey, NatEntry, NatEvent, NatKey},
 };
 
-use crate::{
-    answer::Complaint, errors::Quoted, family::Header, transport::Transport, tunnel::Parcel,
-};
+use bpf_programs::icmp::Complaint;
+
+use crate::{errors::Quoted, family::Header, transport::Transport, tunnel::Parcel};
 
 /// What is known. Only integers: every bit pattern is a value.
 #[derive(Clone, Copy)]
@@ -35,6 +35,8 @@ pub struct Work<A> {
     pub search: Search<A>,
     pub event: NatEvent,
     pub complaint: Complaint,
+    /// Whose counters know an answer to the world.
+    pub slot: u32,
 }
 
 /// The search for a port of a new mapping.

@@ -10,6 +10,7 @@ mod path;
 mod policy;
 mod ports;
 mod refused;
+mod size;
 mod ways;
 
 use std::net::IpAddr;
