@@ -33,7 +33,8 @@ pub const fn of(
     if mtu == 0 || wire_bytes <= mtu {
         return GOES_ON;
     }
-    let is_cut_outside = end.ip_version == 4;
+    // Or, for a pod of this node, before it gets there.
+    let is_cut_outside = end.ip_version != 6;
     if may_be_cut && is_cut_outside {
         return GOES_ON;
     }
@@ -82,6 +83,8 @@ mod tests {
         assert_eq!(of(&end(6, 1430), 6, 1431, false, 0), 1430);
         assert_eq!(of(&end(4, 1450), 6, 1451, true, 0), GOES_ON);
         assert_eq!(of(&end(6, 1430), 6, 1431, true, 0), 1430);
+        assert_eq!(of(&end(0, 1500), 4, 1501, true, 0), GOES_ON);
+        assert_eq!(of(&end(0, 1500), 4, 1501, false, 0), 1500);
     }
 
     #[test]

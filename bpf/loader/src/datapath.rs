@@ -371,6 +371,12 @@ impl Datapath {
             .collect()
     }
 
+    /// The largest IP packet that every endpoint takes, in bytes; `None` without endpoints.
+    #[must_use]
+    pub fn smallest_mtu(&self) -> Option<u32> {
+        self.registry.iter().map(|known| known.endpoint.mtu).min()
+    }
+
     /// Traffic of every endpoint, in order of their numbers.
     ///
     /// # Errors

@@ -8,9 +8,14 @@ use bpf_loader::{
     EgressEnd, EgressNeighbour, EgressTables, EgressWay, GatewayRule, NativeTables, RemoteSource,
     Timeouts,
 };
-use egress_core::{Desired, End, Life, Refusal, Way, World};
+use egress_core::{Desired, End, Life, Node, Refusal, Way, World};
 use ipnet::IpNet;
 use router_types::LinkIndex;
+
+use crate::devices::OVERHEAD_V6;
+
+/// The smallest MTU of IPv6 (RFC 8200 §5).
+const IPV6_MIN_MTU: u32 = 1280;
 
 /// The set of pods nobody has decided about yet. No decision's number comes so far.
 const NEWCOMERS: u32 = u32::MAX;
@@ -37,6 +42,33 @@ impl Tunnel {
             self.mtu_v6
         }
     }
+}
+
+/// What an operator must know of a tunnel that is too narrow: over IPv6 nothing is cut, neither what is
+/// wrapped nor what wraps it, and senders of IPv6 cannot be told less than its smallest MTU. `ends` are
+/// where this node sends to; a gateway answers all other nodes.
+pub(crate) fn too_narrow(
+    world: &World,
+    mut ends: impl Iterator<Item = End>,
+    is_gateway: bool,
+    tunnel: Tunnel,
+) -> Option<String> {
+    let mtu = u32::from(tunnel.mtu_v6);
+    if mtu >= IPV6_MIN_MTU {
+        return None;
+    }
+    let has_v4 = |node: &Node| node.addresses.iter().any(IpAddr::is_ipv4);
+    let here = world.nodes.get(&world.node).is_some_and(has_v4);
+    let is_used = ends.any(|end| matches!(end, End::Remote(IpAddr::V6(_))))
+        || is_gateway && world.nodes.values().any(|node| !(here && has_v4(node)));
+    let needed = IPV6_MIN_MTU + OVERHEAD_V6;
+    is_used.then(|| {
+        format!(
+            "the tunnel over IPv6 takes {mtu} bytes whole and IPv6 needs {IPV6_MIN_MTU}: larger packets of \
+             IPv6 are refused as too-big; give the devices towards the fabric an MTU of at least \
+             {needed}, or the nodes IPv4 addresses"
+        )
+    })
 }
 
 /// The pods' side. `strangers` are addresses of containers that are no pods: no policy can select
@@ -195,5 +227,50 @@ fn way(leads: Way) -> EgressWay {
         Way::Excluded => EgressWay::Pass,
         Way::Refused(Refusal::Undecided) => EgressWay::Undecided,
         Way::Refused(_) => EgressWay::NoGateway,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world(here: &[&str], there: &[&str]) -> World {
+        let node = |addresses: &[&str]| Node {
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            zone: None,
+            is_healthy: true,
+            is_dead: false,
+        };
+        World {
+            node: "here".into(),
+            nodes: [("here", here), ("there", there)]
+                .map(|(name, addresses)| (name.into(), node(addresses)))
+                .into(),
+            ..World::default()
+        }
+    }
+
+    fn tunnel(mtu_v6: u16) -> Tunnel {
+        Tunnel {
+            link: LinkIndex(1),
+            mtu_v4: mtu_v6 + 20,
+            mtu_v6,
+        }
+    }
+
+    #[test]
+    fn a_tunnel_over_ipv6_that_is_too_narrow_for_ipv6_is_reported_where_it_is_used() {
+        let both = ["192.0.2.1", "2001:db8::1"];
+        let only_v6 = ["2001:db8::2"];
+        let remote = |address: &str| [End::Remote(address.parse().unwrap())].into_iter();
+        let world_v6 = world(&both, &only_v6);
+        let said = too_narrow(&world_v6, remote("2001:db8::2"), false, tunnel(1_230));
+        let said = said.expect("it is used");
+        assert!(said.contains("1230") && said.contains("1350"), "{said}");
+        assert!(too_narrow(&world_v6, std::iter::empty(), true, tunnel(1_279)).is_some());
+        assert!(too_narrow(&world_v6, std::iter::empty(), false, tunnel(1_279)).is_none());
+        assert!(too_narrow(&world_v6, remote("2001:db8::2"), true, tunnel(1_280)).is_none());
+        let world_v4 = world(&both, &both);
+        assert!(too_narrow(&world_v4, remote("192.0.2.1"), true, tunnel(1_230)).is_none());
     }
 }

@@ -49,8 +49,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long what could not be done waits for the next attempt, if nothing happens before.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Bytes of a packet in the tunnel device at most: nothing is too big for the device itself, since
-/// what does not fit into the fabric is cut outside.
+/// Bytes of a packet in the tunnel device at most: nothing is too big for the device itself. What does
+/// not fit into the fabric is a matter of the programs, or cut outside.
 const DEVICE_MTU: u32 = 65_000;
 
 /// How often a decision is made anew because of what it led to. Each time something is claimed or
@@ -295,6 +295,11 @@ impl Worker {
         if let Err(error) = self.gateway(&desired, tunnel) {
             failures.push(format!("egress gateway: {error}"));
         }
+        let is_gateway = !desired.gateway.is_empty() || !desired.standby.is_empty();
+        let ends = desired.ends.values().map(|rule| rule.end);
+        failures.extend(
+            tunnel.and_then(|tunnel| tables::too_narrow(&self.world, ends, is_gateway, tunnel)),
+        );
         let world = Arc::clone(&self.world);
         let now = Instant::now();
         self.peers.set_roles(
@@ -667,6 +672,8 @@ impl Worker {
             }
             gateway.set_own_addresses(&tables::own_addresses(world));
             gateway.sync_nodes(tunnel.link, &addresses)?;
+            let pods = lock(&self.datapath).smallest_mtu().unwrap_or_default();
+            gateway.set_pods_mtu(u16::try_from(pods).unwrap_or(u16::MAX))?;
         }
         let is_told = self.peers.is_spoken();
         gateway.sync_rules(&tables::gateway_side(desired, is_told))?;

@@ -370,6 +370,31 @@ impl EgressLab {
         self.set_up()
     }
 
+    /// Gives the pod of the gateway's node a smaller MTU.
+    ///
+    /// # Errors
+    /// When `ip` refuses something, or a map cannot be written.
+    pub fn set_gateway_pod_mtu(&mut self, mtu: u16) -> Result<()> {
+        let pod = &mut self.gateway_pod;
+        let device = &pod.host_device;
+        self.gateway_node
+            .ip(&format!("link set {device} mtu {mtu}"))?;
+        pod.namespace.ip(&format!("link set eth0 mtu {mtu}"))?;
+        pod.endpoint.mtu = mtu.into();
+        let Self {
+            gateway,
+            gateway_node,
+            gateway_datapath,
+            gateway_pod,
+            ..
+        } = self;
+        gateway_node.run(|| {
+            gateway_datapath.set_endpoint(&gateway_pod.endpoint)?;
+            gateway.set_pods_mtu(mtu)
+        })?;
+        self.set_up()
+    }
+
     /// What the pods' node does without the tunnel.
     fn sent(&self, pods: Vec<IpAddr>) -> Result<NativeTables> {
         let neighbour = |address: &str| {

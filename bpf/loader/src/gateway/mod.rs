@@ -289,6 +289,20 @@ impl Gateway {
         Ok(())
     }
 
+    /// Says the largest IP packet the pods of this node take, in bytes; zero where there are none. Who
+    /// sends them a larger one, which may not be cut, is told so.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_pods_mtu(&mut self, mtu: u16) -> Result<(), Error> {
+        let end = TunnelEnd {
+            is_local: 1,
+            mtu,
+            ..TunnelEnd::default()
+        };
+        self.tables.set_end(LOCAL_NODE, end)
+    }
+
     /// Says by which address of each family other nodes know this one, for the next
     /// [`Self::sync_nodes`]; the routing table chooses where there is none.
     pub fn set_own_addresses(&mut self, own: &[IpAddr]) {

@@ -535,3 +535,33 @@ fn who_answers_hears_of_a_narrow_link_to_the_pods() -> Result<()> {
     reach(&lab.pod.namespace, WORLD[0])?;
     lab.witness.saw_nobody_else()
 }
+
+#[test]
+fn who_answers_hears_what_a_pod_of_the_gateway_takes() -> Result<()> {
+    let mut lab = EgressLab::build(HookChoice::Auto)?;
+    lab.set_up()?;
+    lab.set_gateway_pod_mtu(1_400)?;
+    for to in WORLD {
+        let (server, socket) = in_touch(&lab, &lab.gateway_pod, to)?;
+        never_cut(&server)?;
+        hear_errors(&server)?;
+        let capture = Capture::start(&lab.world, "eth0")?;
+        let mtu = refused_as_too_large(&server, payload(1_401, to))?;
+        ensure!(mtu == 1_400, "{to}: {mtu}");
+        let (error, _, quoted) = hear(&capture)?;
+        ensure!(error.source == egress(to), "{error:?}");
+        ensure!(quoted.destination == egress(to), "{quoted:?}");
+        socket.set_read_timeout(Some(PATIENCE))?;
+        for bytes in [payload(1_400, to), 4_000] {
+            if to.is_ipv4() && bytes == 4_000 {
+                leave_cutting_to_routers(&server)?;
+            } else if bytes == 4_000 {
+                continue;
+            }
+            server.send(&vec![7; bytes])?;
+            ensure!(socket.recv(&mut [0; 5_000])? == bytes);
+        }
+    }
+    ensure!(too_large(&lab)? == (0, 2));
+    lab.witness.saw_nobody_else()
+}
