@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use bpf_abi::map_names;
 use bpf_loader::{
     Config, Datapath, DropCount, DropReason, EgressEnd, EgressNeighbour, EgressTables, EgressWay,
     Gateway, GatewayConfig, GatewayRule, HookChoice, LinkIndex, Mapping, NativeTables,
@@ -25,6 +26,7 @@ use bpf_loader::{
 use crate::{
     namespace::{Namespace, private_pins},
     packet::packet_socket,
+    pinned::entries,
     pod::{Pod, allow_errors, index_of, join_nodes, node},
 };
 
@@ -477,6 +479,23 @@ impl EgressLab {
     /// When a map cannot be read.
     pub fn mappings(&self) -> Result<Vec<Mapping>> {
         Ok(self.gateway_node.run(|| self.gateway.mappings())?)
+    }
+
+    /// Fails when there are other entries than the two of each mapping: a half without the other one.
+    ///
+    /// # Errors
+    /// Then, or when a map cannot be read.
+    pub fn has_no_halves(&self) -> Result<()> {
+        let folder = format!("gateway/{:016x}", bpf_abi::GATEWAY_LAYOUT_HASH);
+        let folder = self.gateway_pins.join(folder);
+        let entries =
+            entries(&folder.join(map_names::NAT_V4))? + entries(&folder.join(map_names::NAT_V6))?;
+        let mappings = self.mappings()?.len();
+        ensure!(
+            entries == 2 * mappings,
+            "{entries} entries of {mappings} mappings"
+        );
+        Ok(())
     }
 
     /// How many packets the gateway refused for a reason.

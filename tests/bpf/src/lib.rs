@@ -10,5 +10,6 @@ pub mod connection;
 pub mod egress;
 pub mod namespace;
 pub mod packet;
+pub mod pinned;
 pub mod pod;
 pub mod traffic;

@@ -313,6 +313,8 @@ pub(crate) fn packet_socket(device: LinkIndex) -> io::Result<OwnedFd> {
         tv_sec: 0,
         tv_usec: 50_000,
     };
+    // What is sent at once is not lost before anybody reads it.
+    let room: libc::c_int = 16 << 20;
     // SAFETY: pointers and sizes describe live values.
     let code = unsafe {
         libc::bind(
@@ -325,6 +327,12 @@ pub(crate) fn packet_socket(device: LinkIndex) -> io::Result<OwnedFd> {
             libc::SO_RCVTIMEO,
             (&raw const wait).cast(),
             size_of_val(&wait) as u32,
+        ) | libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const room).cast(),
+            size_of_val(&room) as u32,
         )
     };
     if code != 0 {

@@ -5,6 +5,7 @@
 mod fragments;
 mod icmp;
 mod life;
+mod malformed;
 mod native;
 mod path;
 mod policy;
