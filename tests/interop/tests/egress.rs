@@ -46,6 +46,7 @@ fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {
             echoed_by_tcp(pod, target, 256 << 10)?;
         }
     }
+    the_pod_hears_what_the_tunnel_takes(&pods[0])?;
     let clients: BTreeSet<IpAddr> = addresses(server)?;
     assert_eq!(clients, BTreeSet::from(EGRESS), "all the server has seen");
     nothing_refused(&lab)?;
@@ -351,6 +352,25 @@ fn leaves_by(lab: &Lab, pod: &Pod<'_>, gateway: &str) -> Result<()> {
 }
 
 /// What `causeway egress` says on the pods' nodes.
+/// Of a packet that may not be cut: the links' 1500 bytes less VXLAN over IPv4.
+fn the_pod_hears_what_the_tunnel_takes(pod: &Pod<'_>) -> Result<()> {
+    for (target, headers) in SERVER.into_iter().zip([28, 48]) {
+        let ping = |bytes: u32| format!("ping -M do -c1 -W5 -s {} {target}", bytes - headers);
+        let told = format!("! {} 2>&1", ping(1_451));
+        let said = pod.exec_ok(&["sh", "-c", &told])?;
+        ensure!(said.contains("1450"), "{said}");
+        // The kernel has learnt, and refuses the next one itself; what fits arrives.
+        let said = pod.exec_ok(&["sh", "-c", &told])?;
+        ensure!(said.contains("too long"), "{said}");
+        pod.exec_ok(&["sh", "-c", &ping(1_450)])?;
+    }
+    let drops = causeway::items(pod.node(), "datapath drops")?;
+    let told = drops.iter().find(|drop| drop["reason"] == "too-big");
+    let told = told.with_context(|| format!("no such reason in {drops:#?}"))?;
+    ensure!(told["packets"] == 2, "{told:#}");
+    Ok(())
+}
+
 fn the_cli_says_so(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {
     for pod in pods {
         let node = pod.node();
