@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     is_unwritten: bool,
     /// The policies of addresses that were held when the thread began, until they are decided on.
     were_held: BTreeMap<IpAddr, PolicyId>,
+    /// What was said of a tunnel that is too narrow.
+    narrow: Option<String>,
     /// Addresses that are being announced.
     announcing: Vec<(BTreeSet<IpAddr>, AbortHandle)>,
     /// Addresses of pods that policies do not select any more.
@@ -139,6 +141,7 @@ impl Worker {
             found: BTreeSet::new(),
             is_unwritten: false,
             were_held: BTreeMap::new(),
+            narrow: None,
             announcing: Vec::new(),
             leavers: BTreeSet::new(),
             is_told: false,
@@ -295,11 +298,7 @@ impl Worker {
         if let Err(error) = self.gateway(&desired, tunnel) {
             failures.push(format!("egress gateway: {error}"));
         }
-        let is_gateway = !desired.gateway.is_empty() || !desired.standby.is_empty();
-        let ends = desired.ends.values().map(|rule| rule.end);
-        failures.extend(
-            tunnel.and_then(|tunnel| tables::too_narrow(&self.world, ends, is_gateway, tunnel)),
-        );
+        self.note_width(&desired, tunnel);
         let world = Arc::clone(&self.world);
         let now = Instant::now();
         self.peers.set_roles(
@@ -332,6 +331,22 @@ impl Worker {
         self.previous.desired = desired;
         self.is_unwritten = true;
         failures
+    }
+
+    /// Says once that the tunnel is too narrow. No failure: trying again would not help.
+    fn note_width(&mut self, desired: &Desired, tunnel: Option<Tunnel>) {
+        let is_gateway = !desired.gateway.is_empty() || !desired.standby.is_empty();
+        let ends = desired.ends.values().map(|rule| rule.end);
+        let narrow =
+            tunnel.and_then(|tunnel| tables::too_narrow(&self.world, ends, is_gateway, tunnel));
+        if self.narrow == narrow {
+            return;
+        }
+        match &narrow {
+            Some(narrow) => tracing::error!("egress: {narrow}"),
+            None => tracing::info!("egress: the tunnel over IPv6 is wide enough for IPv6"),
+        }
+        self.narrow = narrow;
     }
 
     /// Writes down what a restart must not forget. After what was decided has been told: a takeover
