@@ -173,7 +173,10 @@ impl Way {
     fn excess<F: Family>(&self, ctx: &TcContext, header: &Header<F::Address>) -> u32 {
         match self {
             Way::Tunnel(end) => {
-                if end.mtu == 0 || header.total_bytes <= u32::from(end.mtu) {
+                // Cut outside where it can be: firewalls drop errors, and who sends from out there
+                // would wait in vain.
+                let is_cut_outside = end.ip_version == 4;
+                if is_cut_outside || end.mtu == 0 || header.total_bytes <= u32::from(end.mtu) {
                     return excess::GOES_ON;
                 }
                 let bytes = family::wire_bytes::<F>(ctx, header);
