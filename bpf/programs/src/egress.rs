@@ -5,9 +5,7 @@
 //! address.
 
 use aya_ebpf::{
-    bindings::{BPF_F_TUNINFO_IPV6, BPF_NOEXIST},
-    btf_maps::lpm_trie::Key,
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    bindings::BPF_NOEXIST, btf_maps::lpm_trie::Key, helpers::generated::bpf_ktime_get_coarse_ns,
     programs::TcContext,
 };
 use bpf_abi::{
@@ -291,7 +289,7 @@ pub fn to_gateway(ctx: &TcContext, flow: &FlowKey, mark: u32) -> Result<i32, Dro
     } else {
         packet::set_hop_limit(ctx, NATIVE_TTL_AFTER, Origin::Fabric)?;
     }
-    tunnel::send(ctx, end, mark)
+    tunnel::enter(ctx, end.ifindex, mark)
 }
 
 /// What the policies say of a new connection.
@@ -353,23 +351,22 @@ pub fn is_judged(ctx: &TcContext) -> bool {
 pub fn is_forged(ctx: &TcContext) -> bool {
     // Only the tunnel's device has this address, and only what is addressed to it gets here.
     let at: Option<Mac> = packet::read(ctx, 0);
-    if !at.is_some_and(|at| packet::is_same_mac(at, packet::mac(&TUNNEL_MAC))) {
-        return false;
-    }
-    let mut key = tunnel::empty_key();
-    let from = if tunnel::get_key(ctx, &mut key, 0) {
-        // SAFETY: the kernel filled the union; every bit pattern is a value.
-        let from = unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be();
-        CLUSTER_V4.get(&Key::new(32, [from])).copied()
-    } else if tunnel::get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()) {
-        // SAFETY: as above.
-        let from = unsafe { key.__bindgen_anon_1.remote_ipv6 };
-        CLUSTER_V6.get(&Key::new(128, from)).copied()
-    } else {
-        // A gateway's own pod: nothing but our programs puts packets in without the tunnel.
-        return false;
+    at.is_some_and(|at| packet::is_same_mac(at, packet::mac(&TUNNEL_MAC))) && !is_from_node(ctx)
+}
+
+/// Whether a packet in the tunnel's device came from a node, or from this one.
+#[inline(never)]
+fn is_from_node(ctx: &TcContext) -> bool {
+    // A gateway's own pod: nothing but our programs puts packets in without the tunnel.
+    let Some(arrival) = tunnel::arrival(ctx) else {
+        return true;
     };
-    from != Some(inside::NODE)
+    let from = if arrival.ip_version == 4 {
+        CLUSTER_V4.get(&Key::new(32, [arrival.from[0]])).copied()
+    } else {
+        CLUSTER_V6.get(&Key::new(128, arrival.from)).copied()
+    };
+    from == Some(inside::NODE)
 }
 
 /// Whether a packet was put into the tunnel device for a gateway's programs and none have seen it:

@@ -5,10 +5,14 @@
 //! Where the other end is this node the packet takes the same way without the tunnel: the
 //! identifier goes into its mark, and it into the tunnel device.
 
-use core::mem;
+use core::mem::{self, MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
+    bindings::{
+        BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
+        bpf_tunnel_key__bindgen_ty_1 as Remote, bpf_tunnel_key__bindgen_ty_2 as Options,
+        bpf_tunnel_key__bindgen_ty_3 as Local,
+    },
     helpers::generated::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
@@ -22,32 +26,33 @@ use crate::packet::{self, MacPair};
 /// Sends a packet; the return code for the hook.
 #[inline(always)]
 pub fn send(ctx: &TcContext, end: &TunnelEnd, identifier: u32) -> Result<i32, DropReason> {
-    packet::set_macs(
-        ctx,
-        MacPair {
-            destination: packet::mac(&TUNNEL_MAC),
-            source: packet::mac(&TUNNEL_SOURCE_MAC),
-        },
-    )?;
     if end.is_local != 0 {
-        ctx.set_mark(identifier);
-        // SAFETY: a plain helper call.
-        return Ok(unsafe { bpf_redirect(end.ifindex, u64::from(BPF_F_INGRESS)) } as i32);
+        return enter(ctx, end.ifindex, identifier);
     }
-    let mut key = empty_key();
-    key.tunnel_id = identifier;
-    key.tunnel_ttl = 64;
-    let mut flags = u64::from(BPF_F_ZERO_CSUM_TX);
-    if end.ip_version == 4 {
-        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(end.address[0]);
-        key.__bindgen_anon_3.local_ipv4 = u32::from_be(end.source[0]);
+    set_macs(ctx)?;
+    let (mut remote, mut local) = (end.address, end.source);
+    let flags = if end.ip_version == 4 {
+        // The helper wants IPv4 addresses in host order, and does not look at the words behind.
+        remote[0] = u32::from_be(remote[0]);
+        local[0] = u32::from_be(local[0]);
+        u64::from(BPF_F_ZERO_CSUM_TX)
     } else if end.ip_version == 6 {
-        key.__bindgen_anon_1.remote_ipv6 = end.address;
-        key.__bindgen_anon_3.local_ipv6 = end.source;
-        flags = u64::from(BPF_F_TUNINFO_IPV6);
+        u64::from(BPF_F_TUNINFO_IPV6)
     } else {
         return Err(DropReason::TunnelFailed);
-    }
+    };
+    // Every field is written out: zeroing the whole first would be a call and a loop.
+    let mut key = bpf_tunnel_key {
+        tunnel_id: identifier,
+        __bindgen_anon_1: Remote {
+            remote_ipv6: remote,
+        },
+        tunnel_tos: 0,
+        tunnel_ttl: 64,
+        __bindgen_anon_2: Options { tunnel_ext: 0 },
+        tunnel_label: 0,
+        __bindgen_anon_3: Local { local_ipv6: local },
+    };
     // SAFETY: context and pointer are live, the size is the pointee's.
     let set = unsafe {
         bpf_skb_set_tunnel_key(
@@ -64,32 +69,86 @@ pub fn send(ctx: &TcContext, end: &TunnelEnd, identifier: u32) -> Result<i32, Dr
     Ok(unsafe { bpf_redirect(end.ifindex, 0) } as i32)
 }
 
+/// Puts a packet for a gateway of this node into the tunnel's device.
+#[inline(always)]
+pub fn enter(ctx: &TcContext, ifindex: u32, mark: u32) -> Result<i32, DropReason> {
+    set_macs(ctx)?;
+    ctx.set_mark(mark);
+    // SAFETY: a plain helper call.
+    Ok(unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) } as i32)
+}
+
+#[inline(always)]
+fn set_macs(ctx: &TcContext) -> Result<(), DropReason> {
+    packet::set_macs(
+        ctx,
+        MacPair {
+            destination: packet::mac(&TUNNEL_MAC),
+            source: packet::mac(&TUNNEL_SOURCE_MAC),
+        },
+    )
+}
+
 /// The identifier of the tunnel a packet came out of; `None` where it came out of none.
 #[inline(always)]
 pub fn identifier(ctx: &TcContext) -> Option<u32> {
-    let mut key = empty_key();
-    (get_key(ctx, &mut key, 0) || get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()))
-        .then_some(key.tunnel_id)
+    arrival(ctx).map(|arrival| arrival.identifier)
 }
 
-/// Reads what the tunnel says of a packet, if it came by one of this family.
+/// What the tunnel says of a packet.
+#[derive(Clone, Copy)]
+pub struct Arrival {
+    /// The tunnel's identifier.
+    pub identifier: u32,
+    /// 4 or 6: of the outer addresses.
+    pub ip_version: u32,
+    /// Outer source address, as words in memory order; IPv4 in the first one.
+    pub from: [u32; 4],
+}
+
+/// Reads what the tunnel says of a packet; `None` where it came out of none.
 #[inline(always)]
-pub fn get_key(ctx: &TcContext, key: &mut bpf_tunnel_key, flags: u64) -> bool {
+pub fn arrival(ctx: &TcContext) -> Option<Arrival> {
+    let mut key = MaybeUninit::<bpf_tunnel_key>::uninit();
+    let mut ip_version = 4;
+    let mut got = get_key(ctx, &mut key, 0);
+    if got == OTHER_FAMILY {
+        ip_version = 6;
+        got = get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into());
+    }
+    if got != 0 {
+        return None;
+    }
+    // SAFETY: the helper has filled it; integers and unions of integers, of which every bit pattern
+    // is a value.
+    let (key, mut from) = unsafe {
+        let key = key.assume_init_ref();
+        (key, key.__bindgen_anon_1.remote_ipv6)
+    };
+    if ip_version == 4 {
+        from[0] = from[0].to_be();
+    }
+    Some(Arrival {
+        identifier: key.tunnel_id,
+        ip_version,
+        from,
+    })
+}
+
+/// The helper's answer for a packet that came by a tunnel, but over the other IP (`EPROTO`). For one
+/// that came by none it has another, and need not be asked twice.
+const OTHER_FAMILY: i64 = -71;
+
+/// Not zeroed before: the helper writes all of it, whatever it answers.
+#[inline(always)]
+fn get_key(ctx: &TcContext, key: &mut MaybeUninit<bpf_tunnel_key>, flags: u64) -> i64 {
     // SAFETY: context and pointer are live, the size is the pointee's.
-    let got = unsafe {
+    unsafe {
         bpf_skb_get_tunnel_key(
             ctx.skb.skb,
-            key,
+            key.as_mut_ptr(),
             mem::size_of::<bpf_tunnel_key>() as u32,
             flags,
         )
-    };
-    got == 0
-}
-
-/// What the tunnel is told about a packet, and tells.
-#[inline(always)]
-pub fn empty_key() -> bpf_tunnel_key {
-    // SAFETY: integers and unions of integers; all zeroes is a value.
-    unsafe { mem::zeroed() }
+    }
 }

@@ -84,7 +84,7 @@ fn flow<F: Family>(
     let Some(entry) = mapping::find_either::<F>(&mut work.key) else {
         return Ok(Verdict::Next);
     };
-    if mapping::note(entry, transport.says) {
+    if mapping::note(entry, transport.says, mapping::now()) {
         work.other = mapping::other_half::<F>(&work.key, entry);
         let other = mapping::find::<F>(&work.other);
         mapping::tell::<F>(&work.key, entry, other.map_or(0, |other| other.said));

@@ -10,11 +10,18 @@ use crate::{
     maps::{EVENTS_LOST, NAT_EVENTS},
 };
 
+/// Now, in nanoseconds of the coarse monotonic clock. A packet asks once: each call of a helper
+/// costs as much as a dozen instructions.
+#[inline(always)]
+pub fn clock() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
 /// Now, in the unit of mappings.
 #[inline(always)]
 pub fn now() -> u32 {
-    // SAFETY: a helper without arguments.
-    tick(unsafe { bpf_ktime_get_coarse_ns() })
+    tick(clock())
 }
 
 /// Finds an entry.
@@ -43,10 +50,9 @@ pub fn find_either<F: Family>(
     find::<F>(key)
 }
 
-/// Notes a packet. Returns whether its direction said something new.
+/// Notes a packet at this tick. Returns whether its direction said something new.
 #[inline(always)]
-pub fn note<A>(entry: &mut NatEntry<A>, says: u32) -> bool {
-    let now = now();
+pub fn note<A>(entry: &mut NatEntry<A>, says: u32, now: u32) -> bool {
     // A line of the cache that need not be written is not fetched for writing by every CPU.
     if entry.last_seen != now {
         entry.last_seen = now;

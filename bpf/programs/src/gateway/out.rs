@@ -4,7 +4,7 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
-    nat::{JUDGED_MARK, NatEntry, NatKey, NatRule, route_port, rule_flags, said, side},
+    nat::{JUDGED_MARK, NatEntry, NatKey, NatRule, route_port, rule_flags, said, side, tick},
 };
 use bpf_programs::{
     fib,
@@ -107,8 +107,9 @@ fn flow<F: Family>(
     };
     // What is said where nothing else is: removed in the very moment it was made.
     let mut complaint = Complaint::exhausted(DropReason::NatTableFull);
+    let now = mapping::clock();
     if let Some(entry) = &mut found {
-        go_on::<F>(work, entry).map_err(refused)?;
+        go_on::<F>(work, entry, tick(now)).map_err(refused)?;
     } else {
         match claim::claim::<F>(rule, work) {
             Ok(()) => found = mapping::find::<F>(&work.key),
@@ -121,7 +122,8 @@ fn flow<F: Family>(
     }
     if let Some(entry) = found {
         let ports = flow_ports(entry, &work.transport);
-        let next_hop = route::find::<F>(ctx, rule, work, entry.address, ports).map_err(refused)?;
+        let next_hop =
+            route::find::<F>(ctx, rule, work, entry.address, ports, now).map_err(refused)?;
         match family::check::<F>(ctx, &work.header, next_hop.mtu) {
             Err(Obstacle::Refused(DropReason::TtlExceeded)) => {
                 complaint = Complaint::ttl_exceeded();
@@ -190,11 +192,12 @@ fn key_of<F: Family>(
 fn go_on<F: Family>(
     work: &mut Work<F::Address>,
     entry: &mut NatEntry<F::Address>,
+    now: u32,
 ) -> Result<(), DropReason> {
     let (parcel, transport) = (&work.parcel, &work.transport);
     let moved = entry.outer != parcel.outer();
     let reborn = transport.begins != 0 && entry.said & (said::FIN | said::RST) != 0;
-    let is_new = mapping::note(entry, transport.says);
+    let is_new = mapping::note(entry, transport.says, now);
     if !(moved || reborn || is_new) {
         return Ok(());
     }
@@ -229,7 +232,7 @@ fn leave<F: Family>(
     work: &mut Work<F::Address>,
     address: F::Address,
 ) -> Result<Verdict, DropReason> {
-    let next_hop = route::find::<F>(ctx, rule, work, address, 0)?;
+    let next_hop = route::find::<F>(ctx, rule, work, address, 0, mapping::clock())?;
     let header = &work.header;
     let fits = match family::check::<F>(ctx, header, next_hop.mtu) {
         Ok(()) => true,

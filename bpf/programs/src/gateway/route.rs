@@ -4,7 +4,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, programs::TcContext};
+use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     CachedNextHop, DropReason, FlowKey, ROUTE_CACHE_NANOSECONDS,
     nat::{GATEWAY_ROUTE_ENTRIES, GatewayRoute, NatRule},
@@ -14,14 +14,14 @@ use bpf_programs::{
     packet,
 };
 
-use crate::{family::Family, maps::GATEWAY_ROUTES, work::Work};
+use crate::{family::Family, mapping, maps::GATEWAY_ROUTES, work::Work};
 
 /// Raised by the daemon when routes changed: what is older is asked again. A variable and not a map,
 /// since a packet reads it.
 #[unsafe(no_mangle)]
 static mut ROUTE_GENERATION: u64 = 0;
 
-/// Where a packet goes that will have this source and these ports.
+/// Where a packet goes that will have this source and these ports, at this moment of the coarse clock.
 #[inline(always)]
 pub fn find<F: Family>(
     ctx: &TcContext,
@@ -29,6 +29,7 @@ pub fn find<F: Family>(
     work: &mut Work<F::Address>,
     source: F::Address,
     ports: u32,
+    now: u64,
 ) -> Result<&'static CachedNextHop, DropReason> {
     let (ifindex, through) = if rule.ifindex == 0 {
         (packet::ifindex(ctx), Through::Arrived)
@@ -46,7 +47,7 @@ pub fn find<F: Family>(
         reserved: 0,
         ifindex,
     };
-    ask(ctx, &work.flow, through)
+    ask(ctx, &work.flow, through, now)
 }
 
 /// Where a packet goes that came for a pod of another node which the routing table knows the way to.
@@ -69,7 +70,7 @@ pub fn to_pod<F: Family>(
         reserved: 0,
         ifindex: packet::ifindex(ctx),
     };
-    ask(ctx, &work.flow, Through::Arrived)
+    ask(ctx, &work.flow, Through::Arrived, mapping::clock())
 }
 
 #[inline(always)]
@@ -77,14 +78,13 @@ fn ask(
     ctx: &TcContext,
     flow: &FlowKey,
     through: Through,
+    now: u64,
 ) -> Result<&'static CachedNextHop, DropReason> {
     let Some(place) = GATEWAY_ROUTES.get_ptr_mut(flow.hash() & (GATEWAY_ROUTE_ENTRIES - 1)) else {
         return Err(DropReason::NoRoute);
     };
     // SAFETY: a word that only the daemon writes, by a system call.
     let generation = unsafe { ptr::read_volatile(&raw const ROUTE_GENERATION) };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
     // SAFETY: points to this CPU's value, and programs on one CPU run one after another.
     let place: &'static mut GatewayRoute = unsafe { &mut *place };
     if place.expires_ns > now && place.generation == generation && place.key.is_same(flow) {

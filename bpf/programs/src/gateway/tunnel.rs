@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //! What comes out of the tunnel, and the way back into it.
 
-use aya_ebpf::{bindings::BPF_F_TUNINFO_IPV6, programs::TcContext};
+use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
     nat::{
@@ -73,29 +73,27 @@ impl Parcel {
 /// packets without a tunnel that only their connection tells the rule of.
 #[inline(always)]
 pub fn arrival(ctx: &TcContext, parcel: &mut Parcel) -> bool {
-    let mut key = tunnel::empty_key();
-    parcel.from = [0; 4];
-    parcel.ip_version = 0;
-    parcel.is_native = 0;
-    if tunnel::get_key(ctx, &mut key, 0) {
-        parcel.ip_version = 4;
-        // SAFETY: the kernel filled the union; every bit pattern is a value.
-        parcel.from[0] = unsafe { key.__bindgen_anon_1.remote_ipv4 }.to_be();
-        parcel.rule = key.tunnel_id;
-    } else if tunnel::get_key(ctx, &mut key, BPF_F_TUNINFO_IPV6.into()) {
-        parcel.ip_version = 6;
-        // SAFETY: as above.
-        parcel.from = unsafe { key.__bindgen_anon_1.remote_ipv6 };
-        parcel.rule = key.tunnel_id;
-    } else {
-        // SAFETY: the context is valid while the program runs.
-        let mark = unsafe { (*ctx.skb.skb).mark };
-        parcel.rule = mark & LAST_RULE;
-        parcel.is_native = mark & NATIVE_MARK;
-        // The kernel may get the packet: its rules are not to take the number for theirs.
-        ctx.set_mark(0);
+    if let Some(arrival) = tunnel::arrival(ctx) {
+        *parcel = Parcel {
+            rule: arrival.identifier,
+            ip_version: arrival.ip_version,
+            is_native: 0,
+            from: arrival.from,
+        };
+        return arrival.identifier != TUNNEL_BACK;
     }
-    parcel.ip_version == 0 || parcel.rule != TUNNEL_BACK
+    // SAFETY: the context is valid while the program runs.
+    let mark = unsafe { (*ctx.skb.skb).mark };
+    // Nothing outer; zero is the address of nobody, and stands in mappings of this node's pods.
+    *parcel = Parcel {
+        rule: mark & LAST_RULE,
+        ip_version: 0,
+        is_native: mark & NATIVE_MARK,
+        from: [0; 4],
+    };
+    // The kernel may get the packet: its rules are not to take the number for theirs.
+    ctx.set_mark(0);
+    true
 }
 
 /// Sends a packet to a pod: through the tunnel that ends there, or on to the next program on this
