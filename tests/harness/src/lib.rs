@@ -16,6 +16,7 @@ pub mod gobgp;
 pub mod guide;
 pub mod kernel;
 pub mod keys;
+pub mod page;
 pub mod paths;
 pub mod pod;
 pub mod routed;

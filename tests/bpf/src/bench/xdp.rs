@@ -10,13 +10,16 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
@@ -85,6 +88,54 @@ struct TestRun {
     cpu: u32,
     batch_size: u32,
     padding: u32,
+}
+
+/// `union bpf_attr` of `BPF_PROG_QUERY` of a device.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    count: u32,
+    rest: [u32; 9],
+}
+
+/// `union bpf_attr` of `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct AskInfo {
+    fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_prog_info`, as far as it is used.
+#[repr(C)]
+#[derive(Default)]
+struct ProgInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    jited_bytes: u32,
+    translated_bytes: u32,
+    skipped: [u64; 3],
+    created_by: u32,
+    map_count: u32,
+    map_ids: u64,
+    name: [u8; 16],
+}
+
+/// The beginning of `struct __sk_buff`, of which a test run takes the mark and the device.
+#[repr(C)]
+#[derive(Default)]
+struct SocketBuffer {
+    len: u32,
+    pkt_type: u32,
+    mark: u32,
+    skipped: [u32; 7],
+    ifindex: u32,
 }
 
 /// `struct xdp_md`.
@@ -247,6 +298,82 @@ impl Sink {
     }
 }
 
+/// A program for packets that come in by a device, to be run alone.
+#[derive(Debug)]
+pub(super) struct Alone {
+    program: OwnedFd,
+    ifindex: u32,
+    /// Bytes of its instructions as the kernel holds them.
+    pub(super) translated_bytes: u32,
+}
+
+impl Alone {
+    /// The one with this name at a device of the calling thread's namespace.
+    pub(super) fn at(ifindex: u32, name: &str) -> Result<Self> {
+        let mut ids = [0_u32; 16];
+        let mut query = Query {
+            target_ifindex: ifindex,
+            attach_type: BPF_TCX_INGRESS,
+            prog_ids: ids.as_mut_ptr() as u64,
+            count: ids.len() as u32,
+            ..Query::default()
+        };
+        bpf(BPF_PROG_QUERY, &mut query).context("ask for the programs of a device")?;
+        for id in ids.iter().take(query.count as usize) {
+            let fd = bpf(BPF_PROG_GET_FD_BY_ID, &mut [*id, 0, 0]).context("open a program")?;
+            // SAFETY: a descriptor this call made, owned by nobody else.
+            let program = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+            let mut info = ProgInfo::default();
+            let mut ask = AskInfo {
+                fd: program.as_raw_fd() as u32,
+                info_len: mem::size_of::<ProgInfo>() as u32,
+                info: (&raw mut info) as u64,
+            };
+            bpf(BPF_OBJ_GET_INFO_BY_FD, &mut ask).context("ask about a program")?;
+            if info.name.split(|byte| *byte == 0).next() == Some(name.as_bytes()) {
+                return Ok(Self {
+                    program,
+                    ifindex,
+                    translated_bytes: info.translated_bytes,
+                });
+            }
+        }
+        bail!("there is no program {name} at the device")
+    }
+
+    /// One that does nothing.
+    pub(super) fn nothing(ifindex: u32) -> Result<Self> {
+        Ok(Self {
+            program: load_as(
+                BPF_PROG_TYPE_SCHED_CLS,
+                &[instruction(0xb7, 0, 0, 0, -1), EXIT],
+            )?,
+            ifindex,
+            translated_bytes: 16,
+        })
+    }
+
+    /// Runs it once on a frame with this mark: nanoseconds, and what it returned.
+    pub(super) fn run(&self, frame: &[u8], mark: u32) -> Result<(u32, i32)> {
+        let context = SocketBuffer {
+            mark,
+            ifindex: self.ifindex,
+            ..SocketBuffer::default()
+        };
+        let mut run = TestRun {
+            prog_fd: self.program.as_raw_fd() as u32,
+            data_size_in: frame.len() as u32,
+            data_in: frame.as_ptr() as u64,
+            repeat: 1,
+            ctx_size_in: mem::size_of::<SocketBuffer>() as u32,
+            ctx_in: (&raw const context) as u64,
+            ..TestRun::default()
+        };
+        bpf(BPF_PROG_TEST_RUN, &mut run).context("run a program alone")?;
+        Ok((run.duration, run.retval as i32))
+    }
+}
+
 pub(super) const EXIT: u64 = instruction(0x95, 0, 0, 0, 0);
 
 /// One eBPF instruction, as the kernel lays it out (RFC 9669 §3).
@@ -310,15 +437,18 @@ fn attach(program: &OwnedFd, ifindex: u32) -> Result<OwnedFd> {
 /// Gives every packet that comes in by a device a mark, before other programs see it.
 pub(super) fn mark(ifindex: u32, mark: u32) -> Result<OwnedFd> {
     const MARK_AT: i16 = 8;
-    let program = load_as(
-        BPF_PROG_TYPE_SCHED_CLS,
-        &[
-            instruction(0xb7, 2, 0, 0, mark as i32),
-            instruction(0x63, 1, 2, MARK_AT, 0),
-            instruction(0xb7, 0, 0, 0, -1),
-            EXIT,
-        ],
-    )?;
+    let program = [
+        instruction(0xb7, 2, 0, 0, mark as i32),
+        instruction(0x63, 1, 2, MARK_AT, 0),
+        instruction(0xb7, 0, 0, 0, -1),
+        EXIT,
+    ];
+    first_at(ifindex, &program)
+}
+
+/// Attaches a program in front of all others for what comes in by a device.
+pub(super) fn first_at(ifindex: u32, program: &[u64]) -> Result<OwnedFd> {
+    let program = load_as(BPF_PROG_TYPE_SCHED_CLS, program)?;
     attach_as(BPF_TCX_INGRESS, BPF_F_BEFORE, &program, ifindex)
 }
 

@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an egress gateway costs, beside plain forwarding, nftables and iptables.
 //!
-//! Every way has a router of its own between a pod and the world, all alike. The ways take turns,
-//! round by round; packets are injected with XDP live frames and dropped, and counted, behind the
-//! router by XDP: of each turn all but one in a thousand must arrive, with the right address.
+//! Every way has a router of its own between a pod and the world, or two nodes with a tunnel between
+//! them, all alike. The ways take turns, round by round; packets are injected with XDP live frames and
+//! dropped, and counted, behind the router: of each turn all but one in a thousand must arrive, with
+//! the right address.
 
+mod chain;
 mod flows;
+mod page;
+mod programs;
 mod report;
 mod rig;
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, ensure};
+use harness::page::Samples;
 
 pub use self::report::Report;
 use self::{
-    flows::Way,
-    report::{Row, Samples},
+    chain::Chain,
+    flows::{Series, Way},
+    report::{Place, Row, Section},
     rig::{Mode, Rig},
 };
 
@@ -29,10 +33,16 @@ const ROOM: u32 = 1 << 18;
 const MUCH_ROOM: u32 = 1_200_000;
 /// Packets of new flows in a turn: few enough for the rivals' tables to take all turns.
 const NEW: u32 = 12_000;
+/// The same where a pod's node notes the way of each: few enough for its notes.
+const NEW_NOTED: u32 = 4_000;
 /// Most turns of new flows.
 const NEW_TURNS: u32 = 12;
 /// The first flow that no fill makes.
 const UNUSED: u64 = 2_000_000;
+/// The same for new flows of the same ways in another place.
+const UNUSED_TOO: u64 = 3_000_000;
+/// Rounds of TCP for each round of packets: they differ by much more.
+const STREAM_TURNS: u32 = 3;
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +55,8 @@ pub struct Options {
     pub seconds: f64,
     /// Live mappings of the gateway in the scenario with most.
     pub most_mappings: u32,
-    /// Rules of the gateway in the scenario with most.
-    pub most_rules: u32,
+    /// Policies of the pod in the scenario with most.
+    pub most_policies: u32,
 }
 
 impl Default for Options {
@@ -54,9 +64,9 @@ impl Default for Options {
         Self {
             rounds: 12,
             packets: 200_000,
-            seconds: 0.7,
+            seconds: 0.5,
             most_mappings: 1_000_000,
-            most_rules: 10_000,
+            most_policies: 10_000,
         }
     }
 }
@@ -69,8 +79,9 @@ impl Default for Options {
 pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
     let mut report = Report::new(options);
     ways(options, &mut report, progress)?;
+    two_nodes(options, &mut report, progress)?;
     fill_levels(options, &mut report, progress)?;
-    rules(options, &mut report, progress)?;
+    policies(options, &mut report, progress)?;
     streams(options, &mut report, progress)?;
     Ok(report)
 }
@@ -98,34 +109,41 @@ fn ways(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) 
     for rig in &rigs {
         rig.fill(1)?;
     }
-    let mut step = |title, way, flows: u32, packets: u32| -> Result<()> {
+    let mut step = |title, way, series: Series| -> Result<()> {
         progress(title);
         // What our forwarding delivers to a pod has passed the place where it would be counted.
         let some = |rig: &&Rig| way == Way::Out || rig.mode != Mode::Programs;
         let rigs: Vec<&Rig> = rigs.iter().filter(some).collect();
-        let rows = turns(options.rounds, &rigs, |rig, _| {
-            rig.measure(way, 0, flows.into(), packets)
-        })?;
-        report.ways.push((title, rows));
+        let rows = turns(
+            options.rounds,
+            &rigs,
+            |rig| rig.mode,
+            |rig, _| rig.measure(way, series),
+        )?;
+        report.sections.push(Section::new(Place::One, title, rows));
         Ok(())
     };
-    let packets = options.packets;
-    step(report::HOT, Way::Out, 1, packets)?;
-    step(report::HOT_BACK, Way::Back, 1, packets)?;
+    step(report::HOT, Way::Out, one(options.packets))?;
+    step(report::HOT_BACK, Way::Back, one(options.packets))?;
     for rig in &rigs {
         rig.fill(MANY)?;
     }
-    step(report::MANY, Way::Out, MANY, packets / 2)?;
-    step(report::MANY_BACK, Way::Back, MANY, packets / 2)?;
+    step(report::MANY, Way::Out, many(options.packets / 2))?;
+    step(report::MANY_BACK, Way::Back, many(options.packets / 2))?;
     progress(report::NEW);
     let all: Vec<&Rig> = rigs.iter().collect();
-    let rows = turns(options.rounds.min(NEW_TURNS), &all, |rig, turn| {
-        let first = UNUSED + u64::from(turn * NEW);
-        rig.measure(Way::Out, first, NEW.into(), NEW)
-    })?;
-    report.ways.push((report::NEW, rows));
+    let rounds = options.rounds.min(NEW_TURNS);
+    let rows = turns(
+        rounds,
+        &all,
+        |rig| rig.mode,
+        |rig, turn| rig.measure(Way::Out, fresh(UNUSED, turn, NEW)),
+    )?;
+    report
+        .sections
+        .push(Section::new(Place::One, report::NEW, rows));
     if let Some(rig) = rigs.iter().find(|rig| rig.mode == Mode::Gateway) {
-        let expected = MANY + NEW * (options.rounds.min(NEW_TURNS) + 1);
+        let expected = MANY + NEW * (rounds + 1);
         let live = rig.live()?.unwrap_or_default();
         ensure!(
             live == u64::from(expected),
@@ -133,6 +151,80 @@ fn ways(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) 
         );
     }
     Ok(())
+}
+
+/// The pod's node and the gateway, by VXLAN and without, and the gateway alone behind VXLAN.
+fn two_nodes(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) -> Result<()> {
+    const BY_VXLAN: usize = 3;
+    let mut chains = Vec::new();
+    for mode in [
+        Mode::VxlanForward,
+        Mode::VxlanNft,
+        Mode::Vxlan,
+        Mode::RoutedForward,
+        Mode::RoutedNft,
+        Mode::Native,
+    ] {
+        let chain = Chain::build(mode, ROOM, 1)?;
+        chain.fill(1)?;
+        chains.push(chain);
+    }
+    progress("the programs alone");
+    if let Some(chain) = chains.iter().find(|chain| chain.mode == Mode::Vxlan) {
+        report.programs = programs::run(chain)?;
+        chain.fill(1)?;
+    }
+    let packets = options.packets / 2;
+    let rounds = options.rounds.min(NEW_TURNS);
+    let mut both = |chains: &[Chain], title, way, series: &dyn Fn(u32) -> Series| -> Result<_> {
+        progress(&format!("{title}, two nodes"));
+        let all: Vec<&Chain> = chains.iter().collect();
+        let mut rows = turns(
+            rounds,
+            &all,
+            |chain| chain.mode,
+            |chain, turn| chain.measure(way, series(turn)),
+        )?;
+        let routed = rows.split_off(BY_VXLAN);
+        report
+            .sections
+            .push(Section::new(Place::Vxlan, title, rows));
+        report
+            .sections
+            .push(Section::new(Place::Native, title, routed));
+        Ok(())
+    };
+    both(&chains, report::HOT, Way::Out, &|_| one(packets))?;
+    both(&chains, report::HOT_BACK, Way::Back, &|_| one(packets))?;
+    both(&chains, report::NEW, Way::Out, &|turn| {
+        fresh(UNUSED, turn, NEW_NOTED)
+    })?;
+    for chain in &mut chains {
+        chain.forget_ways()?;
+        chain.fill(MANY)?;
+    }
+    both(&chains, report::MANY, Way::Out, &|_| many(packets))?;
+    chains.truncate(BY_VXLAN);
+    for chain in &mut chains {
+        chain.feed()?;
+    }
+    let all: Vec<&Chain> = chains.iter().collect();
+    let mut alone = |title, series: &dyn Fn(u32) -> Series| -> Result<()> {
+        progress(&format!("{title}, behind VXLAN"));
+        let rows = turns(
+            rounds,
+            &all,
+            |chain| chain.mode,
+            |chain, turn| chain.measure_gateway(series(turn)),
+        )?;
+        report
+            .sections
+            .push(Section::new(Place::Behind, title, rows));
+        Ok(())
+    };
+    alone(report::HOT, &|_| one(options.packets))?;
+    alone(report::MANY, &|_| many(packets))?;
+    alone(report::NEW, &|turn| fresh(UNUSED_TOO, turn, NEW_NOTED))
 }
 
 /// The gateway and nftables with tables more or less full.
@@ -161,16 +253,17 @@ fn fill_levels(
     for turn in 0..=options.rounds {
         for ((rig, mappings), [hot, all, new]) in rigs.iter().zip(&mut samples) {
             let ns = [
-                rig.measure(Way::Out, 0, 1, options.packets)?,
+                rig.measure(Way::Out, one(options.packets))?,
                 rig.measure(
                     Way::Out,
-                    0,
-                    (*mappings).into(),
-                    (*mappings).clamp(20_000, MANY * 2),
+                    Series {
+                        first: 0,
+                        flows: (*mappings).into(),
+                        packets: (*mappings).clamp(20_000, MANY * 2),
+                    },
                 )?,
                 if turn <= NEW_TURNS {
-                    let few = NEW / 2;
-                    rig.measure(Way::Out, UNUSED + u64::from(turn * few), few.into(), few)?
+                    rig.measure(Way::Out, fresh(UNUSED, turn, NEW / 2))?
                 } else {
                     0.0
                 },
@@ -190,31 +283,31 @@ fn fill_levels(
     Ok(())
 }
 
-/// The gateway with more or fewer rules.
-fn rules(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) -> Result<()> {
-    let counts = [1, 100, options.most_rules];
-    let mut rigs = Vec::new();
+/// A pod under more or fewer policies, each with a rule and a destination of its own.
+fn policies(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) -> Result<()> {
+    let counts = [1, 100, options.most_policies];
+    let mut chains = Vec::new();
     for count in counts {
-        progress(&format!("{count} rules"));
-        rigs.push(Rig::for_packets(Mode::Gateway, ROOM, count)?);
+        progress(&format!("{count} policies"));
+        chains.push(Chain::build(Mode::Vxlan, ROOM, count)?);
     }
-    let mut samples: Vec<[Samples; 2]> = vec![Default::default(); rigs.len()];
+    let mut samples: Vec<[Samples; 2]> = vec![Default::default(); chains.len()];
     for turn in 0..=options.rounds.min(NEW_TURNS) {
-        for (rig, [hot, new]) in rigs.iter().zip(&mut samples) {
-            let one = rig.measure(Way::Out, 0, 1, options.packets)?;
-            let first = UNUSED + u64::from(turn * NEW);
-            let fresh = rig.measure(Way::Out, first, NEW.into(), NEW)?;
+        for (chain, [hot, new]) in chains.iter().zip(&mut samples) {
+            let known = chain.measure(Way::Out, one(options.packets / 2))?;
+            let first = chain.measure(Way::Out, fresh(UNUSED, turn, NEW_NOTED))?;
             if turn > 0 {
-                hot.add(one);
-                new.add(fresh);
+                hot.add(known);
+                new.add(first);
             }
         }
     }
-    report.rules = counts.into_iter().zip(samples).collect();
+    report.policies = counts.into_iter().zip(samples).collect();
     Ok(())
 }
 
-/// One TCP stream through each way.
+/// One TCP stream through each way. What one stream gets changes from second to second, for all
+/// alike: the ways are compared round by round.
 fn streams(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) -> Result<()> {
     progress("TCP");
     let modes = [Mode::Forward, Mode::Nft, Mode::Gateway];
@@ -222,36 +315,80 @@ fn streams(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str
     for mode in modes {
         rigs.push(Rig::for_streams(mode)?);
     }
-    let mut samples: BTreeMap<Mode, Samples> = BTreeMap::new();
-    for turn in 0..=options.rounds {
-        for (rig, pair) in &rigs {
-            let gigabits = pair.throughput(if turn == 0 { 0.1 } else { options.seconds })?;
-            if turn > 0 {
-                samples.entry(rig.mode).or_default().add(gigabits);
+    let mut rows: Vec<Row> = modes.map(|mode| (mode, Samples::default())).into();
+    for turn in 0..=options.rounds * STREAM_TURNS {
+        let mut round = [0.0; 3];
+        for place in in_turn(turn, rigs.len()) {
+            let seconds = if turn == 0 { 0.1 } else { options.seconds };
+            round[place] = rigs[place].1.throughput(seconds)?;
+        }
+        if turn > 0 {
+            let [_, nftables, ours] = round;
+            report.stream_ratios.add(ours / nftables);
+            for ((_, samples), gigabits) in rows.iter_mut().zip(round) {
+                samples.add(gigabits);
             }
         }
     }
-    report.streams = samples.into_iter().collect();
+    report.streams = rows;
     Ok(())
 }
 
 /// Measures each in turn, so many rounds; one more, which does not count, is the first.
-fn turns(
+fn turns<T>(
     rounds: u32,
-    rigs: &[&Rig],
-    mut measure: impl FnMut(&Rig, u32) -> Result<f64>,
+    rigs: &[&T],
+    mode: impl Fn(&T) -> Mode,
+    mut measure: impl FnMut(&T, u32) -> Result<f64>,
 ) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = rigs
         .iter()
-        .map(|rig| (rig.mode, Samples::default()))
+        .map(|rig| (mode(rig), Samples::default()))
         .collect();
     for turn in 0..=rounds {
-        for (rig, (_, samples)) in rigs.iter().zip(&mut rows) {
-            let ns = measure(rig, turn)?;
+        for place in in_turn(turn, rigs.len()) {
+            let ns = measure(rigs[place], turn)?;
             if turn > 0 {
-                samples.add(ns);
+                rows[place].1.add(ns);
             }
         }
     }
     Ok(rows)
+}
+
+/// The places of a round: forwards, and backwards in the next, so that nobody always comes after
+/// the same one.
+fn in_turn(turn: u32, places: usize) -> Vec<usize> {
+    if turn % 2 == 0 {
+        (0..places).collect()
+    } else {
+        (0..places).rev().collect()
+    }
+}
+
+/// Packets of one flow.
+fn one(packets: u32) -> Series {
+    Series {
+        first: 0,
+        flows: 1,
+        packets,
+    }
+}
+
+/// Packets of many flows in turn.
+fn many(packets: u32) -> Series {
+    Series {
+        first: 0,
+        flows: MANY.into(),
+        packets,
+    }
+}
+
+/// So many new flows for a turn, of those from a number on.
+fn fresh(first: u64, turn: u32, flows: u32) -> Series {
+    Series {
+        first: first + u64::from(turn * flows),
+        flows: flows.into(),
+        packets: flows,
+    }
 }

@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was measured, as a page.
+//! What was measured, and which goals it reaches.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use super::{MANY as MANY_FLOWS, Mode, Options};
+use harness::page::{
+    self,
+    Column::{Numbers, Words},
+    Samples, Table,
+};
+
+use super::{
+    MANY as MANY_FLOWS, Mode, Options,
+    page::{EXPLANATIONS, INTRODUCTION},
+    programs::Cost,
+};
 
 pub(super) const HOT: &str = "one flow";
 pub(super) const HOT_BACK: &str = "one flow, answers";
@@ -19,41 +29,118 @@ const CILIUM: [(&str, f64, f64); 3] = [
     (NEW, 1387.0, 1365.0),
 ];
 
-/// The rounds of one way.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Samples(Vec<f64>);
+const _: () = assert!(MANY_FLOWS == 50_000);
 
-impl Samples {
-    pub(super) fn add(&mut self, value: f64) {
-        self.0.push(value);
-        self.0.sort_unstable_by(f64::total_cmp);
-    }
+/// Where packets come from, and what is on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// One router between a pod and the world.
+    One,
+    /// The gateway alone, fed by the network in VXLAN.
+    Behind,
+    /// The pod's node and the gateway, VXLAN between them.
+    Vxlan,
+    /// The pod's node and the gateway, nothing between them.
+    Native,
+}
 
-    fn least(&self) -> f64 {
-        self.0.first().copied().unwrap_or(f64::NAN)
-    }
-
-    fn most(&self) -> f64 {
-        self.0.last().copied().unwrap_or(f64::NAN)
-    }
-
-    fn median(&self) -> f64 {
-        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::NAN)
+impl Place {
+    /// Behind the name of a scenario.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::One => "",
+            Self::Behind => ", the gateway alone behind VXLAN",
+            Self::Vxlan => ", two nodes by VXLAN",
+            Self::Native => ", two nodes without a tunnel",
+        }
     }
 }
 
+/// The rounds of a way.
 pub(super) type Row = (Mode, Samples);
+
+/// All ways in one scenario: plain forwarding first, our gateway last.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Section {
+    place: Place,
+    scenario: &'static str,
+    rows: Vec<Row>,
+}
+
+impl Section {
+    pub(super) fn new(place: Place, scenario: &'static str, rows: Vec<Row>) -> Self {
+        Self {
+            place,
+            scenario,
+            rows,
+        }
+    }
+
+    fn plain(&self) -> f64 {
+        self.rows.first().map_or(f64::NAN, |row| row.1.least())
+    }
+
+    fn ours(&self) -> f64 {
+        self.rows.last().map_or(f64::NAN, |row| row.1.least())
+    }
+
+    /// The best round of the first way of these that is there.
+    fn best(&self, modes: &[Mode]) -> f64 {
+        let row = self.rows.iter().find(|row| modes.contains(&row.0));
+        row.map_or(f64::NAN, |row| row.1.least())
+    }
+
+    fn nftables(&self) -> f64 {
+        self.best(&[Mode::Nft, Mode::VxlanNft, Mode::RoutedNft])
+    }
+
+    fn name(&self) -> String {
+        format!("{}{}", self.scenario, self.place.suffix())
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = if self.scenario == NEW {
+            "best: M connections/s"
+        } else {
+            "best: M packets/s"
+        };
+        let mut table = Table::new(&[
+            Words("way"),
+            Numbers("best ns"),
+            Numbers("median ns"),
+            Numbers(rate),
+            Numbers("over plain forwarding"),
+            Numbers("ours / this"),
+        ]);
+        for (mode, samples) in &self.rows {
+            table.row([
+                mode.name().to_owned(),
+                whole(samples.least()),
+                whole(samples.median()),
+                format!("{:.2}", 1e3 / samples.least()),
+                format!("{:+.0}", samples.least() - self.plain()),
+                format!("{:.2}", self.ours() / samples.least()),
+            ]);
+        }
+        write!(f, "\n### {}\n\n{table}", self.name())
+    }
+}
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     rounds: u32,
-    pub(super) ways: Vec<(&'static str, Vec<Row>)>,
+    pub(super) sections: Vec<Section>,
+    pub(super) programs: Vec<Cost>,
     /// One flow, every flow in turn, new flows.
     pub(super) levels: Vec<(Mode, u32, [Samples; 3])>,
     /// One flow, new flows.
-    pub(super) rules: Vec<(u32, [Samples; 2])>,
+    pub(super) policies: Vec<(u32, [Samples; 2])>,
     pub(super) streams: Vec<Row>,
+    /// Ours in nftables', round by round.
+    pub(super) stream_ratios: Samples,
     pub(super) notes: Vec<String>,
 }
 
@@ -61,23 +148,14 @@ impl Report {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             rounds: options.rounds,
-            ways: Vec::new(),
+            sections: Vec::new(),
+            programs: Vec::new(),
             levels: Vec::new(),
-            rules: Vec::new(),
+            policies: Vec::new(),
             streams: Vec::new(),
+            stream_ratios: Samples::default(),
             notes: Vec::new(),
         }
-    }
-
-    /// The best round of a way; not a number where there is none.
-    fn best(&self, scenario: &str, mode: Mode) -> f64 {
-        let rows = self.ways.iter().find(|(title, _)| *title == scenario);
-        let row = rows.and_then(|(_, rows)| rows.iter().find(|row| row.0 == mode));
-        row.map_or(f64::NAN, |row| row.1.least())
-    }
-
-    fn added(&self, scenario: &str, mode: Mode, to: Mode) -> f64 {
-        self.best(scenario, mode) - self.best(scenario, to)
     }
 
     /// The page.
@@ -85,38 +163,17 @@ impl Report {
     pub fn page(&self) -> String {
         format!(
             "{INTRODUCTION}Machine: {}. Rounds: {}.\n{self}\n{EXPLANATIONS}",
-            machine(),
+            page::machine(),
             self.rounds
         )
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
-        for (scenario, cilium, nft) in CILIUM {
-            let added = self.added(scenario, Mode::Gateway, Mode::Forward);
-            let beside = self.added(scenario, Mode::Nft, Mode::Forward);
-            verdicts.push(Verdict::at_most(
-                format!("{scenario}: added to plain forwarding, in Cilium's addition by way of nftables'"),
-                added / (beside * cilium / nft),
-                0.5,
-            ));
-            let own = self.added(scenario, Mode::Gateway, Mode::Programs);
-            let goal = if scenario == NEW { 0.6 } else { 0.5 };
-            verdicts.push(Verdict::at_most(
-                format!("{scenario}: added to plain forwarding, in nftables'"),
-                added / beside,
-                goal,
-            ));
-            verdicts.push(Verdict::at_most(
-                format!("{scenario}: added to our own forwarding, in nftables'"),
-                own / beside,
-                goal,
-            ));
-            verdicts.push(Verdict::at_most(
-                format!("{scenario}: the whole path, in nftables'"),
-                self.best(scenario, Mode::Gateway) / self.best(scenario, Mode::Nft),
-                0.85,
-            ));
+        for section in &self.sections {
+            for (_, cilium, nft) in CILIUM.iter().filter(|one| one.0 == section.scenario) {
+                verdicts.extend(of_section(section, cilium / nft));
+            }
         }
         let gateway: Vec<_> = self
             .levels
@@ -132,26 +189,56 @@ impl Report {
                 ));
             }
         }
-        if let (Some(few), Some(most)) = (self.rules.first(), self.rules.last()) {
+        if let (Some(few), Some(most)) = (self.policies.first(), self.policies.last()) {
             for (index, what) in [(0, HOT), (1, NEW)] {
                 verdicts.push(Verdict::at_most(
-                    format!("{what}: {} rules, in one with {}", most.0, few.0),
+                    format!("{what}: {} policies, in one with {}", most.0, few.0),
                     most.1[index].least() / few.1[index].least(),
                     1.15,
                 ));
             }
         }
-        let stream = |mode| {
-            let row = self.streams.iter().find(|row| row.0 == mode);
-            row.map_or(f64::NAN, |row| row.1.most())
-        };
         verdicts.push(Verdict::at_least(
-            "TCP throughput, in nftables'".to_owned(),
-            stream(Mode::Gateway) / stream(Mode::Nft),
+            "TCP throughput, in nftables', the median of all rounds".to_owned(),
+            self.stream_ratios.median(),
             1.0,
         ));
         verdicts
     }
+}
+
+/// The goals of one scenario; `cilium` is its addition in nftables' where both were measured.
+fn of_section(section: &Section, cilium: f64) -> Vec<Verdict> {
+    let name = section.name();
+    let added = section.ours() - section.plain();
+    let beside = section.nftables() - section.plain();
+    let share = if section.scenario == NEW { 0.6 } else { 0.5 };
+    let mut verdicts = vec![Verdict::at_most(
+        format!("{name}: added to plain forwarding, in Cilium's addition by way of nftables'"),
+        added / (beside * cilium),
+        0.5,
+    )];
+    if matches!(section.place, Place::One | Place::Behind) {
+        verdicts.push(Verdict::at_most(
+            format!("{name}: added to plain forwarding, in nftables'"),
+            added / beside,
+            share,
+        ));
+    }
+    if section.place == Place::One {
+        let own = section.ours() - section.best(&[Mode::Programs]);
+        verdicts.push(Verdict::at_most(
+            format!("{name}: added to our own forwarding, in nftables'"),
+            own / beside,
+            share,
+        ));
+    }
+    verdicts.push(Verdict::at_most(
+        format!("{name}: the whole path, in nftables'"),
+        section.ours() / section.nftables(),
+        0.85,
+    ));
+    verdicts
 }
 
 /// A ratio and its goal.
@@ -178,85 +265,43 @@ impl Verdict {
             ..Self::at_most(what, ratio, goal)
         }
     }
-}
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn row(self) -> [String; 4] {
         let (sign, holds) = if self.is_floor {
             ("≥", self.ratio >= self.goal)
         } else {
             ("≤", self.ratio <= self.goal)
         };
-        let verdict = if holds { "holds" } else { "missed" };
-        let Self {
-            what, ratio, goal, ..
-        } = self;
-        write!(f, "| {what} | {ratio:.2} | {sign} {goal:.2} | {verdict} |")
+        [
+            self.what,
+            format!("{:.2}", self.ratio),
+            format!("{sign} {:.2}", self.goal),
+            page::verdict(holds).to_owned(),
+        ]
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (title, rows) in &self.ways {
-            writeln!(f, "\n### {title}\n")?;
-            writeln!(
-                f,
-                "| way | best ns | median ns | over plain forwarding | ours / this |"
-            )?;
-            writeln!(f, "|---|--:|--:|--:|--:|")?;
-            let ours = self.best(title, Mode::Gateway);
-            for (mode, samples) in rows {
-                writeln!(
-                    f,
-                    "| {} | {:.0} | {:.0} | {:+.0} | {:.2} |",
-                    mode.name(),
-                    samples.least(),
-                    samples.median(),
-                    samples.least() - self.best(title, Mode::Forward),
-                    ours / samples.least()
-                )?;
+        for place in [Place::One, Place::Behind, Place::Vxlan, Place::Native] {
+            for section in self.sections.iter().filter(|one| one.place == place) {
+                write!(f, "{section}")?;
             }
         }
-        writeln!(f, "\n### live mappings\n")?;
-        writeln!(
-            f,
-            "| way | mappings | {HOT}: best ns | median | every one in turn: best ns | median | {NEW}: best ns | median |"
-        )?;
-        writeln!(f, "|---|--:|--:|--:|--:|--:|--:|--:|")?;
-        for (mode, mappings, samples) in &self.levels {
-            write!(f, "| {} | {mappings} |", mode.name())?;
-            for samples in samples {
-                write!(f, " {:.0} | {:.0} |", samples.least(), samples.median())?;
-            }
-            writeln!(f)?;
-        }
-        writeln!(f, "\n### rules of our gateway\n")?;
-        writeln!(
-            f,
-            "| rules | {HOT}: best ns | median | {NEW}: best ns | median |"
-        )?;
-        writeln!(f, "|--:|--:|--:|--:|--:|")?;
-        for (count, samples) in &self.rules {
-            write!(f, "| {count} |")?;
-            for samples in samples {
-                write!(f, " {:.0} | {:.0} |", samples.least(), samples.median())?;
-            }
-            writeln!(f)?;
-        }
-        writeln!(f, "\n### one TCP stream\n")?;
-        writeln!(f, "| way | best Gbit/s | median |\n|---|--:|--:|")?;
-        for (mode, samples) in &self.streams {
-            let (most, median) = (samples.most(), samples.median());
-            writeln!(f, "| {} | {most:.1} | {median:.1} |", mode.name())?;
-        }
-        writeln!(f, "\n### goals\n")?;
-        writeln!(
-            f,
-            "| ratio, by best rounds | ours | goal | |\n|---|--:|--:|---|"
-        )?;
+        write!(f, "\n### the programs alone\n\n{}", self.programs())?;
+        write!(f, "\n### live mappings\n\n{}", self.levels())?;
+        write!(f, "\n### policies\n\n{}", self.policies())?;
+        write!(f, "\n### one TCP stream\n\n{}", self.streams())?;
+        let mut table = Table::new(&[
+            Words("ratio, by best rounds"),
+            Numbers("ours"),
+            Numbers("goal"),
+            Words(""),
+        ]);
         for verdict in self.verdicts() {
-            writeln!(f, "{verdict}")?;
+            table.row(verdict.row());
         }
+        write!(f, "\n### goals\n\n{table}")?;
         for note in &self.notes {
             writeln!(f, "\n{note}")?;
         }
@@ -264,78 +309,88 @@ impl fmt::Display for Report {
     }
 }
 
-fn machine() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    let processors = cpus.lines().filter(|line| line.starts_with("processor"));
-    let kib: Option<u64> = memory.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    });
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let release = kernel.split('-').next().unwrap_or_default().trim();
-    let mut line = String::new();
-    // Writing to a string cannot fail.
-    let _ = write!(
-        line,
-        "{} processors ({}), {:.0} GiB of memory, Linux {release}",
-        processors.count(),
-        model.unwrap_or("unknown"),
-        kib.unwrap_or_default() as f64 / f64::from(1 << 20),
-    );
-    line
+impl Report {
+    fn programs(&self) -> Table {
+        let mut table = Table::new(&[
+            Words("program"),
+            Words("packet of a"),
+            Numbers("least ns"),
+            Numbers("median ns"),
+            Numbers("Cilium's: least"),
+            Numbers("median"),
+            Numbers("instructions"),
+        ]);
+        for cost in &self.programs {
+            let [cilium_median, cilium_least] = cost.cilium;
+            table.row([
+                format!("`{}`", cost.program),
+                cost.what.to_owned(),
+                whole(cost.ns.least()),
+                whole(cost.ns.median()),
+                cilium_least.to_string(),
+                cilium_median.to_string(),
+                cost.instructions.to_string(),
+            ]);
+        }
+        table
+    }
+
+    fn levels(&self) -> Table {
+        let mut table = Table::new(&[
+            Words("way"),
+            Numbers("mappings"),
+            Numbers("one flow: best ns"),
+            Numbers("median"),
+            Numbers("every one in turn: best ns"),
+            Numbers("median"),
+            Numbers("new flows: best ns"),
+            Numbers("median"),
+        ]);
+        for (mode, mappings, samples) in &self.levels {
+            let mut row = vec![mode.name().to_owned(), mappings.to_string()];
+            for samples in samples {
+                row.extend([whole(samples.least()), whole(samples.median())]);
+            }
+            table.row(row);
+        }
+        table
+    }
+
+    fn policies(&self) -> Table {
+        let mut table = Table::new(&[
+            Numbers("policies"),
+            Numbers("one flow: best ns"),
+            Numbers("median"),
+            Numbers("new flows: best ns"),
+            Numbers("median"),
+        ]);
+        for (count, samples) in &self.policies {
+            let mut row = vec![count.to_string()];
+            for samples in samples {
+                row.extend([whole(samples.least()), whole(samples.median())]);
+            }
+            table.row(row);
+        }
+        table
+    }
+
+    fn streams(&self) -> Table {
+        let mut table = Table::new(&[
+            Words("way"),
+            Numbers("best Gbit/s"),
+            Numbers("median"),
+            Numbers("least"),
+        ]);
+        for (mode, samples) in &self.streams {
+            let all = [samples.most(), samples.median(), samples.least()];
+            let mut row = vec![mode.name().to_owned()];
+            row.extend(all.map(|value| format!("{value:.1}")));
+            table.row(row);
+        }
+        table
+    }
 }
 
-const INTRODUCTION: &str = "# The bench of egress gateways
-
-`cargo xtask bench egress` wrote this page. Numbers are nanoseconds per 64-byte IPv4 UDP packet of the
-whole path, from the router's first veth device until an XDP program has counted and dropped it behind
-its second one, the making of the packet included. Only ratios within one table mean something: other work of the machine is in all of
-them.
-
-- Each way has a router of its own, a network namespace between a pod and the world; all are alike. The
-  ways take turns round by round, the first round does not count, and *best* is the least of the
-  others.
-- Packets come from XDP live frames, with static neighbours, on one core, before all other work. Of
-  every turn at least 999 of 1000 packets must arrive with the right source (answers: destination)
-  address, or the run fails.
-- Addresses, ports and both checksums are real. Connection tracking does not check checksums
-  (`nf_conntrack_checksum=0`), as behind a network card that does, and its UDP timeouts are an hour, so
-  that no entry ends.
-- Every way keeps the port a packet has, since it is free.
-
-";
-
-const EXPLANATIONS: &str = "### What is in the numbers, and what is not
-
-- **our gateway** is `egress_out` on the pod's device and `egress_back` on the fabric's, in place of the
-  tunnel: a program of four instructions before it puts the number of the rule into the packet's mark, as
-  `from_pod` does for pods of the gateway's own node. VXLAN is not in the numbers in either direction,
-  nor reading its key (a helper call that finds none is in its place), nor, for new flows, looking
-  up the pod's node. Forwarding is in them: the cached route and `bpf_redirect_neigh`.
-- Answers go to a pod of the gateway's own node: `egress_back` translates and the kernel forwards, with
-  `to_pod` and `from_fabric` not attached.
-- **our forwarding** is `from_pod` and `from_fabric` without any translation. Translation's own share is
-  what a way adds to forwarding; of our gateway both are given, what it adds to the kernel's and to ours.
-- Lookups in maps per packet of a known flow: five on the way out (`WORK`, `RULES`, `NAT`,
-  `GATEWAY_ROUTES`, `RULE_COUNTERS`), three back (`WORK`, `NAT`, `RULE_COUNTERS`; through the tunnel one
-  more, `TUNNEL_ENDS`). Two are hashes on the way out, one back; the others are arrays. There is no prefix
-  tree.
-- *by way of nftables'*: Cilium's gateway added 424 ns to plain forwarding for one flow, 870 for 50 000
-  and 1387 for new ones on another day, where nftables `snat` added 232, 430 and 1365. Their ratio there
-  times what nftables adds here is what Cilium would add here.
-- The tables of nftables and iptables are as large as the kernel makes them without being told, 262 144
-  entries; ours has its default, room for as many mappings, and under *live mappings* for 1.2 million,
-  which is rounded up to 2.1 million.
-  *Every one in turn* goes through all mappings, or through the first 100 000 of them: what it costs
-  more than one flow is the memory's share, and so is what a new flow costs more among a million, where
-  it finds others in its places of the hash.
-";
-
-const _: () = assert!(MANY_FLOWS == 50_000);
+fn whole(value: f64) -> String {
+    format!("{value:.0}")
+}

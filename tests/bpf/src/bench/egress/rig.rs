@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A router between a pod and the world, in every way that is compared.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, thread, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bpf_loader::{
     Config, Datapath, Gateway, GatewayConfig, GatewayRule, HookChoice, LinkIndex, MacAddr,
 };
 
 use super::{
-    super::{before_others, on_one_core, pods::Pair, xdp},
-    flows::{Addresses, Counter, Flows, Way},
+    super::{pods::Pair, xdp},
+    flows::{self, Addresses, Counter, Flows, Series, Way},
 };
 use crate::{
     egress::timeouts,
@@ -25,7 +25,7 @@ const WORLD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// The rule that packets are of.
 const RULE: u32 = 5_000;
 /// How long mappings live, everywhere: longer than any run.
-const TIMEOUT_SECONDS: u64 = 3_600;
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3_600);
 
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0xfa, 1];
 const WORLD_MAC: [u8; 6] = [2, 0, 0, 0, 0xfa, 2];
@@ -43,6 +43,18 @@ pub(super) enum Mode {
     Iptables,
     /// Our gateway.
     Gateway,
+    /// Two nodes, the kernel's VXLAN between them, and the kernel forwards on both.
+    VxlanForward,
+    /// The same, and nftables translates on the second one.
+    VxlanNft,
+    /// Ours on both, by VXLAN.
+    Vxlan,
+    /// Two nodes, nothing between them, and the kernel forwards on both.
+    RoutedForward,
+    /// The same, and nftables translates on the second one.
+    RoutedNft,
+    /// Ours on both, without a tunnel.
+    Native,
 }
 
 impl Mode {
@@ -53,6 +65,12 @@ impl Mode {
             Self::Nft => "nftables `snat`",
             Self::Iptables => "iptables `MASQUERADE`",
             Self::Gateway => "our gateway",
+            Self::VxlanForward => "kernel forwarding, VXLAN",
+            Self::VxlanNft => "nftables `snat`, VXLAN",
+            Self::Vxlan => "our gateway, VXLAN",
+            Self::RoutedForward => "kernel forwarding, no tunnel",
+            Self::RoutedNft => "nftables `snat`, no tunnel",
+            Self::Native => "our gateway, native",
         }
     }
 
@@ -188,28 +206,25 @@ impl Rig {
         })
     }
 
-    /// Sends packets of so many flows, from that one on, and returns nanoseconds per packet.
-    pub(super) fn measure(&self, way: Way, first: u64, flows: u64, packets: u32) -> Result<f64> {
-        let (source, counter) = self.ends(way)?;
-        let before = counter.count()?;
-        let ns = self.router.run(|| {
-            on_one_core()?;
-            before_others();
-            source.inject(first, flows, packets)
-        })?;
-        self.check(counter, before, packets)?;
-        Ok(ns)
+    /// Sends packets and returns nanoseconds per packet.
+    pub(super) fn measure(&self, way: Way, series: Series) -> Result<f64> {
+        let ends = self.ends.as_ref().context("this one is for streams")?;
+        let (source, counter) = match way {
+            Way::Out => (&ends.out, &ends.at_world),
+            Way::Back => (&ends.back, &ends.at_pod),
+        };
+        flows::send(&self.router, source, counter, series)
+            .with_context(|| format!("{}{}", self.mode.name(), self.complaints()))
     }
 
     /// Sends one packet of each of so many flows.
     pub(super) fn fill(&self, flows: u32) -> Result<()> {
-        let (source, counter) = self.ends(Way::Out)?;
-        let before = counter.count()?;
-        self.router.run(|| {
-            on_one_core()?;
-            source.inject(0, flows.into(), flows)
-        })?;
-        self.check(counter, before, flows)
+        let all = Series {
+            first: 0,
+            flows: flows.into(),
+            packets: flows,
+        };
+        self.measure(Way::Out, all).map(|_| ())
     }
 
     /// Mappings the gateway has.
@@ -220,40 +235,13 @@ impl Rig {
         }
     }
 
-    fn ends(&self, way: Way) -> Result<(&Flows, &Counter)> {
-        let ends = self.ends.as_ref().context("this one is for streams")?;
-        Ok(match way {
-            Way::Out => (&ends.out, &ends.at_world),
-            Way::Back => (&ends.back, &ends.at_pod),
-        })
-    }
-
-    /// Fails unless the packets arrived with the right address, but for one in a thousand.
-    fn check(&self, counter: &Counter, before: u64, packets: u32) -> Result<()> {
-        let mut arrived = 0;
-        for _ in 0..100 {
-            arrived = counter.count()? - before;
-            if arrived >= u64::from(packets) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        ensure!(
-            arrived >= u64::from(packets) - u64::from(packets) / 1000,
-            "{}: only {arrived} of {packets} packets arrived{}",
-            self.mode.name(),
-            self.complaints()
-        );
-        Ok(())
-    }
-
     fn complaints(&self) -> String {
         let Held::Gateway(gateway) = &self.held else {
             return String::new();
         };
         let refusals = gateway.refusals().unwrap_or_default();
         let refusals: Vec<_> = refusals.iter().filter(|one| one.packets != 0).collect();
-        format!("; refused: {refusals:?}")
+        format!(", which refused {refusals:?}")
     }
 }
 
@@ -286,15 +274,7 @@ fn translate(
             return Ok((Held::Datapath(Box::new(datapath)), None));
         }
         Mode::Nft => {
-            for line in [
-                "nft add table ip nat".to_owned(),
-                "nft add chain ip nat out { type nat hook postrouting priority srcnat ; }"
-                    .to_owned(),
-                format!("nft add rule ip nat out oifname fab snat to {EGRESS}"),
-            ] {
-                succeed(router, &line)?;
-            }
-            conntrack(router)?;
+            nftables(router, "fab", EGRESS)?;
         }
         Mode::Iptables => {
             succeed(
@@ -308,6 +288,7 @@ fn translate(
             let marker = router.run(|| xdp::mark(pod.endpoint.link.0, RULE))?;
             return Ok((Held::Gateway(Box::new(gateway)), Some(marker)));
         }
+        _ => bail!("{} has two nodes", mode.name()),
     }
     Ok((Held::Nothing, None))
 }
@@ -332,7 +313,7 @@ fn gateway(
         is_copy: false,
         drain: None,
         is_draining: false,
-        timeouts: timeouts(Duration::from_secs(TIMEOUT_SECONDS)),
+        timeouts: timeouts(TIMEOUT),
     };
     let rules: BTreeMap<u32, GatewayRule> = (0..rules)
         .map(|number| (RULE + number, rule.clone()))
@@ -350,12 +331,24 @@ fn gateway(
     })
 }
 
+/// Has the kernel translate what leaves by a device.
+pub(super) fn nftables(router: &Namespace, device: &str, address: Ipv4Addr) -> Result<()> {
+    for line in [
+        "nft add table ip nat".to_owned(),
+        "nft add chain ip nat out { type nat hook postrouting priority srcnat ; }".to_owned(),
+        format!("nft add rule ip nat out oifname {device} snat to {address}"),
+    ] {
+        succeed(router, &line)?;
+    }
+    conntrack(router)
+}
+
 /// Lets connection tracking keep its entries, and not check what network cards check.
 fn conntrack(router: &Namespace) -> Result<()> {
     for name in ["udp_timeout", "udp_timeout_stream"] {
         router.sysctl(
             &format!("net/netfilter/nf_conntrack_{name}"),
-            &TIMEOUT_SECONDS.to_string(),
+            &TIMEOUT.as_secs().to_string(),
         )?;
     }
     router.sysctl("net/netfilter/nf_conntrack_checksum", "0")

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What was measured, as a page.
 
-use std::{
-    collections::BTreeSet,
-    fmt::{self, Write as _},
-    fs,
-    time::Duration,
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use harness::page::{
+    self,
+    Column::{Numbers, Words},
+    Samples, Table,
 };
 
 use crate::{
@@ -37,18 +38,18 @@ impl Report {
         format!(
             "{INTRODUCTION}Machine: {}. Rounds of each event: {}. Load of the machine meanwhile: {}.\n{self}\n\
              {EXPLANATIONS}",
-            machine(),
+            page::machine(),
             self.wanted,
             self.load()
         )
     }
 
     fn load(&self) -> String {
-        let loads = sorted(self.rounds.iter().map(|round| round.load));
-        match (loads.first(), loads.last()) {
-            (Some(least), Some(most)) => format!("{least:.1} to {most:.1}"),
-            _ => "unknown".to_owned(),
+        let loads: Samples = self.rounds.iter().map(|round| round.load).collect();
+        if loads.count() == 0 {
+            return "unknown".to_owned();
         }
+        format!("{:.1} to {:.1}", loads.least(), loads.most())
     }
 
     fn of(&self, case: Case) -> impl Iterator<Item = &Round> {
@@ -56,39 +57,39 @@ impl Report {
         self.rounds.iter().filter(is_of)
     }
 
-    fn row(&self, case: Case, family: usize) -> String {
+    fn row(&self, case: Case, family: usize) -> [String; 12] {
         let (_, event) = case;
         let outcomes: Vec<&Outcome> = self.of(case).map(|round| &round.outcomes[family]).collect();
-        let silences = sorted(outcomes.iter().map(|outcome| ms(outcome.silence)));
-        let at_server = sorted(outcomes.iter().map(|outcome| ms(outcome.silence_out)));
-        let lost = sorted(outcomes.iter().map(|outcome| outcome.lost as f64));
-        let lost_out = sorted(outcomes.iter().map(|outcome| outcome.lost_out as f64));
+        let of = |value: fn(&Outcome) -> f64| -> Samples {
+            outcomes.iter().map(|outcome| value(outcome)).collect()
+        };
+        let silences = of(|outcome| ms(outcome.silence));
+        let at_server = of(|outcome| ms(outcome.silence_out));
+        let lost = of(|outcome| outcome.lost as f64);
+        let lost_out = of(|outcome| outcome.lost_out as f64);
         let (goal, holds) = match event.goal() {
             Goal::None => ("-".to_owned(), None),
-            Goal::NoLoss => ("0 lost".to_owned(), Some(most(&lost) == 0.0)),
+            Goal::NoLoss => ("0 lost".to_owned(), Some(lost.most() == 0.0)),
             Goal::Silence(limit) => (
                 format!("≤ {:.0} ms", ms(limit)),
-                Some(most(&silences) <= ms(limit)),
+                Some(silences.most() <= ms(limit)),
             ),
         };
-        let verdict = match holds {
-            None => "",
-            Some(true) => "holds",
-            Some(false) => "missed",
-        };
-        format!(
-            "| {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {goal} | {verdict} |",
+        let whole = |value: f64| format!("{value:.0}");
+        [
             name(case),
-            ["IPv4", "IPv6"][family],
-            outcomes.len(),
-            silences.first().copied().unwrap_or(f64::NAN),
-            median(&silences),
-            most(&silences),
-            most(&at_server),
-            median(&lost),
-            most(&lost),
-            most(&lost_out),
-        )
+            ["IPv4", "IPv6"][family].to_owned(),
+            outcomes.len().to_string(),
+            whole(silences.least()),
+            whole(silences.median()),
+            whole(silences.most()),
+            whole(at_server.most()),
+            whole(lost.median()),
+            whole(lost.most()),
+            whole(lost_out.most()),
+            goal,
+            holds.map_or("", page::verdict).to_owned(),
+        ]
     }
 }
 
@@ -96,50 +97,62 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cases = self.rounds.iter().map(|round| (round.live, round.event));
         let cases: BTreeSet<Case> = cases.collect();
-        writeln!(f, "\n### gaps\n")?;
-        writeln!(
-            f,
-            "| event | family | rounds | longest gap: least ms | median | most | at the server: most | \
-             lost: median | most | on the way out: most | goal | |"
-        )?;
-        writeln!(f, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|---|")?;
+        let mut table = Table::new(&[
+            Words("event"),
+            Words("family"),
+            Numbers("rounds"),
+            Numbers("longest gap: least ms"),
+            Numbers("median"),
+            Numbers("most"),
+            Numbers("at the server: most"),
+            Numbers("lost: median"),
+            Numbers("most"),
+            Numbers("on the way out: most"),
+            Words("goal"),
+            Words(""),
+        ]);
         for case in &cases {
             for family in 0..2 {
-                writeln!(f, "{}", self.row(*case, family))?;
+                table.row(self.row(*case, family));
             }
         }
+        write!(f, "\n### gaps\n\n{table}")?;
         let timed = |case: Case| -> Vec<Phases> {
             self.of(case).filter_map(|round| round.phases).collect()
         };
         if cases.iter().all(|case| timed(*case).is_empty()) {
             return Ok(());
         }
-        writeln!(f, "\n### where the time goes\n")?;
-        writeln!(
-            f,
-            "| event | not heard by BFD: median ms | most | dead to all: median | most | \
-             claimed: median | most | answers: median | most |"
-        )?;
-        writeln!(f, "|---|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+        let mut table = Table::new(&[
+            Words("event"),
+            Numbers("not heard by BFD: median ms"),
+            Numbers("most"),
+            Numbers("dead to all: median"),
+            Numbers("most"),
+            Numbers("claimed: median"),
+            Numbers("most"),
+            Numbers("answers: median"),
+            Numbers("most"),
+        ]);
         for case in cases {
             let phases = timed(case);
             if phases.is_empty() {
                 continue;
             }
-            write!(f, "| {} |", name(case))?;
             let parts: [fn(&Phases) -> Duration; 4] = [
                 |phases| phases.unheard,
                 |phases| phases.dead,
                 |phases| phases.claimed,
                 |phases| phases.answered,
             ];
+            let mut row = vec![name(case)];
             for part in parts {
-                let times = sorted(phases.iter().map(|phases| ms(part(phases))));
-                write!(f, " {:.0} | {:.0} |", median(&times), most(&times))?;
+                let times: Samples = phases.iter().map(|phases| ms(part(phases))).collect();
+                row.extend([times.median(), times.most()].map(|time| format!("{time:.0}")));
             }
-            writeln!(f)?;
+            table.row(row);
         }
-        Ok(())
+        write!(f, "\n### where the time goes\n\n{table}")
     }
 }
 
@@ -155,45 +168,6 @@ fn name((live, event): Case) -> String {
 
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn most(sorted: &[f64]) -> f64 {
-    sorted.last().copied().unwrap_or(f64::NAN)
-}
-
-fn machine() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    let processors = cpus.lines().filter(|line| line.starts_with("processor"));
-    let kib: Option<u64> = memory.lines().find_map(|line| {
-        let rest = line.strip_prefix("MemTotal:")?;
-        rest.split_whitespace().next()?.parse().ok()
-    });
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let release = kernel.split('-').next().unwrap_or_default().trim();
-    let mut line = String::new();
-    // Writing to a string cannot fail.
-    let _ = write!(
-        line,
-        "{} processors ({}), {:.0} GiB of memory, Linux {release}",
-        processors.count(),
-        model.unwrap_or("unknown"),
-        kib.unwrap_or_default() as f64 / f64::from(1 << 20),
-    );
-    line
 }
 
 const INTRODUCTION: &str = "# The bench of egress gateways that fail
