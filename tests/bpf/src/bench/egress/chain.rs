@@ -106,10 +106,15 @@ impl Chain {
                     .node()
                     .ip(&format!("route add {SERVERS} via {GATEWAY}"))?;
             }
-            Mode::VxlanForward | Mode::VxlanNft => kernels_tunnel(&nodes)?,
+            Mode::VxlanForward | Mode::VxlanMetadata | Mode::VxlanNft => {
+                kernels_tunnel(&nodes, mode == Mode::VxlanMetadata)?;
+            }
             _ => {}
         }
-        let translates = !matches!(mode, Mode::RoutedForward | Mode::VxlanForward);
+        let translates = !matches!(
+            mode,
+            Mode::RoutedForward | Mode::VxlanForward | Mode::VxlanMetadata
+        );
         if matches!(mode, Mode::RoutedNft | Mode::VxlanNft) {
             rig::nftables(nodes.gateway(), "out", EGRESS_V4)?;
         }
@@ -288,8 +293,9 @@ fn neighbours(nodes: &Nodes) -> Result<()> {
     ))
 }
 
-/// A tunnel of the kernel's own, with one identifier and one other end.
-fn kernels_tunnel(nodes: &Nodes) -> Result<()> {
+/// A tunnel of the kernel's own, with one identifier and one other end, which its device knows or is
+/// told with each packet.
+fn kernels_tunnel(nodes: &Nodes, by_metadata: bool) -> Result<()> {
     let ends = [
         (
             nodes.node(),
@@ -305,18 +311,27 @@ fn kernels_tunnel(nodes: &Nodes) -> Result<()> {
         ),
     ];
     for (at, (own, far), (own_mac, far_mac), behind) in ends {
+        let device = format!(
+            "link add {KERNELS_TUNNEL} address {} type vxlan dstport 4789",
+            mac(own_mac)
+        );
+        let (device, route) = if by_metadata {
+            (
+                format!("{device} external"),
+                format!("{behind} encap ip id {RULE} dst {far}"),
+            )
+        } else {
+            let ends = format!("id {RULE} local {own} remote {far} dev fab nolearning noudpcsum");
+            (format!("{device} {ends}"), behind.to_owned())
+        };
         for line in [
-            format!(
-                "link add {KERNELS_TUNNEL} address {} type vxlan id {RULE} dstport 4789 \
-                 local {own} remote {far} dev fab nolearning noudpcsum",
-                mac(own_mac)
-            ),
+            device,
             format!("link set {KERNELS_TUNNEL} up"),
             format!(
                 "neigh add 169.254.2.1 lladdr {} dev {KERNELS_TUNNEL} nud permanent",
                 mac(far_mac)
             ),
-            format!("route replace {behind} via 169.254.2.1 dev {KERNELS_TUNNEL} onlink"),
+            format!("route replace {route} via 169.254.2.1 dev {KERNELS_TUNNEL} onlink"),
         ] {
             at.ip(&line)?;
         }

@@ -155,10 +155,11 @@ fn ways(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) 
 
 /// The pod's node and the gateway, by VXLAN and without, and the gateway alone behind VXLAN.
 fn two_nodes(options: &Options, report: &mut Report, progress: &mut dyn FnMut(&str)) -> Result<()> {
-    const BY_VXLAN: usize = 3;
+    const BY_VXLAN: usize = 4;
     let mut chains = Vec::new();
     for mode in [
         Mode::VxlanForward,
+        Mode::VxlanMetadata,
         Mode::VxlanNft,
         Mode::Vxlan,
         Mode::RoutedForward,

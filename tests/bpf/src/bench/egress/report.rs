@@ -213,22 +213,31 @@ fn of_section(section: &Section, cilium: f64) -> Vec<Verdict> {
     let added = section.ours() - section.plain();
     let beside = section.nftables() - section.plain();
     let share = if section.scenario == NEW { 0.6 } else { 0.5 };
-    let mut verdicts = vec![Verdict::at_most(
-        format!("{name}: added to plain forwarding, in Cilium's addition by way of nftables'"),
-        added / (beside * cilium),
-        0.5,
-    )];
+    let mut verdicts = Vec::new();
     if matches!(section.place, Place::One | Place::Behind) {
         verdicts.push(Verdict::at_most(
-            format!("{name}: added to plain forwarding, in nftables'"),
-            added / beside,
-            share,
+            format!("{name}: added to plain forwarding, in Cilium's addition by way of nftables'"),
+            added / (beside * cilium),
+            0.5,
         ));
     }
-    if section.place == Place::One {
-        let own = section.ours() - section.best(&[Mode::Programs]);
+    // The translation's own share: the rest of what ours does is left out by a way that does it too.
+    let (own, beside_own) = match section.place {
+        Place::One => {
+            verdicts.push(Verdict::at_most(
+                format!("{name}: added to plain forwarding, in nftables'"),
+                added / beside,
+                share,
+            ));
+            (Mode::Programs, "our own forwarding")
+        }
+        Place::Behind => (Mode::VxlanMetadata, "forwarding behind such a tunnel"),
+        Place::Vxlan | Place::Native => (Mode::Gateway, ""),
+    };
+    let own = section.ours() - section.best(&[own]);
+    if !own.is_nan() {
         verdicts.push(Verdict::at_most(
-            format!("{name}: added to our own forwarding, in nftables'"),
+            format!("{name}: added to {beside_own}, in nftables'"),
             own / beside,
             share,
         ));

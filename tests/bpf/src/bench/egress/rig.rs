@@ -45,7 +45,10 @@ pub(super) enum Mode {
     Gateway,
     /// Two nodes, the kernel's VXLAN between them, and the kernel forwards on both.
     VxlanForward,
-    /// The same, and nftables translates on the second one.
+    /// The same, the tunnel's devices being told the other end with each packet and telling it, as
+    /// ours are.
+    VxlanMetadata,
+    /// The kernel's VXLAN, and nftables translates on the second one.
     VxlanNft,
     /// Ours on both, by VXLAN.
     Vxlan,
@@ -66,6 +69,7 @@ impl Mode {
             Self::Iptables => "iptables `MASQUERADE`",
             Self::Gateway => "our gateway",
             Self::VxlanForward => "kernel forwarding, VXLAN",
+            Self::VxlanMetadata => "kernel forwarding, VXLAN by metadata",
             Self::VxlanNft => "nftables `snat`, VXLAN",
             Self::Vxlan => "our gateway, VXLAN",
             Self::RoutedForward => "kernel forwarding, no tunnel",
