@@ -360,7 +360,7 @@ fn turns<T>(
 /// The places of a round: forwards, and backwards in the next, so that nobody always comes after
 /// the same one.
 fn in_turn(turn: u32, places: usize) -> Vec<usize> {
-    if turn % 2 == 0 {
+    if turn.is_multiple_of(2) {
         (0..places).collect()
     } else {
         (0..places).rev().collect()

@@ -403,3 +403,72 @@ impl Report {
 fn whole(value: f64) -> String {
     format!("{value:.0}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(place: Place, ways: &[(Mode, f64)]) -> Section {
+        let rows = ways
+            .iter()
+            .map(|(mode, ns)| (*mode, [*ns].into_iter().collect()));
+        Section::new(place, HOT, rows.collect())
+    }
+
+    fn ratios(section: &Section) -> Vec<String> {
+        let verdicts = of_section(section, 2.0).into_iter();
+        verdicts
+            .map(|verdict| verdict.row()[1..].join(" "))
+            .collect()
+    }
+
+    #[test]
+    fn goals_are_about_what_a_way_adds() {
+        let one = section(
+            Place::One,
+            &[
+                (Mode::Forward, 600.0),
+                (Mode::Programs, 500.0),
+                (Mode::Nft, 1000.0),
+                (Mode::Gateway, 720.0),
+            ],
+        );
+        let wanted = [
+            "0.15 ≤ 0.50 holds",
+            "0.30 ≤ 0.50 holds",
+            "0.55 ≤ 0.50 missed",
+            "0.72 ≤ 0.85 holds",
+        ];
+        assert_eq!(ratios(&one), wanted);
+        let behind = section(
+            Place::Behind,
+            &[
+                (Mode::VxlanForward, 1200.0),
+                (Mode::VxlanMetadata, 1500.0),
+                (Mode::VxlanNft, 1800.0),
+                (Mode::Vxlan, 1680.0),
+            ],
+        );
+        assert_eq!(
+            ratios(&behind),
+            [
+                "0.40 ≤ 0.50 holds",
+                "0.30 ≤ 0.50 holds",
+                "0.93 ≤ 0.85 missed"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_not_measured_reaches_no_goal() {
+        let none = section(
+            Place::One,
+            &[(Mode::Forward, 600.0), (Mode::Gateway, 720.0)],
+        );
+        assert!(
+            ratios(&none).iter().all(|ratio| ratio.ends_with("missed")),
+            "{:?}",
+            ratios(&none)
+        );
+    }
+}
