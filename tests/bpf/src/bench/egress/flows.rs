@@ -52,12 +52,44 @@ pub(super) struct Tunnel {
     pub identifier: u32,
 }
 
-/// Packets of so many flows, from the one with this number on, in turn.
+/// Packets of so many flows, from the one with this number on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Series {
-    pub first: u64,
-    pub flows: u64,
-    pub packets: u32,
+    first: u64,
+    flows: u64,
+    packets: u32,
+    stride: u64,
+}
+
+impl Series {
+    /// How far the next of many flows is: a prime, so that all have their turn.
+    const STRIDE: u64 = 20_011;
+
+    /// Each of the flows in turn.
+    pub(super) fn each(first: u64, flows: u32) -> Self {
+        Self {
+            first,
+            flows: flows.into(),
+            packets: flows,
+            stride: 1,
+        }
+    }
+
+    /// So many packets of the first flows, in another order than that of [`Self::each`]: what was
+    /// made one after the other often lies so in memory, and the processor would fetch the next one
+    /// before it is asked for.
+    pub(super) fn all_over(flows: u32, packets: u32) -> Self {
+        Self {
+            first: 0,
+            flows: flows.into(),
+            packets,
+            stride: if u64::from(flows) > Self::STRIDE {
+                Self::STRIDE
+            } else {
+                1
+            },
+        }
+    }
 }
 
 /// Sends packets from a namespace and returns nanoseconds per packet.
@@ -97,8 +129,8 @@ pub(super) fn send(
 pub(super) struct Flows {
     source: Source,
     /// The number of the next flow less the first one's, how many there are, the first one's; packets
-    /// so far, when the first batch began, when the last one did.
-    state: Words<6>,
+    /// so far, when the first batch began, when the last one did, how far the next flow is.
+    state: Words<7>,
 }
 
 impl Flows {
@@ -134,9 +166,10 @@ impl Flows {
     /// of the last one: making and removing what the kernel injects with takes longer than thousands
     /// of packets.
     fn inject(&self, series: Series) -> Result<f64> {
-        self.state.set([0, series.flows, series.first, 0, 0, 0])?;
+        self.state
+            .set([0, series.flows, series.first, 0, 0, 0, series.stride])?;
         self.source.inject(series.packets)?;
-        let [.., count, began, last] = self.state.get()?;
+        let [_, _, _, count, began, last, _] = self.state.get()?;
         let batches = count.saturating_sub(1) / u64::from(BATCH);
         Ok((last - began) as f64 / (batches * u64::from(BATCH)) as f64)
     }
@@ -224,7 +257,7 @@ impl Counter {
 /// Writes the frame as [`Source`] does, and into it the next flow. What changes is made up for
 /// beside it, so that no checksum changes: the address in IPv4's identification and, as the port, in
 /// the payload.
-fn program(way: Way, frame: &[u8], inner_at: i16, state: &Words<6>) -> Vec<u64> {
+fn program(way: Way, frame: &[u8], inner_at: i16, state: &Words<7>) -> Vec<u64> {
     let (port_at, address_at) = match way {
         Way::Out => (UDP_AT as i16, DESTINATION_AT + 2),
         Way::Back => (UDP_AT as i16 + 2, SOURCE_AT + 2),
@@ -261,9 +294,10 @@ fn program(way: Way, frame: &[u8], inner_at: i16, state: &Words<6>) -> Vec<u64> 
         instruction(0x79, 1, 0, 8, 0),                // r1 = flows
         instruction(0x79, 8, 0, 16, 0),               // r8 = first
         instruction(0x0f, 8, 7, 0, 0),                // r8 += r7
-        instruction(0x07, 7, 0, 0, 1),                // r7 += 1
+        instruction(0x79, 2, 0, 48, 0),               // r2 = how far
+        instruction(0x0f, 7, 2, 0, 0),                // r7 += r2
         instruction(0xad, 7, 1, 1, 0),                // if r7 < r1 goto on
-        instruction(0xb7, 7, 0, 0, 0),                // r7 = 0
+        instruction(0x1f, 7, 1, 0, 0),                // r7 -= r1
         instruction(0x7b, 0, 7, 0, 0),                // next = r7
         instruction(0xbf, 1, 8, 0, 0),                // r1 = flow
         instruction(0x57, 1, 0, 0, PORTS as i32 - 1),

@@ -257,11 +257,7 @@ fn fill_levels(
                 rig.measure(Way::Out, one(options.packets))?,
                 rig.measure(
                     Way::Out,
-                    Series {
-                        first: 0,
-                        flows: (*mappings).into(),
-                        packets: (*mappings).clamp(20_000, MANY * 2),
-                    },
+                    Series::all_over(*mappings, (*mappings).clamp(20_000, MANY * 2)),
                 )?,
                 if turn <= NEW_TURNS {
                     rig.measure(Way::Out, fresh(UNUSED, turn, NEW / 2))?
@@ -369,27 +365,15 @@ fn in_turn(turn: u32, places: usize) -> Vec<usize> {
 
 /// Packets of one flow.
 fn one(packets: u32) -> Series {
-    Series {
-        first: 0,
-        flows: 1,
-        packets,
-    }
+    Series::all_over(1, packets)
 }
 
-/// Packets of many flows in turn.
+/// Packets of many flows.
 fn many(packets: u32) -> Series {
-    Series {
-        first: 0,
-        flows: MANY.into(),
-        packets,
-    }
+    Series::all_over(MANY, packets)
 }
 
 /// So many new flows for a turn, of those from a number on.
 fn fresh(first: u64, turn: u32, flows: u32) -> Series {
-    Series {
-        first: first + u64::from(turn * flows),
-        flows: flows.into(),
-        packets: flows,
-    }
+    Series::each(first + u64::from(turn * flows), flows)
 }

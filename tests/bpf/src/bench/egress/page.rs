@@ -18,6 +18,8 @@ something: other work of the machine is in all of them.
   (`nf_conntrack_checksum=0`), as behind a network card that does, and its UDP timeouts are an hour, so
   that no entry ends.
 - Every way keeps the port a packet has, since it is free.
+- Of many flows every 20 011th has its turn, not the next one: what was made in order would be found in
+  order, and the processor's prefetching would hide what memory costs.
 - Packets and connections per second are of that one core, by the best round; of *new flows* every packet
   is a connection of its own.
 
@@ -62,7 +64,7 @@ pub(super) const EXPLANATIONS: &str = "### What is in the numbers, and what is n
 - The tables of nftables and iptables are as large as the kernel makes them without being told, 262 144
   entries; ours has its default, room for as many mappings, and under *live mappings* for 1.2 million,
   which is rounded up to 2.1 million.
-  *Every one in turn* goes through all mappings, or through the first 100 000 of them: what it costs
+  *Every one in turn* goes through all mappings, or through 100 000 of them: what it costs
   more than one flow is the memory's share, and so is what a new flow costs more among a million, where
   it finds others in its places of the hash.
 - **policies** are two nodes by VXLAN. Each has a rule at the gateway, and a destination and an end of the

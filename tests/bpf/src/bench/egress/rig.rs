@@ -223,12 +223,7 @@ impl Rig {
 
     /// Sends one packet of each of so many flows.
     pub(super) fn fill(&self, flows: u32) -> Result<()> {
-        let all = Series {
-            first: 0,
-            flows: flows.into(),
-            packets: flows,
-        };
-        self.measure(Way::Out, all).map(|_| ())
+        self.measure(Way::Out, Series::each(0, flows)).map(|_| ())
     }
 
     /// Mappings the gateway has.
