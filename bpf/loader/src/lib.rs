@@ -37,6 +37,7 @@
 //! verifier). Call them from `spawn_blocking` or a thread of your own.
 
 mod attach;
+pub mod clock;
 mod config;
 mod datapath;
 mod device;

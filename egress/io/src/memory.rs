@@ -30,8 +30,20 @@ struct Rules {
     gateway: BTreeMap<RuleNumber, GatewayRule>,
     /// Since when rules drain, in seconds since the boot.
     drains: BTreeMap<RuleNumber, u64>,
+    /// Since when rules have addresses no more that connections have still.
+    #[serde(default)]
+    left: Vec<Left>,
     /// Addresses of pods that policies select or did, while there may be connections of that time.
     pods: BTreeSet<IpAddr>,
+}
+
+/// An address that a rule has no more.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Left {
+    rule: u32,
+    address: IpAddr,
+    /// In seconds since the boot.
+    since: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,6 +84,8 @@ pub(crate) struct Remembered {
     pub(crate) desired: Desired,
     /// Since when rules drain.
     pub(crate) drains: BTreeMap<RuleNumber, Instant>,
+    /// See [`bpf_loader::Gateway::left`], with the moments.
+    pub(crate) left: BTreeMap<(u32, IpAddr), Instant>,
     /// Addresses of pods that policies selected.
     pub(crate) pods: BTreeSet<IpAddr>,
 }
@@ -110,6 +124,7 @@ impl Memory {
             ends,
             gateway,
             drains,
+            left,
             pods,
         } = document.rules;
         let uptime = uptime();
@@ -127,6 +142,10 @@ impl Memory {
                 .into_iter()
                 .map(|(rule, at)| (rule, since(at)))
                 .collect(),
+            left: left
+                .into_iter()
+                .map(|left| ((left.rule, left.address), since(left.since)))
+                .collect(),
             pods,
         })
     }
@@ -139,22 +158,40 @@ impl Memory {
         &mut self,
         desired: &Desired,
         drains: &BTreeMap<RuleNumber, Instant>,
+        left: &BTreeMap<(u32, IpAddr), Instant>,
         leavers: &BTreeSet<IpAddr>,
         now: Instant,
     ) -> Result<(), MemoryError> {
         let uptime = uptime();
+        let at = |since: &Instant| {
+            let ago = now.saturating_duration_since(*since);
+            uptime.saturating_sub(ago).as_secs()
+        };
         // The second it began in does not change from one call to the next.
-        let at = |rule: &RuleNumber, since: &Instant| match self.written.drains.get(rule) {
-            Some(at) => *at,
-            None => (uptime.saturating_sub(now.saturating_duration_since(*since))).as_secs(),
+        let drain_at = |rule: &RuleNumber, since: &Instant| match self.written.drains.get(rule) {
+            Some(written) => *written,
+            None => at(since),
+        };
+        let left_at = |(rule, address): (u32, IpAddr), since: &Instant| {
+            let since = at(since);
+            let mut written = self.written.left.iter();
+            let written = written.find(|one| {
+                (one.rule, one.address) == (rule, address) && one.since.abs_diff(since) <= 1
+            });
+            written.copied().unwrap_or(Left {
+                rule,
+                address,
+                since,
+            })
         };
         let rules = Rules {
             ends: desired.ends.clone(),
             gateway: desired.gateway.clone(),
             drains: drains
                 .iter()
-                .map(|(rule, since)| (*rule, at(rule, since)))
+                .map(|(rule, since)| (*rule, drain_at(rule, since)))
                 .collect(),
+            left: left.iter().map(|(of, since)| left_at(*of, since)).collect(),
             pods: desired.sources.keys().chain(leavers).copied().collect(),
         };
         if rules == self.written {
@@ -195,15 +232,9 @@ impl Remembered {
     }
 }
 
-/// The time since the boot, with the time the machine slept.
+/// The time since the boot, to the process before and to the next one alike.
 fn uptime() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live value of the right shape; the clock is always there.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default())
+    Duration::from_secs(bpf_loader::clock::since_boot().as_secs())
 }
 
 #[cfg(test)]
@@ -278,8 +309,14 @@ mod tests {
         let since = now.checked_sub(Duration::from_secs(5)).unwrap_or(now);
         let mut memory = Memory::new(folder.path());
         let drains = [(number(), since)].into();
+        let left = [((5000, leaver), since)].into();
         let leavers = [leaver].into();
-        memory.write(&desired, &drains, &leavers, now).unwrap();
+        let mut write = |now| memory.write(&desired, &drains, &left, &leavers, now);
+        write(now).unwrap();
+        // Written once more it is the same.
+        let bytes = fs::read(folder.path().join(FILE)).unwrap();
+        write(now + Duration::from_millis(999)).unwrap();
+        assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), bytes);
 
         let later = now + Duration::from_secs(1);
         let known = Memory::new(folder.path()).read(later).unwrap();
@@ -288,6 +325,8 @@ mod tests {
         assert_eq!(known.pods, ["10.244.0.1".parse().unwrap(), leaver].into());
         let drained = later.duration_since(known.drains[&number()]);
         assert!(drained >= Duration::from_secs(4), "{drained:?}");
+        let left = later.duration_since(known.left[&(5000, leaver)]);
+        assert!(left >= Duration::from_secs(4), "{left:?}");
         let found = ["192.0.2.1", "198.51.100.1"].map(|at| at.parse().unwrap());
         let held = known.held(&found.into());
         assert_eq!(held.into_keys().collect::<Vec<_>>(), found[..1]);
@@ -299,8 +338,12 @@ mod tests {
         let now = Instant::now();
         let mut memory = Memory::new(folder.path());
         memory.boot_id = "another".to_owned();
-        let (drains, leavers) = (BTreeMap::new(), BTreeSet::new());
-        memory.write(&decided(), &drains, &leavers, now).unwrap();
+        let (drains, left, leavers) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let write = |memory: &mut Memory| {
+            let decided = decided();
+            memory.write(&decided, &drains, &left, &leavers, now)
+        };
+        write(&mut memory).unwrap();
         let known = Memory::new(folder.path()).read(now).unwrap();
         assert_eq!(known.desired, Desired::default());
         let path = folder.path().join(FILE);
@@ -308,8 +351,7 @@ mod tests {
         let error = Memory::new(folder.path()).read(now).unwrap_err();
         assert!(error.to_string().contains("egress.json"), "{error}");
         // The next decision mends it.
-        let mut memory = Memory::new(folder.path());
-        memory.write(&decided(), &drains, &leavers, now).unwrap();
+        write(&mut Memory::new(folder.path())).unwrap();
         let known = Memory::new(folder.path()).read(now).unwrap();
         assert_eq!(known.desired.gateway, decided().gateway);
     }

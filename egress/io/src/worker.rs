@@ -91,6 +91,8 @@ pub(crate) struct Worker {
     is_told: bool,
     /// Since when rules drain.
     drains: BTreeMap<RuleNumber, Instant>,
+    /// Since when rules have addresses no more that connections have still.
+    left: BTreeMap<(u32, IpAddr), Instant>,
     connections: BTreeMap<u32, u64>,
     ports_used: BTreeMap<(IpAddr, u8), u64>,
     /// Whether what lives from before the start is known.
@@ -146,6 +148,7 @@ impl Worker {
             leavers: BTreeSet::new(),
             is_told: false,
             drains: BTreeMap::new(),
+            left: BTreeMap::new(),
             connections: BTreeMap::new(),
             ports_used: BTreeMap::new(),
             has_looked: false,
@@ -356,7 +359,8 @@ impl Worker {
             return;
         }
         let (desired, memory) = (&self.previous.desired, &mut self.memory);
-        if let Err(error) = memory.write(desired, &self.drains, &self.leavers, now) {
+        let written = memory.write(desired, &self.drains, &self.left, &self.leavers, now);
+        if let Err(error) = written {
             tracing::error!(%error, "a restart would end connections of deleted policies");
             self.retry_at.get_or_insert(now + RETRY_INTERVAL);
         }
@@ -545,10 +549,16 @@ impl Worker {
             self.begin(gateway);
         }
         self.found = devices::held(&mut self.netlink)?;
-        match self.memory.read(Instant::now()) {
+        let now = Instant::now();
+        match self.memory.read(now) {
             Ok(before) => {
                 self.were_held = before.held(&self.found);
                 self.drains = before.drains;
+                self.left = before.left;
+                if let Some(gateway) = &mut self.gateway {
+                    let left = self.left.iter();
+                    gateway.restore_left(left.map(|(of, at)| (*of, now.duration_since(*at))));
+                }
                 self.leavers = before.pods;
                 self.previous.desired = before.desired;
             }

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use crate::{
-    image::Style,
+    image::{Style, quote},
     state::{NodeRecord, ProcessId, all_pids, stat},
     wait::wait_for,
 };
@@ -324,6 +324,15 @@ impl Node {
     /// # Errors
     /// When there is none, it runs already, or it ends at once; the message has its log's end.
     pub fn start(&self) -> Result<()> {
+        self.start_under(&[])
+    }
+
+    /// The same under a command that runs what it is given: `nice`, or `unshare` for a namespace of
+    /// its own.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_under(&self, command: &[&str]) -> Result<()> {
         let main = self
             .record
             .main
@@ -336,9 +345,16 @@ impl Node {
                 running.pid
             );
         }
+        let script = match command {
+            [] => main.script.clone(),
+            words => {
+                let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
+                format!("exec {} sh -c {}", words.join(" "), quote(&main.script))
+            }
+        };
         match main.style {
             Style::Starts => {
-                let output = self.exec(&["sh", "-c", &main.script])?;
+                let output = self.exec(&["sh", "-c", &script])?;
                 ensure!(
                     output.success(),
                     "the daemons of {} did not start ({}): {}{}",
@@ -349,7 +365,7 @@ impl Node {
                 );
             }
             Style::Becomes => {
-                let script = format!("exec </dev/null >>{} 2>&1; {}", main.log, main.script);
+                let script = format!("exec </dev/null >>{} 2>&1; {script}", main.log);
                 let remove_stale = format!("rm -f {}", main.pid_file);
                 self.exec_ok(&["sh", "-c", &remove_stale])?;
                 self.exec_ok(&["setsid", "--fork", "sh", "-c", &script])?;

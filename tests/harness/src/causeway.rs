@@ -93,3 +93,8 @@ pub fn established(node: &Node, name: &str) -> Result<Value> {
     );
     Ok(peer)
 }
+
+/// The text of an answer's field; empty where it is none.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -7,6 +7,7 @@
 
 pub mod bird;
 pub mod causeway;
+pub mod clock;
 pub mod egress;
 pub mod fabric;
 pub mod firewall;

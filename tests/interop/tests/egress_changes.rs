@@ -3,7 +3,7 @@
 //! sees, what the firewall refuses, and what an operator is told.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, TcpStream},
@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::{
-    CONVERGED, Lab, Node, causeway,
+    CONVERGED, Lab, Node, Signal,
+    causeway::{self, text},
     egress::{self, SERVER, connect, connect_within, echoed_by_tcp, seen_as},
     firewall,
     flood::{ENOUGH, Flood, socket},
@@ -260,7 +261,68 @@ fn changes(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
         let lasted = changed.elapsed();
         ensure!(lasted >= limit, "it has ended after {lasted:?}");
     }
+
+    // That time goes on while daemons are started anew: it is neither over then, nor does it begin
+    // anew.
+    let limit = Duration::from_secs(4);
+    let later = "  connections: { drainSeconds: 4 }\n";
+    let restarted = [lab.node("gw1"), pod.node()];
+    for (from, to) in [(0, 1), (1, 2)] {
+        apply(from, later)?;
+        let mut held = begin(pod)?;
+        let (changed, uptime) = (Instant::now(), uptime()?);
+        // On the same gateway the rule stays, and the address goes.
+        let (gateway, _, address) = ways[from];
+        let what = (gateway == ways[to].0).then_some(address);
+        apply(to, later)?;
+        let (drain, before) = wait_for("the beginning to be written down", CONVERGED, || {
+            let mut since = drains_since(restarted[0])?.into_iter();
+            // Others were there before.
+            let fresh = since.find(|((_, of), since)| *of == what && *since + 1 >= uptime);
+            fresh.context("it does not drain")
+        })?;
+        for node in restarted {
+            node.kill(Signal::SIGKILL)?;
+            node.start()?;
+        }
+        ends_as(&mut held, || {
+            let now = drains_since(restarted[0])?.remove(&drain);
+            let is_same = now.is_none_or(|now| now.abs_diff(before) <= 1);
+            ensure!(is_same, "{drain:?}: since {now:?}, and before {before}");
+            Ok(())
+        })
+        .with_context(|| format!("from {:?} to {:?}", ways[from], ways[to]))?;
+        let lasted = changed.elapsed();
+        ensure!(lasted >= limit, "it has ended after {lasted:?}");
+        wait_for("the plugin", CONVERGED, || Pod::plugin_serves(pod.node()))?;
+    }
     Ok(())
+}
+
+/// A rule that drains, or an address it has no more.
+type Drain = (u64, Option<IpAddr>);
+
+/// Since when each drains at a gateway, in seconds since the boot, as is written for the next daemon.
+fn drains_since(gateway: &Node) -> Result<BTreeMap<Drain, u64>> {
+    let known = fs::read_to_string(gateway.path("/var/lib/causeway/egress.json"))?;
+    let known: Value = serde_json::from_str(&known)?;
+    let mut since = BTreeMap::new();
+    for (rule, at) in known["rules"]["drains"].as_object().into_iter().flatten() {
+        since.insert((rule.parse()?, None), at.as_u64().context("a number")?);
+    }
+    for left in known["rules"]["left"].as_array().into_iter().flatten() {
+        let numbers = left["rule"].as_u64().zip(left["since"].as_u64());
+        let (rule, at) = numbers.with_context(|| format!("{left:#}"))?;
+        since.insert((rule, Some(text(&left["address"]).parse()?)), at);
+    }
+    Ok(since)
+}
+
+/// Seconds since the boot.
+fn uptime() -> Result<u64> {
+    let text = fs::read_to_string("/proc/uptime")?;
+    let seconds = text.split('.').next().unwrap_or_default();
+    seconds.parse().context(text.clone())
 }
 
 /// Two policies that cover the same: the older one has the say, whatever its name.
@@ -423,17 +485,22 @@ fn goes_on(connection: &mut TcpStream) -> Result<()> {
 
 /// Waits until a connection ends: who has it is told, and does not wait for answers for ever.
 fn ends(connection: &mut TcpStream) -> Result<()> {
+    ends_as(connection, || Ok(()))
+}
+
+/// The same while something else holds.
+fn ends_as(connection: &mut TcpStream, mut holds: impl FnMut() -> Result<()>) -> Result<()> {
     connection.set_read_timeout(Some(Duration::from_secs(1)))?;
     wait_for("the connection to end", CONVERGED, || {
         let mut heard = [0; 12];
         let said = connection.write_all(b"still there?");
         let answered = said.and_then(|()| connection.read_exact(&mut heard));
         match answered {
-            Ok(()) => bail!("it goes on"),
+            Ok(()) => holds().map_or_else(|error| Ok(Err(error)), |()| bail!("it goes on")),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => bail!("it is silent"),
-            Err(_) => Ok(()),
+            Err(_) => Ok(Ok(())),
         }
-    })
+    })?
 }
 
 /// Succeeds when a new connection fails, with nothing at the firewall or the server.
@@ -495,8 +562,4 @@ fn alarm(node: &Node, policy: &str, code: &str) -> Result<()> {
         ensure!(issues.any(is_meant), "{status:#}");
         Ok(())
     })
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }

@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Signal, causeway,
+    CONVERGED, Lab, Signal,
+    causeway::{self, text},
     egress::{self, SERVER, connect_within, seen_as},
     firewall,
     pod::Pod,
@@ -610,8 +611,4 @@ fn pod<'a>(lab: &'a Lab, node: &str, namespace: &str, name: &str, app: &str) -> 
     );
     egress::write(lab, &format!("pod-{name}.yaml"), &object)?;
     Pod::add_to(lab.node(node), namespace, name)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }

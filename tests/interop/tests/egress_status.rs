@@ -2,11 +2,16 @@
 //! What an operator sees of egress when it does not work: the status and its codes, and a flow that
 //! is followed from the pod's node to its gateway.
 
-use std::net::TcpStream;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Node, causeway,
+    CONVERGED, Lab, Node, Signal, causeway,
+    clock::{self, Clocks},
     egress::{self, SERVER, connect},
     pod::Pod,
     wait_for,
@@ -18,6 +23,9 @@ const PORTS: usize = 10;
 
 /// Ports from which on they are nearly used up: four fifths.
 const NEARLY: usize = 8;
+
+/// Time in which a daemon has looked at its connections more than once.
+const LOOKS: Duration = Duration::from_secs(3);
 
 /// As the lab's policy for IPv4, with few ports and connections that are forgotten soon after they
 /// ended.
@@ -80,6 +88,7 @@ fn ports_that_run_out_are_told_and_a_flow_is_followed_to_its_gateway() -> Result
     causeway::healthy(node)?;
 
     follow(&pod, gw1, &held[0])?;
+    clocks_jump(&pod, gw1, &mut held)?;
 
     drop(held);
     // What was refused counts for a minute.
@@ -106,6 +115,37 @@ fn narrow(lab: &Lab) -> Result<()> {
         ensure!(policies[0]["name"] == "narrow", "{policies:#?}");
         Ok(())
     })
+}
+
+/// Starts the daemons anew with other clocks than the kernel's: what is there is neither over by
+/// that, nor will it live for ever.
+fn clocks_jump(pod: &Pod<'_>, gateway: &Node, held: &mut [TcpStream]) -> Result<()> {
+    for (node, clocks) in [(pod.node(), Clocks::Ahead), (gateway, Clocks::Behind)] {
+        node.kill(Signal::SIGKILL)?;
+        clock::start(node, clocks)?;
+    }
+    wait_for("the plugin", CONVERGED, || Pod::plugin_serves(pod.node()))?;
+    let restarted = Instant::now();
+    wait_for("looks at all connections", CONVERGED, || {
+        for stream in &mut *held {
+            echoed(stream)?;
+        }
+        // Each second there is one.
+        ensure!(restarted.elapsed() > LOOKS, "not enough of them");
+        let mappings = causeway::items(gateway, "egress nat --protocol tcp")?;
+        ensure!(mappings.len() == PORTS, "{mappings:#?}");
+        Ok(())
+    })?;
+    follow(pod, gateway, &held[0]).context("with other clocks")
+}
+
+/// Says something, and hears it.
+fn echoed(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(b"there?")?;
+    let mut heard = [0; 6];
+    stream.read_exact(&mut heard)?;
+    ensure!(&heard == b"there?", "{heard:?}");
+    Ok(())
 }
 
 /// Follows a connection that lives: at its pod's node, and at the gateway by what that says.

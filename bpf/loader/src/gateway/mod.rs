@@ -36,12 +36,13 @@ pub use rule::{GatewayRule, Timeouts};
 pub use sweep::{Sweep, Swept};
 pub use tables::RuleTraffic;
 
-pub(crate) use mapping::{duration_of, narrow, ticks_since, widen, words_v4, words_v6};
+pub(crate) use mapping::{duration_of, narrow, ticks_of, ticks_since, widen, words_v4, words_v6};
 
 use self::{slots::Slots, tables::Tables};
 use crate::{
     Datapath, DropCount, Error, HookChoice, HookKind, OpenError, Role, SyncReport,
     attach::{self, Outcome},
+    clock,
     device::{self, Device},
     egress::source_for,
     kernel::{self, Position},
@@ -244,6 +245,25 @@ impl Gateway {
         self.left.retain(|left, _| has_left(left));
         self.rules.clone_from(wanted);
         Ok(())
+    }
+
+    /// The addresses that rules have no more and connections have still, each with its rule and how
+    /// long ago that was seen: [`GatewayRule::drain`] counts from then. For [`Self::restore_left`]
+    /// of the next process.
+    pub fn left(&self) -> impl Iterator<Item = ((u32, IpAddr), Duration)> {
+        let now = now();
+        let left = self.left.iter();
+        left.map(move |(of, at)| (*of, duration_of(ticks_since(*at, now))))
+    }
+
+    /// Takes over what an earlier process knew. Before [`Self::sync_rules`], which forgets what its
+    /// rules have again.
+    pub fn restore_left(&mut self, left: impl IntoIterator<Item = ((u32, IpAddr), Duration)>) {
+        let now = now();
+        let left = left.into_iter();
+        self.left = left
+            .map(|(of, ago)| (of, now.wrapping_sub(ticks_of(ago))))
+            .collect();
     }
 
     /// Makes the nodes pods' packets may come from exactly these: the outer addresses of their
@@ -650,14 +670,8 @@ impl Gateway {
 
 /// Now, in the unit of mappings and by the programs' clock.
 pub(crate) fn now() -> u32 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live value of the right shape; the clock is always there.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-    let since_boot = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
-    bpf_abi::nat::tick(since_boot.as_nanos() as u64)
+    let since_boot = clock::monotonic().as_nanos();
+    bpf_abi::nat::tick(u64::try_from(since_boot).unwrap_or(u64::MAX))
 }
 
 fn root_below(pin_root: &Path) -> PathBuf {

@@ -219,17 +219,19 @@ impl Gateway {
         let Some(rule) = self.rules.get(&out.rule) else {
             return Ok(Fate::Over);
         };
+        let address = out.address.to_ip();
+        // At a standby too: who takes over goes on counting.
+        let left_at = rule.has_left(address).then(|| {
+            let left = self.left.entry((out.rule, address));
+            *left.or_insert(now)
+        });
         if rule.is_copy {
             return Ok(Fate::Stays);
         }
-        let address = out.address.to_ip();
-        if let Some(drain) = rule.drain
-            && rule.has_left(address)
+        if let Some((left_at, drain)) = left_at.zip(rule.drain)
+            && ticks_since(left_at, now) >= ticks_of(drain)
         {
-            let left_at = *self.left.entry((out.rule, address)).or_insert(now);
-            if ticks_since(left_at, now) >= ticks_of(drain) {
-                return Ok(Fate::Over);
-            }
+            return Ok(Fate::Over);
         }
         // Copies do not tell of each packet: from a takeover on the time counts anew. After a
         // restart too, since nobody knows how long ago that was.

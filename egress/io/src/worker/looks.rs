@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use bpf_loader::Swept;
+use bpf_loader::{Gateway, Swept};
 use egress_core::{Life, RuleNumber};
 
 use super::{SWEEP_INTERVAL, Worker, live, lock, timeouts_by_rule};
@@ -14,6 +14,9 @@ use crate::tables;
 
 /// Looks take a twentieth of the time at most.
 pub(super) const SWEEP_SHARE: u32 = 20;
+
+/// What is nearer is one moment: far more than a tick of mappings' clock, far less than a drain.
+const MOMENT: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Goes on with the look at connections; at its end forgets what is over, and decides anew when
@@ -77,8 +80,28 @@ impl Worker {
             );
         }
         self.peers.tell_gone(&swept.replicated);
+        self.note_left();
         self.ports_used = swept.ports_used().collect();
         self.connections = swept.live;
+    }
+
+    /// Notes since when rules have addresses no more, for the next process.
+    fn note_left(&mut self) {
+        let gateway = self.gateway.iter();
+        let now = Instant::now();
+        let left = gateway
+            .flat_map(Gateway::left)
+            .filter_map(|(of, ago)| Some((of, now.checked_sub(ago)?)));
+        let left: BTreeMap<_, _> = left.collect();
+        // What is a tick off is the same moment; an address that came back and went again is not.
+        let is_same = |(of, at): (&(u32, IpAddr), &Instant)| {
+            let known = self.left.get(of);
+            known.is_some_and(|known| at.max(known).duration_since(*at.min(known)) < MOMENT)
+        };
+        if left.len() != self.left.len() || !left.iter().all(is_same) {
+            self.is_unwritten = true;
+            self.left = left;
+        }
     }
 
     /// What is over in the pods' tables, and what follows from both.

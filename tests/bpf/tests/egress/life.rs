@@ -14,7 +14,7 @@ use bpf_loader::{
 };
 use bpf_tests::{
     connection::Connection,
-    egress::{EgressLab, RULE, beside},
+    egress::{EGRESS_V4, EgressLab, RULE, SECOND_V4, SECOND_V6, beside},
     traffic::{EchoServer, Stream, echo, ping, udp_socket, wait_for},
 };
 
@@ -70,6 +70,40 @@ fn a_restart_of_the_daemon_loses_nothing_with_clsact() -> Result<()> {
 
 /// Which of the timeouts.
 type TimeoutOf = fn(&mut Timeouts) -> &mut Duration;
+
+#[test]
+fn a_limit_to_drain_goes_on_over_a_restart() -> Result<()> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut lab = EgressLab::build(HookChoice::Auto)?;
+    lab.set_up()?;
+    let mut connection = Connection::open(&lab.pod.namespace, &lab.world, WORLD[0])?;
+    let changed = GatewayRule {
+        addresses: vec![SECOND_V4.into(), SECOND_V6.into()],
+        drain: Some(HOUR),
+        ..EgressLab::rule()
+    };
+    let rules: BTreeMap<_, _> = [(RULE, changed)].into();
+    lab.set_rules(rules.clone())?;
+    ensure!(lab.sweep()?.removed == 0, "it has an hour");
+    let left: Vec<_> = lab.gateway.left().collect();
+    let [(of, ago)] = left[..] else {
+        anyhow::bail!("{left:?}");
+    };
+    ensure!(of == (RULE, EGRESS_V4.into()) && ago < HOUR, "{left:?}");
+    // With half of it over, and with all of it.
+    for (known, removed) in [(ago + HOUR / 2, 0), (ago + HOUR, 1)] {
+        connection.talk()?;
+        lab.restart_gateway()?;
+        lab.gateway.restore_left([(of, known)]);
+        lab.set_rules(rules.clone())?;
+        let swept = lab.sweep()?;
+        ensure!(swept.removed == removed, "after {known:?}: {swept:?}");
+    }
+    // An address the rule has again has not left.
+    lab.set_rules([(RULE, EgressLab::rule())].into())?;
+    ensure!(lab.gateway.left().count() == 0);
+    Ok(())
+}
 
 /// How many mappings there are of each protocol and phase.
 fn phases(mappings: &[Mapping]) -> BTreeMap<(u8, &'static str), usize> {

@@ -2,6 +2,7 @@
 //! Pods that leave by an egress gateway: what they reach, what the world sees of them, and what
 //! never leaves.
 
+mod clock;
 mod fragments;
 mod icmp;
 mod life;
