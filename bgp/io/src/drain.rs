@@ -79,6 +79,7 @@ impl Drain {
     /// When it cannot be written down; nothing is changed then.
     pub fn begin(&self, wait: Duration, reason: String) -> io::Result<()> {
         let before = self.asked();
+        #[expect(clippy::disallowed_methods, reason = "for people to read")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let asked = Asked {
             since_unix_s: match &before {

@@ -148,7 +148,9 @@ impl Intent {
     }
 
     fn take_files(&mut self, events: Vec<FileEvent>) {
-        let change = lock(&self.state).store.apply(events, SystemTime::now());
+        #[expect(clippy::disallowed_methods, reason = "for people to read")]
+        let now = SystemTime::now();
+        let change = lock(&self.state).store.apply(events, now);
         for finding in &change.diagnostics {
             if finding.is_error() {
                 tracing::error!("{finding}");
@@ -227,9 +229,9 @@ impl Intent {
         };
         {
             let mut state = lock(&self.state);
-            state
-                .store
-                .set_conditions(compiled.statements.clone(), SystemTime::now());
+            #[expect(clippy::disallowed_methods, reason = "for people to read")]
+            let now = SystemTime::now();
+            state.store.set_conditions(compiled.statements.clone(), now);
             state.compiled = compiled;
             state.facts = facts;
             state.fabric_devices = next.fabric.iter().map(|(_, name)| name.clone()).collect();

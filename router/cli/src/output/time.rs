@@ -10,6 +10,7 @@ const SECOND: i64 = 1_000_000_000;
 
 /// The present, Unix time in nanoseconds.
 pub fn now_unix_ns() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "for people to read")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }

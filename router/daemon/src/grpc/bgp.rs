@@ -256,9 +256,11 @@ pub async fn session_statuses(parts: &Parts) -> Vec<SessionStatus> {
                     .timers
                     .keepalive
                     .map(|every| u16::try_from(every.as_secs()).unwrap_or(u16::MAX)),
-                established_since: session
-                    .established_at
-                    .map(|at| SystemTime::now() - at.elapsed()),
+                established_since: session.established_at.map(|at| {
+                    #[expect(clippy::disallowed_methods, reason = "for people to read")]
+                    let now = SystemTime::now();
+                    now - at.elapsed()
+                }),
                 routes: report
                     .routes
                     .iter()

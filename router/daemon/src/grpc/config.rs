@@ -69,7 +69,9 @@ impl api::config_server::Config for Service {
             path: settings.resources_directory.join(file.name),
             content: FileContent::Bytes(file.content),
         });
-        let change = store.apply(events.collect(), SystemTime::now());
+        #[expect(clippy::disallowed_methods, reason = "for people to read")]
+        let now = SystemTime::now();
+        let change = store.apply(events.collect(), now);
         let snapshot = store.snapshot();
         let facts = NodeFacts::gather(
             &settings.node_name,

@@ -69,6 +69,7 @@ pub async fn serve(parts: Parts) -> anyhow::Result<JoinHandle<()>> {
 
 /// Unix time in nanoseconds of a moment of the monotonic clock.
 fn unix_ns(at: Instant) -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "for people to read")]
     let now = SystemTime::now();
     let time = match at.checked_duration_since(Instant::now()) {
         Some(ahead) => now + ahead,
