@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use router_store::{Entry, Error, Put, Store, TlsFiles, Watch, WatchEvent};
+use router_store::{Config, Entry, Error, Put, Store, TlsFiles, Watch, WatchEvent};
 
 use server::{Server, connected, free_port, wait_until};
 
@@ -260,6 +260,59 @@ async fn tls_shows_both_ends_and_a_missing_file_is_no_way_around_it() -> Result<
     fs::copy(folder.join("client.pem"), folder.join("late.pem"))?;
     connected(&late).await?;
     assert!(late.get("a", LIMIT).await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_of_three_members_may_die_and_without_two_nothing_is_said() -> Result<()> {
+    let mut members = Server::start_three()?;
+    let store = Store::start(Config {
+        endpoints: members.iter().map(Server::url).collect(),
+        ..members[0].config()
+    });
+    connected(&store).await?;
+    put(&store, "a", "1").await?;
+    let mut watch = store.watch("");
+    assert_eq!(next(&mut watch).await?, pairs(&[("a", "1"), ("end", "")]));
+    let session = store.session(Duration::from_secs(60));
+    session.keep("here", b"");
+    assert_eq!(next(&mut watch).await?, pairs(&[("here", "")]));
+    let lease = *session.lease().wait_for(Option::is_some).await?;
+
+    // The one that is spoken to: another takes its place, with the lease and the watch.
+    let endpoint = store.status().endpoint.context("an endpoint")?;
+    let spoken_to = members.iter().position(|member| member.url() == endpoint);
+    let mut dead = members.remove(spoken_to.context("one of them")?);
+    dead.kill()?;
+    wait_until("another member", async || {
+        let now = store.status().endpoint;
+        now.is_some_and(|now| now != endpoint)
+    })
+    .await?;
+    // A member that has lost its leader refuses a moment what the next one takes.
+    wait_until("a write", async || put(&store, "a", "2").await.is_ok()).await?;
+    assert_eq!(next(&mut watch).await?, pairs(&[("a", "2")]));
+    assert_eq!(*session.lease().borrow(), lease);
+
+    // Another one: there is no majority, and a lonely member is not asked for what it remembers.
+    let mut second = members.remove(0);
+    second.kill()?;
+    wait_until("the loss to be seen", async || !store.is_connected()).await?;
+    let problem = store.status().problem;
+    ensure!(problem.is_some(), "{:?}", store.status());
+    let asked = store.get("a", LIMIT).await;
+    assert!(asked.is_err(), "{asked:?}");
+    let written = store.put_if("b", b"1", 0, LIMIT).await;
+    assert!(written.is_err(), "{written:?}");
+
+    // Either is back: everything goes on, and nothing was written meanwhile.
+    dead.run(dead.port)?;
+    connected(&store).await?;
+    let seen = store.get("b", LIMIT).await?;
+    assert_eq!(seen, None);
+    wait_until("a write", async || put(&store, "a", "3").await.is_ok()).await?;
+    assert_eq!(next(&mut watch).await?, pairs(&[("a", "3")]));
+    assert_eq!(*session.lease().borrow(), lease);
     Ok(())
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Server {
     rootfs: PathBuf,
     pub(crate) port: u16,
     peer_port: u16,
+    /// The peer ports of all members of its cluster.
+    members: Vec<u16>,
     tls: Option<TlsFiles>,
     child: Option<Child>,
 }
@@ -50,16 +52,40 @@ impl Server {
         tls: impl FnOnce(&Path) -> Result<Option<TlsFiles>>,
     ) -> Result<Server> {
         let folder = tempfile::tempdir()?;
-        let mut server = Server {
-            tls: tls(folder.path())?,
+        let tls = tls(folder.path())?;
+        let peer_port = free_port()?;
+        let mut server = Server::new(folder, tls, peer_port, vec![peer_port])?;
+        server.run(server.port)?;
+        Ok(server)
+    }
+
+    /// Three members of one cluster.
+    pub(crate) fn start_three() -> Result<Vec<Server>> {
+        let ports = [free_port()?, free_port()?, free_port()?];
+        let one = |peer_port| {
+            let folder = tempfile::tempdir()?;
+            let mut server = Server::new(folder, None, peer_port, ports.to_vec())?;
+            server.run(server.port)?;
+            Ok(server)
+        };
+        ports.into_iter().map(one).collect()
+    }
+
+    fn new(
+        folder: tempfile::TempDir,
+        tls: Option<TlsFiles>,
+        peer_port: u16,
+        members: Vec<u16>,
+    ) -> Result<Server> {
+        Ok(Server {
+            tls,
             folder,
             rootfs: lab_runner::rootfs::ensure(|step| eprintln!("{step}"))?,
             port: free_port()?,
-            peer_port: free_port()?,
+            peer_port,
+            members,
             child: None,
-        };
-        server.run(server.port)?;
-        Ok(server)
+        })
     }
 
     /// A program of the root file system.
@@ -79,17 +105,23 @@ impl Server {
     pub(crate) fn run(&mut self, port: u16) -> Result<()> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let client = format!("{scheme}://127.0.0.1:{port}");
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let peer_of = |port: u16| format!("http://127.0.0.1:{port}");
+        let name_of = |port: u16| format!("member-{port}");
+        let peer = peer_of(self.peer_port);
+        let members = self.members.iter();
+        let members = members.map(|port| format!("{}={}", name_of(*port), peer_of(*port)));
         let folder = self.folder.path();
         let mut command = self.program("etcd");
         command
-            .args(["--name", "one", "--log-level", "warn", "--data-dir"])
+            .args(["--name", &name_of(self.peer_port)])
+            .args(["--log-level", "warn", "--data-dir"])
             .arg(folder.join("data"))
             .args(["--listen-client-urls", &client])
             .args(["--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("one={peer}")])
+            .arg("--initial-cluster")
+            .arg(members.collect::<Vec<_>>().join(","))
             // Short, so that a lease that was cut off at a restart does not take long.
             .args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
         if let Some(files) = &self.tls {
