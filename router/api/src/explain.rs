@@ -351,6 +351,16 @@ pub const EXPLANATIONS: &[Explanation] = &[
          restart of the daemon.",
     ),
     entry(
+        "CW0603",
+        "etcd is there and not used",
+        "`store.endpoints` names an etcd and `egress.secretFile` is not set. Gateways that have no key \
+         agree about nothing: claims are not written and there is no lease, so that who holds an \
+         address is decided as without etcd.",
+        "Give all nodes the same key (`head -c 32 /dev/urandom | base64`), name its file in \
+         `egress.secretFile`, and restart the daemons. If etcd is not wanted, take `store` out of \
+         causeway.yaml.",
+    ),
+    entry(
         "CW0701",
         "The ports of an egress address are nearly used up",
         "Four fifths of the ports that connections may get of an address of this gateway have some, \

@@ -85,6 +85,9 @@ pub async fn look(parts: &Parts) -> Report {
     egress::egress(parts, &mut report).await;
     if let Some(store) = &parts.store {
         self::store(&store.status(), &mut report);
+        if parts.effective.settings.egress.secret_file.is_none() {
+            unused_store(&mut report);
+        }
     }
     report
         .issues
@@ -154,6 +157,19 @@ fn store(status: &Status, report: &mut Report) {
     };
     let reached = u64::from(status.endpoint.is_some());
     report.component("store", message, next, &[("reached", reached)]);
+}
+
+/// A store that nothing is written in.
+fn unused_store(report: &mut Report) {
+    report.issue(
+        Health::Warning,
+        ("store", "CW0603"),
+        "etcd".to_owned(),
+        "not used: store.endpoints is set and egress.secretFile is not, without which this node agrees \
+         about nothing with other gateways"
+            .to_owned(),
+        "causeway config show --origin".to_owned(),
+    );
 }
 
 /// Shown where there are sessions, or should be.
@@ -539,5 +555,20 @@ mod tests {
         store(&status, &mut report);
         assert_eq!(report.worst(), Health::Ok);
         assert_eq!(report.components[0].message, "https://e:2379 answers");
+    }
+
+    #[test]
+    fn an_etcd_that_is_not_used_is_a_warning_that_names_what_is_missing() {
+        let mut report = Report::default();
+        unused_store(&mut report);
+        let issue = &report.issues[0];
+        assert_eq!(
+            (issue.code.as_str(), report.worst()),
+            ("CW0603", Health::Warning)
+        );
+        assert!(
+            issue.message.contains("egress.secretFile is not"),
+            "{issue:?}"
+        );
     }
 }

@@ -6,16 +6,20 @@ use std::{
     collections::BTreeSet,
     fs::{self, OpenOptions},
     io::Write as _,
+    net::IpAddr,
     path::Path,
     process::Command,
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use lab_runner::{Lab, Node, Spawned, wait_for};
 
-use crate::{CONVERGED, causeway, egress, lab_from, root, standby};
+use crate::{
+    CONVERGED, causeway, egress,
+    guide::adapted,
+    lab_from, root,
+    standby::{self, GATEWAYS},
+};
 
 /// The nodes that reach etcd, each with its device and address towards it, and etcd's there.
 const WAYS: [(&str, &str, &str, &str); 3] = [
@@ -51,10 +55,17 @@ pub fn up(test: &str) -> Result<Lab> {
             "store: {{ endpoints: [\"http://{etcd}:2379\"], leaseSeconds: {LEASE} }}"
         )?;
     }
+    // One that names an etcd and has no key: it says that it does not use it.
+    let settings = folder.join("node2/causeway.yaml");
+    let text = fs::read_to_string(&settings)?;
+    let secret = "egress:\n  secretFile: /etc/causeway/egress.key\n";
+    let store = "store: { endpoints: [\"http://192.168.83.1:2379\"] }\n";
+    fs::write(&settings, adapted(&text, &[(secret, store)])?)?;
     let lab = lab_from(&file, test)?;
     egress::came_up(&lab)?;
     standby::in_force(&lab)?;
     all_reach(&lab, true)?;
+    unused(lab.node("node2"))?;
     Ok(lab)
 }
 
@@ -114,6 +125,17 @@ pub fn reached(node: &Node, is_reached: bool) -> Result<()> {
     Ok(())
 }
 
+/// Waits until a node says that it does not use its etcd.
+fn unused(node: &Node) -> Result<()> {
+    wait_for("node2 to miss a key", CONVERGED, || {
+        let status = causeway::ask(node, "status")?;
+        let mut issues = status["issues"].as_array().into_iter().flatten();
+        let told = issues.any(|issue| issue["code"] == "CW0603");
+        ensure!(told, "{status:#}");
+        Ok(())
+    })
+}
+
 /// What is written in etcd, as `etcdctl` prints it: a line with the key, a line with the value.
 ///
 /// # Errors
@@ -145,6 +167,7 @@ pub fn written_as(lab: &Lab, gateway: &str) -> Result<()> {
 /// Asks the segment who answers for the IPv4 address of the policy.
 #[derive(Debug)]
 pub struct Answers<'a> {
+    gateways: Vec<&'a Node>,
     asker: &'a Node,
     heard: Spawned,
 }
@@ -162,31 +185,49 @@ impl<'a> Answers<'a> {
             ensure!(heard.text().contains("listening on"), "{}", heard.text());
             Ok(())
         })?;
-        Ok(Self { asker, heard })
+        let gateways = GATEWAYS.iter().map(|(gateway, _)| lab.node(gateway));
+        Ok(Self {
+            gateways: gateways.collect(),
+            asker,
+            heard,
+        })
     }
 
-    /// Asks once; who has answered until a moment after the first answer.
+    /// Asks once; who has answered. Each gateway with power must be able to.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When nobody answers, or a gateway does not answer for itself.
     pub fn ask(&self) -> Result<BTreeSet<String>> {
-        let address = standby::EGRESS[0].to_string();
+        let address = standby::EGRESS[0];
         let before = self.heard.text().lines().count();
-        let argv = ["ip", "neighbour", "flush", "to", &address, "dev", "eth1"];
-        self.asker.exec_ok(&argv)?;
-        wait_for("an answer", CONVERGED, || {
-            // The kernel asks for what it sends to; the ping's own answer is of no matter.
-            self.asker.exec(&["ping", "-c1", "-W1", &address])?;
-            ensure!(!self.answers(before).is_empty(), "{}", self.heard.text());
-            Ok(())
-        })?;
-        thread::sleep(Duration::from_millis(50));
-        Ok(self.answers(before))
+        self.ask_for(address, before)?;
+        // A host answers in the order it is asked in: who has answered for itself has said all it had
+        // to say before.
+        let alive = self.gateways.iter().filter(|gateway| gateway.is_alive());
+        for gateway in alive {
+            let [own, _] = standby::own(gateway.name());
+            self.ask_for(own, before)?;
+        }
+        Ok(self.answers(address, before))
     }
 
-    fn answers(&self, from: usize) -> BTreeSet<String> {
+    /// Asks until somebody answers.
+    fn ask_for(&self, address: IpAddr, before: usize) -> Result<()> {
+        let target = address.to_string();
+        let argv = ["ip", "neighbour", "flush", "to", &target, "dev", "eth1"];
+        self.asker.exec_ok(&argv)?;
+        wait_for(&format!("an answer for {target}"), CONVERGED, || {
+            // The kernel asks for what it sends to; the ping's own answer is of no matter.
+            self.asker.exec(&["ping", "-c1", "-W1", &target])?;
+            let is_answered = !self.answers(address, before).is_empty();
+            ensure!(is_answered, "{}", self.heard.text());
+            Ok(())
+        })
+    }
+
+    fn answers(&self, address: IpAddr, from: usize) -> BTreeSet<String> {
         let text = self.heard.text();
-        let begin = format!("Reply {} is-at ", standby::EGRESS[0]);
+        let begin = format!("Reply {address} is-at ");
         let answers = text.lines().skip(from).filter_map(|line| {
             let (_, answer) = line.split_once(&begin)?;
             answer.split([',', ' ']).next()
