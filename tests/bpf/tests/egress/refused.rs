@@ -3,13 +3,18 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bpf_loader::{DropReason, HookChoice};
 use bpf_tests::{
+    connection::Connection,
     egress::{EGRESS_V4, EGRESS_V6, EgressLab, RULE, WORLD_V4, WORLD_V6},
-    packet::{Capture, Caught, SCTP, UDP, ip, ipv4, send_from, send_raw, udp},
-    traffic::wait_for,
+    packet::{Capture, Caught, SCTP, TCP, UDP, ip, ipv4, send_from, send_raw, udp},
+    traffic::{EchoServer, echo, reach, udp_socket, wait_for},
 };
+
+/// The pod's node and the gateway's, to each other.
+const NODE: &str = "192.0.2.1";
+const GATEWAY: &str = "192.0.2.2";
 
 /// A pod's address, the world's, and what the world sees.
 fn ends(lab: &EgressLab) -> [(IpAddr, IpAddr, IpAddr); 2] {
@@ -92,6 +97,95 @@ fn what_cannot_be_translated_is_refused_and_counted() -> Result<()> {
         ensure!(lab.refusals(DropReason::NatUnrelated)? == 1);
         Ok(())
     })?;
+    lab.witness.saw_nobody_else()
+}
+
+/// Packets with every length that is not theirs, and headers that say what is not so.
+fn lying(from: SocketAddr, to: SocketAddr) -> Vec<Vec<u8>> {
+    let mut segment = vec![0; 24];
+    segment[..2].copy_from_slice(&from.port().to_be_bytes());
+    segment[2..4].copy_from_slice(&to.port().to_be_bytes());
+    // SYN, with a header that ends behind the packet.
+    segment[12..14].copy_from_slice(&[0xf0, 0x02]);
+    let (is_v4, end, other) = (from.is_ipv4(), from.ip(), to.ip());
+    let icmp = if is_v4 { 1 } else { 58 };
+    let mut error = vec![if is_v4 { 3 } else { 1 }, 0, 0, 0, 0, 0, 0, 0];
+    error.extend(ip(other, end, UDP, &udp(to, from, b"quoted")));
+    let mut packets = Vec::new();
+    for (protocol, payload) in [
+        (UDP, udp(from, to, b"datagram")),
+        (TCP, segment),
+        (icmp, error),
+        (icmp, vec![if is_v4 { 8 } else { 128 }, 0, 0, 0, 1, 2, 0, 0]),
+        (44, vec![UDP, 0, 0, 1, 1, 2, 3, 4]),
+        (SCTP, vec![1, 2, 3, 4]),
+    ] {
+        let whole = ip(end, other, protocol, &payload);
+        // Cut without the header's knowing it, and with its knowing it.
+        packets.extend((1..=whole.len()).map(|length| whole[..length].to_vec()));
+        let cut = 0..payload.len();
+        packets.extend(cut.map(|length| ip(end, other, protocol, &payload[..length])));
+        if is_v4 {
+            // A first fragment without all of its ports, and every length of a header.
+            packets.extend((0..payload.len().min(24)).map(|length| {
+                let first = [0x77, length as u8, 0x20, 0];
+                ipv4(end, other, protocol, &[], first, &payload[..length])
+            }));
+            packets.extend((0..16).map(|words| {
+                let mut packet = whole.clone();
+                packet[0] = 0x40 | words;
+                packet
+            }));
+        }
+    }
+    packets
+}
+
+#[test]
+fn lengths_that_lie_leak_nothing() -> Result<()> {
+    let mut lab = EgressLab::build(HookChoice::Auto)?;
+    lab.set_up()?;
+    let tunnel = lab.node.run(|| UdpSocket::bind((NODE, 0)))?;
+    let gateway_mac = mac_of(&lab, "out")?;
+    for (own, to, _) in ends(&lab) {
+        // Connections that are there meanwhile.
+        let mut connection = Connection::open(&lab.pod.namespace, &lab.world, to)?;
+        let server = EchoServer::start(&lab.world, SocketAddr::new(to, 0))?;
+        let socket = udp_socket(&lab.pod.namespace, to.is_ipv4(), 0)?;
+        echo(&socket, server.address, 10)?;
+        let end = socket.local_addr()?;
+        let mappings = lab.mappings()?;
+        let mapping = mappings.iter().find(|one| one.pod.port() == end.port());
+        let egress = mapping.with_context(|| format!("{mappings:?}"))?.egress;
+
+        // From the pod, from its node in the tunnel, and from the world as answers.
+        let (from, at) = (SocketAddr::new(own, 5_000), SocketAddr::new(to, 80));
+        for packet in lying(from, at) {
+            send_from(&lab.pod, &packet)?;
+        }
+        let before = lab.refusals(DropReason::Truncated)?;
+        for packet in lying(from, at) {
+            tunnel.send_to(&encapsulated(RULE, &packet), (GATEWAY, 4789))?;
+        }
+        wait_for("the gateway to refuse some", || {
+            let refused = lab.refusals(DropReason::Truncated)?;
+            ensure!(refused > before + 20, "{before} before, {refused} now");
+            Ok(())
+        })?;
+        for packet in lying(server.address, egress) {
+            send_raw(&lab.world, "eth0", gateway_mac, &packet)?;
+        }
+
+        // After all of that connections are as ever, new ones and those that were there.
+        reach(&lab.pod.namespace, to)?;
+        connection.talk()?;
+        connection.talk_back()?;
+        echo(&socket, server.address, 4_000)?;
+        let mappings = lab.mappings()?;
+        let mut of_socket = mappings.iter().filter(|one| one.egress == egress);
+        let same = of_socket.next().with_context(|| format!("{mappings:?}"))?;
+        ensure!(same.pod == SocketAddr::new(own, end.port()), "{same:?}");
+    }
     lab.witness.saw_nobody_else()
 }
 
