@@ -98,3 +98,15 @@ pub fn established(node: &Node, name: &str) -> Result<Value> {
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
+
+/// The value of a metric, by its name with the labels as they are written; none if it is not there.
+///
+/// # Errors
+/// When the node has no metrics, or the value is no number.
+pub fn metric(node: &Node, metric: &str) -> Result<Option<f64>> {
+    let metrics = node.exec_ok(&["curl", "-sS", "http://127.0.0.1:9962/metrics"])?;
+    let begin = format!("{metric} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&begin));
+    let value = value.map(|value| value.parse().with_context(|| format!("{metric} {value}")));
+    value.transpose()
+}

@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,6 +23,13 @@ use crate::{
 
 /// Round trips that show that a connection goes on.
 const ENOUGH: u64 = 20;
+
+/// What a connection says at a time.
+const WORD: usize = 8;
+
+/// What one that transfers says at a time: some dozens of segments, and little enough for the buffers of both
+/// ends, so that nobody waits for the other to read.
+const PIECE: usize = 64 << 10;
 
 /// Connections of pods that say something all the time, and some that do not.
 #[derive(Debug, Default)]
@@ -51,12 +58,26 @@ impl Talks {
     /// When there is no connection.
     pub fn add(&mut self, pod: &Pod<'_>) -> Result<()> {
         for target in SERVER {
-            for is_idle in [false, true] {
-                let what = format!("a connection of {}", pod.name());
-                let stream = wait_for(&what, CONVERGED, || pod.within(|| connect(target)))?;
-                self.0.push(Talk::start(stream, is_idle)?);
+            for says in [Some(WORD), None] {
+                self.begin(pod, target, says)?;
             }
         }
+        Ok(())
+    }
+
+    /// Of each family one that transfers many octets at a time.
+    ///
+    /// # Errors
+    /// As [`Talks::add`].
+    pub fn transfer(&mut self, pod: &Pod<'_>) -> Result<()> {
+        let mut targets = SERVER.into_iter();
+        targets.try_for_each(|target| self.begin(pod, target, Some(PIECE)))
+    }
+
+    fn begin(&mut self, pod: &Pod<'_>, target: IpAddr, says: Option<usize>) -> Result<()> {
+        let what = format!("a connection of {}", pod.name());
+        let stream = wait_for(&what, CONVERGED, || pod.within(|| connect(target)))?;
+        self.0.push(Talk::start(stream, says)?);
         Ok(())
     }
 
@@ -90,7 +111,7 @@ impl Talks {
             talk.stop.store(true, Ordering::Relaxed);
             match talk.talker.take() {
                 Some(talker) => talker.join().map_err(|_| anyhow!("a talker panicked"))??,
-                None => round(&mut talk.stream, 0).context("a silent connection")?,
+                None => round(&mut talk.stream, 0, WORD).context("a silent connection")?,
             }
         }
         Ok(())
@@ -103,21 +124,21 @@ impl Talk {
         self.own
     }
 
-    fn start(mut stream: TcpStream, is_idle: bool) -> Result<Self> {
+    fn start(mut stream: TcpStream, says: Option<usize>) -> Result<Self> {
         let own = stream.local_addr()?;
-        round(&mut stream, 1)?;
+        round(&mut stream, 1, WORD)?;
         let (stop, rounds) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
-        let talker = (!is_idle)
-            .then(|| -> Result<_> {
+        let talker = says
+            .map(|size| -> Result<_> {
                 let mut stream = stream.try_clone()?;
                 let (stop, rounds) = (Arc::clone(&stop), Arc::clone(&rounds));
                 Ok(thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
                         let number = rounds.load(Ordering::Relaxed);
-                        round(&mut stream, number)
+                        round(&mut stream, number, size)
                             .with_context(|| format!("{own} after {number} rounds"))?;
                         rounds.fetch_add(1, Ordering::Relaxed);
                         thread::sleep(Duration::from_millis(20));
@@ -142,11 +163,19 @@ impl Drop for Talk {
     }
 }
 
-/// Says a number, and hears it.
-fn round(stream: &mut TcpStream, number: u64) -> Result<()> {
-    stream.write_all(&number.to_be_bytes())?;
-    let mut heard = [0; 8];
+/// Says a number so often that it is so many octets, and hears it.
+fn round(stream: &mut TcpStream, number: u64, size: usize) -> Result<()> {
+    let said = number.to_be_bytes().repeat(size / WORD);
+    stream.write_all(&said)?;
+    let mut heard = vec![0; said.len()];
     stream.read_exact(&mut heard)?;
-    ensure!(heard == number.to_be_bytes(), "{heard:?} is not {number}");
+    let wrong = said
+        .iter()
+        .zip(&heard)
+        .position(|(said, heard)| said != heard);
+    ensure!(
+        wrong.is_none(),
+        "octet {wrong:?} of {size} is not of {number}"
+    );
     Ok(())
 }

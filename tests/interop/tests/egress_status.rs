@@ -84,6 +84,7 @@ fn ports_that_run_out_are_told_and_a_flow_is_followed_to_its_gateway() -> Result
     // What it says to look at has them.
     let users = run(gw1, &out["nextCommand"])?;
     ensure!(users["matching"] == PORTS, "{users:#}");
+    metrics_say_it(node, gw1)?;
     // Nothing is wrong on the pod's node, which knows nothing of ports.
     causeway::healthy(node)?;
 
@@ -91,7 +92,7 @@ fn ports_that_run_out_are_told_and_a_flow_is_followed_to_its_gateway() -> Result
     clocks_jump(&pod, gw1, &mut held)?;
 
     drop(held);
-    // What was refused counts for a minute.
+    // The daemon that began since has refused nothing, and by its clocks too they are over.
     wait_for("the alarm to end", 3 * CONVERGED, || causeway::healthy(gw1))?;
     open(&pod, 1)?;
     lab.down()
@@ -115,6 +116,74 @@ fn narrow(lab: &Lab) -> Result<()> {
         ensure!(policies[0]["name"] == "narrow", "{policies:#?}");
         Ok(())
     })
+}
+
+/// What Prometheus hears of the policy, while all its ports are used.
+fn metrics_say_it(node: &Node, gateway: &Node) -> Result<()> {
+    const POLICY: &str = "policy=\"EgressGatewayPolicy/narrow\"";
+    const ADDRESS: &str = "address=\"192.168.60.100\"";
+    let ports = PORTS as f64;
+    for (at, metric, least, most) in [
+        (gateway, format!("connections{{{POLICY}}}"), ports, ports),
+        // Those before are over, or the policy's too.
+        (
+            gateway,
+            format!("connections_opened_total{{{POLICY}}}"),
+            ports,
+            f64::MAX,
+        ),
+        (
+            gateway,
+            format!("packets_total{{direction=\"out\",{POLICY}}}"),
+            ports,
+            f64::MAX,
+        ),
+        (
+            gateway,
+            format!("packets_total{{direction=\"back\",{POLICY}}}"),
+            ports,
+            f64::MAX,
+        ),
+        (gateway, format!("ports{{{ADDRESS}}}"), ports, ports),
+        (
+            gateway,
+            format!("ports_used{{{ADDRESS},protocol=\"tcp\"}}"),
+            ports,
+            ports,
+        ),
+        (
+            gateway,
+            format!("policy_refused_packets_total{{{POLICY},reason=\"nat-ports-exhausted\"}}"),
+            1.0,
+            f64::MAX,
+        ),
+        (
+            gateway,
+            format!("policy_gateways{{{POLICY},which=\"healthy\"}}"),
+            1.0,
+            1.0,
+        ),
+        (
+            node,
+            format!("policy_gateways{{{POLICY},which=\"active\"}}"),
+            1.0,
+            1.0,
+        ),
+        (
+            node,
+            format!("policy_pods{{{POLICY},which=\"selected\"}}"),
+            1.0,
+            1.0,
+        ),
+    ] {
+        let metric = format!("causeway_egress_{metric}");
+        wait_for(&metric, CONVERGED, || {
+            let value = causeway::metric(at, &metric)?.context("it is not there")?;
+            ensure!((least..=most).contains(&value), "{value}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Starts the daemons anew with other clocks than the kernel's: what is there is neither over by

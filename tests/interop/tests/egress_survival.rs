@@ -4,12 +4,19 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Signal, firewall,
+    CONVERGED, Lab, Signal, causeway, firewall,
     pod::Pod,
-    standby::{self, Cut, copied, has_address, holder, holds, linked, one_holds, seen_at, unheard},
+    standby::{
+        self, Cut, GATEWAYS, copied, has_address, holder, holds, linked, one_holds, seen_at,
+        unheard,
+    },
+    store::Answers,
     talks::Talks,
     wait_for,
 };
+
+/// How often the segment is asked: longer than a gateway needs to take what nobody answers for.
+const ROUNDS: usize = 10;
 
 #[test]
 fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
@@ -24,6 +31,7 @@ fn connections_outlive_whatever_happens_to_their_gateway() -> Result<()> {
 /// connections must survive it. So what is asked for is where they are, not that they stayed; the
 /// bench says that they do.
 fn through_it_all(lab: &Lab) -> Result<()> {
+    two_without_a_third(lab)?;
     let pods = [
         Pod::add_to(lab.node("node1"), "shop", "billing-1")?,
         Pod::add_to(lab.node("node2"), "shop", "billing-2")?,
@@ -32,6 +40,7 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     for pod in &pods {
         talks.add(pod)?;
     }
+    talks.transfer(&pods[0])?;
     let mut now = settled(lab, &talks)?;
 
     // The daemon alone: the kernel goes on.
@@ -46,6 +55,13 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     let hung = Cut::whole(lab.node(&now))?;
     holds(lab, standby::other(&now))?;
     talks.go_on("with the holder hung")?;
+    let failovers =
+        "causeway_egress_failovers_total{policy=\"EgressGatewayPolicy/billing-standby\"}";
+    wait_for("the failover to be counted", CONVERGED, || {
+        let counted = causeway::metric(lab.node("node1"), failovers)?;
+        ensure!(counted.is_some_and(|count| count >= 1.0), "{counted:?}");
+        Ok(())
+    })?;
     talks.add(&pods[0])?;
     hung.mend()?;
     linked(lab)?;
@@ -103,6 +119,30 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     let refused = firewall::refused(lab.node("firewall"))?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
     Ok(())
+}
+
+/// While no pod is there, nobody but the gateways is linked: of two that do not hear each other nobody
+/// can say which one is dead, and there is no etcd. What the segment shows decides.
+fn two_without_a_third(lab: &Lab) -> Result<()> {
+    for (gateway, _) in GATEWAYS {
+        let linked = causeway::items(lab.node(gateway), "egress gateways")?;
+        ensure!(
+            linked.len() == 1,
+            "{gateway} is linked with others: {linked:#?}"
+        );
+    }
+    let answers = Answers::begin(lab)?;
+    let before = one_holds(lab)?;
+    let split = Cut::between_gateways(lab)?;
+    unheard(lab)?;
+    for round in 0..ROUNDS {
+        let heard = answers.ask()?;
+        ensure!(heard.len() == 1, "{heard:?} in round {round}");
+    }
+    let now = one_holds(lab)?;
+    eprintln!("{before} had the addresses, and {now} has them");
+    split.mend()?;
+    linked(lab)
 }
 
 /// Waits until one gateway has the addresses and the other every connection. Which has them.
