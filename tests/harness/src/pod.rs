@@ -56,11 +56,19 @@ impl<'a> Sandbox<'a> {
         self.connect_with(NETWORK)
     }
 
-    /// The same with what else a runtime may say of the network on standard input.
+    /// The same by a runtime that says what the pod's label `app` is.
     ///
     /// # Errors
     /// As [`Sandbox::connect`].
-    pub fn connect_with(self, network: &[u8]) -> Result<Pod<'a>> {
+    pub fn connect_as(self, app: &str) -> Result<Pod<'a>> {
+        let mut network: serde_json::Value = serde_json::from_slice(NETWORK)?;
+        let labels = serde_json::json!([{ "key": "app", "value": app }]);
+        network["args"] = serde_json::json!({ "cni": { "labels": labels } });
+        self.connect_with(network.to_string().as_bytes())
+    }
+
+    /// As [`Sandbox::connect`], with what a runtime says of the network on standard input.
+    fn connect_with(self, network: &[u8]) -> Result<Pod<'a>> {
         let Self {
             node,
             namespace,

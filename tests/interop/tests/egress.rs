@@ -66,7 +66,72 @@ fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {
         Ok(())
     })?;
     drop(held);
+    pods.into_iter().try_for_each(Pod::remove)?;
+    the_chapter_can_be_followed(&lab)?;
     lab.down()
+}
+
+/// What the guide's chapter has a reader type, word by word, in a lab that is as shipped.
+fn the_chapter_can_be_followed(lab: &Lab) -> Result<()> {
+    let firewall = lab.node("firewall");
+    firewall::forget(firewall)?;
+    let mut heard = Vec::new();
+    for shown in guide::shown("egress.md", "In the lab")? {
+        let words: Vec<&str> = shown.command.iter().map(String::as_str).collect();
+        let said = match words[..] {
+            // It is.
+            ["cargo", "xtask", "lab", "up", "egress"] => continue,
+            ["cargo", "xtask", "lab", "log", "egress", node] => {
+                wait_for("the log of a packet", CONVERGED, || {
+                    // Printed a second later.
+                    let log = lab.node(node).log();
+                    ensure!(log.contains(&web(&heard)?), "{log}");
+                    Ok(log)
+                })?
+            }
+            [
+                "cargo",
+                "xtask",
+                "lab",
+                "exec",
+                "egress",
+                node,
+                ref command @ ..,
+            ] => {
+                let output = lab.node(node).exec(command)?;
+                // The pod that is refused, which the chapter says.
+                let is_refused = words.contains(&"web-1") && words.contains(&"curl");
+                ensure!(output.success() != is_refused, "{words:?}: {output:?}");
+                output.stdout
+            }
+            _ => anyhow::bail!("{words:?} is not known here"),
+        };
+        for line in &shown.says {
+            ensure!(said.contains(line), "{words:?} said {said}");
+        }
+        heard.push(said);
+    }
+    ensure!(heard.len() == 6, "{heard:#?}");
+    let refused = heard.last().context("the set")?;
+    ensure!(refused.contains(&web(&heard)?), "{refused}");
+    for shown in guide::shown("egress.md", "Looking")? {
+        let words: Vec<&str> = shown.command.iter().map(String::as_str).collect();
+        let of_gateway = words.contains(&"rules") || words.contains(&"nat");
+        let node = if of_gateway { "gw1" } else { "node1" };
+        let said = lab.node(node).exec_ok(&words)?;
+        for line in &shown.says {
+            ensure!(said.contains(line), "{words:?} said {said}");
+        }
+    }
+    Ok(())
+}
+
+/// The IPv4 address of the pod that no policy selects: the second that was made.
+fn web(heard: &[String]) -> Result<String> {
+    let made = heard.get(1).context("two pods")?;
+    let address = made.split_whitespace().find(|word| word.starts_with("10."));
+    let address = address.and_then(|address| address.split('/').next());
+    Ok(address.with_context(|| made.clone())?.to_owned())
 }
 
 #[test]
@@ -230,6 +295,20 @@ fn a_new_pod_leaks_no_packet() -> Result<()> {
     }
     nothing_refused(&lab)?;
     late.remove()?;
+
+    // One that has no object, and whose labels the runtime says: it is selected from its first packet.
+    let sandbox = Sandbox::new(node, "shop", "told")?;
+    let mut flood = Flood::start(SERVER[0], || sandbox.within(|| socket(SERVER[0])))?;
+    let before = firewall::counted(firewall, "passed")?;
+    let told = sandbox.connect_as("billing")?;
+    wait_for("its packets to pass", CONVERGED, || {
+        let passed = firewall::counted(firewall, "passed")?;
+        ensure!(passed > before, "{before} before, {passed} now");
+        Ok(())
+    })?;
+    flood.stop()?;
+    nothing_refused(&lab)?;
+    told.remove()?;
     lab.down()
 }
 

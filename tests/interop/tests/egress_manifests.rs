@@ -82,21 +82,24 @@ spec:
       matchLabels: { kubernetes.io/hostname: gw1 }
     interface: eth2
 ---
-# Only the pods of one node.
+# Only the pods of one node, and of one namespace.
 apiVersion: cilium.io/v2
 kind: CiliumEgressGatewayPolicy
 metadata:
   name: of-one-node
 spec:
   selectors:
-  - podSelector:
+  - namespaceSelector:
+      matchLabels: { kubernetes.io/metadata.name: shop }
+    podSelector:
       matchLabels: { app: here }
     nodeSelector:
       matchLabels: { kubernetes.io/hostname: node1 }
   destinationCIDRs: ["192.168.70.0/24"]
   egressGateway:
     nodeSelector:
-      matchLabels: { kubernetes.io/hostname: gw1 }
+      matchExpressions:
+      - { key: kubernetes.io/hostname, operator: In, values: [gw1] }
     egressIP: 192.168.60.100
 ---
 # Several gateways: each pod has one of them, by its UID. Upstream's definition wants the single one
@@ -310,9 +313,7 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     as_itself(lab, mediabot, EXCLUDED.parse()?)?;
     reachable(mediabot, &pods[1])?;
     let labelled = Sandbox::new(lab.node("node2"), "shop", "labelled")?;
-    let labelled = labelled.connect_with(
-        br#"{"cniVersion":"1.1.0","name":"causeway","type":"causeway-cni","args":{"cni":{"labels":[{"key":"app","value":"labelled"}]}}}"#,
-    )?;
+    let labelled = labelled.connect_as("labelled")?;
     let seen = seen_as(&labelled, SERVER[0])?;
     ensure!(seen.to_string() == "192.168.60.12", "labelled as {seen}");
     Ok(())
