@@ -84,10 +84,11 @@ pub async fn look(parts: &Parts) -> Report {
     datapath(parts, &mut report);
     egress::egress(parts, &mut report).await;
     if let Some(store) = &parts.store {
-        self::store(&store.status(), &mut report);
+        // The component is as well as what was said of it before.
         if parts.effective.settings.egress.secret_file.is_none() {
             unused_store(&mut report);
         }
+        self::store(&store.status(), &mut report);
     }
     report
         .issues
@@ -561,6 +562,12 @@ mod tests {
     fn an_etcd_that_is_not_used_is_a_warning_that_names_what_is_missing() {
         let mut report = Report::default();
         unused_store(&mut report);
+        let reached = Status {
+            endpoint: Some("https://e:2379".to_owned()),
+            problem: None,
+            since: Instant::now(),
+        };
+        store(&reached, &mut report);
         let issue = &report.issues[0];
         assert_eq!(
             (issue.code.as_str(), report.worst()),
