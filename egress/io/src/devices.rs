@@ -33,7 +33,7 @@ use bpf_abi::nat::TUNNEL_MAC;
 use ipnet::IpNet;
 use router_netlink::{
     AddressOptions, Done, Ensured, Error, Link, LinkChange, MacAddress, NeighbourProxy, Netlink,
-    NewHolder, NewTunnel, Protocol, RouteFilter, RouteKind, RouteSpec, Sysctl,
+    NewHolder, NewTunnel, Protocol, RouteFilter, RouteKind, RouteSpec, Sysctl, TunnelKind,
 };
 use router_types::{Forwarding, LinkIndex, RouteKey, TableId};
 
@@ -69,8 +69,8 @@ pub const PROXY_PROTOCOL: Protocol = Protocol(203);
 /// tell of the address too, and would get the packet back.
 pub const DROP_METRIC: u32 = 1;
 
-/// Bytes the tunnel adds to a packet over IPv4: the inner Ethernet header, VXLAN, UDP and IPv4
-/// (RFC 7348 §5).
+/// Bytes the tunnel adds to a packet over IPv4: the inner Ethernet header, VXLAN (RFC 7348 §5) or
+/// Geneve without options (RFC 8926 §3.4), UDP and IPv4.
 pub const OVERHEAD_V4: u32 = 14 + 8 + 8 + 20;
 
 /// Bytes the tunnel adds to a packet over IPv6.
@@ -94,6 +94,8 @@ pub struct Wish {
 /// The tunnel as it should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TunnelWish {
+    /// What it speaks, the same on every node.
+    pub kind: TunnelKind,
     /// UDP port, the same on every node.
     pub port: u16,
     /// Largest packet inside, in bytes: 1280 to 65465. Larger than the fabric's MTU less
@@ -109,6 +111,8 @@ pub struct TunnelWish {
 pub struct Report {
     /// The tunnel device; `None` without one.
     pub tunnel: Option<LinkIndex>,
+    /// Why the tunnel is not as wished, one of the failures.
+    pub tunnel_problem: Option<String>,
     /// The device of held addresses; `None` without one.
     pub holder: Option<LinkIndex>,
     /// What was changed, in order. Empty when everything was as wished.
@@ -149,7 +153,7 @@ impl fmt::Display for Change {
             Change::Device(name, Done::Remade) => {
                 write!(
                     f,
-                    "device {name} created again: its port or mode was another"
+                    "device {name} created again: its protocol, port or mode was another"
                 )
             }
             Change::Device(name, Done::Changed | Done::Nothing) => {
@@ -215,6 +219,7 @@ pub fn sync(netlink: &mut Netlink, wish: &Wish) -> Report {
     let silenced = work.silence(wish);
     work.note(silenced);
     let tunnel = work.tunnel(wish.tunnel);
+    work.report.tunnel_problem = tunnel.as_ref().err().map(Failure::to_string);
     work.note(tunnel);
     let dropping = work.drop_before(&wish.dropped);
     work.note(dropping);
@@ -254,6 +259,7 @@ impl Work<'_> {
 
     fn tunnel(&mut self, wish: Option<TunnelWish>) -> Result<(), Failure> {
         let Some(TunnelWish {
+            kind,
             port,
             mtu,
             may_go_up,
@@ -264,6 +270,7 @@ impl Work<'_> {
         let wanted = NewTunnel {
             name: TUNNEL_DEVICE,
             alias: ALIAS,
+            kind,
             port,
             mac: MacAddress(TUNNEL_MAC),
             mtu,

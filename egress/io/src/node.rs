@@ -13,7 +13,7 @@ use std::thread;
 use bpf_loader::{Cursor, Datapath, DropCount, Mapping, RuleState};
 use egress_core::{Claims, Desired, PolicyId, RuleNumber, World};
 use egress_sync::name::{NameError, NodeName};
-use router_netlink::Netlink;
+use router_netlink::{Netlink, TunnelKind};
 use router_types::LinkIndex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -28,6 +28,8 @@ pub use crate::probe::{Probe, Target};
 pub struct Config {
     /// Folder of the pins, as in [`bpf_loader::Config`].
     pub pin_root: PathBuf,
+    /// What the tunnel speaks, the same on every node.
+    pub tunnel_kind: TunnelKind,
     /// UDP port of the tunnel, the same on every node.
     pub tunnel_port: u16,
     /// Largest packet the tunnel takes whole, in bytes; the fabric's MTU less the tunnel's headers
@@ -85,6 +87,8 @@ pub struct View {
     pub refusals: Vec<DropCount>,
     /// The other gateways.
     pub peers: Vec<PeerView>,
+    /// Why the tunnel is not as it should be, so that no packet of another node comes or goes.
+    pub tunnel_problem: Option<String>,
     /// How often rules of a policy changed hands, as far as this node saw.
     pub failovers: BTreeMap<PolicyId, u64>,
 }

@@ -74,6 +74,8 @@ pub(crate) struct Worker {
     holdings: Arc<Mutex<Holdings>>,
     /// The rules this node stands by for that it could take over with all their connections.
     ready: BTreeSet<RuleNumber>,
+    /// See [`View::tunnel_problem`].
+    tunnel_problem: Option<String>,
     /// The addresses that were held when the thread began.
     found: BTreeSet<IpAddr>,
     memory: Memory,
@@ -140,6 +142,7 @@ impl Worker {
             previous: Previous::default(),
             holdings,
             ready: BTreeSet::new(),
+            tunnel_problem: None,
             found: BTreeSet::new(),
             is_unwritten: false,
             were_held: BTreeMap::new(),
@@ -620,6 +623,7 @@ impl Worker {
         wanted.extend(held.clone());
         let mut wish = devices::Wish {
             tunnel: is_needed.then_some(TunnelWish {
+                kind: self.config.tunnel_kind,
                 port: self.config.tunnel_port,
                 mtu: DEVICE_MTU,
                 may_go_up: false,
@@ -638,7 +642,11 @@ impl Worker {
                 tunnel = self.sync(&wish, failures);
             }
             (Ok(()), None) => {}
-            (Err(error), _) => failures.push(format!("the tunnel stays down: {error}")),
+            (Err(error), _) => {
+                let problem = format!("egress: the tunnel stays down: {error}");
+                failures.push(problem.clone());
+                self.tunnel_problem = Some(problem);
+            }
         }
         let fabric = self.wish.fabric.iter().map(|(_, mtu)| *mtu).min();
         let fabric = fabric.unwrap_or(1500);
@@ -667,6 +675,9 @@ impl Worker {
                 failures.push(failure);
             }
         }
+        self.tunnel_problem = report
+            .tunnel_problem
+            .map(|problem| format!("egress: {problem}"));
         report.tunnel
     }
 
@@ -738,6 +749,7 @@ impl Worker {
             ports_used: self.ports_used.clone(),
             refusals,
             peers: self.peers.views(),
+            tunnel_problem: self.tunnel_problem.clone(),
             failovers: self.failovers(),
         })
     }

@@ -460,6 +460,17 @@ pub const EXPLANATIONS: &[Explanation] = &[
          `egress.secretFile`; the file is read at each attempt, so that no restart is needed. TCP \
          `egress.peerPort` (4796) must pass between them.",
     ),
+    entry(
+        "CW0712",
+        "The tunnel between pods' nodes and gateways is not there",
+        "The device cw-egress could not be made or set up: the kernel has no driver for \
+         egress.tunnelProtocol, another device or process has its UDP port, or a device of the name \
+         is somebody else's. What policies cover is dropped on its way to or from other nodes; pods \
+         on their gateway's own node are no exception. It is tried again every ten seconds.",
+        "The message says which. Not every kernel has Geneve: `modprobe geneve` shows whether this one \
+         does; without it set egress.tunnelProtocol to vxlan, on every node. `ss -lunp` and \
+         `ip -d link show type vxlan` (or geneve) show who has the port.",
+    ),
 ];
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub struct EgressView {
     pub failovers: BTreeMap<PolicyId, u64>,
     /// The other gateways.
     pub peers: Vec<PeerView>,
+    /// Why the tunnel is not as it should be; fine where it is, and where none is needed.
+    pub tunnel_problem: Option<String>,
 }
 
 /// What came of a rule at its gateway.
@@ -91,6 +93,7 @@ impl EgressSource for Node {
             ports_used: view.ports_used,
             failovers: view.failovers,
             peers: view.peers,
+            tunnel_problem: view.tunnel_problem,
         })
     }
 

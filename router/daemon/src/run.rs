@@ -12,8 +12,8 @@ use bgp_io::drain::Drain;
 use bgp_io::{Recorder, Speaker};
 use bpf_loader::Datapath;
 use pods_io::{Manager, StateFolder};
-use router_netlink::{Ownership, Protocol};
-use router_resources::settings::{Effective, Settings};
+use router_netlink::{Ownership, Protocol, TunnelKind};
+use router_resources::settings::{Effective, Settings, TunnelProtocol};
 use router_store::Store;
 use router_types::TableId;
 use tokio::signal::unix::{SignalKind, signal};
@@ -387,6 +387,10 @@ fn start_egress(
     let store = store.map(|(store, lease)| egress_io::node::StoreConfig { store, lease });
     let config = egress_io::node::Config {
         pin_root: settings.pin_root.clone(),
+        tunnel_kind: match settings.egress.tunnel_protocol {
+            TunnelProtocol::Vxlan => TunnelKind::Vxlan,
+            TunnelProtocol::Geneve => TunnelKind::Geneve,
+        },
         tunnel_port: settings.egress.tunnel_port,
         tunnel_mtu: settings.egress.pod_tunnel_mtu,
         max_mappings: settings.egress.max_mappings,

@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use router_types::LinkIndex;
 
 use crate::error::{Error, Problem};
-use crate::link::{self, Link, LinkChange, LinkKind, MacAddress, TunnelOptions};
+use crate::link::{self, Link, LinkChange, LinkKind, MacAddress, TunnelKind, TunnelOptions};
 use crate::netlink::{Netlink, check_name};
 
-/// A VXLAN device in collect-metadata mode (`ip link add .. type vxlan external`): one device for
+/// A tunnel's device in collect-metadata mode (`ip link add .. type vxlan external`): one device for
 /// all other ends, each packet brings its network identifier and addresses along. It learns nothing
 /// from packets, and takes those over IPv6 without a UDP checksum (RFC 6935, RFC 6936).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub struct NewTunnel<'a> {
     pub name: &'a str,
     /// Whose it is: its alias, up to 255 bytes.
     pub alias: &'a str,
+    /// What it speaks.
+    pub kind: TunnelKind,
     /// UDP port it listens on and sends to.
     pub port: u16,
     /// Hardware address.
@@ -65,11 +67,11 @@ pub enum Done {
 }
 
 impl Netlink {
-    /// Makes a VXLAN device, down, and returns it.
+    /// Makes a tunnel's device, down, and returns it.
     ///
     /// # Errors
     ///
-    /// [`Error::is_exists`] when the name, or on this port the mode, is taken.
+    /// [`Problem::NoDriver`]; [`Error::is_exists`] when the name, or on this port the mode, is taken.
     pub fn create_tunnel(&mut self, new: &NewTunnel<'_>) -> Result<Link, Error> {
         check_name(new.name)
             .and_then(|()| {
@@ -83,22 +85,30 @@ impl Netlink {
                     NLM_F_CREATE | NLM_F_EXCL,
                 )
             })
+            .map_err(|problem| match problem {
+                Problem::Refused {
+                    errno: Errno::EOPNOTSUPP,
+                    ..
+                } => Problem::NoDriver(new.kind),
+                other => other,
+            })
             .map_err(|p| Error::new(format!("create tunnel {}", new.name), p))?;
         self.link_by_name(new.name)
     }
 
-    /// Makes a VXLAN device as it should be: creates it, changes what differs, makes it again where
-    /// the port or the mode differs, which the kernel does not change. A new one is down: see
-    /// [`Netlink::set_tunnel_up`].
+    /// Makes a tunnel's device as it should be: creates it, changes what differs, makes it again where
+    /// what it speaks, the port or the mode differs, which the kernel does not change. A new one is
+    /// down: see [`Netlink::set_tunnel_up`].
     ///
     /// # Errors
     ///
-    /// [`Error::is_foreign`] when a device of the name is somebody else's, [`Problem::PortTaken`].
+    /// [`Error::is_foreign`] when a device of the name is somebody else's, [`Problem::PortTaken`],
+    /// [`Problem::NoDriver`]: one that was there and speaks otherwise is gone then.
     pub fn ensure_tunnel(&mut self, wanted: &NewTunnel<'_>) -> Result<Ensured, Error> {
         let options = options(wanted);
         let (name, alias) = (wanted.name, wanted.alias);
         let mut done = Done::Created;
-        if let Some(found) = self.own_link(name, alias, |l| l.kind.as_deref() == Some("vxlan"))? {
+        if let Some(found) = self.own_link(name, alias, |l| l.tunnel.is_some())? {
             if found.tunnel == Some(options) {
                 let change = LinkChange {
                     mtu: (found.mtu != wanted.mtu).then_some(wanted.mtu),
@@ -234,7 +244,11 @@ impl Netlink {
 
     /// Where the kernel's refusal means that the port is taken, an error that says by whom.
     fn blame_port(&mut self, error: Error, tunnel: &NewTunnel<'_>) -> Error {
-        if !matches!(error.errno(), Some(Errno::EEXIST | Errno::EADDRINUSE)) {
+        // What Geneve says where a port has another one: EBUSY, or if that has a number of its own EPERM,
+        // as to whoever lacks the capability.
+        let is_geneve = tunnel.kind == TunnelKind::Geneve;
+        let is_unclear = is_geneve && matches!(error.errno(), Some(Errno::EBUSY | Errno::EPERM));
+        if !is_unclear && !matches!(error.errno(), Some(Errno::EEXIST | Errno::EADDRINUSE)) {
             return error;
         }
         let links = match self.links() {
@@ -251,6 +265,9 @@ impl Netlink {
         let holder = links.into_iter().find(|l| {
             l.name != tunnel.name && l.tunnel.is_some_and(|options| options.port == tunnel.port)
         });
+        if is_unclear && holder.is_none() {
+            return error;
+        }
         Error::new(
             format!("use UDP port {} for tunnel {}", tunnel.port, tunnel.name),
             Problem::PortTaken {
@@ -262,6 +279,7 @@ impl Netlink {
 
 fn options(new: &NewTunnel<'_>) -> TunnelOptions {
     TunnelOptions {
+        kind: new.kind,
         port: new.port,
         external: true,
         learning: false,

@@ -6,6 +6,8 @@ use std::io;
 
 use nix::errno::Errno;
 
+use crate::link::TunnelKind;
+
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action}: {problem}")]
@@ -30,6 +32,7 @@ impl Error {
         match &self.problem {
             Problem::Refused { errno, .. } => Some(*errno),
             Problem::System(error) => error.raw_os_error().map(Errno::from_raw),
+            Problem::NoDriver(_) => Some(Errno::EOPNOTSUPP),
             Problem::Silent
             | Problem::Lost
             | Problem::Garbled
@@ -100,6 +103,8 @@ pub enum Problem {
         /// The device that has it, if it is one of this namespace.
         device: Option<String>,
     },
+    /// This kernel has no driver for such a tunnel, nor a module of it.
+    NoDriver(TunnelKind),
     /// The request makes no sense; nothing was sent.
     Invalid(&'static str),
 }
@@ -140,10 +145,18 @@ impl fmt::Display for Problem {
             }
             Problem::PortTaken { device } => {
                 match device {
-                    Some(device) => write!(f, "VXLAN device {device} has it")?,
+                    Some(device) => write!(f, "device {device} has it")?,
                     None => f.write_str("another process of this host has it")?,
                 }
                 f.write_str("; remove that, or configure another port on every node")
+            }
+            Problem::NoDriver(kind) => {
+                let driver = kind.to_string().to_lowercase();
+                write!(
+                    f,
+                    "this kernel has no driver for {kind} (EOPNOTSUPP); try `modprobe {driver}`, use \
+                     a kernel that has it, or configure another tunnel protocol on every node"
+                )
             }
             Problem::Invalid(why) => f.write_str(why),
         }

@@ -51,7 +51,7 @@ mod watch;
 pub use address::{Address, AddressOptions};
 pub use device::{Done, Ensured, NewHolder, NewTunnel};
 pub use error::{Error, Problem};
-pub use link::{Link, LinkChange, LinkKind, MacAddress, NewVeth, TunnelOptions};
+pub use link::{Link, LinkChange, LinkKind, MacAddress, NewVeth, TunnelKind, TunnelOptions};
 pub use neighbour::{Neighbour, NeighbourProxy};
 pub use netlink::Netlink;
 pub use netns::Netns;

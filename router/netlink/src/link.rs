@@ -5,8 +5,8 @@ use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage, State,
+    InfoData, InfoGeneve, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage, State,
 };
 use router_types::LinkIndex;
 
@@ -56,18 +56,39 @@ pub struct Link {
     pub peer: Option<LinkIndex>,
     /// The namespace of `peer` as this namespace numbers others, when it is another one.
     pub peer_netns_id: Option<i32>,
-    /// How it sends and receives, if it is a VXLAN device.
+    /// How it sends and receives, if it is a VXLAN or Geneve device.
     pub tunnel: Option<TunnelOptions>,
 }
 
-/// The options of a VXLAN device (RFC 7348) that cannot be changed once it is there.
+/// What a tunnel speaks between its ends. Both headers have a number of 24 bits for each packet, and
+/// eight bytes as long as Geneve has no options.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TunnelKind {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926. Not every kernel has it.
+    Geneve,
+}
+
+impl fmt::Display for TunnelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TunnelKind::Vxlan => "VXLAN",
+            TunnelKind::Geneve => "Geneve",
+        })
+    }
+}
+
+/// The options of a tunnel's device that cannot be changed once it is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TunnelOptions {
+    /// What it speaks.
+    pub kind: TunnelKind,
     /// UDP port it listens on and sends to.
     pub port: u16,
     /// Each packet brings identifier and addresses along: collect-metadata mode.
     pub external: bool,
-    /// It remembers from which other end frames of a hardware address came.
+    /// It remembers from which other end frames of a hardware address came. Geneve never does.
     pub learning: bool,
     /// It takes packets over IPv6 without a UDP checksum.
     pub zero_checksum6_received: bool,
@@ -117,7 +138,10 @@ impl Link {
                         match info {
                             LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
                             LinkInfo::Data(InfoData::Vxlan(options)) => {
-                                link.tunnel = Some(tunnel_options(&options));
+                                link.tunnel = Some(vxlan_options(&options));
+                            }
+                            LinkInfo::Data(InfoData::Geneve(options)) => {
+                                link.tunnel = Some(geneve_options(&options));
                             }
                             _ => {}
                         }
@@ -233,15 +257,28 @@ pub(crate) fn tunnel_message(
     options: TunnelOptions,
 ) -> LinkMessage {
     let mut message = named_message(name, Some(mtu), Some(mac));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Vxlan),
-        LinkInfo::Data(InfoData::Vxlan(vec![
-            InfoVxlan::CollectMetadata(options.external),
-            InfoVxlan::Learning(options.learning),
-            InfoVxlan::Port(options.port),
-            InfoVxlan::UDPZeroCsumRX(options.zero_checksum6_received),
-        ])),
-    ]));
+    let (kind, data) = match options.kind {
+        TunnelKind::Vxlan => {
+            let list = vec![
+                InfoVxlan::CollectMetadata(options.external),
+                InfoVxlan::Learning(options.learning),
+                InfoVxlan::Port(options.port),
+                InfoVxlan::UDPZeroCsumRX(options.zero_checksum6_received),
+            ];
+            (InfoKind::Vxlan, InfoData::Vxlan(list))
+        }
+        TunnelKind::Geneve => {
+            let mut list = vec![
+                InfoGeneve::Port(options.port),
+                InfoGeneve::UdpZeroCsum6Rx(options.zero_checksum6_received),
+            ];
+            // A flag: being there is what it says.
+            list.extend(options.external.then_some(InfoGeneve::CollectMetadata));
+            (InfoKind::Geneve, InfoData::Geneve(list))
+        }
+    };
+    let info = vec![LinkInfo::Kind(kind), LinkInfo::Data(data)];
+    message.attributes.push(LinkAttribute::LinkInfo(info));
     message
 }
 
@@ -290,19 +327,37 @@ fn named_message(name: &str, mtu: Option<u32>, mac: Option<MacAddress>) -> LinkM
     message
 }
 
-fn tunnel_options(list: &[InfoVxlan]) -> TunnelOptions {
-    let mut options = TunnelOptions {
+fn no_options(kind: TunnelKind) -> TunnelOptions {
+    TunnelOptions {
+        kind,
         port: 0,
         external: false,
         learning: false,
         zero_checksum6_received: false,
-    };
+    }
+}
+
+fn vxlan_options(list: &[InfoVxlan]) -> TunnelOptions {
+    let mut options = no_options(TunnelKind::Vxlan);
     for option in list {
         match option {
             InfoVxlan::Port(port) => options.port = *port,
             InfoVxlan::CollectMetadata(on) => options.external = *on,
             InfoVxlan::Learning(on) => options.learning = *on,
             InfoVxlan::UDPZeroCsumRX(on) => options.zero_checksum6_received = *on,
+            _ => {}
+        }
+    }
+    options
+}
+
+fn geneve_options(list: &[InfoGeneve]) -> TunnelOptions {
+    let mut options = no_options(TunnelKind::Geneve);
+    for option in list {
+        match option {
+            InfoGeneve::Port(port) => options.port = *port,
+            InfoGeneve::CollectMetadata => options.external = true,
+            InfoGeneve::UdpZeroCsum6Rx(on) => options.zero_checksum6_received = *on,
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use egress_io::devices::{
 };
 use router_netlink::{
     Done, LinkKind, MacAddress, NeighbourProxy, Netlink, Protocol, RouteFilter, RouteKind,
-    RouteSpec, Sysctl,
+    RouteSpec, Sysctl, TunnelKind,
 };
 use router_types::{Forwarding, RouteKey, TableId};
 
@@ -18,6 +18,7 @@ use crate::support::{Node, cable, is_root, up};
 
 const TUNNEL: TunnelWish = TunnelWish {
     may_go_up: true,
+    kind: TunnelKind::Vxlan,
     port: 4789,
     mtu: 1430,
 };
@@ -135,9 +136,9 @@ fn another_wish_changes_what_differs_and_no_wish_removes_all() {
     let first = node.sync(&wish(&["198.51.100.7", "198.51.100.8"]));
     let mut other = wish(&["198.51.100.8", "2001:db8:e::9"]);
     other.tunnel = Some(TunnelWish {
-        may_go_up: true,
         port: 4790,
         mtu: 8930,
+        ..TUNNEL
     });
     let second = node.sync(&other);
     assert!(second.failures.is_empty(), "{second:?}");

@@ -176,6 +176,7 @@ pub(crate) fn view() -> EgressView {
         ports_used: [((ip("198.51.100.7"), 6), 3)].into(),
         ready: BTreeSet::new(),
         failovers: [(id("web"), 1)].into(),
+        tunnel_problem: None,
         peers: vec![PeerView {
             name: "node-b".to_owned(),
             is_linked: true,

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bpf_loader::{DropReason, Gateway};
 use egress_core::{Finding, PodKey, PolicyId, Refusal};
+use egress_io::devices::TUNNEL_DEVICE;
 use egress_io::node::PeerView;
 use router_api::v1alpha1::Health;
 
@@ -114,6 +115,7 @@ fn fill(look: &Look, report: &mut Report) {
     problems.extend(table(look));
     problems.extend(findings(view));
     problems.extend(unlinked(view));
+    problems.extend(tunnel(view, report));
     let (world, desired) = (&view.world, &view.desired);
     if world.policies.is_empty() && desired.gateway.is_empty() && problems.is_empty() {
         return;
@@ -350,6 +352,24 @@ fn unlinked(view: &EgressView) -> Vec<Problem> {
     apart.filter_map(problem).collect()
 }
 
+/// A tunnel that is not as it should be. Applying resources may have told of it before, without a code.
+fn tunnel(view: &EgressView, report: &mut Report) -> Option<Problem> {
+    let problem = view.tunnel_problem.as_ref()?;
+    let is_same = |message: &str| message.ends_with(problem.as_str());
+    report
+        .issues
+        .retain(|issue| !issue.code.is_empty() || !is_same(&issue.message));
+    Some(Problem {
+        severity: Health::Error,
+        code: "CW0712",
+        object: format!("device {TUNNEL_DEVICE}"),
+        message: format!(
+            "{problem}; until then nothing goes to gateways on other nodes, or comes from their pods"
+        ),
+        next: "causeway config show --origin".to_owned(),
+    })
+}
+
 fn command(policy: Option<&PolicyId>) -> String {
     match policy {
         Some(policy) => format!("causeway egress policies {policy}"),
@@ -533,6 +553,33 @@ mod tests {
         let taken = issue(&report, "CW0705");
         assert_eq!(taken.severity(), Health::Warning);
         assert!(taken.message.starts_with("does not get 198.51.100.7"));
+    }
+
+    #[test]
+    fn a_tunnel_that_is_not_there_is_told_once() {
+        let mut look = look();
+        let why = "egress: cannot create tunnel cw-egress: this kernel has no driver for Geneve";
+        look.view.tunnel_problem = Some(why.to_owned());
+        let mut report = Report::default();
+        for failure in [why, "fabric devices: another"] {
+            report.issue(
+                Health::Error,
+                ("resources", ""),
+                String::new(),
+                failure.to_owned(),
+                String::new(),
+            );
+        }
+        fill(&look, &mut report);
+        let told = issue(&report, "CW0712");
+        assert_eq!(
+            (told.severity(), told.object.as_str()),
+            (Health::Error, "device cw-egress")
+        );
+        assert!(told.message.starts_with(why), "{}", told.message);
+        let others = report.issues.iter().filter(|issue| issue.code.is_empty());
+        let others: Vec<&str> = others.map(|issue| issue.message.as_str()).collect();
+        assert_eq!(others, ["fabric devices: another"]);
     }
 
     #[test]

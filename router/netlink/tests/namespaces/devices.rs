@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Devices of the daemon's own: tunnels and those that hold addresses.
 
+use std::process::Command;
+
 use router_netlink::{
     AddressOptions, Done, LinkChange, LinkKind, MacAddress, NeighbourProxy, Netlink, NewHolder,
-    NewTunnel, Problem, Protocol, TunnelOptions,
+    NewTunnel, Problem, Protocol, TunnelKind, TunnelOptions,
 };
 use router_types::IpNet;
 
@@ -12,6 +14,7 @@ use crate::support::{Node, down, is_root};
 const TUNNEL: NewTunnel<'static> = NewTunnel {
     name: "tun0",
     alias: "ours",
+    kind: TunnelKind::Vxlan,
     port: 4789,
     mac: MacAddress([2, 0, 0, 0, 0, 7]),
     mtu: 1450,
@@ -28,6 +31,7 @@ fn ensure(netlink: &mut Netlink, wanted: &NewTunnel<'_>) -> Done {
     assert_eq!(
         link.tunnel,
         Some(TunnelOptions {
+            kind: wanted.kind,
             port: wanted.port,
             external: true,
             learning: false,
@@ -73,6 +77,69 @@ fn a_tunnel_is_made_once_and_changed_where_it_differs() {
     assert!(!node.netlink.delete_own_link("tun0", "theirs").unwrap());
     assert!(node.netlink.delete_own_link("tun0", "ours").unwrap());
     assert!(!node.netlink.delete_own_link("tun0", "ours").unwrap());
+}
+
+/// Whether this kernel has Geneve, by another tool than ours.
+fn has_geneve(node: &Node) -> bool {
+    let add = "link add probe type geneve id 1 remote 192.0.2.1";
+    let run = || Command::new("ip").args(add.split(' ')).output();
+    let output = node.netns.run(run).unwrap().unwrap();
+    if output.status.success() {
+        node.ip_do("link del probe");
+    }
+    output.status.success()
+}
+
+#[test]
+fn a_tunnel_that_speaks_otherwise_is_made_again_or_what_lacks_is_said() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::new();
+    ensure(&mut node.netlink, &TUNNEL);
+    let geneve = NewTunnel {
+        kind: TunnelKind::Geneve,
+        port: 6081,
+        ..TUNNEL
+    };
+    if has_geneve(&node) {
+        assert_eq!(ensure(&mut node.netlink, &geneve), Done::Remade);
+        let seen = &node.ip("-d link show tun0")[0]["linkinfo"];
+        assert_eq!(seen["info_kind"], "geneve");
+        let data = &seen["info_data"];
+        assert_eq!(
+            (&data["external"], &data["port"]),
+            (&true.into(), &6081.into())
+        );
+        assert_eq!(data["udp_zero_csum6_rx"], true);
+        assert_eq!(ensure(&mut node.netlink, &geneve), Done::Nothing);
+        // Who has the port is said, whatever the kernel calls it.
+        let taken_by = |netlink: &mut Netlink, name| {
+            let second = NewTunnel { name, ..geneve };
+            let error = netlink.ensure_tunnel(&second).unwrap_err();
+            match error.problem() {
+                Problem::PortTaken { device } => device.clone(),
+                other => panic!("{other}"),
+            }
+        };
+        let holder = taken_by(&mut node.netlink, "tun1");
+        assert_eq!(holder.as_deref(), Some("tun0"));
+        assert_eq!(ensure(&mut node.netlink, &TUNNEL), Done::Remade);
+        node.ip_do("link add theirs type geneve id 1 remote 192.0.2.1 dstport 6081");
+        let holder = taken_by(&mut node.netlink, "tun1");
+        assert_eq!(holder.as_deref(), Some("theirs"));
+    } else {
+        let error = node.netlink.ensure_tunnel(&geneve).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot create tunnel tun0: this kernel has no driver for Geneve (EOPNOTSUPP); try \
+             `modprobe geneve`, use a kernel that has it, or configure another tunnel protocol on \
+             every node"
+        );
+        // What spoke otherwise is gone all the same, and comes back when it is wished for.
+        assert!(node.netlink.link_by_name("tun0").is_err());
+        assert_eq!(ensure(&mut node.netlink, &TUNNEL), Done::Created);
+    }
 }
 
 #[test]

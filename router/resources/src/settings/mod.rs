@@ -76,7 +76,10 @@ pub struct Settings {
 /// What a node as an egress gateway, or with pods that use one, is set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressSettings {
-    /// UDP port of the tunnel, the same on every node. Default: 4789 (RFC 7348 §5).
+    /// What the tunnel speaks, the same on every node. Default: VXLAN.
+    pub tunnel_protocol: TunnelProtocol,
+    /// UDP port of the tunnel, the same on every node. Default: that of the protocol, 4789 (RFC 7348
+    /// §5) or 6081 (RFC 8926 §3.3).
     pub tunnel_port: u16,
     /// Largest packet of a pod in the tunnel, in bytes, 1280 to 65465; `None` to go by the MTU of
     /// the devices towards the fabric, the default.
@@ -90,6 +93,15 @@ pub struct EgressSettings {
     pub peer_port: u16,
     /// The file with the key gateways prove themselves to each other with. Default: none.
     pub secret_file: Option<PathBuf>,
+}
+
+/// What the tunnel between pods' nodes and egress gateways speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelProtocol {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
 }
 
 /// How packets get from pods' nodes to egress gateways.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::store::RawStore;
-use super::{DevicePattern, EgressSettings, EgressTransport, LogFormat, Settings};
+use super::{DevicePattern, EgressSettings, EgressTransport, LogFormat, Settings, TunnelProtocol};
 use crate::selector::is_dns_subdomain;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -80,7 +80,8 @@ pub(super) struct RawKernel {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RawEgress {
-    #[schemars(range(min = 1, max = 65535))]
+    pub(super) tunnel_protocol: RawTunnelProtocol,
+    #[schemars(range(min = 0, max = 65535))]
     pub(super) tunnel_port: i64,
     pub(super) transport: RawEgressTransport,
     #[schemars(range(min = 0, max = 65465))]
@@ -90,6 +91,13 @@ pub(super) struct RawEgress {
     #[schemars(range(min = 1, max = 65535))]
     pub(super) peer_port: i64,
     pub(super) secret_file: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawTunnelProtocol {
+    Vxlan,
+    Geneve,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -161,10 +169,11 @@ impl Default for RawKernel {
 
 impl Default for RawEgress {
     fn default() -> Self {
-        // 4789 is VXLAN's (RFC 7348 §5). 4796 is arbitrary: close to it, and in no list of services
-        // we know. 2^18 mappings are what the maps of bpf-abi hold by default.
+        // 4796 is arbitrary: close to VXLAN's, and in no list of services we know. 2^18 mappings are
+        // what the maps of bpf-abi hold by default.
         RawEgress {
-            tunnel_port: 4789,
+            tunnel_protocol: RawTunnelProtocol::Vxlan,
+            tunnel_port: 0,
             transport: RawEgressTransport::Tunnel,
             pod_tunnel_mtu: 0,
             max_mappings: 262_144,
@@ -173,6 +182,12 @@ impl Default for RawEgress {
         }
     }
 }
+
+/// VXLAN's UDP port (RFC 7348 §5).
+const VXLAN_PORT: u16 = 4789;
+
+/// Geneve's UDP port (RFC 8926 §3.3).
+const GENEVE_PORT: u16 = 6081;
 
 /// The smallest MTU IPv6 works with (RFC 8200 §5).
 const SMALLEST_MTU: i64 = 1280;
@@ -287,6 +302,10 @@ impl RawSettings {
         if !refusals.is_empty() {
             return Err(refusals);
         }
+        let (tunnel_protocol, own_port) = match self.egress.tunnel_protocol {
+            RawTunnelProtocol::Vxlan => (TunnelProtocol::Vxlan, VXLAN_PORT),
+            RawTunnelProtocol::Geneve => (TunnelProtocol::Geneve, GENEVE_PORT),
+        };
         // The schema has checked the ranges of the numbers.
         Ok(Settings {
             node_name,
@@ -310,7 +329,11 @@ impl RawSettings {
             kernel_protocol: self.kernel.protocol as u8,
             kernel_metric: self.kernel.metric as u32,
             egress: EgressSettings {
-                tunnel_port: self.egress.tunnel_port as u16,
+                tunnel_protocol,
+                tunnel_port: match self.egress.tunnel_port {
+                    0 => own_port,
+                    port => port as u16,
+                },
                 transport: match self.egress.transport {
                     RawEgressTransport::Tunnel => EgressTransport::Tunnel,
                     RawEgressTransport::Either => EgressTransport::Either,

@@ -51,6 +51,7 @@ fn without_anything_the_defaults_hold() {
 fn egress_is_set_or_goes_by_the_node() {
     let default = resolve("", &[], &[]).unwrap().settings.egress;
     assert_eq!((default.tunnel_port, default.peer_port), (4789, 4796));
+    assert_eq!(default.tunnel_protocol, TunnelProtocol::Vxlan);
     assert_eq!(default.max_mappings, 1 << 18);
     assert_eq!((default.pod_tunnel_mtu, default.secret_file), (None, None));
     assert_eq!(default.transport, EgressTransport::Tunnel);
@@ -65,6 +66,14 @@ fn egress_is_set_or_goes_by_the_node() {
     assert_eq!(set.max_mappings, 8_388_608);
     assert_eq!(set.transport, EgressTransport::Native);
     assert_eq!(set.secret_file, Some("/etc/causeway/egress.key".into()));
+    for (file, port) in [
+        ("egress: {tunnelProtocol: geneve}\n", 6081),
+        ("egress: {tunnelProtocol: geneve, tunnelPort: 4789}\n", 4789),
+    ] {
+        let set = resolve(file, &[], &[]).unwrap().settings.egress;
+        assert_eq!(set.tunnel_protocol, TunnelProtocol::Geneve);
+        assert_eq!(set.tunnel_port, port);
+    }
 }
 
 #[test]
@@ -268,7 +277,7 @@ fn findings_point_and_suggest() {
         ),
         (
             "egress: {tunnelPort: 65536}\n",
-            "causeway.yaml:1:22: error[CW0112]: egress.tunnelPort: 65536 is above 65535; allowed: 1 to 65535",
+            "causeway.yaml:1:22: error[CW0112]: egress.tunnelPort: 65536 is above 65535; allowed: 0 to 65535",
         ),
         (
             "egress: {peerPort: 0}\n",
