@@ -9,6 +9,7 @@ mod egress_bench;
 mod lab;
 mod setup;
 mod suite;
+mod vm;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,6 +35,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run topologies of lab/containerlab on this machine, without Docker.
     Lab(lab::Arguments),
+    /// Run a command on a distribution's kernel in a virtual machine, with this machine's files.
+    Vm(vm::Arguments),
     /// Run every check and test, and count them.
     Test(suite::Arguments),
     /// Measure speed, beside the rival and in one run.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Lab(arguments) => lab::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Vm(arguments) => vm::run(&arguments),
         Task::Test(arguments) => suite::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Profile(arguments) => bgp_bench::profile(&arguments),

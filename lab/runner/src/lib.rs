@@ -42,6 +42,6 @@ mod wait;
 pub use lab::{Lab, Options, down, find_topology, lab_name, recorded};
 pub use nix::sys::signal::Signal;
 pub use node::{Node, Output, Spawned};
-pub use state::{Lifetime, ProcessId, STATE_ROOT};
+pub use state::{Lifetime, ProcessId, STATE_ROOT, lock_file};
 pub use topology::Topology;
 pub use wait::wait_for;

@@ -169,7 +169,7 @@ fn build(target: &Path, mirror: &str) -> Result<()> {
 ///
 /// # Errors
 /// When neither names one.
-fn mirror() -> Result<String> {
+pub fn mirror() -> Result<String> {
     if let Ok(mirror) = env::var("CAUSEWAY_DEBIAN_MIRROR") {
         return Ok(mirror);
     }

@@ -220,7 +220,10 @@ pub(crate) fn lab_names() -> Vec<String> {
 }
 
 /// Takes an exclusive lock on a file, creating it; waits for whoever holds it.
-pub(crate) fn lock_file(path: &Path) -> Result<Flock<fs::File>> {
+///
+/// # Errors
+/// When it cannot be created or locked.
+pub fn lock_file(path: &Path) -> Result<Flock<fs::File>> {
     let file = fs::File::create(path)
         .with_context(|| format!("cannot create lock file {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive)
