@@ -14,7 +14,7 @@ use router_netlink::{
 };
 use router_types::{Forwarding, RouteKey, TableId};
 
-use crate::support::{Node, cable, is_root, up};
+use crate::support::{Node, cable, eventually, is_root, up};
 
 const TUNNEL: TunnelWish = TunnelWish {
     may_go_up: true,
@@ -166,6 +166,45 @@ fn another_wish_changes_what_differs_and_no_wish_removes_all() {
 }
 
 #[test]
+fn a_tunnel_the_kernel_cannot_make_is_told_and_the_rest_is_done() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::new();
+    let mut wish = wish(&["198.51.100.7"]);
+    node.sync(&wish);
+    wish.tunnel = Some(TunnelWish {
+        kind: TunnelKind::Geneve,
+        port: 6081,
+        ..TUNNEL
+    });
+    wish.held.insert("198.51.100.8".parse().unwrap());
+    let report = node.sync(&wish);
+    assert_eq!(on_holder(&mut node), wish.held);
+    let Some(problem) = &report.tunnel_problem else {
+        // A kernel that can: the same device, speaking otherwise, and the next daemon finds it so.
+        assert!(report.failures.is_empty(), "{report:?}");
+        let remade = Change::Device(TUNNEL_DEVICE, Done::Remade);
+        assert!(report.changes.contains(&remade), "{report:?}");
+        let link = node.netlink.link_by_name(TUNNEL_DEVICE).unwrap();
+        assert_eq!(link.kind.as_deref(), Some("geneve"));
+        assert!(link.up && node.sync(&wish).changes.is_empty());
+        return;
+    };
+    assert!(
+        problem.contains("this kernel has no driver for Geneve"),
+        "{problem}"
+    );
+    assert_eq!((report.tunnel, report.failures.len()), (None, 1));
+    // Nothing is left of the one that speaks otherwise, and it comes back when it is wished for.
+    assert!(node.netlink.link_by_name(TUNNEL_DEVICE).is_err());
+    wish.tunnel = Some(TUNNEL);
+    let report = node.sync(&wish);
+    assert_eq!(report.tunnel_problem, None);
+    assert!(node.netlink.link_by_name(TUNNEL_DEVICE).unwrap().up);
+}
+
+#[test]
 fn devices_of_somebody_else_are_refused_and_the_rest_is_done() {
     if !is_root() {
         return;
@@ -313,7 +352,14 @@ fn what_comes_for_an_address_that_is_held_elsewhere_goes_nowhere() {
         ..wish(&[v4, v6])
     };
     assert!(node.sync(&holder).failures.is_empty());
-    assert_eq!(way(&mut node), [Some(RouteKind::Local); 2]);
+    // The kernel writes the route of an IPv6 address a moment after the address; until then the route
+    // that drops counts.
+    eventually("both are the node's own", || {
+        let ways = way(&mut node);
+        let is_kept = |way: &_| matches!(way, Some(RouteKind::Local | RouteKind::Blackhole));
+        assert!(ways.iter().all(is_kept), "{ways:?}");
+        ways == [Some(RouteKind::Local); 2]
+    });
     assert!(node.sync(&standby).failures.is_empty());
     assert_eq!(way(&mut node), [Some(RouteKind::Blackhole); 2]);
     // A route of somebody else stays.
