@@ -20,6 +20,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::holdings::{Announcement, Holdings};
 use crate::worker::Worker;
 
+pub use egress_sync::wire::Tunnel;
+
 pub use crate::peers::{Heard, PeerView, PeersConfig, StoreConfig, Watch};
 pub use crate::probe::{Probe, Target};
 

@@ -27,7 +27,7 @@ use egress_core::{
     Addresses, Claims, Desired, Life, OnLink, PolicyId, Previous, RuleNumber, World, decide,
 };
 use egress_sync::name::NodeName;
-use router_netlink::Netlink;
+use router_netlink::{Netlink, TunnelKind};
 use router_types::LinkIndex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -111,6 +111,17 @@ pub(crate) struct Worker {
     links_at: Instant,
 }
 
+/// What the tunnel speaks, for other nodes.
+fn spoken(config: &Config) -> egress_sync::wire::Tunnel {
+    egress_sync::wire::Tunnel {
+        protocol: match config.tunnel_kind {
+            TunnelKind::Vxlan => egress_sync::wire::Tunnel::VXLAN,
+            TunnelKind::Geneve => egress_sync::wire::Tunnel::GENEVE,
+        },
+        port: config.tunnel_port,
+    }
+}
+
 /// What woke the thread.
 enum Woken {
     Command(Option<Command>),
@@ -129,7 +140,7 @@ impl Worker {
     ) -> Worker {
         let now = Instant::now();
         Worker {
-            peers: Peers::new(name, config.peers.clone(), now),
+            peers: Peers::new(name, config.peers.clone(), spoken(&config), now),
             memory: Memory::new(&config.state_directory),
             config,
             netlink,

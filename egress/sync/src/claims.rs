@@ -338,7 +338,8 @@ impl ClaimTable {
             | Message::Pong { .. }
             | Message::Standing { .. }
             | Message::Reached(_)
-            | Message::Missed(_) => return false,
+            | Message::Missed(_)
+            | Message::Tunnel(_) => return false,
         }
         true
     }

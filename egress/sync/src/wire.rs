@@ -23,6 +23,7 @@
 //! | 36 | [`Message::Standing`] | available |
 //! | 37 | [`Message::Reached`] | list of (policy u64, answered) |
 //! | 38 | [`Message::Missed`] | list of (name length u8, name) |
+//! | 39 | [`Message::Tunnel`], with flag 0x80 | protocol u8, port u16 |
 //!
 //! A claim is `rule u32 | term u64`. A record is a tag and, by tag: 1, a mapping: `rule u32, family
 //! u8 (4 or 6), protocol u8, pod address, port u16, remote address, port, egress address, port,
@@ -37,6 +38,8 @@
 mod codec;
 
 pub use codec::{DecodeError, Decoded, EncodeError, decode, encode};
+
+use std::fmt;
 
 use crate::mapping::{Key, Mapping};
 use crate::name::{NodeName, Policy, Rule};
@@ -105,6 +108,33 @@ impl Record {
             Record::Set(mapping) => mapping.rule,
             Record::Remove { rule, .. } => *rule,
             Record::Begin(rule) | Record::End(rule) | Record::Unavailable(rule) => *rule,
+        }
+    }
+}
+
+/// What a node's tunnel to other nodes speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// [`Tunnel::VXLAN`], [`Tunnel::GENEVE`], or what a later version has.
+    pub protocol: u8,
+    /// UDP port.
+    pub port: u16,
+}
+
+impl Tunnel {
+    /// RFC 7348.
+    pub const VXLAN: u8 = 1;
+    /// RFC 8926.
+    pub const GENEVE: u8 = 2;
+}
+
+impl fmt::Display for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port;
+        match self.protocol {
+            Tunnel::VXLAN => write!(f, "VXLAN on UDP port {port}"),
+            Tunnel::GENEVE => write!(f, "Geneve on UDP port {port}"),
+            other => write!(f, "protocol number {other} on UDP port {port}"),
         }
     }
 }
@@ -193,6 +223,9 @@ pub enum Message {
     /// All those the sender watches and takes for dead ([`crate::witness`]): for nodes that watch
     /// nobody and choose among gateways. At most [`MAX_MISSED`].
     Missed(Vec<NodeName>),
+    /// What the sender's tunnel speaks. Nothing is done by it: a node that hears
+    /// something else than its own tells its operator.
+    Tunnel(Tunnel),
 }
 
 /// Mappings and changes of mappings, in order.

@@ -471,6 +471,16 @@ pub const EXPLANATIONS: &[Explanation] = &[
          does; without it set egress.tunnelProtocol to vxlan, on every node. `ss -lunp` and \
          `ip -d link show type vxlan` (or geneve) show who has the port.",
     ),
+    entry(
+        "CW0713",
+        "The tunnel of another node speaks something else",
+        "The other node is set to another egress.tunnelProtocol or egress.tunnelPort. Packets between \
+         its pods and this gateway, or the other way round, arrive at a port nobody listens on and are \
+         lost. Nodes tell each other on the link that those of policies with several gateways have; where \
+         there is none nobody tells.",
+        "Set both settings the same on every node and restart the daemons. Connections that live go on \
+         when both ends speak the same again.",
+    ),
 ];
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Gateways with wrong keys, keys that are replaced, and strangers at the port gateways are linked by.
+//! Gateways with wrong keys, keys that are replaced, a gateway whose tunnel speaks otherwise, and
+//! strangers at the port gateways are linked by.
 
 use std::{
     collections::BTreeSet,
@@ -53,6 +54,8 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     strangers(lab, &pod, &key).context("strangers")?;
     settled(lab, &talks)?;
     talks.go_on("among strangers")?;
+    otherwise(lab, "gw2").context("another tunnel")?;
+    settled(lab, &talks)?;
 
     // Another key at either: first at the one that stands by, then at the one that holds, which is
     // not the one that would be elected by who knows nothing.
@@ -120,6 +123,39 @@ fn through_it_all(lab: &Lab) -> Result<()> {
 
     let refused = firewall::refused(lab.node("firewall"))?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
+    Ok(())
+}
+
+/// Whoever is linked with a gateway whose tunnel is at another port tells of it, and so does that one.
+fn otherwise(lab: &Lab, gateway: &str) -> Result<()> {
+    let node = lab.node(gateway);
+    let files = lab.files().context("the lab has a copy of its files")?;
+    let settings = files.join(gateway).join("causeway.yaml");
+    let text = fs::read_to_string(&settings)?;
+    let changed = adapted(&text, &[("egress:\n", "egress:\n  tunnelPort: 4790\n")])?;
+    for (text, is_other) in [(changed, true), (text, false)] {
+        fs::write(&settings, text)?;
+        keys::restart(node)?;
+        linked(lab)?;
+        for (here, there) in [
+            (lab.node(standby::other(gateway)), gateway),
+            (lab.node("node1"), gateway),
+            (node, standby::other(gateway)),
+        ] {
+            wait_for(&format!("{}, of {there}", here.name()), CONVERGED, || {
+                let status = causeway::ask(here, "status")?;
+                let issues = status["issues"].as_array().into_iter().flatten();
+                let mut told = issues.filter(|issue| issue["code"] == "CW0713");
+                let is_told = told.any(|issue| {
+                    let message = issue["message"].as_str().unwrap_or_default();
+                    let is_both = message.contains("port 4790") && message.contains("port 4789");
+                    is_both && issue["object"] == format!("node {there}")
+                });
+                ensure!(is_told == is_other, "{status:#}");
+                Ok(())
+            })?;
+        }
+    }
     Ok(())
 }
 

@@ -45,7 +45,7 @@ use egress_sync::lease::{Lease, Segment};
 use egress_sync::ledger::Ledger;
 use egress_sync::name::{NodeName, Rule};
 use egress_sync::replication::{Limits, Receiver, Sender};
-use egress_sync::wire::Message;
+use egress_sync::wire::{Message, Tunnel};
 use egress_sync::witness::Witness;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -119,6 +119,8 @@ struct Peer {
     is_available: bool,
     /// Whom it takes for dead. It counts until it says otherwise, linked or not, or they speak.
     missed: BTreeSet<NodeName>,
+    /// What its tunnel speaks, if it has said so.
+    tunnel: Option<Tunnel>,
     is_dialling: bool,
     dial_at: Instant,
     pause: Duration,
@@ -137,6 +139,8 @@ pub struct PeerView {
     pub is_wanted: bool,
     /// Why it has not, as far as is known.
     pub problem: Option<String>,
+    /// Where they are linked and its tunnel speaks something else than this node's: both.
+    pub mismatch: Option<(Tunnel, Tunnel)>,
     /// What BFD says of it; nothing where there is no session.
     pub bfd: Option<Heard>,
     /// Whether it is dead as far as is known.
@@ -152,6 +156,8 @@ pub struct PeerView {
 pub(crate) struct Peers {
     name: NodeName,
     config: PeersConfig,
+    /// What this node's tunnel speaks.
+    tunnel: Tunnel,
     /// The addresses others know this node by.
     own: Vec<IpAddr>,
     /// Where each node is.
@@ -210,7 +216,7 @@ const MAX_WAITING: usize = 65_536;
 
 impl Peers {
     /// Within a runtime, in which a store is spoken to: not that of the thread.
-    pub(crate) fn new(name: NodeName, config: PeersConfig, now: Instant) -> Peers {
+    pub(crate) fn new(name: NodeName, config: PeersConfig, tunnel: Tunnel, now: Instant) -> Peers {
         let (events, inbox) = mpsc::channel(QUEUE);
         let stored = config.store.as_ref();
         let stored = stored.filter(|_| config.secret_file.is_some());
@@ -224,6 +230,7 @@ impl Peers {
             name,
             sights: Sights::new(config.bfd.clone()),
             config,
+            tunnel,
             own: Vec::new(),
             addresses: BTreeMap::new(),
             roles: Roles::default(),
@@ -412,6 +419,7 @@ impl Peers {
                 cursor: (0, Cursor::default()),
                 is_available: true,
                 missed: BTreeSet::new(),
+                tunnel: None,
                 is_dialling: false,
                 dial_at: now,
                 pause: DIAL_FIRST,
@@ -492,6 +500,10 @@ impl Peers {
                 is_linked: self.linked.contains_key(name),
                 is_wanted: self.roles.dialled.contains(name) || self.roles.rivals.contains(name),
                 problem: peer.and_then(|peer| peer.problem.clone()),
+                mismatch: peer
+                    .and_then(|peer| peer.tunnel)
+                    .filter(|theirs| *theirs != self.tunnel && self.linked.contains_key(name))
+                    .map(|theirs| (theirs, self.tunnel)),
                 bfd: self.sights.heard(name),
                 is_dead: self.sights.is_dead(name) || self.is_missed(name),
                 standby_for,

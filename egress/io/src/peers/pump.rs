@@ -238,11 +238,13 @@ impl Peers {
         let is_available = self.is_available;
         let peer = self.peer(&node, now);
         (peer.problem, peer.pause) = (None, DIAL_FIRST);
+        peer.tunnel = None;
         peer.receiver.handle_link_up();
         for peer in self.peers.values_mut() {
             self.is_stale |= peer.missed.remove(&node);
         }
         self.send(&node, &Message::Standing { is_available }, now);
+        self.send(&node, &Message::Tunnel(self.tunnel), now);
         self.send(&node, &self.missed_here(), now);
         self.tell_reached(&node, now);
     }
@@ -329,6 +331,7 @@ impl Peers {
         if is_claim || self.witness.handle_message(from, &message, &linked, now) {
             return;
         }
+        let own = self.tunnel;
         let peer = self.peer(from, now);
         match message {
             Message::Subscribe {
@@ -341,6 +344,16 @@ impl Peers {
             Message::Standing { is_available } => {
                 let was = std::mem::replace(&mut peer.is_available, is_available);
                 self.is_stale |= was != is_available;
+            }
+            Message::Tunnel(theirs) => {
+                peer.tunnel = Some(theirs);
+                if theirs != own {
+                    tracing::error!(
+                        node = %from,
+                        "its tunnel speaks {theirs}, this node's {own}: what they send to each other \
+                         is lost until egress.tunnelProtocol and egress.tunnelPort are the same"
+                    );
+                }
             }
             Message::Missed(nodes) => {
                 let was = std::mem::replace(&mut peer.missed, nodes.into_iter().collect());

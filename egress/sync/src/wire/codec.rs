@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     Batch, Claim, MAX_CLAIMS, MAX_MISSED, MAX_REACHED, MAX_RECORDS, MAX_RULES, MAX_SEEN, Message,
-    Reached, Record, SKIPPABLE, Seen,
+    Reached, Record, SKIPPABLE, Seen, Tunnel,
 };
 use crate::mapping::{Endpoint, Key, Mapping};
 use crate::name::{NameError, NodeName, Policy, Rule};
@@ -26,6 +26,7 @@ const PONG: u8 = 35;
 const STANDING: u8 = 36;
 const REACHED: u8 = 37;
 const MISSED: u8 = 38;
+const TUNNEL: u8 = 39;
 
 const SET: u8 = 1;
 const REMOVE: u8 = 2;
@@ -188,6 +189,11 @@ pub fn encode(message: &Message) -> Result<Vec<u8>, EncodeError> {
             out.head(MISSED);
             out.list(nodes, MAX_MISSED, Writer::name)?;
         }
+        Message::Tunnel(tunnel) => {
+            out.0.extend_from_slice(&[TUNNEL, SKIPPABLE]);
+            out.u8(tunnel.protocol);
+            out.u16(tunnel.port);
+        }
     }
     Ok(out.0)
 }
@@ -245,6 +251,10 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         },
         REACHED => Message::Reached(input.list(MAX_REACHED, Reader::reached)?),
         MISSED => Message::Missed(input.list(MAX_MISSED, Reader::name)?),
+        TUNNEL => Message::Tunnel(Tunnel {
+            protocol: input.u8()?,
+            port: input.u16()?,
+        }),
         kind if flags & SKIPPABLE != 0 => return Ok(Decoded::Skipped { kind }),
         kind => return Err(DecodeError::Kind(kind)),
     };

@@ -182,6 +182,7 @@ pub(crate) fn view() -> EgressView {
             is_linked: true,
             is_wanted: true,
             problem: None,
+            mismatch: None,
             bfd: Some(Heard::Yes),
             is_dead: false,
             standby_for: (0, 0),

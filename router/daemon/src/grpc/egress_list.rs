@@ -114,7 +114,10 @@ pub(super) fn gateways(view: &EgressView) -> api::ListEgressGatewaysResponse {
     let gateway = |peer: &PeerView| api::EgressGatewayPeer {
         name: peer.name.clone(),
         linked: peer.is_linked,
-        problem: peer.problem.clone().unwrap_or_default(),
+        problem: match (&peer.problem, peer.mismatch) {
+            (None, Some((theirs, own))) => format!("its tunnel speaks {theirs}, this one {own}"),
+            (problem, _) => problem.clone().unwrap_or_default(),
+        },
         bfd: match peer.bfd {
             Some(Heard::Yes) => "up".to_owned(),
             Some(Heard::No) => "down".to_owned(),

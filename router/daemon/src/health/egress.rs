@@ -116,6 +116,7 @@ fn fill(look: &Look, report: &mut Report) {
     problems.extend(findings(view));
     problems.extend(unlinked(view));
     problems.extend(tunnel(view, report));
+    problems.extend(mismatches(view));
     let (world, desired) = (&view.world, &view.desired);
     if world.policies.is_empty() && desired.gateway.is_empty() && problems.is_empty() {
         return;
@@ -352,6 +353,25 @@ fn unlinked(view: &EgressView) -> Vec<Problem> {
     apart.filter_map(problem).collect()
 }
 
+/// Nodes whose tunnel speaks something else than this node's.
+fn mismatches(view: &EgressView) -> Vec<Problem> {
+    let peers = view.peers.iter().filter(|peer| !peer.is_dead);
+    let problem = |peer: &PeerView| {
+        let (theirs, own) = peer.mismatch?;
+        Some(Problem {
+            severity: Health::Error,
+            code: "CW0713",
+            object: format!("node {}", peer.name),
+            message: format!(
+                "its tunnel speaks {theirs}, this node's {own}, and what they send to each other is \
+                 lost: set egress.tunnelProtocol and egress.tunnelPort the same on every node"
+            ),
+            next: "causeway egress gateways -o wide".to_owned(),
+        })
+    };
+    peers.filter_map(problem).collect()
+}
+
 /// A tunnel that is not as it should be. Applying resources may have told of it before, without a code.
 fn tunnel(view: &EgressView, report: &mut Report) -> Option<Problem> {
     let problem = view.tunnel_problem.as_ref()?;
@@ -402,6 +422,7 @@ fn list(things: impl IntoIterator<Item = impl Display>) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use egress_io::node::Tunnel;
     use router_api::v1alpha1 as api;
 
     use super::*;
@@ -580,6 +601,22 @@ mod tests {
         let others = report.issues.iter().filter(|issue| issue.code.is_empty());
         let others: Vec<&str> = others.map(|issue| issue.message.as_str()).collect();
         assert_eq!(others, ["fabric devices: another"]);
+    }
+
+    #[test]
+    fn a_node_whose_tunnel_speaks_otherwise_is_told() {
+        let mut look = look();
+        assert!(!codes(&report(&look)).contains(&"CW0713".to_owned()));
+        let [theirs, own] = [(Tunnel::GENEVE, 6081), (Tunnel::VXLAN, 4789)]
+            .map(|(protocol, port)| Tunnel { protocol, port });
+        look.view.peers[0].mismatch = Some((theirs, own));
+        let told = report(&look);
+        let told = issue(&told, "CW0713");
+        assert_eq!(told.object, "node node-b");
+        let begin = "its tunnel speaks Geneve on UDP port 6081, this node's VXLAN on UDP port 4789";
+        assert!(told.message.starts_with(begin), "{}", told.message);
+        look.view.peers[0].is_dead = true;
+        assert!(!codes(&report(&look)).contains(&"CW0713".to_owned()));
     }
 
     #[test]

@@ -294,6 +294,7 @@ fn messages() -> impl Strategy<Value = Message> {
         any::<bool>().prop_map(|is_available| Message::Standing { is_available }),
         vec(reached(), 0..20).prop_map(Message::Reached),
         vec(names(), 0..20).prop_map(Message::Missed),
+        any::<(u8, u16)>().prop_map(|(protocol, port)| Message::Tunnel(Tunnel { protocol, port })),
     ]
 }
 
