@@ -3,6 +3,7 @@
 //! is followed from the pod's node to its gateway.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
     clock::{self, Clocks},
     egress::{self, SERVER, connect},
+    firewall, guide, keys,
     pod::Pod,
     wait_for,
 };
@@ -95,7 +97,48 @@ fn ports_that_run_out_are_told_and_a_flow_is_followed_to_its_gateway() -> Result
     // The daemon that began since has refused nothing, and by its clocks too they are over.
     wait_for("the alarm to end", 3 * CONVERGED, || causeway::healthy(gw1))?;
     open(&pod, 1)?;
+    without_a_tunnel(&lab, &pod).context("without a tunnel")?;
     lab.down()
+}
+
+/// A gateway that cannot make its tunnel: its kernel lacks the driver or, where it has it, somebody
+/// else has the port. It says so once, nothing leaves otherwise, and the rest goes on.
+fn without_a_tunnel(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let (gw1, firewall) = (lab.node("gw1"), lab.node("firewall"));
+    let add = "ip link add theirs type geneve id 1 remote 192.0.2.1";
+    let has_driver = gw1.exec(&["sh", "-c", add])?.success();
+    let why = match has_driver {
+        true => "device theirs has it",
+        false => "this kernel has no driver for Geneve",
+    };
+    let files = lab.files().context("the lab has a copy of its files")?;
+    let settings = files.join("gw1/causeway.yaml");
+    let text = fs::read_to_string(&settings)?;
+    let words = [("egress:\n", "egress:\n  tunnelProtocol: geneve\n")];
+    fs::write(&settings, guide::adapted(&text, &words)?)?;
+    firewall::forget(firewall)?;
+    keys::restart(gw1)?;
+    let told = alarm(gw1, "CW0712")?;
+    ensure!(told["severity"] == "error", "{told:#}");
+    ensure!(told["object"] == "device cw-egress", "{told:#}");
+    says(&told, why)?;
+    let status = causeway::ask(gw1, "status")?;
+    let issues = status["issues"].as_array().into_iter().flatten();
+    let same = issues.filter(|issue| issue.to_string().contains(why));
+    ensure!(same.count() == 1, "{status:#}");
+    wait_for("sessions of gw1", CONVERGED, || {
+        ["tor-v4", "tor-v6"]
+            .iter()
+            .try_for_each(|peer| causeway::established(gw1, peer).map(drop))
+    })?;
+    ensure!(pod.within(|| connect(SERVER[0])).is_err(), "let through");
+    let refused = firewall::refused(firewall)?;
+    ensure!(refused.is_empty(), "the firewall refused {refused:?}");
+
+    fs::write(&settings, text)?;
+    keys::restart(gw1)?;
+    open(pod, 1)?;
+    wait_for("gw1 to be healthy", CONVERGED, || causeway::healthy(gw1))
 }
 
 /// Replaces the policies by one with few ports, and waits until it is in force.
