@@ -75,7 +75,7 @@ pub const MAX_RULE_REFUSALS: u32 = 4 * MAX_RULES;
 /// second.
 pub const EVENT_BYTES: u32 = 1 << 22;
 
-/// The VXLAN network identifier of answers on their way back to the pod's node.
+/// The tunnel's network identifier of answers on their way back to the pod's node.
 pub const TUNNEL_BACK: u32 = 1;
 
 /// The mark of packets a gateway has judged, between its program and the next one on the hook:
@@ -89,14 +89,15 @@ pub const NATIVE_MARK: u32 = 1 << 25;
 /// The lowest number of a rule; below are numbers with a meaning of their own.
 pub const FIRST_RULE: u32 = 4_096;
 
-/// The highest number of a rule: identifiers of VXLAN have 24 bits (RFC 7348 §5).
+/// The highest number of a rule: identifiers of VXLAN and Geneve have 24 bits (RFC 7348 §5,
+/// RFC 8926 §3.4).
 pub const LAST_RULE: u32 = (1 << 24) - 1;
 
 /// MAC address of every node's tunnel device: inside the tunnel only IP counts.
 pub const TUNNEL_MAC: [u8; 6] = [0x02, 0xca, 0x05, 0xe0, 0x00, 0x01];
 
-/// Source MAC address of frames in the tunnel. Not [`TUNNEL_MAC`]: VXLAN drops what seems to come
-/// from itself.
+/// Source MAC address of frames in the tunnel. Not [`TUNNEL_MAC`]: VXLAN and Geneve drop what seems
+/// to come from themselves.
 pub const TUNNEL_SOURCE_MAC: [u8; 6] = [0x02, 0xca, 0x05, 0xe0, 0x00, 0x02];
 
 /// The side of a [`NatKey`].

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-//! Into the tunnel between a pod's node and its gateway: VXLAN (RFC 7348) by a device that takes
-//! the other end and the identifier from each packet.
+//! Into the tunnel between a pod's node and its gateway: VXLAN (RFC 7348) or Geneve (RFC 8926) by a
+//! device that takes the other end and the identifier from each packet. Which of them it is makes no
+//! difference here.
 //!
 //! Where the other end is this node the packet takes the same way without the tunnel: the
 //! identifier goes into its mark, and it into the tunnel device.

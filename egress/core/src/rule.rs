@@ -13,10 +13,10 @@ use crate::world::{Addresses, Affinity, Policy, PolicyId, PolicyKind};
 /// users of the tunnel, and rules.
 pub const FIRST_RULE: u32 = 4096;
 
-/// The highest rule number, 2^24-1: a VXLAN network identifier has 24 bits (RFC 7348 §5).
+/// The highest rule number, 2^24-1: a network identifier of VXLAN or Geneve has 24 bits (RFC 7348 §5).
 pub const LAST_RULE: u32 = (1 << 24) - 1;
 
-/// The number of a rule, [`FIRST_RULE`] to [`LAST_RULE`]. It travels as the VXLAN network
+/// The number of a rule, [`FIRST_RULE`] to [`LAST_RULE`]. It travels as the tunnel's network
 /// identifier from the pod's node to the gateway, and is the same on every node of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
