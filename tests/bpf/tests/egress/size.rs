@@ -207,7 +207,7 @@ fn who_answers_is_told_what_the_tunnel_takes_in_words_it_knows() -> Result<()> {
         hear_errors(&server)?;
         let capture = Capture::start(&lab.world, "eth0")?;
         let mtu = refused_as_too_large(&server, payload(tunnel.mtu + 1, to))?;
-        ensure!(mtu == tunnel.mtu.into(), "{to}: {mtu}");
+        ensure!(mtu == u32::from(tunnel.mtu), "{to}: {mtu}");
         ensure!(who_said(&server) == Some(egress(to)));
         let (error, _, quoted) = hear(&capture)?;
         ensure!(
@@ -290,11 +290,11 @@ fn what_may_be_cut_is_cut_by_its_sender_over_ipv6() -> Result<()> {
     let capture = Capture::start(&lab.pod.namespace, "eth0")?;
     socket.send(&[7; 1_450])?;
     let (_, mtu, _) = hear(&capture)?;
-    ensure!(mtu == TUNNEL_MTU_V6.into(), "{mtu}");
+    ensure!(mtu == u32::from(TUNNEL_MTU_V6), "{mtu}");
     let capture = Capture::start(&lab.world, "eth0")?;
     server.send(&[7; 1_450])?;
     let (_, mtu, _) = hear(&capture)?;
-    ensure!(mtu == TUNNEL_MTU_V6.into(), "{mtu}");
+    ensure!(mtu == u32::from(TUNNEL_MTU_V6), "{mtu}");
     ensure!(too_large(&lab)? == (before.0 + 1, before.1 + 1));
     lab.witness.saw_nobody_else()
 }
@@ -325,7 +325,7 @@ fn segments_that_fit_are_not_refused_for_what_they_are_together() -> Result<()> 
             let large = payload(tunnel.mtu + 1, to);
             send_in_segments(&socket, large as i32)?;
             let mtu = refused_as_too_large(&socket, 20 * large)?;
-            ensure!(mtu == tunnel.mtu.into(), "{mtu}");
+            ensure!(mtu == u32::from(tunnel.mtu), "{mtu}");
             ensure!(too_large(lab)? == (before.0 + 1, before.1));
         }
         Ok(())
@@ -428,7 +428,7 @@ fn every_protocol_is_told_but_errors_and_later_fragments() -> Result<()> {
             send_from(&lab.pod, &packet)?;
             let (error, mtu, quoted) = hear(&capture)?;
             ensure!(error.source == router(to) && error.destination == from);
-            ensure!(mtu == TUNNEL_MTU_V6.into(), "{mtu}");
+            ensure!(mtu == u32::from(TUNNEL_MTU_V6), "{mtu}");
             ensure!(quoted.source == from && quoted.destination == to);
             ensure!(quoted.protocol == protocol);
             ensure!(
