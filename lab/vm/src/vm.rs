@@ -27,8 +27,8 @@ pub const GUEST: &str = "CAUSEWAY_VM";
 /// their own.
 const ATTEMPTS: u32 = 2;
 
-/// Lines of the kernel's log in an error.
-const SHOWN: usize = 25;
+/// Lines of output and of the kernel's log in an error: a panic has some fifty.
+const SHOWN: usize = 80;
 
 /// Whether this process runs in a machine that [`Vm::run`] made.
 pub fn is_guest() -> bool {

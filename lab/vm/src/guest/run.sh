@@ -10,7 +10,6 @@ code=$?
 echo $code > /run/vm/code.new
 $b mv /run/vm/code.new /run/vm/code
 $b sync
-# Asking the port for its settings waits until all is sent.
-$b stty -F /dev/ttyS1 >/dev/null
-$b usleep 100000
+# Changing the port's settings waits until all is sent (TCSADRAIN).
+$b stty -F /dev/ttyS1 raw -echo
 $b poweroff -f
