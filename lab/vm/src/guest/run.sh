@@ -4,7 +4,7 @@
 b=/run/guest/busybox
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb
 $b stty -F /dev/ttyS1 raw -echo
-$b setsid $b sh /run/vm/command </dev/null >/dev/ttyS1 2>&1 &
+$b setsid /bin/sh /run/vm/command </dev/null >/dev/ttyS1 2>&1 &
 wait $!
 code=$?
 echo $code > /run/vm/code.new
