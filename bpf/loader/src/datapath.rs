@@ -71,7 +71,7 @@ impl Datapath {
     pub fn open(config: Config) -> Result<Self, OpenError> {
         load::prepare_file_system(&config.pin_root)?;
         let (folder, adopted) = load::prepare_folder(&config.pin_root, &load::NODE)?;
-        let mut ebpf = load::load(&folder, &load::NODE, &[])?;
+        let mut ebpf = load::load(&folder, &load::NODE, &[], &[])?;
         let mut tables = Tables::take(&mut ebpf)?;
         let mut egress = Egress::take(&mut ebpf)?;
         let refused = |error: Error| OpenError::Load(Box::new(error));

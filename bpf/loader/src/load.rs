@@ -87,13 +87,17 @@ pub(crate) fn prepare_folder(root: &Path, object: &Object) -> Result<(PathBuf, b
 }
 
 /// Loads an object: maps from their pins where there are any, programs always new. `sizes` are
-/// the entries of maps whose size is chosen.
+/// the entries of maps whose size is chosen, and `constants` what programs are told in variables.
 pub(crate) fn load(
     folder: &Path,
     object: &Object,
     sizes: &[(&'static str, u32)],
+    constants: &[(&'static str, u16)],
 ) -> Result<Ebpf, OpenError> {
     let mut loader = EbpfLoader::new();
+    for (name, value) in constants {
+        loader.override_global(name, value, true);
+    }
     for map in object.maps {
         let path = folder.join(map.name);
         let chosen = sizes.iter().find(|(name, _)| *name == map.name);

@@ -611,6 +611,7 @@ impl Worker {
             pin_root: self.config.pin_root.clone(),
             hook: HookChoice::Auto,
             max_mappings: self.config.max_mappings,
+            tunnel_port: self.config.tunnel_port,
         }
     }
 

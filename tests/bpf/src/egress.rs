@@ -647,6 +647,7 @@ fn open_gateway(
             pin_root,
             hook,
             max_mappings,
+            tunnel_port: 4_789,
         })?;
         let report = gateway.sync_devices(Some(tunnel), &fabric)?;
         ensure!(report.failed.is_empty(), "{:?}", report.failed);

@@ -62,6 +62,8 @@ pub struct GatewayConfig {
     /// The kernel takes the memory at once, about 260 bytes for an IPv4 and 320 for an IPv6 mapping.
     /// Tables that are pinned keep their size.
     pub max_mappings: u32,
+    /// UDP port of the tunnel. No mapping of UDP gets it: what comes to it is the tunnel's.
+    pub tunnel_port: u16,
 }
 
 /// The loaded data plane of a gateway. Dropping it leaves everything running.
@@ -157,7 +159,8 @@ impl Gateway {
         let (folder, adopted) = load::prepare_folder(&root, &load::GATEWAY)?;
         let entries = nat_entries(config.max_mappings.clamp(128, 1 << 23));
         let sizes = [(map_names::NAT_V4, entries), (map_names::NAT_V6, entries)];
-        let mut ebpf = load::load(&folder, &load::GATEWAY, &sizes)?;
+        let port = config.tunnel_port.to_be();
+        let mut ebpf = load::load(&folder, &load::GATEWAY, &sizes, &[("TUNNEL_PORT", port)])?;
         let mut tables = Tables::take(&mut ebpf)?;
         let refused = |error: Error| OpenError::Load(Box::new(error));
         let here = device::netns_cookie().map_err(|source| OpenError::System {

@@ -354,6 +354,7 @@ mod tests {
                 pin_root: pin_root.clone(),
                 hook: HookChoice::Auto,
                 max_mappings: 128,
+                tunnel_port: 4_789,
             })
             .expect("open");
             assert_eq!(Gateway::capacity(&pin_root), Some(128));
@@ -400,6 +401,7 @@ mod tests {
                 pin_root: isolate(),
                 hook: HookChoice::Auto,
                 max_mappings: 128,
+                tunnel_port: 4_789,
             })
             .expect("open");
             let mut rule = rule(Duration::from_secs(600));

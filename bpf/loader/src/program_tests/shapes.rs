@@ -39,7 +39,7 @@ fn compare(object: &'static Object) {
         load::prepare_file_system(root).expect("a file system");
         let (folder, adopted) = load::prepare_folder(root, object).expect("a folder");
         assert!(!adopted);
-        let _ebpf = load::load(&folder, object, &[]).expect("the object");
+        let _ebpf = load::load(&folder, object, &[], &[]).expect("the object");
         for layout in object.maps {
             let name = layout.name;
             let made = MapInfo::from_pin(folder.join(name)).expect(name);
@@ -81,6 +81,7 @@ fn a_gateways_pinned_maps_are_adopted_with_the_size_they_have() {
                 pin_root: root.to_owned(),
                 hook: HookChoice::Auto,
                 max_mappings,
+                tunnel_port: 4_789,
             })
             .expect("open")
         };

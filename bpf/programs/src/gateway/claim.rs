@@ -17,12 +17,14 @@ use bpf_abi::{
     nat::{MAX_RULE_ADDRESSES, NatEntry, NatKey, NatRule, rule_flags, said, side},
 };
 
+use bpf_programs::packet::PROTOCOL_UDP;
+
 use crate::{
     count,
     family::Family,
     mapping,
     maps::RULES,
-    transport,
+    transport, tunnel,
     work::{self, Search, Work},
 };
 
@@ -172,7 +174,12 @@ extern "C" fn attempt<F: Family>(index: u64, _context: *mut c_void) -> i64 {
     } else {
         (search.start + number) % span
     };
-    search.key.local_port = (search.first.wrapping_add(offset) as u16).to_be();
+    let port = (search.first.wrapping_add(offset) as u16).to_be();
+    // What comes back to it would be taken for the tunnel's.
+    if port == tunnel::port() && search.key.protocol == PROTOCOL_UDP {
+        return 0;
+    }
+    search.key.local_port = port;
     take::<F>(search)
 }
 

@@ -93,6 +93,8 @@ pub fn egress_back(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     }
     match packet::ethertype(&ctx) {
+        Some(packet::ETHERTYPE_IPV4) if tunnel::is_wrapped(&ctx, true) => TC_ACT_UNSPEC,
+        Some(packet::ETHERTYPE_IPV6) if tunnel::is_wrapped(&ctx, false) => TC_ACT_UNSPEC,
         Some(packet::ETHERTYPE_IPV4) => match judge_back::<Ipv4>(&ctx) {
             ANSWER => answer_back::<Ipv4>(&ctx),
             code => code,

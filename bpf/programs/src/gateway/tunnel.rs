@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //! What comes out of the tunnel, and the way back into it.
 
+use core::ptr;
+
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     DropReason,
@@ -9,12 +11,53 @@ use bpf_abi::{
         TunnelEnd, V6, fold,
     },
 };
-use bpf_programs::{packet, tunnel};
+use bpf_programs::{
+    packet::{self, ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP},
+    tunnel,
+};
 
 use crate::{
     Verdict,
     maps::{NODE_ADDRESSES, TUNNEL_ENDS},
 };
+
+/// The UDP port of the tunnel, network order; zero where it is not known. Written by the daemon before
+/// the programs are loaded, and constant for them.
+#[unsafe(no_mangle)]
+static TUNNEL_PORT: u16 = 0;
+
+/// The tunnel's port, network order. No mapping has it (`claim`).
+#[inline(always)]
+pub fn port() -> u16 {
+    // SAFETY: a live value; volatile, since the compiler does not know who writes it.
+    unsafe { ptr::read_volatile(&raw const TUNNEL_PORT) }
+}
+
+/// Whether a packet from the fabric is one of the tunnel's, to be unwrapped: none of a mapping's.
+/// Half of what a gateway gets are, and each would be looked for in vain among mappings.
+#[inline(always)]
+pub fn is_wrapped(ctx: &TcContext, is_ipv4: bool) -> bool {
+    let (protocol_at, header_bytes) = if is_ipv4 {
+        (ETHERNET_BYTES + 9, IPV4_BYTES)
+    } else {
+        (ETHERNET_BYTES + 6, IPV6_BYTES)
+    };
+    if is_ipv4 {
+        // Options, and fragments but the first.
+        let Some(first) = packet::read::<u8>(ctx, ETHERNET_BYTES) else {
+            return false;
+        };
+        let Some(fragment) = packet::read::<u16>(ctx, ETHERNET_BYTES + 6) else {
+            return false;
+        };
+        if first != 0x45 || fragment & 0x1fff_u16.to_be() != 0 {
+            return false;
+        }
+    }
+    let is_udp = packet::read::<u8>(ctx, protocol_at) == Some(PROTOCOL_UDP);
+    let port = port();
+    is_udp && port != 0 && packet::read::<u16>(ctx, ETHERNET_BYTES + header_bytes + 2) == Some(port)
+}
 
 /// A pod's packet, as it arrived.
 #[derive(Clone, Copy)]

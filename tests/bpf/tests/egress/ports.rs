@@ -113,6 +113,8 @@ fn a_port_is_kept_where_it_is_free_and_in_the_range() -> Result<()> {
             (&lab.pod, 40_000),
             (&lab.gateway_pod, 40_000),
             (&lab.pod, 1_000),
+            // The tunnel's: what came back to it would not be looked at.
+            (&lab.pod, 4_789),
         ] {
             echo(
                 &udp_socket(&pod.namespace, to.is_ipv4(), port)?,
@@ -127,6 +129,8 @@ fn a_port_is_kept_where_it_is_free_and_in_the_range() -> Result<()> {
         (1_000, true),
         (40_000, false),
         (1_000, false),
+        (4_789, true),
+        (4_789, false),
     ] {
         let kept = mappings
             .iter()

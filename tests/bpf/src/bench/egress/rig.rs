@@ -322,6 +322,7 @@ fn gateway(
             pin_root,
             hook: HookChoice::Auto,
             max_mappings,
+            tunnel_port: 4_789,
         })?;
         gateway.sync_rules(&rules)?;
         let report = gateway.sync_devices(Some(pod), &[fabric])?;
