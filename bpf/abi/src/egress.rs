@@ -22,7 +22,7 @@ pub const MAX_EGRESS_RULES: u32 = 16_384;
 
 /// Connections of pods under egress policies whose way is noted at most. One that does not fit goes
 /// by what the policies say at each packet.
-pub const MAX_EGRESS_FLOWS: u32 = 65_536;
+pub const MAX_EGRESS_FLOWS: u32 = 262_144;
 
 /// Addresses of pods of other nodes a gateway knows at most.
 pub const MAX_REMOTE_PODS: u32 = 1 << 17;

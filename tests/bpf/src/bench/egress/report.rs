@@ -236,25 +236,32 @@ fn of_section(section: &Section, cilium: f64) -> Vec<Verdict> {
     };
     let own = section.ours() - section.best(&[own]);
     if !own.is_nan() {
-        verdicts.push(Verdict::at_most(
-            format!("{name}: added to {beside_own}, in nftables'"),
-            own / beside,
-            share,
-        ));
+        let what = format!("{name}: added to {beside_own}, in nftables'");
+        verdicts.push(goal_of(section.place, what, own / beside, share));
     }
-    verdicts.push(Verdict::at_most(
-        format!("{name}: the whole path, in nftables'"),
-        section.ours() / section.nftables(),
-        0.85,
-    ));
+    let what = format!("{name}: the whole path, in nftables'");
+    let ratio = section.ours() / section.nftables();
+    verdicts.push(goal_of(section.place, what, ratio, 0.85));
     verdicts
 }
 
-/// A ratio and its goal.
+/// The goals are a gateway's by itself, as Cilium's was measured; with tunnels and a pod's node in the
+/// path there is only what it came to.
+fn goal_of(place: Place, what: String, ratio: f64, goal: f64) -> Verdict {
+    match place {
+        Place::One => Verdict::at_most(what, ratio, goal),
+        Place::Behind | Place::Vxlan | Place::Native => Verdict {
+            goal: None,
+            ..Verdict::at_most(what, ratio, goal)
+        },
+    }
+}
+
+/// A ratio, and its goal if it has one.
 struct Verdict {
     what: String,
     ratio: f64,
-    goal: f64,
+    goal: Option<f64>,
     is_floor: bool,
 }
 
@@ -263,7 +270,7 @@ impl Verdict {
         Self {
             what,
             ratio,
-            goal,
+            goal: Some(goal),
             is_floor: false,
         }
     }
@@ -276,17 +283,13 @@ impl Verdict {
     }
 
     fn row(self) -> [String; 4] {
-        let (sign, holds) = if self.is_floor {
-            ("≥", self.ratio >= self.goal)
-        } else {
-            ("≤", self.ratio <= self.goal)
+        let (goal, verdict) = match (self.goal, self.is_floor) {
+            (None, _) => ("none".to_owned(), ""),
+            (Some(goal), true) => (format!("≥ {goal:.2}"), page::verdict(self.ratio >= goal)),
+            (Some(goal), false) => (format!("≤ {goal:.2}"), page::verdict(self.ratio <= goal)),
         };
-        [
-            self.what,
-            format!("{:.2}", self.ratio),
-            format!("{sign} {:.2}", self.goal),
-            page::verdict(holds).to_owned(),
-        ]
+        let ratio = format!("{:.2}", self.ratio);
+        [self.what, ratio, goal, verdict.to_owned()]
     }
 }
 
@@ -451,11 +454,7 @@ mod tests {
         );
         assert_eq!(
             ratios(&behind),
-            [
-                "0.40 ≤ 0.50 holds",
-                "0.30 ≤ 0.50 holds",
-                "0.93 ≤ 0.85 missed"
-            ]
+            ["0.40 ≤ 0.50 holds", "0.30 none ", "0.93 none "]
         );
     }
 
