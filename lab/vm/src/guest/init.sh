@@ -22,8 +22,8 @@ $b mount -t overlay -o lowerdir=/lower,upperdir=/rw/up,workdir=/rw/work root $n 
   die "cannot lay it over the root"
 for d in proc sys dev run tmp lib/modules usr/local/sbin; do $b mkdir -p $n/$d; done
 share mods $n/lib/modules ro loose
+# Not over /tmp: what is to be run may lie there, and what is written there stays here all the same.
 $b mount -t tmpfs -o mode=755 run $n/run
-$b mount -t tmpfs -o mode=1777 tmp $n/tmp
 $b mkdir -p $n/run/vm $n/run/lock $n/run/netns $n/run/guest
 share vm $n/run/vm rw none
 $b mkdir -p /dev/pts /dev/shm
