@@ -34,9 +34,7 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     talks.add(&pod)?;
     let first = settled(lab, &talks)?;
     for (gateway, _) in GATEWAYS {
-        let lease = format!("/causeway/egress/v1/gateways/{gateway}\n");
-        let written = written(lab)?;
-        ensure!(written.contains(&lease), "{written}");
+        leased(lab, gateway)?;
     }
 
     // The daemon alone: who comes back within its lease goes on with what etcd says it had.
@@ -80,6 +78,8 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     talks.go_on("with each gateway reaching what the other one does not")?;
     away.mend()?;
     written_as(lab, other)?;
+    // Its lease has ended meanwhile: without it the first one would take it for dead.
+    leased(lab, other)?;
     deaf.mend()?;
     linked(lab)?;
     let now = settled(lab, &talks)?;
@@ -127,6 +127,16 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     let refused = firewall::refused(lab.node("firewall"))?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
     Ok(())
+}
+
+/// Waits until etcd has a gateway's lease.
+fn leased(lab: &Lab, gateway: &str) -> Result<()> {
+    let lease = format!("/causeway/egress/v1/gateways/{gateway}\n");
+    wait_for(&format!("{gateway}'s lease"), CONVERGED, || {
+        let written = written(lab)?;
+        ensure!(written.contains(&lease), "{written}");
+        Ok(())
+    })
 }
 
 /// Waits until one gateway has the addresses, which is what etcd says, and the other every
