@@ -62,7 +62,8 @@ pub struct GatewayConfig {
     /// The kernel takes the memory at once, about 260 bytes for an IPv4 and 320 for an IPv6 mapping.
     /// Tables that are pinned keep their size.
     pub max_mappings: u32,
-    /// UDP port of the tunnel. No mapping of UDP gets it: what comes to it is the tunnel's.
+    /// UDP port of the tunnel. No new mapping of UDP gets it: what comes to it is the tunnel's, also
+    /// where a mapping of another time has it.
     pub tunnel_port: u16,
 }
 

@@ -26,7 +26,8 @@ use crate::{
 #[unsafe(no_mangle)]
 static TUNNEL_PORT: u16 = 0;
 
-/// The tunnel's port, network order. No mapping has it (`claim`).
+/// The tunnel's port, network order. No new mapping gets it (`claim`); one of before, when the tunnel had
+/// another port, may have it, and hears nothing more.
 #[inline(always)]
 pub fn port() -> u16 {
     // SAFETY: a live value; volatile, since the compiler does not know who writes it.
