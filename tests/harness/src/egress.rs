@@ -135,6 +135,18 @@ pub fn connect_within(target: IpAddr, limit: Duration) -> Result<TcpStream> {
     Ok(connection)
 }
 
+/// Says something on a connection to [`ECHO`], and hears it.
+///
+/// # Errors
+/// When the connection has ended, or something else comes back.
+pub fn goes_on(connection: &mut TcpStream) -> Result<()> {
+    connection.write_all(b"still there?")?;
+    let mut heard = [0; 12];
+    connection.read_exact(&mut heard)?;
+    ensure!(&heard == b"still there?", "{heard:?}");
+    Ok(())
+}
+
 /// Whom the server says it sees when a pod asks, at any of its addresses.
 ///
 /// # Errors

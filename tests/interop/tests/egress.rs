@@ -5,15 +5,14 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
-    egress::{ECHO, SERVER, connect, echoed_by_tcp, resources, up, write},
+    egress::{ECHO, SERVER, connect, echoed_by_tcp, goes_on, resources, up, write},
     firewall,
     flood::{ENOUGH, Flood, socket},
     guide,
@@ -403,15 +402,6 @@ fn drains(node: &Node, list: &str) -> Result<()> {
         );
         Ok(())
     })
-}
-
-/// Says something, and hears it.
-fn goes_on(connection: &mut TcpStream) -> Result<()> {
-    connection.write_all(b"still there?")?;
-    let mut heard = [0; 12];
-    connection.read_exact(&mut heard)?;
-    ensure!(&heard == b"still there?", "{heard:?}");
-    Ok(())
 }
 
 /// Waits until new connections of a pod go by this gateway, under the usual addresses.

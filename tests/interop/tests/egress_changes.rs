@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal,
     causeway::{self, text},
-    egress::{self, SERVER, connect, connect_within, echoed_by_tcp, seen_as},
+    egress::{self, SERVER, connect, connect_within, echoed_by_tcp, goes_on, seen_as},
     firewall,
     flood::{ENOUGH, Flood, socket},
     pod::Pod,
@@ -473,14 +473,6 @@ fn begin(pod: &Pod<'_>) -> Result<TcpStream> {
     })?;
     goes_on(&mut connection)?;
     Ok(connection)
-}
-
-fn goes_on(connection: &mut TcpStream) -> Result<()> {
-    connection.write_all(b"still there?")?;
-    let mut heard = [0; 12];
-    connection.read_exact(&mut heard)?;
-    ensure!(&heard == b"still there?", "{heard:?}");
-    Ok(())
 }
 
 /// Waits until a connection ends: who has it is told, and does not wait for answers for ever.

@@ -2,18 +2,12 @@
 //! The tunnel by Geneve, which not every kernel has: the lab of egress gateways runs as a whole on
 //! Debian's kernel in a virtual machine. What is in the packets a router between the nodes says.
 
-use std::{
-    collections::BTreeSet,
-    env, fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    process::Command,
-};
+use std::{collections::BTreeSet, env, fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
-    egress::{self, SERVER, connect, echoed_by_tcp, seen_as},
+    egress::{self, SERVER, connect, echoed_by_tcp, goes_on, seen_as},
     firewall, guide, lab_from,
     pod::Pod,
     standby::EGRESS,
@@ -200,15 +194,6 @@ fn leaves(pod: &Pod<'_>) -> Result<()> {
             Ok(())
         })?;
     }
-    Ok(())
-}
-
-/// Says something, and hears it.
-fn goes_on(connection: &mut TcpStream) -> Result<()> {
-    connection.write_all(b"still there?")?;
-    let mut heard = [0; 12];
-    connection.read_exact(&mut heard)?;
-    ensure!(&heard == b"still there?", "{heard:?}");
     Ok(())
 }
 
