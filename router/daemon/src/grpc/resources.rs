@@ -139,19 +139,22 @@ async fn policy_states(parts: &Parts) -> BTreeMap<ObjectKey, PolicyState> {
     let Some(source) = parts.egress.clone() else {
         return BTreeMap::new();
     };
-    let asked = tokio::task::spawn_blocking(move || source.view());
-    let view = match asked.await.map_err(anyhow::Error::from).flatten() {
-        Ok(view) => view,
+    // The kernel may take its time, and many policies theirs.
+    let asked = tokio::task::spawn_blocking(move || {
+        let view = source.view()?;
+        let states = states_of(&view.world, &view.claims, &view.desired);
+        let states = states.into_iter();
+        Ok(states
+            .map(|(id, state)| (egress_config::key(&id), state))
+            .collect())
+    });
+    match asked.await.map_err(anyhow::Error::from).flatten() {
+        Ok(states) => states,
         Err(error) => {
             tracing::warn!("how egress policies stand is not known: {error:#}");
-            return BTreeMap::new();
+            BTreeMap::new()
         }
-    };
-    let states = states_of(&view.world, &view.claims, &view.desired);
-    let states = states.into_iter();
-    states
-        .map(|(id, state)| (egress_config::key(&id), state))
-        .collect()
+    }
 }
 
 fn number(number: Option<usize>) -> u32 {
