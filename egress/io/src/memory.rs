@@ -23,16 +23,18 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The rules of a decision.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Rules {
     /// See [`Desired::ends`].
     ends: BTreeMap<RuleNumber, RuleEnd>,
     /// See [`Desired::gateway`].
     gateway: BTreeMap<RuleNumber, GatewayRule>,
-    /// Since when rules drain, in seconds since the boot.
-    drains: BTreeMap<RuleNumber, u64>,
+    /// Since when rules drain, in milliseconds since the boot.
+    #[serde(default)]
+    drain_since: BTreeMap<RuleNumber, u64>,
     /// Since when rules have addresses no more that connections have still.
     #[serde(default)]
-    left: Vec<Left>,
+    left_since: Vec<Left>,
     /// Addresses of pods that policies select or did, while there may be connections of that time.
     pods: BTreeSet<IpAddr>,
 }
@@ -42,7 +44,7 @@ struct Rules {
 struct Left {
     rule: u32,
     address: IpAddr,
-    /// In seconds since the boot.
+    /// In milliseconds since the boot.
     since: u64,
 }
 
@@ -123,13 +125,13 @@ impl Memory {
         let Rules {
             ends,
             gateway,
-            drains,
-            left,
+            drain_since,
+            left_since,
             pods,
         } = document.rules;
-        let uptime = uptime();
+        let uptime = bpf_loader::clock::since_boot();
         let since = |at: u64| {
-            let ago = uptime.saturating_sub(Duration::from_secs(at));
+            let ago = uptime.saturating_sub(Duration::from_millis(at));
             now.checked_sub(ago).unwrap_or(now)
         };
         Ok(Remembered {
@@ -138,11 +140,11 @@ impl Memory {
                 gateway,
                 ..Desired::default()
             },
-            drains: drains
+            drains: drain_since
                 .into_iter()
                 .map(|(rule, at)| (rule, since(at)))
                 .collect(),
-            left: left
+            left: left_since
                 .into_iter()
                 .map(|left| ((left.rule, left.address), since(left.since)))
                 .collect(),
@@ -162,21 +164,21 @@ impl Memory {
         leavers: &BTreeSet<IpAddr>,
         now: Instant,
     ) -> Result<(), MemoryError> {
-        let uptime = uptime();
+        let uptime = bpf_loader::clock::since_boot();
         let at = |since: &Instant| {
             let ago = now.saturating_duration_since(*since);
-            uptime.saturating_sub(ago).as_secs()
+            uptime.saturating_sub(ago).as_millis() as u64
         };
-        // The second it began in does not change from one call to the next.
-        let drain_at = |rule: &RuleNumber, since: &Instant| match self.written.drains.get(rule) {
-            Some(written) => *written,
-            None => at(since),
+        // The moment it began at does not change from one call to the next.
+        let drain_at = |rule: &RuleNumber, since: &Instant| {
+            let written = self.written.drain_since.get(rule).copied();
+            written.unwrap_or_else(|| at(since))
         };
         let left_at = |(rule, address): (u32, IpAddr), since: &Instant| {
             let since = at(since);
-            let mut written = self.written.left.iter();
+            let mut written = self.written.left_since.iter();
             let written = written.find(|one| {
-                (one.rule, one.address) == (rule, address) && one.since.abs_diff(since) <= 1
+                (one.rule, one.address) == (rule, address) && one.since.abs_diff(since) <= 1000
             });
             written.copied().unwrap_or(Left {
                 rule,
@@ -187,11 +189,11 @@ impl Memory {
         let rules = Rules {
             ends: desired.ends.clone(),
             gateway: desired.gateway.clone(),
-            drains: drains
+            drain_since: drains
                 .iter()
                 .map(|(rule, since)| (*rule, drain_at(rule, since)))
                 .collect(),
-            left: left.iter().map(|(of, since)| left_at(*of, since)).collect(),
+            left_since: left.iter().map(|(of, since)| left_at(*of, since)).collect(),
             pods: desired.sources.keys().chain(leavers).copied().collect(),
         };
         if rules == self.written {
@@ -230,11 +232,6 @@ impl Remembered {
         all.filter(|(address, _)| addresses.contains(address))
             .collect()
     }
-}
-
-/// The time since the boot, to the process before and to the next one alike.
-fn uptime() -> Duration {
-    Duration::from_secs(bpf_loader::clock::since_boot().as_secs())
 }
 
 #[cfg(test)]
@@ -324,9 +321,13 @@ mod tests {
         assert_eq!(known.desired.gateway, desired.gateway);
         assert_eq!(known.pods, ["10.244.0.1".parse().unwrap(), leaver].into());
         let drained = later.duration_since(known.drains[&number()]);
-        assert!(drained >= Duration::from_secs(4), "{drained:?}");
         let left = later.duration_since(known.left[&(5000, leaver)]);
-        assert!(left >= Duration::from_secs(4), "{left:?}");
+        // To the millisecond, as the boot's clock counts.
+        let exact = Duration::from_millis(2);
+        for ago in [drained, left] {
+            let most = since.elapsed() + exact;
+            assert!(ago + exact >= now - since && ago <= most, "{ago:?}");
+        }
         let found = ["192.0.2.1", "198.51.100.1"].map(|at| at.parse().unwrap());
         let held = known.held(&found.into());
         assert_eq!(held.into_keys().collect::<Vec<_>>(), found[..1]);

@@ -278,7 +278,7 @@ fn changes(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
         let (drain, before) = wait_for("the beginning to be written down", CONVERGED, || {
             let mut since = drains_since(restarted[0])?.into_iter();
             // Others were there before.
-            let fresh = since.find(|((_, of), since)| *of == what && *since + 1 >= uptime);
+            let fresh = since.find(|((_, of), since)| *of == what && *since >= uptime);
             fresh.context("it does not drain")
         })?;
         for node in restarted {
@@ -287,7 +287,7 @@ fn changes(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
         }
         ends_as(&mut held, || {
             let now = drains_since(restarted[0])?.remove(&drain);
-            let is_same = now.is_none_or(|now| now.abs_diff(before) <= 1);
+            let is_same = now.is_none_or(|now| now.abs_diff(before) <= 100);
             ensure!(is_same, "{drain:?}: since {now:?}, and before {before}");
             Ok(())
         })
@@ -302,15 +302,20 @@ fn changes(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
 /// A rule that drains, or an address it has no more.
 type Drain = (u64, Option<IpAddr>);
 
-/// Since when each drains at a gateway, in seconds since the boot, as is written for the next daemon.
+/// Since when each drains at a gateway, in milliseconds since the boot, as is written for the next
+/// daemon.
 fn drains_since(gateway: &Node) -> Result<BTreeMap<Drain, u64>> {
     let known = fs::read_to_string(gateway.path("/var/lib/causeway/egress.json"))?;
     let known: Value = serde_json::from_str(&known)?;
     let mut since = BTreeMap::new();
-    for (rule, at) in known["rules"]["drains"].as_object().into_iter().flatten() {
+    for (rule, at) in known["rules"]["drainSince"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         since.insert((rule.parse()?, None), at.as_u64().context("a number")?);
     }
-    for left in known["rules"]["left"].as_array().into_iter().flatten() {
+    for left in known["rules"]["leftSince"].as_array().into_iter().flatten() {
         let numbers = left["rule"].as_u64().zip(left["since"].as_u64());
         let (rule, at) = numbers.with_context(|| format!("{left:#}"))?;
         since.insert((rule, Some(text(&left["address"]).parse()?)), at);
@@ -318,11 +323,12 @@ fn drains_since(gateway: &Node) -> Result<BTreeMap<Drain, u64>> {
     Ok(since)
 }
 
-/// Seconds since the boot.
+/// Milliseconds since the boot.
 fn uptime() -> Result<u64> {
     let text = fs::read_to_string("/proc/uptime")?;
-    let seconds = text.split('.').next().unwrap_or_default();
-    seconds.parse().context(text.clone())
+    let seconds = text.split(' ').next().unwrap_or_default();
+    let seconds: f64 = seconds.parse().with_context(|| text.clone())?;
+    Ok((seconds * 1000.0) as u64)
 }
 
 /// Two policies that cover the same: the older one has the say, whatever its name.
