@@ -13,6 +13,7 @@
 //! Nothing here blocks for long: looks at connections go in portions, between which whatever
 //! happened has its turn.
 
+mod decision;
 mod looks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bpf_loader::{Cursor, Datapath, Gateway, GatewayConfig, HookChoice, Sweep, Timeouts};
-use egress_core::{
-    Addresses, Claims, Desired, Life, OnLink, PolicyId, Previous, RuleNumber, World, decide,
-};
+use egress_core::{Addresses, Claims, Desired, OnLink, PolicyId, Previous, RuleNumber, World};
 use egress_sync::name::NodeName;
 use router_netlink::{Netlink, TunnelKind};
 use router_types::LinkIndex;
@@ -36,7 +35,7 @@ use tokio::task::AbortHandle;
 
 use crate::announce::{Schedule, announce};
 use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
-use crate::holdings::{Announcement, Holdings, held_by, left_here, ready};
+use crate::holdings::{Announcement, Holdings, held_by, ready};
 use crate::links;
 use crate::memory::Memory;
 use crate::node::{Command, Config, View, Wish, lock};
@@ -52,10 +51,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes of a packet in the tunnel device at most: nothing is too big for the device itself. What does
 /// not fit into the fabric is a matter of the programs, or cut outside.
 const DEVICE_MTU: u32 = 65_000;
-
-/// How often a decision is made anew because of what it led to. Each time something is claimed or
-/// let go, of which there is an end.
-const MAX_ROUNDS: usize = 8;
 
 pub(crate) struct Worker {
     config: Config,
@@ -380,46 +375,6 @@ impl Worker {
         }
     }
 
-    /// A node that is cut off serves nobody and stands by for nobody; but what it has of connections
-    /// may be all that is left of them.
-    fn keep_copies(&self, world: &World, desired: &mut Desired) {
-        let before = &self.previous.desired;
-        let held = before.gateway.iter().filter(|(_, rule)| rule.is_held);
-        for (number, rule) in before.standby.iter().chain(held) {
-            let is_there = world.policies.iter().any(|p| p.id == rule.key.policy);
-            if is_there && !desired.gateway.contains_key(number) {
-                let kept = desired.standby.entry(*number);
-                kept.or_insert_with(|| rule.clone());
-            }
-        }
-    }
-
-    /// A rule that this node is about to take: what it has of it stays until then.
-    fn leave_as_it_was(&self, number: RuleNumber, desired: &mut Desired) {
-        let before = &self.previous.desired;
-        if let (Some(rule), Some(seat)) = (before.standby.get(&number), before.seats.get(&number)) {
-            desired.gateway.remove(&number);
-            desired.standby.insert(number, rule.clone());
-            desired.seats.insert(number, seat.clone());
-        }
-    }
-
-    /// A rule that was in use may have connections that began since the last look: until the next one
-    /// it is taken to have some.
-    fn presume_live(&mut self) {
-        let desired = &self.previous.desired;
-        let ends = desired.ends.iter().map(|(number, end)| (number, end.life));
-        let rules = desired.gateway.iter();
-        let used = ends.chain(rules.map(|(number, rule)| (number, rule.life)));
-        let used = used.filter(|(_, life)| *life == Life::Active);
-        let used: Vec<RuleNumber> = used.map(|(number, _)| *number).collect();
-        self.previous.live.extend(used);
-        // A look under way may have passed by what is new.
-        if self.give_up_sweep() {
-            self.sweep_at = Instant::now();
-        }
-    }
-
     /// Notes whose pods no policy selects any more, while there may be connections of before.
     fn note_leavers(&mut self, desired: &Desired) {
         let before = self.previous.desired.sources.keys().copied();
@@ -431,58 +386,6 @@ impl Worker {
             let is_selected = desired.sources.contains_key(address);
             has_connections && pods.contains(address) && !is_selected
         });
-    }
-
-    /// The decision, with what this node claims and lets go because of it.
-    fn decide(&mut self) -> Desired {
-        let mut world = self.wish.world.clone();
-        self.peers.set_probes(&self.wish.probes, &world);
-        self.peers.adjust(&mut world);
-        let (netlink, fabric) = (&mut self.netlink, &self.wish.fabric);
-        let ask = || links::on_link(netlink, &world, fabric);
-        world.on_link = self.on_link.get_or_insert_with(ask).clone();
-        self.presume_live();
-        let mut claims = self.peers.claims();
-        let is_first = self.world.node.is_empty();
-        if is_first && self.peers.is_spoken() {
-            let left = left_here(&world, &claims, &self.previous, &self.found);
-            claims.extend(left);
-        }
-        let mut desired = decide(&world, &claims, &self.previous);
-        for _ in 0..MAX_ROUNDS {
-            let found = &self.found;
-            let was_held = |number: RuleNumber| {
-                let rule = desired.gateway.get(&number);
-                rule.is_some_and(|rule| rule.addresses().all(|address| found.contains(&address)))
-            };
-            let now = Instant::now();
-            let is_told = self.is_told;
-            if !self.peers.pursue(&world, &desired, &was_held, is_told, now) {
-                break;
-            }
-            claims = self.peers.claims();
-            desired = decide(&world, &claims, &self.previous);
-        }
-        // Before anything of them is deleted.
-        self.peers.tell_held();
-        // Elected is not enough: it may be somebody else's still. Of a policy that is gone nobody is
-        // elected, and who had its addresses keeps them for its connections.
-        let (peers, seats) = (&self.peers, &desired.seats);
-        desired.gateway.retain(|number, rule| {
-            !rule.is_held || !seats.contains_key(number) || peers.may_hold(*number)
-        });
-        for rule in self.peers.awaited() {
-            let number = RuleNumber::new(rule.get());
-            if let Some(number) = number.filter(|number| !self.peers.may_hold(*number)) {
-                self.leave_as_it_was(number, &mut desired);
-            }
-        }
-        if self.peers.is_isolated() {
-            self.keep_copies(&world, &mut desired);
-        }
-        self.world = Arc::new(world);
-        self.claims = Arc::new(claims);
-        desired
     }
 
     /// The addresses to hold: those that are decided, and those that are in no policy any more and
