@@ -65,6 +65,7 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     holds(lab, standby::other(&now)).with_context(|| format!("{now} was cut off"))?;
     reached(lab.node(&now), true)?;
     talks.go_on("with the holder cut off from all but etcd")?;
+    copied(lab, &now, &talks).context("who lets go forgets nothing")?;
     written_as(lab, standby::other(&now))?;
     deaf.mend()?;
     linked(lab)?;
@@ -77,9 +78,9 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     holds(lab, other).with_context(|| format!("{now} was cut off from all but etcd"))?;
     talks.go_on("with each gateway reaching what the other one does not")?;
     away.mend()?;
+    // Its lease has ended meanwhile, and it may not have another yet when the first one is back.
+    copied(lab, &now, &talks).context("who lets go forgets nothing")?;
     written_as(lab, other)?;
-    // Its lease has ended meanwhile: without it the first one would take it for dead.
-    leased(lab, other)?;
     deaf.mend()?;
     linked(lab)?;
     let now = settled(lab, &talks)?;

@@ -489,6 +489,9 @@ impl Peers {
                         self.tell_events(gateway);
                     }
                     self.tell_held();
+                    // Whoever claims lives: to claim against it at once, because it was not heard
+                    // before, would go on and on between the two.
+                    self.sights.handle_sign(&to, now);
                     self.is_stale = true;
                 }
                 ClaimOutput::HandOverRequested { rule, from } => {

@@ -96,6 +96,8 @@ pub(super) struct Sights {
     client: Option<Client>,
     watched: BTreeMap<NodeName, Watched>,
     alone: u32,
+    /// Those about whom nobody was asked who answered since this node was cut off.
+    unsure: BTreeSet<NodeName>,
 }
 
 impl Sights {
@@ -104,6 +106,7 @@ impl Sights {
             client,
             watched: BTreeMap::new(),
             alone: 0,
+            unsure: BTreeSet::new(),
         }
     }
 
@@ -118,6 +121,7 @@ impl Sights {
             return;
         };
         self.watched.retain(|node, _| wanted.contains_key(node));
+        self.unsure.retain(|node| wanted.contains_key(node));
         for (node, watch) in wanted {
             if let Some(watched) = self.watched.get(node)
                 && watched.watch == *watch
@@ -157,6 +161,7 @@ impl Sights {
         watched.was_up |= watched.is_up;
         if watched.is_up {
             self.alone = 0;
+            self.unsure.remove(node);
             let was = std::mem::replace(&mut watched.sight, Sight::Fine);
             if was != Sight::Fine {
                 tracing::info!(%node, "gateway is heard again by BFD");
@@ -175,16 +180,23 @@ impl Sights {
     pub(super) fn handle_linked(&mut self, node: &NodeName, now: Instant) -> bool {
         let was_isolated = self.is_isolated();
         self.alone = 0;
-        let mut was_dead = false;
-        if let Some(watched) = self.watched.get_mut(node)
-            && let Sight::Suspect {
-                ask_at, is_dead, ..
-            } = &mut watched.sight
-        {
-            was_dead = std::mem::replace(is_dead, false);
-            *ask_at = now;
-        }
-        was_dead || was_isolated
+        self.unsure.remove(node);
+        self.handle_sign(node, now) || was_isolated
+    }
+
+    /// A node has done something of late: it is asked about again, and not dead until then.
+    pub(super) fn handle_sign(&mut self, node: &NodeName, now: Instant) -> bool {
+        let Some(watched) = self.watched.get_mut(node) else {
+            return false;
+        };
+        let Sight::Suspect {
+            ask_at, is_dead, ..
+        } = &mut watched.sight
+        else {
+            return false;
+        };
+        *ask_at = now;
+        std::mem::replace(is_dead, false)
     }
 
     /// Those to ask about.
@@ -206,6 +218,9 @@ impl Sights {
     }
 
     /// What was found out. Whether the decision may be another now.
+    ///
+    /// Who was cut off takes nobody for dead by the first answer it gets: that may be of a witness
+    /// which has just come back itself, to a question it had no time for. It asks once more.
     pub(super) fn handle_verdict(&mut self, node: &NodeName, verdict: Verdict) -> bool {
         let was_isolated = self.is_isolated();
         match verdict {
@@ -216,11 +231,17 @@ impl Sights {
         let mut has_changed = was_isolated != self.is_isolated();
         if has_changed && !was_isolated {
             tracing::warn!("nobody is heard: this node is cut off, and holds nothing");
+            self.unsure = self.watched.keys().cloned().collect();
         }
+        let was_unsure = match verdict {
+            Verdict::Alive | Verdict::Dead => self.unsure.remove(node),
+            Verdict::Isolated | Verdict::Alone => false,
+        };
         if let Some(watched) = self.watched.get_mut(node)
             && let Sight::Suspect { is_dead, .. } = &mut watched.sight
         {
             let found = match verdict {
+                Verdict::Dead if was_unsure => *is_dead,
                 Verdict::Dead => true,
                 Verdict::Alive => false,
                 Verdict::Isolated | Verdict::Alone => *is_dead,
@@ -337,4 +358,73 @@ fn follow(
         }
     };
     tokio::spawn(following).abort_handle()
+}
+
+#[cfg(test)]
+mod tests {
+    use egress_sync::witness::Verdict::{Alive, Dead, Isolated};
+
+    use super::*;
+
+    fn name() -> NodeName {
+        NodeName::new("gw2").expect("a name")
+    }
+
+    /// One gateway that BFD does not hear any more.
+    fn suspicious(now: Instant) -> Sights {
+        let mut sights = Sights::new(None);
+        let address: IpAddr = "192.0.2.1".parse().expect("an address");
+        let watched = Watched {
+            watch: Watch {
+                peer: address,
+                local: address,
+                profile: Profile::default(),
+            },
+            task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
+            since: now,
+            seen: None,
+            is_known: true,
+            is_up: false,
+            was_up: true,
+            sight: Sight::suspect(now),
+        };
+        sights.watched.insert(name(), watched);
+        sights
+    }
+
+    #[tokio::test]
+    async fn who_was_cut_off_believes_a_death_when_it_hears_of_it_twice() {
+        let mut sights = suspicious(Instant::now());
+        for _ in 0..ALONE_IN_A_ROW {
+            sights.handle_verdict(&name(), Isolated);
+        }
+        assert!(sights.is_isolated());
+        assert!(sights.handle_verdict(&name(), Dead), "not cut off any more");
+        assert!(!sights.is_isolated() && !sights.is_dead(&name()));
+        assert!(sights.handle_verdict(&name(), Dead));
+        assert!(sights.is_dead(&name()));
+        // Cut off for one question alone is not cut off.
+        let mut sights = suspicious(Instant::now());
+        sights.handle_verdict(&name(), Isolated);
+        assert!(sights.handle_verdict(&name(), Dead) && sights.is_dead(&name()));
+        // Somebody has heard it in between: the next answer counts.
+        let mut sights = suspicious(Instant::now());
+        for verdict in [Isolated, Isolated, Alive, Dead] {
+            sights.handle_verdict(&name(), verdict);
+        }
+        assert!(sights.is_dead(&name()));
+    }
+
+    #[tokio::test]
+    async fn who_claims_is_not_dead_and_is_asked_about_at_once() {
+        let began = Instant::now();
+        let mut sights = suspicious(began);
+        sights.handle_verdict(&name(), Dead);
+        assert_eq!(sights.due(began), [name()]);
+        let now = began + ASK_AGAIN / 2;
+        assert!(sights.due(now).is_empty());
+        assert!(sights.handle_sign(&name(), now) && !sights.is_dead(&name()));
+        assert_eq!(sights.due(now), [name()]);
+        assert!(!sights.handle_sign(&name(), now), "nothing new");
+    }
 }

@@ -297,13 +297,15 @@ impl Peers {
     /// Asks the segments whether somebody still answers for what a node held, and somebody else for
     /// what this one holds.
     fn probe(&self, node: NodeName, lease: Lease, fabric: &[LinkIndex]) {
-        let theirs = self.probed.get(&node).cloned().unwrap_or_default();
-        let theirs = theirs.into_iter().map(|address| (address, false));
+        // Who has been replaced stays so while anybody answers for what it had.
+        let is_replaced = self.sights.is_isolated() && lease != Lease::Unreached;
+        let theirs = self.probed.get(&node).into_iter().flatten();
+        let theirs = theirs.map(|address| (*address, is_replaced));
         let ours = self.probed_own.iter().map(|address| (*address, true));
         let addresses: Vec<_> = match lease {
             Lease::Unreached => theirs.collect(),
-            Lease::Held => ours.collect(),
-            Lease::Gone => theirs.chain(ours).collect(),
+            Lease::Held if !is_replaced => ours.collect(),
+            Lease::Held | Lease::Gone => theirs.chain(ours).collect(),
         };
         let fabric = fabric.to_vec();
         let events = self.events.clone();

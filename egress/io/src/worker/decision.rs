@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use egress_core::{Desired, Life, RuleNumber, World, decide};
+use egress_core::{Desired, GatewayRule, Life, RuleNumber, World, decide};
 
 use super::Worker;
 use crate::holdings::left_here;
@@ -51,9 +51,12 @@ impl Worker {
         // Elected is not enough: it may be somebody else's still. Of a policy that is gone nobody is
         // elected, and who had its addresses keeps them for its connections.
         let (peers, seats) = (&self.peers, &desired.seats);
-        desired.gateway.retain(|number, rule| {
-            !rule.is_held || !seats.contains_key(number) || peers.may_hold(*number)
-        });
+        let must_wait = |number: &RuleNumber, rule: &mut GatewayRule| {
+            rule.is_held && seats.contains_key(number) && !peers.may_hold(*number)
+        };
+        let waiting = desired.gateway.extract_if(.., must_wait);
+        let waiting: BTreeSet<RuleNumber> = waiting.map(|(number, _)| number).collect();
+        self.keep_copies(&world, &mut desired, |number| waiting.contains(number));
         for rule in self.peers.awaited() {
             let number = RuleNumber::new(rule.get());
             if let Some(number) = number.filter(|number| !self.peers.may_hold(*number)) {
@@ -61,7 +64,7 @@ impl Worker {
             }
         }
         if self.peers.is_isolated() {
-            self.keep_copies(&world, &mut desired);
+            self.keep_copies(&world, &mut desired, |_| true);
         }
         self.world = Arc::new(world);
         self.claims = Arc::new(claims);
@@ -84,12 +87,19 @@ impl Worker {
         }
     }
 
-    /// A node that is cut off serves nobody and stands by for nobody; but what it has of connections
-    /// may be all that is left of them.
-    fn keep_copies(&self, world: &World, desired: &mut Desired) {
+    /// A node that is cut off serves nobody and stands by for nobody, and one that waits for others to
+    /// say what they hold has nothing yet; but what it has of connections may be all that is left of
+    /// them. Copies of rules stay of which `is_kept`.
+    fn keep_copies(
+        &self,
+        world: &World,
+        desired: &mut Desired,
+        is_kept: impl Fn(&RuleNumber) -> bool,
+    ) {
         let before = &self.previous.desired;
         let held = before.gateway.iter().filter(|(_, rule)| rule.is_held);
-        for (number, rule) in before.standby.iter().chain(held) {
+        let all = before.standby.iter().chain(held);
+        for (number, rule) in all.filter(|(number, _)| is_kept(number)) {
             let is_there = world.policies.iter().any(|p| p.id == rule.key.policy);
             if is_there && !desired.gateway.contains_key(number) {
                 let kept = desired.standby.entry(*number);
