@@ -113,11 +113,13 @@ drop_reasons! {
     NatUnsupported = 30, "nat-unsupported", false;
     /// The gateway's routing table has no way to the destination.
     NoRoute = 31, "no-route", false;
+    /// To an address that Causeway holds for its pods, and of no connection of this gateway.
+    NatUnsolicited = 32, "nat-unsolicited", false;
 }
 
 impl DropReason {
     /// One more than the largest number: the size of an array indexed by reason.
-    pub const COUNT: u32 = 32;
+    pub const COUNT: u32 = 33;
 
     /// The number in maps.
     #[must_use]

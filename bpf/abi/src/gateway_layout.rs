@@ -10,8 +10,9 @@ use crate::{
     map_names as name,
     nat::{
         AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey,
-        GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_NODES, MAX_RULE_REFUSALS,
-        MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd, V4, V6,
+        GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_HELD, MAX_NODES,
+        MAX_RULE_REFUSALS, MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd,
+        V4, V6,
     },
 };
 
@@ -54,6 +55,7 @@ pub const GATEWAY_MAPS: &[MapLayout] = &[
         MAX_FRAGMENTED,
     ),
     map(name::NODE_ADDRESSES, MapKind::Hash, 16, 4, 2 * MAX_NODES),
+    map(name::HELD, MapKind::Hash, 16, 4, MAX_HELD),
     map(
         name::TUNNEL_ENDS,
         MapKind::Array,

@@ -79,6 +79,8 @@ pub mod map_names {
     pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
     /// Outer source address → index of the node.
     pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
+    /// Address that Causeway holds for its pods → 1.
+    pub const HELD: &str = "HELD";
     /// Index of a node → [`TunnelEnd`](crate::nat::TunnelEnd).
     pub const TUNNEL_ENDS: &str = "TUNNEL_ENDS";
     /// Slot of a rule → [`RuleCounters`](crate::nat::RuleCounters), per CPU.

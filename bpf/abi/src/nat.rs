@@ -25,6 +25,9 @@ pub const MAX_RULE_ADDRESSES: usize = 8;
 /// Most addresses of nodes pods' packets come from: 5 000 nodes with both families, and some room.
 pub const MAX_NODES: u32 = 16_384;
 
+/// Most addresses a gateway holds at once: arbitrary, each of its rules with some.
+pub const MAX_HELD: u32 = 65_536;
+
 /// Mappings of a family unless the daemon is told otherwise.
 pub const DEFAULT_MAPPINGS: u32 = 1 << 18;
 

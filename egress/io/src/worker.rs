@@ -306,8 +306,9 @@ impl Worker {
         }
         let desired = self.decide();
         let held = self.hold(&desired, &mut failures);
+        self.guard(&held, &mut failures);
         let tunnel = self.devices(&desired, &held, &mut failures);
-        if let Err(error) = self.gateway(&desired, tunnel) {
+        if let Err(error) = self.gateway(&desired, &held, tunnel) {
             failures.push(format!("egress gateway: {error}"));
         }
         self.note_width(&desired, tunnel);
@@ -596,10 +597,24 @@ impl Worker {
         report.tunnel
     }
 
+    /// The programs know of addresses before the kernel has them, and until it has them no more: it
+    /// would tell those who send to them that nobody is there.
+    fn guard(&mut self, held: &BTreeMap<IpAddr, PolicyId>, failures: &mut Vec<String>) {
+        let Some(gateway) = &mut self.gateway else {
+            return;
+        };
+        let mut guarded: BTreeSet<IpAddr> = held.keys().copied().collect();
+        guarded.extend(lock(&self.holdings).held.keys());
+        if let Err(error) = gateway.sync_held(&guarded) {
+            failures.push(format!("egress gateway: {error}"));
+        }
+    }
+
     /// Rules, nodes and devices of the gateway.
     fn gateway(
         &mut self,
         desired: &Desired,
+        held: &BTreeMap<IpAddr, PolicyId>,
         tunnel: Option<Tunnel>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let is_needed = !desired.gateway.is_empty() || !desired.standby.is_empty();
@@ -628,6 +643,7 @@ impl Worker {
         }
         let is_told = self.peers.is_spoken();
         gateway.sync_rules(&tables::gateway_side(desired, is_told))?;
+        gateway.sync_held(&held.keys().copied().collect())?;
         gateway.routes_changed()?;
         gateway.reap()?;
         match report.failed.into_iter().next() {

@@ -313,6 +313,24 @@ impl Gateway {
         Ok(())
     }
 
+    /// Makes the addresses that nobody but pods has exactly these: packets to them that belong to no
+    /// mapping are refused, since the kernel would answer that nobody is there. It answers echo
+    /// requests alone.
+    ///
+    /// # Errors
+    /// When there are more than [`bpf_abi::nat::MAX_HELD`], or the map cannot be written.
+    pub fn sync_held(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let wanted: BTreeSet<_> = wanted.iter().map(|address| widen(*address)).collect();
+        let before = self.tables.held()?;
+        for gone in before.difference(&wanted) {
+            self.tables.remove_held(*gone)?;
+        }
+        for new in wanted.difference(&before) {
+            self.tables.set_held(*new)?;
+        }
+        Ok(())
+    }
+
     /// Says the largest IP packet the pods of this node take, in bytes; zero where there are none. Who
     /// sends them a larger one, which may not be cut, is told so.
     ///

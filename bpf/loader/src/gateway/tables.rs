@@ -2,7 +2,7 @@
 //! The maps of a gateway, typed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
@@ -16,8 +16,8 @@ use aya::{
 use bpf_abi::{
     DropCounter, DropKey, DropReason, map_names,
     nat::{
-        MAX_NODES, MAX_RULES, NATIVE_OUTER, NatEntry, NatEvent, NatKey, NatRule, RuleCounters,
-        TunnelEnd, V4, V6, fold, said, side,
+        MAX_HELD, MAX_NODES, MAX_RULES, NATIVE_OUTER, NatEntry, NatEvent, NatKey, NatRule,
+        RuleCounters, TunnelEnd, V4, V6, fold, said, side,
     },
 };
 
@@ -66,6 +66,7 @@ pub(crate) struct Tables {
     nat_v4: Nat<V4>,
     nat_v6: Nat<V6>,
     nodes: HashMap<MapData, [u32; 4], u32>,
+    held: HashMap<MapData, [u32; 4], u32>,
     ends: Array<MapData, Bytes<TunnelEnd>>,
     counters: PerCpuArray<MapData, Bytes<RuleCounters>>,
     rule_refusals: PerCpuHashMap<MapData, Bytes<DropKey>, Bytes<DropCounter>>,
@@ -134,6 +135,7 @@ impl Tables {
             nat_v4: Nat::take(take(map_names::NAT_V4)?)?,
             nat_v6: Nat::take(take(map_names::NAT_V6)?)?,
             nodes: typed(take(map_names::NODE_ADDRESSES)?)?,
+            held: typed(take(map_names::HELD)?)?,
             ends: typed(take(map_names::TUNNEL_ENDS)?)?,
             counters: typed(take(map_names::RULE_COUNTERS)?)?,
             rule_refusals: typed(take(map_names::RULE_REFUSALS)?)?,
@@ -207,6 +209,22 @@ impl Tables {
 
     pub(super) fn remove_node(&mut self, address: V6) -> Result<(), Error> {
         gone_is_fine(self.nodes.remove(&address), map_names::NODE_ADDRESSES)
+    }
+
+    /// The addresses that are held.
+    pub(super) fn held(&self) -> Result<BTreeSet<V6>, Error> {
+        let held = self.held.keys().collect::<Result<_, _>>();
+        held.map_err(failed("read", map_names::HELD))
+    }
+
+    pub(super) fn set_held(&mut self, address: V6) -> Result<(), Error> {
+        self.held
+            .insert(address, 1, 0)
+            .map_err(insert_failed(map_names::HELD, MAX_HELD))
+    }
+
+    pub(super) fn remove_held(&mut self, address: V6) -> Result<(), Error> {
+        gone_is_fine(self.held.remove(&address), map_names::HELD)
     }
 
     pub(super) fn end(&self, index: u16) -> Result<TunnelEnd, Error> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //! From the world to a pod: answers of mappings, and nothing else. What belongs to no mapping is
-//! not judged here.
+//! not judged here, unless it is for an address that pods alone have: the kernel would answer that
+//! nobody is there, and end a connection whose mapping another gateway has or this one will have.
 
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
@@ -13,6 +14,7 @@ use crate::{
     Refusal, Verdict, count, errors,
     family::{self, Family, Header, part},
     fragments, mapping,
+    maps::HELD,
     rewrite::{self, End},
     route, transport, tunnel,
     work::{self, Work},
@@ -82,7 +84,7 @@ fn flow<F: Family>(
         reserved: 0,
     };
     let Some(entry) = mapping::find_either::<F>(&mut work.key) else {
-        return Ok(Verdict::Next);
+        return unsolicited::<F>(&work.header);
     };
     if mapping::note(entry, transport.says, mapping::now()) {
         work.other = mapping::other_half::<F>(&work.key, entry);
@@ -116,6 +118,17 @@ fn flow<F: Family>(
         mss::clamp(ctx, F::HEADER_BYTES, way.tunnel_mtu());
     }
     hand_over::<F>(ctx, &work.header, &way, slot, node).map_err(refused)
+}
+
+/// A packet of no mapping. Echo requests are the kernel's to answer, for whoever looks for the address.
+#[inline(always)]
+fn unsolicited<F: Family>(header: &Header<F::Address>) -> Result<Verdict, Refusal> {
+    // SAFETY: only asked whether it is there.
+    let is_held = || unsafe { HELD.get(F::widen(header.destination)) }.is_some();
+    if header.protocol != F::ICMP && is_held() {
+        return Err(Refusal::of(DropReason::NatUnsolicited));
+    }
+    Ok(Verdict::Next)
 }
 
 /// Sends a packet back of which only the destination address changes: an error, or a fragment that is

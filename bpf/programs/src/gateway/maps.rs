@@ -11,8 +11,9 @@ use bpf_abi::{
     DropCounter, DropKey, DropReason,
     nat::{
         AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey,
-        GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_NODES, MAX_RULE_REFUSALS,
-        MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd, V4, V6,
+        GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_HELD, MAX_NODES,
+        MAX_RULE_REFUSALS, MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd,
+        V4, V6,
     },
 };
 
@@ -43,6 +44,11 @@ pub static FRAGMENTS_V6: LruHashMap<FragmentKey<V6>, FragmentEntry<V6>, FRAGMENT
 /// Outer address of a node's packets → its index.
 #[btf_map]
 pub static NODE_ADDRESSES: HashMap<V6, u32, { 2 * NODES }> = HashMap::new();
+
+/// Addresses that Causeway holds for its pods: nobody on this node is behind them.
+#[btf_map]
+pub static HELD: HashMap<V6, u32, { MAX_HELD as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Index of a node → where the tunnel to it ends.
 #[btf_map]

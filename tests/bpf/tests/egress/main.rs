@@ -4,6 +4,7 @@
 
 mod clock;
 mod fragments;
+mod held;
 mod icmp;
 mod life;
 mod malformed;
