@@ -42,6 +42,10 @@ pub struct Datapath {
     /// See [`Datapath::set_tunnel`].
     tunnel: Option<LinkIndex>,
     registry: Registry,
+    /// Whether [`Datapath::sync_egress`] was called.
+    knows_policies: bool,
+    /// Devices of pods that another layout's programs serve until then.
+    waiting: BTreeSet<LinkIndex>,
 }
 
 impl fmt::Debug for Datapath {
@@ -117,6 +121,8 @@ impl Datapath {
             egress,
             tunnel: None,
             registry,
+            knows_policies: false,
+            waiting: BTreeSet::new(),
         })
     }
 
@@ -165,7 +171,8 @@ impl Datapath {
         Ok(report)
     }
 
-    /// Adds or changes one endpoint. When it returns `Ok`, packets flow.
+    /// Adds or changes one endpoint. When it returns `Ok`, packets flow: before the first
+    /// [`Self::sync_egress`] by the programs of another layout, if those are on its device.
     ///
     /// # Errors
     /// When the device is gone or another one, an address is taken, or a map is full. Nothing
@@ -191,6 +198,7 @@ impl Datapath {
         self.tables.raise_route_generation()?;
         self.tables.clear_traffic(known.slot)?;
         self.registry.remove(id);
+        self.waiting.remove(&known.endpoint.link);
         self.detach_pod(known.endpoint.link)
     }
 
@@ -229,7 +237,8 @@ impl Datapath {
 
     /// Makes the egress policies of pods exactly these. A pod that was not decided about before
     /// sends under its own address at no moment: what is new is written first, then the pods'
-    /// sets, and only then goes what nobody uses.
+    /// sets, and only then goes what nobody uses. Pods that programs of another layout serve get this
+    /// one's when its policies are in force, at the first call.
     ///
     /// # Errors
     /// When a map is full or cannot be written. Nothing is removed then, and pods whose set could
@@ -253,6 +262,7 @@ impl Datapath {
         }
         // Cached flows may have been decided by what the maps said before.
         self.tables.raise_route_generation()?;
+        self.take_over()?;
         self.egress.prune(wanted)
     }
 
@@ -508,19 +518,21 @@ impl Datapath {
                 return Err(error);
             }
         }
-        let mut outcome = Outcome::Unchanged;
-        for role in POD_ROLES {
-            match self.attach(role, wanted.link, &device) {
-                Ok(Outcome::Unchanged) => {}
-                Ok(other) => outcome = other,
-                Err(error) => {
-                    if before.is_none() {
-                        self.forget_new(&wanted)?;
-                    }
-                    return Err(error);
+        let attached = if !self.knows_policies && self.is_of_another_layout(wanted.link)? {
+            self.waiting.insert(wanted.link);
+            Ok(Outcome::Unchanged)
+        } else {
+            self.attach_pod(wanted.link, &device)
+        };
+        let outcome = match attached {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                if before.is_none() {
+                    self.forget_new(&wanted)?;
                 }
+                return Err(error);
             }
-        }
+        };
         if let Some(before) = &before {
             self.remove_leftovers(&before.endpoint, &wanted)?;
         }
@@ -604,6 +616,40 @@ impl Datapath {
         if before.link != wanted.link {
             self.tables.remove_device(before.link)?;
             self.detach_pod(before.link)?;
+        }
+        Ok(())
+    }
+
+    /// Whether only programs of another layout are on a pod's device.
+    fn is_of_another_layout(&self, link: LinkIndex) -> Result<bool, Error> {
+        let pins = self.all_pins()?;
+        let mut here = pins.iter().filter(|pin| pin.link == link).peekable();
+        Ok(here.peek().is_some() && here.all(|pin| pin.folder != self.folder))
+    }
+
+    fn attach_pod(&mut self, link: LinkIndex, device: &Device) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::Unchanged;
+        for role in POD_ROLES {
+            match self.attach(role, link, device)? {
+                Outcome::Unchanged => {}
+                other => outcome = other,
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Takes devices over from another layout's programs.
+    fn take_over(&mut self) -> Result<(), Error> {
+        self.knows_policies = true;
+        while let Some(link) = self.waiting.pop_first() {
+            // Its device may be gone.
+            let Ok(device) = Device::find(link) else {
+                continue;
+            };
+            if let Err(error) = self.attach_pod(link, &device) {
+                self.waiting.insert(link);
+                return Err(error);
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bpf_loader::{AttachError, Config, Datapath, Error, HookChoice, OpenError};
+use bpf_loader::{AttachError, Config, Datapath, EgressTables, Error, HookChoice, OpenError};
 use bpf_tests::{
     namespace::{Namespace, private_pins},
     pod::{Pod, index_of, node},
@@ -155,6 +155,11 @@ fn another_layout_is_taken_over_under_traffic_and_its_folder_reaped() -> Result<
     let old = pin_root.join("0123456789abcdef");
     std::fs::rename(&own, &old)?;
     let mut datapath = open(&node, config(&pin_root, HookChoice::Auto), &[&one, &two])?;
+    stream.wait_for_more(SOME)?;
+    // Its programs serve until it is known what pods may send.
+    let report = node.run(|| datapath.reap())?;
+    ensure!(report.kept_layouts == [old.clone()], "{report:?}");
+    node.run(|| datapath.sync_egress(&EgressTables::default()))?;
     stream.wait_for_more(SOME)?;
     let report = node.run(|| datapath.reap())?;
     ensure!(

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::{
-    CONVERGED, Lab, Signal, causeway, firewall,
+    CONVERGED, Lab, Node, Signal, causeway, firewall,
     pod::Pod,
     standby::{
         self, Cut, GATEWAYS, copied, has_address, holder, holds, linked, one_holds, seen_at,
@@ -73,8 +73,15 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     drained.exec_ok(&["causeway", "drain", "--detach", "--reason", "new disks"])?;
     holds(lab, standby::other(&now))?;
     talks.go_on("with the holder drained")?;
+    // Another version, whose tables have another shape: connections are not in them.
+    of_another_layout(drained, "/sys/fs/bpf/causeway/gateway")?;
     drained.exec_ok(&["causeway", "undrain"])?;
+    settled(lab, &talks)?;
+    talks.go_on("with the drained gateway's next version")?;
+    of_another_layout(lab.node("node1"), "/sys/fs/bpf/causeway")?;
+    linked(lab)?;
     now = settled(lab, &talks)?;
+    talks.go_on("with the next version on the pods' node")?;
 
     // The two do not hear each other, and both live.
     let split = Cut::between_gateways(lab)?;
@@ -119,6 +126,29 @@ fn through_it_all(lab: &Lab) -> Result<()> {
     let refused = firewall::refused(lab.node("firewall"))?;
     ensure!(refused.is_empty(), "the firewall refused {refused:?}");
     Ok(())
+}
+
+/// Ends a daemon and starts it, as if the pins in a folder were of a version whose tables have another
+/// shape, and waits until they are gone.
+fn of_another_layout(node: &Node, folder: &str) -> Result<()> {
+    let layouts = || -> Result<Vec<String>> {
+        let found = node.exec_ok(&["ls", folder])?;
+        let mut found: Vec<String> = found.lines().map(str::to_owned).collect();
+        found.retain(|name| name.len() == 16);
+        Ok(found)
+    };
+    let before = layouts()?;
+    ensure!(before.len() == 1, "{before:?}");
+    node.kill(Signal::SIGKILL)?;
+    let other = "0123456789abcdef";
+    let paths = [&before[0], other].map(|name| format!("{folder}/{name}"));
+    node.exec_ok(&["mv", &paths[0], &paths[1]])?;
+    node.start()?;
+    wait_for("the other version's tables to go", CONVERGED, || {
+        let now = layouts()?;
+        ensure!(now == before, "{now:?} in {folder}");
+        Ok(())
+    })
 }
 
 /// While no pod is there, nobody but the gateways is linked: of two that do not hear each other nobody
