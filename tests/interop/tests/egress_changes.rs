@@ -41,6 +41,7 @@ fn policies_change_and_are_wrong_and_nothing_leaves_under_another_address() -> R
         changes(&lab, &pod)?;
         overlapping(&lab, &pod)?;
         many(&lab, &pod)?;
+        cluster_addresses(&lab, &pod)?;
         over_ipv6(&lab, &pod)
     };
     run().with_context(|| {
@@ -413,6 +414,23 @@ fn many(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
         "{explained:#}"
     );
     Ok(())
+}
+
+/// Addresses of services that something outside answers for: a policy that names them has pods leave
+/// for them by the gateway, as for any other.
+fn cluster_addresses(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let (vip, gateway) = ("10.96.0.10", "gw2");
+    for (node, command) in [
+        ("server", format!("ip address add {vip}/32 dev eth1")),
+        ("firewall", format!("ip route add {vip} via 192.168.70.10")),
+        (gateway, format!("ip route add {vip} via 192.168.60.254")),
+    ] {
+        let argv: Vec<&str> = command.split(' ').collect();
+        lab.node(node).exec_ok(&argv)?;
+    }
+    let services = policy("services", "10.96.0.0/12", &by(gateway, "interface: eth2"));
+    write(lab, &services, "services")?;
+    seen(pod, vip.parse()?, standby::own(gateway)[0])
 }
 
 /// Nodes that have IPv6 addresses alone: the tunnel is VXLAN over IPv6, and takes both families.
