@@ -148,6 +148,9 @@ fn of_another_layout(node: &Node, folder: &str) -> Result<()> {
         let now = layouts()?;
         ensure!(now == before, "{now:?} in {folder}");
         Ok(())
+    })?;
+    wait_for("the daemon to answer", CONVERGED, || {
+        causeway::ask(node, "status").map(drop)
     })
 }
 
