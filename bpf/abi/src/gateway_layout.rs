@@ -55,7 +55,7 @@ pub const GATEWAY_MAPS: &[MapLayout] = &[
         MAX_FRAGMENTED,
     ),
     map(name::NODE_ADDRESSES, MapKind::Hash, 16, 4, 2 * MAX_NODES),
-    map(name::HELD, MapKind::Hash, 16, 4, MAX_HELD),
+    map(name::HELD, MapKind::GrowingHash, 16, 4, MAX_HELD),
     map(
         name::TUNNEL_ENDS,
         MapKind::Array,
