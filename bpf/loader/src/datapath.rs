@@ -262,8 +262,9 @@ impl Datapath {
         }
         // Cached flows may have been decided by what the maps said before.
         self.tables.raise_route_generation()?;
-        self.take_over()?;
-        self.egress.prune(wanted)
+        let taken = self.take_over();
+        self.egress.prune(wanted)?;
+        taken
     }
 
     /// Forgets connections under egress policies that are over, by the timeouts of their rules
@@ -638,20 +639,20 @@ impl Datapath {
         Ok(outcome)
     }
 
-    /// Takes devices over from another layout's programs.
+    /// Takes devices over from another layout's programs: all it can, and those it cannot next time.
     fn take_over(&mut self) -> Result<(), Error> {
         self.knows_policies = true;
-        while let Some(link) = self.waiting.pop_first() {
-            // Its device may be gone.
-            let Ok(device) = Device::find(link) else {
-                continue;
-            };
-            if let Err(error) = self.attach_pod(link, &device) {
+        let mut taken = Ok(());
+        for link in std::mem::take(&mut self.waiting) {
+            // One that is gone needs none.
+            if let Ok(device) = Device::find(link)
+                && let Err(error) = self.attach_pod(link, &device)
+            {
                 self.waiting.insert(link);
-                return Err(error);
+                taken = taken.and(Err(error));
             }
         }
-        Ok(())
+        taken
     }
 
     fn attach(&mut self, role: Role, link: LinkIndex, device: &Device) -> Result<Outcome, Error> {
