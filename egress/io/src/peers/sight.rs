@@ -96,7 +96,7 @@ pub(super) struct Sights {
     client: Option<Client>,
     watched: BTreeMap<NodeName, Watched>,
     alone: u32,
-    /// Those about whom nobody was asked who answered since this node was cut off.
+    /// Those about whom nobody has answered since this node was cut off.
     unsure: BTreeSet<NodeName>,
 }
 
@@ -241,10 +241,9 @@ impl Sights {
             && let Sight::Suspect { is_dead, .. } = &mut watched.sight
         {
             let found = match verdict {
-                Verdict::Dead if was_unsure => *is_dead,
-                Verdict::Dead => true,
                 Verdict::Alive => false,
-                Verdict::Isolated | Verdict::Alone => *is_dead,
+                Verdict::Dead if !was_unsure => true,
+                Verdict::Dead | Verdict::Isolated | Verdict::Alone => *is_dead,
             };
             if found && !*is_dead {
                 tracing::warn!(%node, "gateway is dead: nobody hears it");
