@@ -603,9 +603,7 @@ impl Worker {
         let Some(gateway) = &mut self.gateway else {
             return;
         };
-        let mut guarded: BTreeSet<IpAddr> = held.keys().copied().collect();
-        guarded.extend(lock(&self.holdings).held.keys());
-        if let Err(error) = gateway.sync_held(&guarded) {
+        if let Err(error) = gateway.guard(held.keys().copied()) {
             failures.push(format!("egress gateway: {error}"));
         }
     }
@@ -643,7 +641,7 @@ impl Worker {
         }
         let is_told = self.peers.is_spoken();
         gateway.sync_rules(&tables::gateway_side(desired, is_told))?;
-        gateway.sync_held(&held.keys().copied().collect())?;
+        gateway.sync_held(held.keys().copied())?;
         gateway.routes_changed()?;
         gateway.reap()?;
         match report.failed.into_iter().next() {

@@ -82,6 +82,8 @@ pub struct Gateway {
     /// Where the search for a free index goes on: one that was just given up may still be in a
     /// mapping.
     next_node: u16,
+    /// See [`Self::sync_held`].
+    held: BTreeSet<V6>,
     sweeps: u64,
     own: Vec<IpAddr>,
     /// When this process took over the tables of an earlier one, in ticks.
@@ -173,6 +175,7 @@ impl Gateway {
         }
         let slots = Slots::of(tables.rules().map_err(refused)?);
         let nodes = tables.nodes().map_err(refused)?;
+        let held = tables.held().map_err(refused)?;
         let lost = tables.events_lost().map_err(refused)?;
         let next_node = nodes.values().max().map_or(LOCAL_NODE, |last| *last) + 1;
         let hook = match config.hook {
@@ -192,6 +195,7 @@ impl Gateway {
             slots,
             nodes,
             next_node,
+            held,
             sweeps: 0,
             own: Vec::new(),
             adopted_at: adopted.then(now),
@@ -319,14 +323,31 @@ impl Gateway {
     ///
     /// # Errors
     /// When there are more than [`bpf_abi::nat::MAX_HELD`], or the map cannot be written.
-    pub fn sync_held(&mut self, wanted: &BTreeSet<IpAddr>) -> Result<(), Error> {
-        let wanted: BTreeSet<_> = wanted.iter().map(|address| widen(*address)).collect();
-        let before = self.tables.held()?;
-        for gone in before.difference(&wanted) {
-            self.tables.remove_held(*gone)?;
+    pub fn sync_held(&mut self, wanted: impl Iterator<Item = IpAddr>) -> Result<(), Error> {
+        let wanted: BTreeSet<V6> = wanted.map(widen).collect();
+        self.add_held(&wanted)?;
+        let gone: Vec<V6> = self.held.difference(&wanted).copied().collect();
+        for gone in gone {
+            self.tables.remove_held(gone)?;
+            self.held.remove(&gone);
         }
-        for new in wanted.difference(&before) {
-            self.tables.set_held(*new)?;
+        Ok(())
+    }
+
+    /// The same for those that will be such addresses; none stops being one.
+    ///
+    /// # Errors
+    /// As [`Self::sync_held`].
+    pub fn guard(&mut self, coming: impl Iterator<Item = IpAddr>) -> Result<(), Error> {
+        self.add_held(&coming.map(widen).collect())
+    }
+
+    fn add_held(&mut self, wanted: &BTreeSet<V6>) -> Result<(), Error> {
+        for address in wanted {
+            if !self.held.contains(address) {
+                self.tables.set_held(*address)?;
+                self.held.insert(*address);
+            }
         }
         Ok(())
     }

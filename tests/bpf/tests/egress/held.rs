@@ -56,7 +56,7 @@ fn strangers_hear_nothing_of_an_address_but_its_echo() -> Result<()> {
         ensure!(heard == told, "of a node's own address: {heard:?}");
     }
     ensure!(lab.refusals(DropReason::NatUnsolicited)? == 0);
-    lab.gateway.sync_held(&HELD.into())?;
+    lab.gateway.sync_held(HELD.into_iter())?;
     // Who adopts the gateway's maps need not say it again.
     lab.restart_gateway()?;
     for (address, world) in HELD.into_iter().zip(WORLD) {
@@ -68,9 +68,9 @@ fn strangers_hear_nothing_of_an_address_but_its_echo() -> Result<()> {
         ping(&lab.world, address, 7)?;
         reach(&lab.pod.namespace, world)?;
     }
-    lab.gateway.sync_held(&[HELD[1]].into())?;
+    lab.gateway.sync_held([HELD[1]].into_iter())?;
     ensure!(calls(&lab, HELD[0])? == told && calls(&lab, HELD[1])? == untold);
-    lab.gateway.sync_held(&[].into())?;
+    lab.gateway.sync_held(std::iter::empty())?;
     ensure!(calls(&lab, HELD[1])? == told);
     Ok(())
 }
@@ -79,7 +79,7 @@ fn strangers_hear_nothing_of_an_address_but_its_echo() -> Result<()> {
 fn a_connection_that_its_gateway_forgets_goes_on_when_the_pod_speaks() -> Result<()> {
     let mut lab = EgressLab::build(HookChoice::Auto)?;
     lab.set_up()?;
-    lab.gateway.sync_held(&HELD.into())?;
+    lab.gateway.sync_held(HELD.into_iter())?;
     let rules: BTreeMap<_, _> = [(RULE, EgressLab::rule())].into();
     for world in WORLD {
         let listener = lab.world.run(|| TcpListener::bind((world, 0)))?;
