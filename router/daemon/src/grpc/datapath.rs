@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use bpf_loader::DropCount;
 use router_api::v1alpha1 as api;
 use router_netlink::Netlink;
 use tonic::{Request, Response, Status};
 
+use super::egress::unreadable;
 use crate::intent::lock;
 use crate::run::Parts;
 
@@ -47,6 +49,7 @@ impl api::datapath_server::Datapath for Service {
             .map(|link| (link.index, link.name))
             .collect();
         let failed = |error: bpf_loader::Error| Status::internal(error.to_string());
+        let at_gateway = self.refused_at_gateway().await?;
         let datapath = lock(datapath);
         let status = datapath.status().map_err(failed)?;
         let endpoints = datapath.endpoints().map_err(failed)?;
@@ -110,9 +113,8 @@ impl api::datapath_server::Datapath for Service {
                     }
                 })
                 .collect(),
-            drops: drops
+            drops: together(drops.into_iter().chain(at_gateway))
                 .iter()
-                .filter(|drop| drop.packets > 0)
                 .map(drop_count)
                 .collect(),
             error: String::new(),
@@ -120,12 +122,70 @@ impl api::datapath_server::Datapath for Service {
     }
 }
 
-fn drop_count(drop: &bpf_loader::DropCount) -> api::DropCount {
+impl Service {
+    /// What this node has refused as an egress gateway, of all policies and of none.
+    async fn refused_at_gateway(&self) -> Result<Vec<DropCount>, Status> {
+        let Some(source) = self.0.egress.clone() else {
+            return Ok(Vec::new());
+        };
+        let view = tokio::task::spawn_blocking(move || source.view())
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let view = view.map_err(|error| unreadable(&error))?;
+        Ok(view.refusals)
+    }
+}
+
+/// The sums by reason, of reasons that occurred.
+fn together(all: impl Iterator<Item = DropCount>) -> Vec<DropCount> {
+    let mut sums: BTreeMap<u32, DropCount> = BTreeMap::new();
+    for one in all.filter(|one| one.packets > 0) {
+        let sum = sums.entry(one.reason as u32).or_insert(DropCount {
+            packets: 0,
+            bytes: 0,
+            ..one
+        });
+        sum.packets += one.packets;
+        sum.bytes += one.bytes;
+    }
+    sums.into_values().collect()
+}
+
+fn drop_count(drop: &DropCount) -> api::DropCount {
     api::DropCount {
         reason: drop.reason.name().to_owned(),
         description: drop.reason.description().to_owned(),
         packets: drop.packets,
         bytes: drop.bytes,
         answered: drop.reason.is_answered(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bpf_loader::DropReason;
+
+    use super::*;
+
+    #[test]
+    fn what_pods_and_gateway_refuse_for_one_reason_is_one_line() {
+        let count = |reason, packets| DropCount {
+            reason,
+            packets,
+            bytes: 100 * packets,
+        };
+        let all = [
+            count(DropReason::TooBig, 2),
+            count(DropReason::Multicast, 0),
+            count(DropReason::NatUnsolicited, 1),
+            count(DropReason::TooBig, 3),
+        ];
+        let mut sums = together(all.into_iter());
+        sums.sort_by_key(|sum| sum.packets);
+        let wanted = [
+            count(DropReason::NatUnsolicited, 1),
+            count(DropReason::TooBig, 5),
+        ];
+        assert_eq!(sums, wanted);
     }
 }
