@@ -11,8 +11,8 @@ use crate::{
     nat::{
         AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey,
         GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_HELD, MAX_NODES,
-        MAX_RULE_REFUSALS, MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd,
-        V4, V6,
+        MAX_RULE_REFUSALS, MAX_RULES, MAX_SERVED, NatEntry, NatEvent, NatKey, NatRule,
+        RuleCounters, ServedPort, TunnelEnd, V4, V6,
     },
 };
 
@@ -56,6 +56,13 @@ pub const GATEWAY_MAPS: &[MapLayout] = &[
     ),
     map(name::NODE_ADDRESSES, MapKind::Hash, 16, 4, 2 * MAX_NODES),
     map(name::HELD, MapKind::GrowingHash, 16, 4, MAX_HELD),
+    map(
+        name::SERVED,
+        MapKind::GrowingHash,
+        size_of::<ServedPort>(),
+        4,
+        MAX_SERVED,
+    ),
     map(
         name::TUNNEL_ENDS,
         MapKind::Array,
@@ -140,6 +147,9 @@ const FIELD_OFFSETS: &[usize] = &[
     offset_of!(TunnelEnd, ip_version),
     offset_of!(TunnelEnd, is_local),
     offset_of!(TunnelEnd, mtu),
+    offset_of!(ServedPort, address),
+    offset_of!(ServedPort, port),
+    offset_of!(ServedPort, protocol),
     offset_of!(FragmentKey<V4>, source),
     offset_of!(FragmentKey<V4>, destination),
     offset_of!(FragmentEntry<V4>, address),

@@ -81,6 +81,8 @@ pub mod map_names {
     pub const NODE_ADDRESSES: &str = "NODE_ADDRESSES";
     /// Address that Causeway holds for its pods → 1.
     pub const HELD: &str = "HELD";
+    /// [`ServedPort`](crate::nat::ServedPort) of such an address → 1.
+    pub const SERVED: &str = "SERVED";
     /// Index of a node → [`TunnelEnd`](crate::nat::TunnelEnd).
     pub const TUNNEL_ENDS: &str = "TUNNEL_ENDS";
     /// Slot of a rule → [`RuleCounters`](crate::nat::RuleCounters), per CPU.

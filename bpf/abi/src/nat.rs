@@ -28,6 +28,9 @@ pub const MAX_NODES: u32 = 16_384;
 /// Most addresses a gateway holds at once: arbitrary, each of its rules with some.
 pub const MAX_HELD: u32 = 65_536;
 
+/// Most ports of held addresses at which something else is served: arbitrary, one for each rule.
+pub const MAX_SERVED: u32 = 16_384;
+
 /// Mappings of a family unless the daemon is told otherwise.
 pub const DEFAULT_MAPPINGS: u32 = 1 << 18;
 
@@ -300,6 +303,24 @@ pub struct TunnelEnd {
 const _: () = assert!(size_of::<TunnelEnd>() == 40);
 // SAFETY: `repr(C)`; 2 * 16 + 4 + 2 + 2 = 40: no padding.
 unsafe impl Plain for TunnelEnd {}
+
+/// A port of a held address at which something other than pods' connections is served. Key of
+/// `SERVED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServedPort {
+    /// The held address; IPv4's in the first word.
+    pub address: V6,
+    /// The port, network order.
+    pub port: u16,
+    /// Protocol number: of TCP or UDP.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+const _: () = assert!(size_of::<ServedPort>() == 20);
+// SAFETY: `repr(C)`; 16 + 2 + 1 + 1 = 20: no padding.
+unsafe impl Plain for ServedPort {}
 
 /// A packet of which only the first fragment says the ports. Key of `FRAGMENTS_V4` and
 /// `FRAGMENTS_V6`.

@@ -63,7 +63,7 @@ pub use endpoint::{Endpoint, EndpointId, MacAddr, MacAddrParseError};
 pub use error::{AttachError, Error, OpenError};
 pub use gateway::{
     Cursor, Gateway, GatewayConfig, GatewayRule, Mapping, Phase, PodNode, RuleState, RuleTraffic,
-    Said, Sweep, Swept, Timeouts,
+    Said, Service, Sweep, Swept, Timeouts,
 };
 pub use native::{EgressNeighbour, NativeTables, RemoteSource};
 pub use router_types::LinkIndex;

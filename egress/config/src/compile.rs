@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use egress_core::{Pod, PolicyId, PolicyKind, World};
-use router_resources::kinds::EgressAnnounce;
+use router_resources::kinds::{CausewayEgressGateway, EgressAnnounce, ServedPort};
 use router_resources::{Labels, ObjectKey, Snapshot, Statement};
 
 use crate::cluster::{self, Cluster};
@@ -26,6 +26,8 @@ pub struct Compiled {
     /// How the addresses Causeway holds for each policy are announced; policies without such
     /// addresses are not here.
     pub announce: BTreeMap<PolicyId, EgressAnnounce>,
+    /// What else is served at these addresses; policies that say nothing of it are not here.
+    pub served: BTreeMap<PolicyId, Vec<ServedPort>>,
     /// What to say about each policy; for [`router_resources::Store::set_conditions`].
     pub statements: Vec<(ObjectKey, Statement)>,
 }
@@ -104,9 +106,14 @@ fn beyond_the_world(snapshot: &Snapshot, compiled: &mut Compiled, statements: &m
                 compiled.health.insert(id.clone(), health);
             }
         }
-        let mut gateways = entry.spec.gateways().iter();
-        if gateways.any(|g| !g.egress_ips.is_empty() || g.address_pool.is_some()) {
-            compiled.announce.insert(id, entry.spec.announce.clone());
+        let spec = entry.spec;
+        if spec.gateways().iter().any(CausewayEgressGateway::holds) {
+            if !spec.served_ports.is_empty() {
+                compiled
+                    .served
+                    .insert(id.clone(), spec.served_ports.clone());
+            }
+            compiled.announce.insert(id, spec.announce.clone());
         }
     }
 }

@@ -139,6 +139,10 @@ fn render(compiled: &Compiled) -> Value {
     let health: Map<String, Value> = health
         .map(|(id, health)| (id.to_string(), format!("{health:?}").into()))
         .collect();
+    let served = compiled.served.iter();
+    let served: Map<String, Value> = served
+        .map(|(id, served)| (id.to_string(), json!(served)))
+        .collect();
     let announce = compiled.announce.iter();
     let announce: Map<String, Value> = announce
         .map(|(id, announce)| (id.to_string(), json!(announce)))
@@ -152,6 +156,7 @@ fn render(compiled: &Compiled) -> Value {
         "pods": pods,
         "health": health,
         "announce": announce,
+        "served": served,
         "statements": statements,
     })
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use bpf_loader::{Cursor, Datapath, DropCount, Mapping, RuleState};
+use bpf_loader::{Cursor, Datapath, DropCount, Mapping, RuleState, Service};
 use egress_core::{Claims, Desired, PolicyId, RuleNumber, World};
 use egress_sync::name::{NameError, NodeName};
 use router_netlink::{Netlink, TunnelKind};
@@ -64,6 +64,8 @@ pub struct Wish {
     pub probes: BTreeMap<PolicyId, Probe>,
     /// How addresses that are held are announced; of a policy that is not here: on segments alone.
     pub announce: BTreeMap<PolicyId, Announcement>,
+    /// What else is served at addresses that are held.
+    pub served: BTreeMap<PolicyId, BTreeSet<Service>>,
     /// Whether this node is to hand over what it holds: it is drained.
     pub is_leaving: bool,
 }

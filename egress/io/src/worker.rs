@@ -644,6 +644,11 @@ impl Worker {
         gateway.sync_held(held.keys().copied())?;
         gateway.routes_changed()?;
         gateway.reap()?;
+        let served = held.iter().flat_map(|(address, policy)| {
+            let services = self.wish.served.get(policy).into_iter().flatten();
+            services.map(|service| (*address, *service))
+        });
+        gateway.sync_served(served)?;
         match report.failed.into_iter().next() {
             Some((_, error)) => Err(error.into()),
             None => Ok(()),

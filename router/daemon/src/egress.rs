@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_config::{HeldAddress, NodeFacts};
-use bpf_loader::{DropCount, Mapping, RuleTraffic};
+use bpf_loader::{DropCount, Mapping, RuleTraffic, Service};
 use egress_config::Facts;
 use egress_core::{Claims, Desired, End, Interface, PolicyId, RuleNumber, Transport, Way, World};
 use egress_io::holdings::{Announcement, Holdings};
 use egress_io::node::{Node, PeerView};
 use pods_io::Manager;
 use router_netlink::{Link, Netlink};
-use router_resources::kinds::EgressAnnounce;
+use router_resources::kinds::{EgressAnnounce, ServedPort, ServedProtocol};
 use router_resources::settings::EgressTransport;
 
 pub mod recent;
@@ -180,6 +180,27 @@ pub fn announcements(
     let announce = announce.iter();
     announce
         .map(|(policy, announce)| (policy.clone(), announcement(announce)))
+        .collect()
+}
+
+/// What else is served at addresses that are held.
+pub fn services(
+    served: &BTreeMap<PolicyId, Vec<ServedPort>>,
+) -> BTreeMap<PolicyId, BTreeSet<Service>> {
+    let service = |served: &ServedPort| {
+        let protocol = match served.protocol {
+            ServedProtocol::Tcp => libc::IPPROTO_TCP,
+            ServedProtocol::Udp => libc::IPPROTO_UDP,
+        };
+        Some(Service {
+            protocol: u8::try_from(protocol).ok()?,
+            port: u16::try_from(served.port).ok()?,
+        })
+    };
+    let services = |ports: &Vec<ServedPort>| ports.iter().filter_map(service).collect();
+    let served = served.iter();
+    served
+        .map(|(policy, ports)| (policy.clone(), services(ports)))
         .collect()
 }
 

@@ -369,6 +369,7 @@ impl Intent {
             watches: watched.watches,
             is_leaving: self.parts.drain.asked().is_some(),
             announce: egress::announcements(&self.announce),
+            served: egress::services(&compiled.served),
             world: compiled.world,
             strangers,
             fabric: fabric.filter_map(|(link, _)| mtu(link)).collect(),

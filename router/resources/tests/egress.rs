@@ -173,6 +173,8 @@ fn values_at_the_ends_of_ranges_are_accepted() {
             "standbyCommunities: { standard: [\"65000:8\"] }",
         ),
         (OURS, "drainSeconds: 600", "drainSeconds: 604800"),
+        (OURS, "port: 61000", "port: 60001"),
+        (OURS, "- port: 65000", "- port: 65535"),
         (OURS, "first: 2000", "first: 60000"),
         (OURS, "first: 2000", "first: 1"),
         (OURS, "zonePreference: LocalFirst", "zonePreference: None"),
@@ -479,6 +481,17 @@ fn each_broken_rule_of_our_kind_gives_its_finding() {
             "first: 2000, last: 1999",
             "spec.connections.sourcePorts: first 2000 must not be larger than last 1999",
         ),
+        (
+            "port: 61000",
+            "port: 60000",
+            "spec.servedPorts[1].port: port 60000 is one of connections.sourcePorts 2000 to 60000",
+        ),
+        (
+            "- port: 65000",
+            "- port: 0",
+            "spec.servedPorts[0].port: 0 is below 1; allowed: 1 to 65535",
+        ),
+        ("protocol: UDP", "protocol: SCTP", "allowed: TCP, UDP"),
         ("last: 60000", "last: 65536", "65536 is above 65535"),
         ("first: 2000", "first: 0", "0 is below 1"),
         (
@@ -526,6 +539,10 @@ fn our_kind_needs_a_gateway_and_announces_only_what_it_holds() {
         (
             "  egressGateway: {nodeSelector: {}, egressIP: 192.0.2.1}\n  announce: {bgp: {}}\n",
             "spec.announce.bgp: bgp needs a gateway with egressIPs or addressPool",
+        ),
+        (
+            "  egressGateway: {nodeSelector: {}, egressIP: 192.0.2.1}\n  servedPorts: [{port: 443}]\n",
+            "spec.servedPorts: servedPorts needs a gateway with egressIPs or addressPool",
         ),
     ] {
         let found = errors(&format!("{head}{rest}"));

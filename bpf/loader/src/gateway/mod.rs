@@ -9,6 +9,7 @@
 //!
 //! The pins are in a folder of their own, below the one of [`Datapath`](crate::Datapath).
 
+mod held;
 mod mapping;
 mod rule;
 mod slots;
@@ -31,6 +32,7 @@ use bpf_abi::{
 };
 use router_types::LinkIndex;
 
+pub use held::Service;
 pub use mapping::{Mapping, Phase, PodNode, Said};
 pub use rule::{GatewayRule, Timeouts};
 pub use sweep::{Sweep, Swept};
@@ -84,6 +86,8 @@ pub struct Gateway {
     next_node: u16,
     /// See [`Self::sync_held`].
     held: BTreeSet<V6>,
+    /// See [`Self::sync_served`].
+    served: BTreeSet<(V6, Service)>,
     sweeps: u64,
     own: Vec<IpAddr>,
     /// When this process took over the tables of an earlier one, in ticks.
@@ -176,6 +180,7 @@ impl Gateway {
         let slots = Slots::of(tables.rules().map_err(refused)?);
         let nodes = tables.nodes().map_err(refused)?;
         let held = tables.held().map_err(refused)?;
+        let served = tables.served().map_err(refused)?;
         let lost = tables.events_lost().map_err(refused)?;
         let next_node = nodes.values().max().map_or(LOCAL_NODE, |last| *last) + 1;
         let hook = match config.hook {
@@ -196,6 +201,7 @@ impl Gateway {
             nodes,
             next_node,
             held,
+            served: served.into_iter().map(held::service).collect(),
             sweeps: 0,
             own: Vec::new(),
             adopted_at: adopted.then(now),
@@ -313,41 +319,6 @@ impl Gateway {
             self.tables.set_end(index, end)?;
             self.tables.set_node(widen(*address), index)?;
             self.nodes.insert(*address, index);
-        }
-        Ok(())
-    }
-
-    /// Makes the addresses that nobody but pods has exactly these: packets to them that belong to no
-    /// mapping are refused, since the kernel would answer that nobody is there. It answers echo
-    /// requests alone.
-    ///
-    /// # Errors
-    /// When there are more than [`bpf_abi::nat::MAX_HELD`], or the map cannot be written.
-    pub fn sync_held(&mut self, wanted: impl Iterator<Item = IpAddr>) -> Result<(), Error> {
-        let wanted: BTreeSet<V6> = wanted.map(widen).collect();
-        self.add_held(&wanted)?;
-        let gone: Vec<V6> = self.held.difference(&wanted).copied().collect();
-        for gone in gone {
-            self.tables.remove_held(gone)?;
-            self.held.remove(&gone);
-        }
-        Ok(())
-    }
-
-    /// The same for those that will be such addresses; none stops being one.
-    ///
-    /// # Errors
-    /// As [`Self::sync_held`].
-    pub fn guard(&mut self, coming: impl Iterator<Item = IpAddr>) -> Result<(), Error> {
-        self.add_held(&coming.map(widen).collect())
-    }
-
-    fn add_held(&mut self, wanted: &BTreeSet<V6>) -> Result<(), Error> {
-        for address in wanted {
-            if !self.held.contains(address) {
-                self.tables.set_held(*address)?;
-                self.held.insert(*address);
-            }
         }
         Ok(())
     }

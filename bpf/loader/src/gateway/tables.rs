@@ -16,8 +16,8 @@ use aya::{
 use bpf_abi::{
     DropCounter, DropKey, DropReason, map_names,
     nat::{
-        MAX_HELD, MAX_NODES, MAX_RULES, NATIVE_OUTER, NatEntry, NatEvent, NatKey, NatRule,
-        RuleCounters, TunnelEnd, V4, V6, fold, said, side,
+        MAX_HELD, MAX_NODES, MAX_RULES, MAX_SERVED, NATIVE_OUTER, NatEntry, NatEvent, NatKey,
+        NatRule, RuleCounters, ServedPort, TunnelEnd, V4, V6, fold, said, side,
     },
 };
 
@@ -67,6 +67,7 @@ pub(crate) struct Tables {
     nat_v6: Nat<V6>,
     nodes: HashMap<MapData, [u32; 4], u32>,
     held: HashMap<MapData, [u32; 4], u32>,
+    served: HashMap<MapData, Bytes<ServedPort>, u32>,
     ends: Array<MapData, Bytes<TunnelEnd>>,
     counters: PerCpuArray<MapData, Bytes<RuleCounters>>,
     rule_refusals: PerCpuHashMap<MapData, Bytes<DropKey>, Bytes<DropCounter>>,
@@ -136,6 +137,7 @@ impl Tables {
             nat_v6: Nat::take(take(map_names::NAT_V6)?)?,
             nodes: typed(take(map_names::NODE_ADDRESSES)?)?,
             held: typed(take(map_names::HELD)?)?,
+            served: typed(take(map_names::SERVED)?)?,
             ends: typed(take(map_names::TUNNEL_ENDS)?)?,
             counters: typed(take(map_names::RULE_COUNTERS)?)?,
             rule_refusals: typed(take(map_names::RULE_REFUSALS)?)?,
@@ -225,6 +227,23 @@ impl Tables {
 
     pub(super) fn remove_held(&mut self, address: V6) -> Result<(), Error> {
         gone_is_fine(self.held.remove(&address), map_names::HELD)
+    }
+
+    /// The ports at which something is served.
+    pub(super) fn served(&self) -> Result<Vec<ServedPort>, Error> {
+        let served = self.served.keys().map(|key| key.map(|Bytes(port)| port));
+        let served = served.collect::<Result<_, _>>();
+        served.map_err(failed("read", map_names::SERVED))
+    }
+
+    pub(super) fn set_served(&mut self, port: ServedPort) -> Result<(), Error> {
+        self.served
+            .insert(Bytes(port), 1, 0)
+            .map_err(insert_failed(map_names::SERVED, MAX_SERVED))
+    }
+
+    pub(super) fn remove_served(&mut self, port: ServedPort) -> Result<(), Error> {
+        gone_is_fine(self.served.remove(&Bytes(port)), map_names::SERVED)
     }
 
     pub(super) fn end(&self, index: u16) -> Result<TunnelEnd, Error> {

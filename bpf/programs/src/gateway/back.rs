@@ -6,7 +6,7 @@
 use aya_ebpf::programs::TcContext;
 use bpf_abi::{
     CachedNextHop, DropReason, excess,
-    nat::{JUDGED_MARK, LOCAL_NODE, NATIVE_NODE, NatKey, TunnelEnd, side},
+    nat::{JUDGED_MARK, LOCAL_NODE, NATIVE_NODE, NatKey, ServedPort, TunnelEnd, side},
 };
 use bpf_programs::{fib, forward::Obstacle, icmp::Complaint, mss, packet::Origin};
 
@@ -14,7 +14,7 @@ use crate::{
     Refusal, Verdict, count, errors,
     family::{self, Family, Header, part},
     fragments, mapping,
-    maps::HELD,
+    maps::{HELD, SERVED},
     rewrite::{self, End},
     route, transport, tunnel,
     work::{self, Work},
@@ -84,7 +84,7 @@ fn flow<F: Family>(
         reserved: 0,
     };
     let Some(entry) = mapping::find_either::<F>(&mut work.key) else {
-        return unsolicited::<F>(&work.header);
+        return unsolicited::<F>(&work.header, work.key.local_port);
     };
     if mapping::note(entry, transport.says, mapping::now()) {
         work.other = mapping::other_half::<F>(&work.key, entry);
@@ -120,12 +120,24 @@ fn flow<F: Family>(
     hand_over::<F>(ctx, &work.header, &way, slot, node).map_err(refused)
 }
 
-/// A packet of no mapping. Echo requests are the kernel's to answer, for whoever looks for the address.
+/// A packet of no mapping. Echo requests are the kernel's to answer, for whoever looks for the address,
+/// and so is what is for a port at which something is served.
 #[inline(always)]
-fn unsolicited<F: Family>(header: &Header<F::Address>) -> Result<Verdict, Refusal> {
+fn unsolicited<F: Family>(header: &Header<F::Address>, port: u16) -> Result<Verdict, Refusal> {
+    let address = F::widen(header.destination);
     // SAFETY: only asked whether it is there.
-    let is_held = || unsafe { HELD.get(F::widen(header.destination)) }.is_some();
-    if header.protocol != F::ICMP && is_held() {
+    let is_held = || unsafe { HELD.get(address) }.is_some();
+    let is_served = || {
+        let key = ServedPort {
+            address,
+            port,
+            protocol: header.protocol,
+            reserved: 0,
+        };
+        // SAFETY: as above.
+        unsafe { SERVED.get(key) }.is_some()
+    };
+    if header.protocol != F::ICMP && is_held() && !is_served() {
         return Err(Refusal::of(DropReason::NatUnsolicited));
     }
     Ok(Verdict::Next)

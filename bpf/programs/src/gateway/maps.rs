@@ -12,8 +12,8 @@ use bpf_abi::{
     nat::{
         AnswerLimit, DEFAULT_NAT_ENTRIES, EVENT_BYTES, FragmentEntry, FragmentKey,
         GATEWAY_ROUTE_ENTRIES, GatewayRoute, MAX_FRAGMENTED, MAX_HELD, MAX_NODES,
-        MAX_RULE_REFUSALS, MAX_RULES, NatEntry, NatEvent, NatKey, NatRule, RuleCounters, TunnelEnd,
-        V4, V6,
+        MAX_RULE_REFUSALS, MAX_RULES, MAX_SERVED, NatEntry, NatEvent, NatKey, NatRule,
+        RuleCounters, ServedPort, TunnelEnd, V4, V6,
     },
 };
 
@@ -49,6 +49,15 @@ pub static NODE_ADDRESSES: HashMap<V6, u32, { 2 * NODES }> = HashMap::new();
 #[btf_map]
 pub static HELD: HashMap<V6, u32, { MAX_HELD as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// Ports of such addresses at which something else is served.
+#[btf_map]
+pub static SERVED: HashMap<
+    ServedPort,
+    u32,
+    { MAX_SERVED as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 /// Index of a node → where the tunnel to it ends.
 #[btf_map]

@@ -65,6 +65,35 @@ pub struct EgressPolicySpec {
     /// What connections get, and what becomes of them.
     #[serde(default)]
     pub connections: EgressConnections,
+    /// What else is served at `egressIPs` and addresses of pools: the address of a load balancer, say.
+    /// What comes for these ports and belongs to no connection of a pod is the holder's kernel's, to
+    /// answer or to translate; for all others it is dropped. Outside `connections.sourcePorts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub served_ports: Vec<ServedPort>,
+}
+
+/// A port at which something is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServedPort {
+    /// By which protocol.
+    #[serde(default)]
+    pub protocol: ServedProtocol,
+    /// The port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+/// By which protocol something is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ServedProtocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// How a policy stands, as this node sees it.
@@ -130,6 +159,11 @@ pub struct CausewayEgressGateway {
 }
 
 impl CausewayEgressGateway {
+    /// Whether Causeway holds its addresses: they are on no device before.
+    pub fn holds(&self) -> bool {
+        !self.egress_ips.is_empty() || self.address_pool.is_some()
+    }
+
     /// The addresses of `egressIPs`, in the order they are written, each once.
     pub fn held_addresses(&self) -> Vec<IpAddr> {
         let mut addresses: Vec<IpAddr> = Vec::new();

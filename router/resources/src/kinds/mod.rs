@@ -33,7 +33,8 @@ pub use bgp_policy::{
 pub use causeway_egress::{
     AddressPool, CausewayEgressGateway, EgressAnnounce, EgressBgp, EgressConnections, EgressHealth,
     EgressMode, EgressPolicySpec, EgressPolicyStatus, EgressProbe, EgressTimeouts,
-    MAX_POOL_ADDRESSES, PoolAssignment, ProbeProtocol, SourcePorts, ZonePreference,
+    MAX_POOL_ADDRESSES, PoolAssignment, ProbeProtocol, ServedPort, ServedProtocol, SourcePorts,
+    ZonePreference,
 };
 pub use causeway_instance::{
     AggregateRoute, CausewayInstance, CausewayPeer, ListenRange, Shutdown,

@@ -77,6 +77,29 @@ impl Rules {
             );
             self.broken(connections.join("sourcePorts"), message);
         }
+        self.served_ports(spec, &path.join("servedPorts"));
+    }
+
+    /// Ports that pods' connections do not get, of addresses that are kept from the node.
+    fn served_ports(&mut self, spec: &EgressPolicySpec, path: &Path) {
+        if !spec.served_ports.is_empty()
+            && !spec.gateways().iter().any(CausewayEgressGateway::holds)
+        {
+            let message = "servedPorts needs a gateway with egressIPs or addressPool: \
+                           what comes for the other addresses is the kernel's anyway";
+            self.broken(path.clone(), message);
+        }
+        let ports = spec.connections.source_ports;
+        for (index, served) in spec.served_ports.iter().enumerate() {
+            if (ports.first..=ports.last).contains(&served.port) {
+                let message = format!(
+                    "port {} is one of connections.sourcePorts {} to {}, which pods' connections get \
+                     (absent fields are 1024 and 65535)",
+                    served.port, ports.first, ports.last
+                );
+                self.broken(path.join(index).join("port"), message);
+            }
+        }
     }
 
     pub(super) fn pod(&mut self, pod: &Pod) {
@@ -206,10 +229,7 @@ impl Rules {
     }
 
     fn egress_bgp(&mut self, bgp: &EgressBgp, spec: &EgressPolicySpec, path: &Path) {
-        let holds = |gateway: &CausewayEgressGateway| {
-            !gateway.egress_ips.is_empty() || gateway.address_pool.is_some()
-        };
-        if !spec.gateways().iter().any(holds) {
+        if !spec.gateways().iter().any(CausewayEgressGateway::holds) {
             let message = "bgp needs a gateway with egressIPs or addressPool: \
                            the other addresses are not Causeway's to announce";
             self.broken(path.clone(), message);

@@ -5,12 +5,12 @@
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Result, bail, ensure};
-use bpf_loader::{DropReason, HookChoice};
+use bpf_loader::{DropReason, HookChoice, Service};
 use bpf_tests::{
     egress::{EGRESS_V4, EGRESS_V6, EgressLab, RULE},
     traffic::{ping, reach, udp_socket, wait_for},
@@ -73,6 +73,50 @@ fn strangers_hear_nothing_of_an_address_but_its_echo() -> Result<()> {
     lab.gateway.sync_held(std::iter::empty())?;
     ensure!(calls(&lab, HELD[1])? == told);
     Ok(())
+}
+
+#[test]
+fn what_is_served_at_a_held_address_is_the_kernels() -> Result<()> {
+    const SERVICE: u16 = 443;
+    let [tcp, udp] = [6, 17].map(|protocol| Service {
+        protocol,
+        port: SERVICE,
+    });
+    let mut lab = EgressLab::build(HookChoice::Auto)?;
+    lab.set_up()?;
+    lab.gateway.sync_held(HELD.into_iter())?;
+    let both = HELD.map(|address| [(address, tcp), (address, udp)]);
+    lab.gateway.sync_served(both.into_iter().flatten())?;
+    // Who adopts the gateway's maps need not say it again.
+    lab.restart_gateway()?;
+    for (address, world) in HELD.into_iter().zip(WORLD) {
+        let target = SocketAddr::new(address, SERVICE);
+        let listener = lab.gateway_node.run(|| TcpListener::bind(target))?;
+        let mut here = lab.world.run(|| TcpStream::connect(target))?;
+        let (mut there, _) = listener.accept()?;
+        here.write_all(b"hello")?;
+        there.set_read_timeout(Some(Duration::from_secs(60)))?;
+        there.read_exact(&mut [0; 5])?;
+        let served = lab.gateway_node.run(|| UdpSocket::bind(target))?;
+        served.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let asking = udp_socket(&lab.world, address.is_ipv4(), 0)?;
+        asking.send_to(b"hello", target)?;
+        served.recv(&mut [0; 16])?;
+
+        // All others are refused as before, and pods leave under the address.
+        let untold = [ErrorKind::TimedOut, ErrorKind::WouldBlock];
+        ensure!(calls(&lab, address)? == untold);
+        reach(&lab.pod.namespace, world)?;
+        lab.gateway.sync_served([(address, udp)].into_iter())?;
+        let before = lab.refusals(DropReason::NatUnsolicited)?;
+        here.write_all(b"still there?")?;
+        wait_for("the word to be refused", || {
+            ensure!(lab.refusals(DropReason::NatUnsolicited)? > before);
+            Ok(())
+        })?;
+        lab.gateway.sync_served(both.into_iter().flatten())?;
+    }
+    lab.witness.saw_nobody_else()
 }
 
 #[test]
