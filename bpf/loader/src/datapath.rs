@@ -343,6 +343,11 @@ impl Datapath {
             }
         }
         report.vanished_devices = gone.into_iter().collect();
+        self.reap_layouts(&mut report)?;
+        Ok(report)
+    }
+
+    fn reap_layouts(&self, report: &mut ReapReport) -> Result<(), Error> {
         for folder in self.layout_folders()? {
             if folder == self.folder {
                 continue;
@@ -355,7 +360,7 @@ impl Datapath {
                 report.kept_layouts.push(folder);
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     /// The endpoints as they are in the maps, with their traffic, in order of their numbers.
@@ -643,7 +648,11 @@ impl Datapath {
     fn take_over(&mut self) -> Result<(), Error> {
         self.knows_policies = true;
         let mut taken = Ok(());
-        for link in std::mem::take(&mut self.waiting) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            return taken;
+        }
+        for link in waiting {
             // One that is gone needs none.
             if let Ok(device) = Device::find(link)
                 && let Err(error) = self.attach_pod(link, &device)
@@ -652,7 +661,8 @@ impl Datapath {
                 taken = taken.and(Err(error));
             }
         }
-        taken
+        // Whoever calls `reap` at the start may have done so before.
+        taken.and(self.reap_layouts(&mut ReapReport::default()))
     }
 
     fn attach(&mut self, role: Role, link: LinkIndex, device: &Device) -> Result<Outcome, Error> {

@@ -2,13 +2,13 @@
 //! Network namespaces without names: they live as long as a descriptor to them.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -160,4 +160,15 @@ pub fn private_pins() -> Result<PathBuf> {
     let root = PathBuf::from(format!("/sys/fs/bpf/cwbpf_{}_{count}", std::process::id()));
     ensure!(!root.exists(), "{} exists", root.display());
     Ok(root)
+}
+
+/// Renames the folder of a data plane's pins, as if a daemon with other tables had left them: where
+/// they are now.
+///
+/// # Errors
+/// When the folder is not there.
+pub fn of_another_layout(pins: &Path) -> Result<PathBuf> {
+    let other = pins.with_file_name("0123456789abcdef");
+    fs::rename(pins, &other).with_context(|| format!("rename {}", pins.display()))?;
+    Ok(other)
 }

@@ -11,6 +11,7 @@ use bpf_loader::{DropReason, EgressWay, GatewayRule, HookChoice};
 use bpf_tests::{
     connection::Connection,
     egress::{EGRESS_V4, EGRESS_V6, EgressLab, RULE, SECOND_V4, SECOND_V6, WORLD_V4, WORLD_V6},
+    namespace::of_another_layout,
     packet::Capture,
     pod::Pod,
     traffic::{EchoServer, Fate, Probe, Stream, echo, ping, reach, udp_socket, wait_for},
@@ -243,16 +244,12 @@ fn a_version_with_other_tables_serves_pods_when_it_knows_their_policies() -> Res
     lab.set_up()?;
     let stream = Stream::start(&lab.pod.namespace, &lab.world, WORLD[0], 1_000)?;
     stream.wait_for_more(100)?;
-    // As if the pins were of a daemon with other maps.
     let own = lab.node.run(|| lab.datapath.status())?.pin_path;
-    let old = own.with_file_name("0123456789abcdef");
-    std::fs::rename(&own, &old)?;
+    let old = of_another_layout(&own)?;
     lab.restart_node()?;
     stream.wait_for_more(100)?;
     lab.select(EgressWay::Through(RULE))?;
     stream.wait_for_more(100)?;
-    let EgressLab { datapath, node, .. } = &mut lab;
-    node.run(|| datapath.reap())?;
     ensure!(!old.exists() && own.exists());
     let (sent, received) = stream.stop()?;
     ensure!(sent == received, "{received} of {sent} arrived");
