@@ -32,6 +32,9 @@ const BACK: u16 = 8443;
 /// Enough for a kernel to answer.
 const SHORT: Duration = Duration::from_millis(500);
 
+/// How long an answer may take before it is asked again.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What serves both ports on a node: the pod, called under an address of the node.
 const PROXY: &str = "table inet services {
   chain arriving {
@@ -128,6 +131,12 @@ fn called_everywhere(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
             })?;
         }
     }
+    for address in EGRESS {
+        let at = SocketAddr::new(address, FRONT);
+        wait_for(&format!("the pod to reach {at}"), CONVERGED, || {
+            serves(pod.within(|| Ok(TcpStream::connect_timeout(&at, PATIENCE)?))?)
+        })?;
+    }
     for (target, address) in SERVER.into_iter().zip(EGRESS) {
         let seen = seen_as(pod, target)?;
         ensure!(seen == address, "the pod is {seen} to {target}");
@@ -141,50 +150,60 @@ fn no_more(lab: &Lab, policy: &str, profile: &str, holder: &str) -> Result<()> {
     let (_, tail) = rest.split_once("  health:").context("what follows them")?;
     let text = format!("{head}  health:{tail}---\n{profile}");
     egress::write(lab, "policies.yaml", &text)?;
+    let unsolicited = || -> Result<u64> {
+        let drops = causeway::items(lab.node(holder), "datapath drops")?;
+        let found = drops
+            .iter()
+            .find(|drop| drop["reason"] == "nat-unsolicited");
+        let packets = found.and_then(|drop| drop["packets"].as_u64());
+        packets.with_context(|| format!("{drops:#?}"))
+    };
     for address in EGRESS {
         let at = SocketAddr::new(address, FRONT);
         wait_for(&format!("{at} to be silent"), CONVERGED, || {
-            let called = lab
-                .node("server")
-                .in_node(|| Ok(TcpStream::connect_timeout(&at, SHORT)))?;
-            ensure!(called.is_err(), "{at} is served");
+            let before = unsolicited()?;
+            let called = || Ok(TcpStream::connect_timeout(&at, SHORT));
+            ensure!(
+                lab.node("server").in_node(called)?.is_err(),
+                "{at} is served"
+            );
+            ensure!(
+                unsolicited()? > before,
+                "{at} says nothing, and nothing is counted"
+            );
             Ok(())
         })?;
     }
-    let drops = causeway::items(lab.node(holder), "datapath drops")?;
-    let is_counted = |drop: &serde_json::Value| drop["reason"] == "nat-unsolicited";
-    ensure!(drops.iter().any(is_counted), "{drops:#?}");
     Ok(())
 }
 
-/// Calls a service: the pod says who called, which must be a node, and says back what it hears.
+/// Calls the service from outside.
 fn call(server: &Node, at: SocketAddr) -> Result<()> {
-    let stream = server.in_node(|| Ok(TcpStream::connect_timeout(&at, Duration::from_secs(3))?))?;
+    let caller = serves(server.in_node(|| Ok(TcpStream::connect_timeout(&at, PATIENCE)?))?)?;
+    ensure!(!SERVER.contains(&caller), "the pod was called by {caller}");
+    Ok(())
+}
+
+/// What a call comes to: the pod says who called, and says back what it hears.
+fn serves(stream: TcpStream) -> Result<IpAddr> {
     stream.set_read_timeout(Some(CONVERGED))?;
     let mut answers = BufReader::new(stream.try_clone()?);
     let mut caller = String::new();
     answers.read_line(&mut caller)?;
-    let caller: IpAddr = caller
-        .trim()
-        .trim_matches(['[', ']'])
-        .parse()
-        .with_context(|| caller.clone())?;
-    ensure!(
-        !SERVER.contains(&caller.to_canonical()),
-        "the pod was called by {caller}"
-    );
+    let caller = caller.trim().trim_matches(['[', ']']);
+    let caller: IpAddr = caller.parse().with_context(|| format!("{caller:?}"))?;
     (&stream).write_all(b"what is owed?")?;
     let mut heard = [0; 13];
     answers.read_exact(&mut heard)?;
     ensure!(&heard == b"what is owed?", "{heard:?}");
-    Ok(())
+    Ok(caller.to_canonical())
 }
 
-/// The same by a datagram.
+/// Asks the service by a datagram; its answer begins with who asked.
 fn ask(server: &Node, at: SocketAddr) -> Result<()> {
     let any: IpAddr = if at.is_ipv4() { "0.0.0.0" } else { "::" }.parse()?;
     let socket = server.in_node(|| Ok(UdpSocket::bind((any, 0))?))?;
-    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     socket.connect(at)?;
     socket.send(b"what is owed?")?;
     let mut heard = [0; 128];
