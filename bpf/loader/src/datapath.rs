@@ -450,7 +450,10 @@ impl Datapath {
             Ok(MapFill {
                 name: map.name,
                 map_id: info.id(),
-                entries: self.tables.entries(map.name)?,
+                entries: match self.tables.entries(map.name)? {
+                    None => self.egress.entries(map.name),
+                    counted => counted,
+                },
                 max_entries: map.max_entries,
             })
         });

@@ -134,6 +134,8 @@ pub(crate) struct Egress {
     /// See [`NativeTables::known`].
     pub(crate) known: BTreeSet<IpAddr>,
     native: Native,
+    /// How many entries maps have since the last [`Self::prune`].
+    filled: BTreeMap<&'static str, usize>,
 }
 
 impl Egress {
@@ -168,6 +170,7 @@ impl Egress {
             newcomers: None,
             known: BTreeSet::new(),
             native: Native::take(ebpf)?,
+            filled: BTreeMap::new(),
         })
     }
 
@@ -227,6 +230,13 @@ impl Egress {
         self.native.add(&wanted.native)
     }
 
+    /// Entries of a map by name, as the last tables left it; `None` before there were any, and of maps
+    /// that packets fill.
+    pub(crate) fn entries(&self, name: &str) -> Option<u32> {
+        let entries = self.filled.get(name)?;
+        u32::try_from(*entries).ok()
+    }
+
     /// Removes what the tables do not say.
     pub(crate) fn prune(&mut self, wanted: &EgressTables) -> Result<(), Error> {
         self.native.prune(&wanted.native)?;
@@ -241,6 +251,8 @@ impl Egress {
         }
         prune(&mut self.prefixes_v4, map_names::EGRESS_V4, &v4)?;
         prune(&mut self.prefixes_v6, map_names::EGRESS_V6, &v6)?;
+        self.filled.insert(map_names::EGRESS_V4, v4.len());
+        self.filled.insert(map_names::EGRESS_V6, v6.len());
         let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
         for prefix in inside_cluster(wanted).into_keys() {
             match prefix {
@@ -250,6 +262,8 @@ impl Egress {
         }
         prune(&mut self.cluster_v4, map_names::CLUSTER_V4, &v4)?;
         prune(&mut self.cluster_v6, map_names::CLUSTER_V6, &v6)?;
+        self.filled.insert(map_names::CLUSTER_V4, v4.len());
+        self.filled.insert(map_names::CLUSTER_V6, v6.len());
         let kept: BTreeSet<u32> = self::ends(wanted).map(|(rule, _)| rule).collect();
         let ends: Vec<u32> = self
             .ends
@@ -259,6 +273,7 @@ impl Egress {
         for rule in ends.iter().filter(|rule| !kept.contains(rule)) {
             gone_is_fine(self.ends.remove(rule), map_names::EGRESS_ENDS)?;
         }
+        self.filled.insert(map_names::EGRESS_ENDS, kept.len());
         Ok(())
     }
 

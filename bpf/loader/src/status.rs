@@ -95,7 +95,7 @@ pub struct MapFill {
     pub name: &'static str,
     /// The kernel's number of the map.
     pub map_id: u32,
-    /// Entries in it; arrays are always full, so they say `None`.
+    /// Entries in it; `None` of arrays, which are always full, and of what packets fill.
     pub entries: Option<u32>,
     /// Entries it can hold.
     pub max_entries: u32,

@@ -25,10 +25,19 @@ use harness::{
 fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {
     let lab = up("leave")?;
     let (gw1, server) = (lab.node("gw1"), lab.node("server"));
-    let pods = [
-        Pod::add_to(lab.node("node1"), "shop", "billing-1")?,
-        Pod::add_to(lab.node("node2"), "shop", "billing-2")?,
-    ];
+    let entries = || -> Result<[u64; 2]> {
+        let [one, other] = ["node1", "node2"].map(|node| entries_of_policies(lab.node(node)));
+        Ok([one?, other?])
+    };
+    let before = wait_for("the maps of policies", CONVERGED, entries)?;
+    let first = Pod::add_to(lab.node("node1"), "shop", "billing-1")?;
+    let with_pod = entries()?;
+    ensure!(with_pod[0] > before[0], "{before:?}, then {with_pod:?}");
+    ensure!(
+        with_pod[1] == before[1],
+        "another node's pod: {before:?}, then {with_pod:?}"
+    );
+    let pods = [first, Pod::add_to(lab.node("node2"), "shop", "billing-2")?];
     for pod in &pods {
         for (target, egress) in SERVER.into_iter().zip(EGRESS) {
             reaches(pod, target)?;
@@ -131,6 +140,18 @@ fn web(heard: &[String]) -> Result<String> {
     let address = made.split_whitespace().find(|word| word.starts_with("10."));
     let address = address.and_then(|address| address.split('/').next());
     Ok(address.with_context(|| made.clone())?.to_owned())
+}
+
+/// How much the maps of a node have of policies: destinations, those that new pods wait at among them,
+/// and ways.
+fn entries_of_policies(node: &Node) -> Result<u64> {
+    let maps = causeway::items(node, "datapath maps")?;
+    let of_policies = ["EGRESS_V4", "EGRESS_V6", "EGRESS_ENDS"].map(|name| {
+        let map = maps.iter().find(|map| map["name"] == name);
+        let entries = map.and_then(|map| map["entries"].as_u64());
+        entries.with_context(|| format!("{name} in {maps:#?}"))
+    });
+    of_policies.into_iter().sum()
 }
 
 #[test]
