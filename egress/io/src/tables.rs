@@ -12,7 +12,7 @@ use egress_core::{Desired, End, Life, Node, Refusal, Way, World};
 use ipnet::IpNet;
 use router_types::LinkIndex;
 
-use crate::devices::OVERHEAD_V6;
+use crate::devices::{OVERHEAD_V4, OVERHEAD_V6};
 
 /// The smallest MTU of IPv6 (RFC 8200 §5).
 const IPV6_MIN_MTU: u32 = 1280;
@@ -25,22 +25,27 @@ const NEWCOMERS: u32 = u32::MAX;
 const LEAVERS: u32 = u32::MAX - 1;
 
 /// The tunnel as the tables need it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Tunnel {
     pub(crate) link: LinkIndex,
     /// Largest packet it takes whole over IPv4, in bytes.
     pub(crate) mtu_v4: u16,
     /// The same over IPv6.
     pub(crate) mtu_v6: u16,
+    /// The MTU of the ways to nodes that leave by another device than those towards the fabric.
+    pub(crate) elsewhere: BTreeMap<IpAddr, u32>,
 }
 
 impl Tunnel {
-    pub(crate) fn mtu(&self, over: IpAddr) -> u16 {
-        if over.is_ipv4() {
-            self.mtu_v4
-        } else {
-            self.mtu_v6
-        }
+    /// Largest packet it takes whole to the node at an address.
+    pub(crate) fn mtu(&self, to: IpAddr) -> u16 {
+        let (mtu, overhead) = match to {
+            IpAddr::V4(_) => (self.mtu_v4, OVERHEAD_V4),
+            IpAddr::V6(_) => (self.mtu_v6, OVERHEAD_V6),
+        };
+        let way = self.elsewhere.get(&to);
+        let there = way.and_then(|way| u16::try_from(way.saturating_sub(overhead)).ok());
+        there.map_or(mtu, |there| there.min(mtu))
     }
 }
 
@@ -51,9 +56,11 @@ pub(crate) fn too_narrow(
     world: &World,
     mut ends: impl Iterator<Item = End>,
     is_gateway: bool,
-    tunnel: Tunnel,
+    tunnel: &Tunnel,
 ) -> Option<String> {
-    let mtu = u32::from(tunnel.mtu_v6);
+    let ways = tunnel.elsewhere.keys().filter(|to| to.is_ipv6());
+    let ways = ways.map(|to| tunnel.mtu(*to));
+    let mtu = u32::from(ways.fold(tunnel.mtu_v6, u16::min));
     if mtu >= IPV6_MIN_MTU {
         return None;
     }
@@ -78,7 +85,7 @@ pub(crate) fn pods_side(
     desired: &Desired,
     strangers: &[IpAddr],
     leavers: &BTreeSet<IpAddr>,
-    tunnel: Option<Tunnel>,
+    tunnel: Option<&Tunnel>,
 ) -> EgressTables {
     let decided = world.pods.iter().flat_map(|pod| &pod.addresses);
     let set_of = |address: &IpAddr| match leavers.contains(address) {
@@ -149,7 +156,7 @@ pub(crate) fn pods_side(
 
 /// What goes to gateways, and comes to this one, without the tunnel. What comes so and is for no
 /// gateway is counted on every node: nodes learn of changes at different times.
-fn native(world: &World, desired: &Desired, tunnel: Option<Tunnel>) -> NativeTables {
+fn native(world: &World, desired: &Desired, tunnel: Option<&Tunnel>) -> NativeTables {
     let known = desired.sources.iter();
     let known = known.filter(|(_, source)| source.is_known_to_all);
     let gateways = desired.ends.iter().map(|(number, end)| {
@@ -255,6 +262,7 @@ mod tests {
             link: LinkIndex(1),
             mtu_v4: mtu_v6 + 20,
             mtu_v6,
+            elsewhere: BTreeMap::new(),
         }
     }
 
@@ -264,13 +272,13 @@ mod tests {
         let only_v6 = ["2001:db8::2"];
         let remote = |address: &str| [End::Remote(address.parse().unwrap())].into_iter();
         let world_v6 = world(&both, &only_v6);
-        let said = too_narrow(&world_v6, remote("2001:db8::2"), false, tunnel(1_230));
+        let said = too_narrow(&world_v6, remote("2001:db8::2"), false, &tunnel(1_230));
         let said = said.expect("it is used");
         assert!(said.contains("1230") && said.contains("1350"), "{said}");
-        assert!(too_narrow(&world_v6, std::iter::empty(), true, tunnel(1_279)).is_some());
-        assert!(too_narrow(&world_v6, std::iter::empty(), false, tunnel(1_279)).is_none());
-        assert!(too_narrow(&world_v6, remote("2001:db8::2"), true, tunnel(1_280)).is_none());
+        assert!(too_narrow(&world_v6, std::iter::empty(), true, &tunnel(1_279)).is_some());
+        assert!(too_narrow(&world_v6, std::iter::empty(), false, &tunnel(1_279)).is_none());
+        assert!(too_narrow(&world_v6, remote("2001:db8::2"), true, &tunnel(1_280)).is_none());
         let world_v4 = world(&both, &both);
-        assert!(too_narrow(&world_v4, remote("192.0.2.1"), true, tunnel(1_230)).is_none());
+        assert!(too_narrow(&world_v4, remote("192.0.2.1"), true, &tunnel(1_230)).is_none());
     }
 }

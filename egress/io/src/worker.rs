@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bpf_loader::{Cursor, Datapath, Gateway, GatewayConfig, HookChoice, Sweep, Timeouts};
-use egress_core::{Addresses, Claims, Desired, OnLink, PolicyId, Previous, RuleNumber, World};
+use egress_core::{Addresses, Claims, Desired, PolicyId, Previous, RuleNumber, World};
 use egress_sync::name::NodeName;
 use router_netlink::{Netlink, TunnelKind};
 use router_types::LinkIndex;
@@ -36,7 +36,7 @@ use tokio::task::AbortHandle;
 use crate::announce::{Schedule, announce};
 use crate::devices::{self, OVERHEAD_V4, OVERHEAD_V6, TunnelWish};
 use crate::holdings::{Announcement, Holdings, held_by, ready};
-use crate::links;
+use crate::links::{self, Ways};
 use crate::memory::Memory;
 use crate::node::{Command, Config, View, Wish, lock};
 use crate::peers::{Event, Peers};
@@ -99,9 +99,9 @@ pub(crate) struct Worker {
     /// The look under way, with the time it has taken.
     sweep: Option<(Sweep, Duration)>,
     sweep_at: Instant,
-    /// The nodes that are neighbours, since they were last asked for; nothing before that and where
-    /// the wish is new. A takeover does not wait for a question of each node.
-    on_link: Option<BTreeMap<IpAddr, OnLink>>,
+    /// The ways to other nodes, since they were last asked for; nothing before that and where the wish
+    /// is new. A takeover does not wait for a question of each node.
+    ways: Option<Ways>,
     /// When it is looked next whether they are the same.
     links_at: Instant,
 }
@@ -164,7 +164,7 @@ impl Worker {
             retry_at: None,
             sweep: None,
             sweep_at: now + SWEEP_INTERVAL,
-            on_link: None,
+            ways: None,
             links_at: now + SWEEP_INTERVAL,
         }
     }
@@ -199,7 +199,7 @@ impl Worker {
         match command {
             Command::Apply(wish, reply) => {
                 self.wish = *wish;
-                self.on_link = None;
+                self.ways = None;
                 // Whoever asked may have given up, here and below.
                 let _ = reply.send(self.try_settle());
             }
@@ -263,19 +263,17 @@ impl Worker {
         has_more
     }
 
-    /// Whether nodes have become neighbours, or are none any more, since the last decision. Nobody
-    /// tells of routes.
+    /// Whether the ways to other nodes are others than at the last decision. Nobody tells of routes.
     fn has_moved_links(&mut self, now: Instant) -> bool {
         if now < self.links_at {
             return false;
         }
         let fabric = &self.wish.fabric;
-        let found = links::on_link(&mut self.netlink, &self.world, fabric);
+        let found = links::ways(&mut self.netlink, &self.world, fabric);
         let pause = (now.elapsed() * looks::SWEEP_SHARE).max(SWEEP_INTERVAL);
         self.links_at = Instant::now() + pause;
-        let has_moved = found != self.world.on_link;
-        self.on_link = Some(found);
-        has_moved
+        let before = self.ways.replace(found);
+        before != self.ways
     }
 
     /// Settles, and notes when to try again what could not be done.
@@ -308,10 +306,10 @@ impl Worker {
         let held = self.hold(&desired, &mut failures);
         self.guard(&held, &mut failures);
         let tunnel = self.devices(&desired, &held, &mut failures);
-        if let Err(error) = self.gateway(&desired, &held, tunnel) {
+        if let Err(error) = self.gateway(&desired, &held, tunnel.as_ref()) {
             failures.push(format!("egress gateway: {error}"));
         }
-        self.note_width(&desired, tunnel);
+        self.note_width(&desired, tunnel.as_ref());
         let world = Arc::clone(&self.world);
         let now = Instant::now();
         self.peers.set_roles(
@@ -324,7 +322,7 @@ impl Worker {
         );
         self.note_leavers(&desired);
         let strangers = &self.wish.strangers;
-        let tables = tables::pods_side(&world, &desired, strangers, &self.leavers, tunnel);
+        let tables = tables::pods_side(&world, &desired, strangers, &self.leavers, tunnel.as_ref());
         if let Err(error) = lock(&self.datapath).sync_egress(&tables) {
             failures.push(format!("egress of pods: {error}"));
         }
@@ -347,7 +345,7 @@ impl Worker {
     }
 
     /// Says once that the tunnel is too narrow. No failure: trying again would not help.
-    fn note_width(&mut self, desired: &Desired, tunnel: Option<Tunnel>) {
+    fn note_width(&mut self, desired: &Desired, tunnel: Option<&Tunnel>) {
         let is_gateway = !desired.gateway.is_empty() || !desired.standby.is_empty();
         let ends = desired.ends.values().map(|rule| rule.end);
         let narrow =
@@ -572,10 +570,15 @@ impl Worker {
                 .tunnel_mtu
                 .unwrap_or(u16::try_from(mtu).unwrap_or(u16::MAX))
         };
+        let elsewhere = match (self.config.tunnel_mtu, &self.ways) {
+            (None, Some(ways)) => ways.elsewhere.clone(),
+            (Some(_), _) | (_, None) => BTreeMap::new(),
+        };
         tunnel.map(|link| Tunnel {
             link,
             mtu_v4: whole(OVERHEAD_V4),
             mtu_v6: whole(OVERHEAD_V6),
+            elsewhere,
         })
     }
 
@@ -613,7 +616,7 @@ impl Worker {
         &mut self,
         desired: &Desired,
         held: &BTreeMap<IpAddr, PolicyId>,
-        tunnel: Option<Tunnel>,
+        tunnel: Option<&Tunnel>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let is_needed = !desired.gateway.is_empty() || !desired.standby.is_empty();
         if self.gateway.is_none() && is_needed {

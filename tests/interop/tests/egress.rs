@@ -74,6 +74,8 @@ fn selected_pods_leave_under_the_address_the_firewall_knows() -> Result<()> {
         Ok(())
     })?;
     drop(held);
+    a_narrower_way(&lab, &pods[0])?;
+    nothing_refused(&lab)?;
     pods.into_iter().try_for_each(Pod::remove)?;
     the_chapter_can_be_followed(&lab)?;
     lab.down()
@@ -459,6 +461,63 @@ fn the_pod_hears_what_the_tunnel_takes(pod: &Pod<'_>) -> Result<()> {
     let told = told.with_context(|| format!("no such reason in {drops:#?}"))?;
     ensure!(told["packets"] == 2, "{told:#}");
     Ok(())
+}
+
+/// The nodes reach each other by a device that nobody has told Causeway of, and that takes less: pods
+/// are told what fits, and nothing is cut on the way.
+fn a_narrower_way(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let ends = [
+        (lab.node("node1"), "172.16.1.2", "172.16.11.2", "10.0.0.11"),
+        (lab.node("gw1"), "172.16.11.2", "172.16.1.2", "10.0.0.1"),
+    ];
+    for (node, local, remote, other) in ends {
+        let link = format!(
+            "ip link add narrow mtu 1400 type vxlan id 9 dstport 4790 local {local} remote {remote}"
+        );
+        for command in [
+            link.as_str(),
+            "ip link set narrow up",
+            &format!("ip route add {other}/32 dev narrow"),
+        ] {
+            let argv: Vec<&str> = command.split(' ').collect();
+            node.exec_ok(&argv)?;
+        }
+    }
+    let ping = |target: IpAddr, bytes: u32| {
+        let headers = if target.is_ipv4() { 28 } else { 48 };
+        format!("ping -M do -c1 -W5 -s {} {target}", bytes - headers)
+    };
+    for target in SERVER {
+        wait_for("the pod to hear of it", CONVERGED, || {
+            let told = format!("! {} 2>&1", ping(target, 1_351));
+            let said = pod.exec_ok(&["sh", "-c", &told])?;
+            ensure!(said.contains("1350"), "{said}");
+            Ok(())
+        })?;
+    }
+    let cut = || -> Result<Vec<u64>> { ends.iter().map(|(node, ..)| cut_at(node)).collect() };
+    let before = cut()?;
+    for target in SERVER {
+        pod.exec_ok(&["sh", "-c", &ping(target, 1_350)])?;
+        echoed_by_tcp(pod, target, 256 << 10)?;
+    }
+    let after = cut()?;
+    ensure!(before == after, "{before:?} were cut, then {after:?}");
+    for (node, ..) in ends {
+        node.exec_ok(&["ip", "link", "delete", "narrow"])?;
+    }
+    Ok(())
+}
+
+/// Pieces of IPv4 packets that a node has made.
+fn cut_at(node: &Node) -> Result<u64> {
+    let counts = node.exec_ok(&["cat", "/proc/net/snmp"])?;
+    let mut lines = counts.lines().filter_map(|line| line.strip_prefix("Ip: "));
+    let names = lines.next().unwrap_or_default().split(' ');
+    let mut counts = names.zip(lines.next().unwrap_or_default().split(' '));
+    let pieces = counts.find(|(name, _)| *name == "FragCreates");
+    let (_, pieces) = pieces.with_context(|| format!("no FragCreates in {counts:?}"))?;
+    Ok(pieces.parse()?)
 }
 
 fn the_cli_says_so(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {

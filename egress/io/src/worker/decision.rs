@@ -22,8 +22,8 @@ impl Worker {
         self.peers.set_probes(&self.wish.probes, &world);
         self.peers.adjust(&mut world);
         let (netlink, fabric) = (&mut self.netlink, &self.wish.fabric);
-        let ask = || links::on_link(netlink, &world, fabric);
-        world.on_link = self.on_link.get_or_insert_with(ask).clone();
+        let ask = || links::ways(netlink, &world, fabric);
+        world.on_link = self.ways.get_or_insert_with(ask).on_link.clone();
         self.presume_live();
         let mut claims = self.peers.claims();
         let is_first = self.world.node.is_empty();
