@@ -117,6 +117,8 @@ pub struct KernelRoute {
     pub next_hops: Vec<KernelNextHop>,
     /// Source address of packets this node sends by it.
     pub preferred_source: Option<IpAddr>,
+    /// Path MTU in bytes that whoever wrote it has set; `None`: the device's.
+    pub mtu: Option<u32>,
 }
 
 impl KernelRoute {
@@ -156,6 +158,7 @@ impl KernelRoute {
         let mut table = u32::from(header.table);
         let mut metric = 0;
         let mut preferred_source = None;
+        let mut mtu = None;
         let mut hops = Vec::new();
         let mut via = None;
         let mut link = None;
@@ -169,6 +172,7 @@ impl KernelRoute {
                 RouteAttribute::Gateway(a) => via = address(&a),
                 RouteAttribute::Via(a) => via = via_address(&a),
                 RouteAttribute::MultiPath(list) => hops.extend(list.iter().map(multipath_hop)),
+                RouteAttribute::Metrics(list) => mtu = list.iter().find_map(mtu_metric),
                 _ => {}
             }
         }
@@ -213,6 +217,7 @@ impl KernelRoute {
             kind,
             next_hops: hops,
             preferred_source,
+            mtu,
         })
     }
 }
@@ -439,6 +444,13 @@ fn gateway(prefix: IpNet, via: IpAddr) -> RouteAttribute {
     match (prefix, via) {
         (IpNet::V4(_), IpAddr::V6(_)) => RouteAttribute::Via(RouteVia::from(via)),
         _ => RouteAttribute::Gateway(via.into()),
+    }
+}
+
+fn mtu_metric(metric: &RouteMetric) -> Option<u32> {
+    match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
     }
 }
 

@@ -352,12 +352,14 @@ fn a_route_can_be_looked_up_and_written_onlink_with_source_and_mtu() {
     assert_eq!(found.key, key("0.0.0.0/0"));
     assert!(found.next_hops[0].onlink);
     assert_eq!(found.preferred_source, spec.preferred_source);
+    assert_eq!(found.mtu, Some(1400));
     assert_eq!(node.ip("route show default")[0]["metrics"][0]["mtu"], 1400);
     let connected = node
         .netlink
         .lookup_route("192.0.2.7".parse().unwrap())
         .unwrap();
     assert!(connected.is_connected());
+    assert_eq!(connected.mtu, None);
 
     node.netlink
         .delete_route(key("0.0.0.0/0"), Protocol::BOOT, 0)
