@@ -14,9 +14,11 @@ use router_types::LinkIndex;
 pub(crate) struct Ways {
     /// The addresses that packets reach without a router in between, by one of the devices towards the
     /// fabric; none where nothing goes without the tunnel. A router would send a pod's packet wherever
-    /// its own table says.
+    /// its own table says, and so does a device that carries no Ethernet frames: WireGuard chooses its
+    /// peer by the packet's destination.
     pub(crate) on_link: BTreeMap<IpAddr, OnLink>,
-    /// The MTU of the ways that leave by another device, one that encrypts for example, in bytes.
+    /// The MTU of the ways that leave by another device, one that encrypts for example, or have one of
+    /// their own, in bytes.
     pub(crate) elsewhere: BTreeMap<IpAddr, u32>,
 }
 
@@ -35,9 +37,14 @@ pub(crate) fn ways(netlink: &mut Netlink, world: &World, fabric: &[(LinkIndex, u
             .filter(|(_, node)| !(here && has_v4(node)));
         asked.extend(by_v6.map(|(name, _)| name));
     }
-    let has_native = world.transport.takes_native();
-    if has_native {
+    let mut framed = BTreeSet::new();
+    if world.transport.takes_native() {
         asked.extend(world.remote_pods.iter().map(|other| &other.node));
+        let links = fabric.iter().filter_map(|(link, _)| {
+            let link = netlink.link_by_index(*link).ok()?;
+            link.mac.map(|_| link.index.0)
+        });
+        framed.extend(links);
     }
     let others = asked.into_iter().filter(|name| **name != world.node);
     let mut ways = Ways::default();
@@ -47,38 +54,53 @@ pub(crate) fn ways(netlink: &mut Netlink, world: &World, fabric: &[(LinkIndex, u
             let Some(address) = first else {
                 continue;
             };
-            match way_to(netlink, *address, fabric) {
-                Some(Way::Neighbour(on_link)) if has_native => {
-                    ways.on_link.insert(*address, on_link);
-                }
-                Some(Way::Elsewhere(mtu)) => {
-                    ways.elsewhere.insert(*address, mtu);
-                }
-                Some(Way::Neighbour(_)) | None => {}
-            }
+            let way = way_to(netlink, *address, fabric);
+            let neighbour = way
+                .neighbour
+                .filter(|on_link| framed.contains(&on_link.link));
+            ways.on_link
+                .extend(neighbour.map(|on_link| (*address, on_link)));
+            ways.elsewhere
+                .extend(way.elsewhere.map(|mtu| (*address, mtu)));
         }
     }
     ways
 }
 
-enum Way {
-    Neighbour(OnLink),
-    Elsewhere(u32),
+/// A way to an address.
+#[derive(Default)]
+struct Way {
+    neighbour: Option<OnLink>,
+    /// What it takes, in bytes, where that is not what the devices towards the fabric take.
+    elsewhere: Option<u32>,
 }
 
-fn way_to(netlink: &mut Netlink, address: IpAddr, fabric: &[(LinkIndex, u32)]) -> Option<Way> {
-    let route = netlink.lookup_route(address).ok()?;
-    let [hop] = route.next_hops.as_slice() else {
-        return None;
+fn way_to(netlink: &mut Netlink, address: IpAddr, fabric: &[(LinkIndex, u32)]) -> Way {
+    let Ok(route) = netlink.lookup_route(address) else {
+        return Way::default();
     };
-    let link = hop.next_hop.link?;
+    let [hop] = route.next_hops.as_slice() else {
+        return Way {
+            neighbour: None,
+            elsewhere: route.mtu,
+        };
+    };
+    let Some(link) = hop.next_hop.link else {
+        return Way::default();
+    };
     let Some((_, mtu)) = fabric.iter().find(|(index, _)| *index == link) else {
-        let link = netlink.link_by_index(link).ok()?;
-        return Some(Way::Elsewhere(link.mtu));
+        let link = netlink.link_by_index(link).ok().map(|link| link.mtu);
+        return Way {
+            neighbour: None,
+            elsewhere: link.into_iter().chain(route.mtu).min(),
+        };
     };
     let is_direct = route.kind == RouteKind::Unicast && hop.next_hop.via.is_none();
-    is_direct.then_some(Way::Neighbour(OnLink {
-        link: link.0,
-        mtu: *mtu,
-    }))
+    Way {
+        neighbour: is_direct.then_some(OnLink {
+            link: link.0,
+            mtu: route.mtu.map_or(*mtu, |whole| whole.min(*mtu)),
+        }),
+        elsewhere: route.mtu,
+    }
 }

@@ -34,8 +34,8 @@ pub struct Config {
     pub tunnel_kind: TunnelKind,
     /// UDP port of the tunnel, the same on every node.
     pub tunnel_port: u16,
-    /// Largest packet the tunnel takes whole, in bytes; the fabric's MTU less the tunnel's headers
-    /// where there is none.
+    /// Largest packet the tunnel takes whole, in bytes; the MTU of the fabric, or of the route to the
+    /// other end where that is less, without the tunnel's headers where there is none.
     pub tunnel_mtu: Option<u16>,
     /// Mappings of each family at most.
     pub max_mappings: u32,

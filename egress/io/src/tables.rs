@@ -32,7 +32,7 @@ pub(crate) struct Tunnel {
     pub(crate) mtu_v4: u16,
     /// The same over IPv6.
     pub(crate) mtu_v6: u16,
-    /// The MTU of the ways to nodes that leave by another device than those towards the fabric.
+    /// The MTU of the ways to nodes that may take less than the devices towards the fabric.
     pub(crate) elsewhere: BTreeMap<IpAddr, u32>,
 }
 

@@ -35,6 +35,7 @@ const PACKAGES: &[&str] = &[
     "tcpdump",
     "iperf3",
     "nftables",
+    "wireguard-tools",
     "socat",
     "netcat-openbsd",
     "procps",

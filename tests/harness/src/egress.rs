@@ -6,14 +6,18 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use lab_runner::{Lab, Node, wait_for};
+use lab_runner::{Lab, Node, Signal, wait_for};
 
-use crate::{CONVERGED, Family, causeway, firewall, frr, kernel, lab, lab_from, pod::Pod};
+use crate::{
+    CONVERGED, Family, causeway, firewall, frr, guide::adapted, kernel, lab, lab_from, pod::Pod,
+    root, standby::EGRESS,
+};
 
 /// The node, its address at the router, and the router's at the node, by family.
 const SESSIONS: [(&str, &str, &str); 8] = [
@@ -53,6 +57,49 @@ pub fn up(test: &str) -> Result<Lab> {
 /// As [`up`].
 pub fn up_from(topology: &Path, test: &str) -> Result<Lab> {
     ready(lab_from(topology, test)?)
+}
+
+/// The lab without these nodes, where each costs ten seconds: with the plugin of node1 serving, and no
+/// session waited for.
+///
+/// # Errors
+/// When the topology has no such node, or the lab does not come up.
+pub fn up_without(nodes: &[&str], test: &str) -> Result<Lab> {
+    let folder = tempfile::tempdir()?;
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(root()?.join("lab/containerlab/egress"))
+        .arg(folder.path())
+        .status()?;
+    ensure!(copied.success(), "cp: {copied}");
+    let file = folder.path().join("egress/egress.clab.yml");
+    let mut topology = fs::read_to_string(&file)?;
+    for node in nodes {
+        topology = without(&topology, node)?;
+    }
+    fs::write(&file, topology)?;
+    let lab = lab_from(&file, test)?;
+    wait_for("the plugin of node1", CONVERGED, || {
+        Pod::plugin_serves(lab.node("node1"))
+    })?;
+    Ok(lab)
+}
+
+/// A topology without a node and its links.
+fn without(topology: &str, node: &str) -> Result<String> {
+    let (head, link) = (format!("    {node}:"), format!("\"{node}:"));
+    ensure!(topology.contains(&head), "the topology has no {node}");
+    let mut left = String::new();
+    let mut is_of_node = false;
+    for line in topology.lines() {
+        // What belongs to the node is further in.
+        is_of_node = line == head || (is_of_node && line.starts_with("      "));
+        if !is_of_node && !line.contains(&link) {
+            left += line;
+            left.push('\n');
+        }
+    }
+    Ok(left)
 }
 
 fn ready(lab: Lab) -> Result<Lab> {
@@ -168,6 +215,39 @@ pub fn seen_as(pod: &Pod<'_>, target: IpAddr) -> Result<IpAddr> {
     address.parse().with_context(|| format!("{said:?}"))
 }
 
+/// Waits until a pod leaves under the addresses of the policies, in both families.
+///
+/// # Errors
+/// When the server goes on seeing another one, or nobody.
+pub fn leaves(pod: &Pod<'_>) -> Result<()> {
+    for (target, egress) in SERVER.into_iter().zip(EGRESS) {
+        wait_for(&format!("the pod to reach {target}"), CONVERGED, || {
+            let seen = seen_as(pod, target)?;
+            ensure!(seen == egress, "it is {seen} to the server");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes the IPv4 addresses from all Node objects, and waits until a pod's gateway is reached by its
+/// IPv6 address.
+///
+/// # Errors
+/// When the files cannot be changed, or it does not come to that.
+pub fn nodes_have_ipv6_alone(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
+    let nodes = fs::read_to_string(resources(lab)?.join("nodes.yaml"))?;
+    let is_v6 = |line: &&str| !line.contains("InternalIP") || line.contains("fd00:");
+    let nodes: Vec<&str> = nodes.lines().filter(is_v6).collect();
+    write(lab, "nodes.yaml", &nodes.join("\n"))?;
+    wait_for("the gateway's IPv6 address", CONVERGED, || {
+        let command = format!("egress explain shop/{} {}", pod.name(), SERVER[0]);
+        let explained = causeway::ask(pod.node(), &command)?;
+        ensure!(explained["gatewayIP"] == "fd00:10::11", "{explained:#}");
+        Ok(())
+    })
+}
+
 /// Sends so many bytes while it reads them back, each with its right value.
 ///
 /// # Errors
@@ -185,6 +265,73 @@ pub fn echoed_by_tcp(pod: &Pod<'_>, target: IpAddr, bytes: usize) -> Result<()> 
     })?;
     ensure!(heard == sent, "{target} said something else");
     Ok(())
+}
+
+/// A pod's packet that may not be cut and is one byte larger than what the tunnel takes whole is
+/// answered with that size, and the next one is not even sent; one of that size arrives.
+///
+/// # Errors
+/// When it goes otherwise, by either family.
+pub fn told_what_fits(pod: &Pod<'_>, bytes: u32) -> Result<()> {
+    for (target, headers) in SERVER.into_iter().zip([28, 48]) {
+        let ping = |bytes: u32| format!("ping -M do -c1 -W5 -s {} {target}", bytes - headers);
+        let told = format!("! {} 2>&1", ping(bytes + 1));
+        let said = pod.exec_ok(&["sh", "-c", &told])?;
+        ensure!(said.contains(&bytes.to_string()), "{said}");
+        // The kernel has learnt, and refuses the next one itself.
+        let said = pod.exec_ok(&["sh", "-c", &told])?;
+        ensure!(said.contains("too long"), "{said}");
+        pod.exec_ok(&["sh", "-c", &ping(bytes)])?;
+    }
+    Ok(())
+}
+
+/// Tells all nodes of the addresses of pods with the label `app: billing`, as an API server does.
+///
+/// # Errors
+/// When the file has no such pod on a pod's node.
+pub fn known(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {
+    let path = resources(lab)?.join("pods.yaml");
+    let mut text = fs::read_to_string(path)?;
+    for pod in pods {
+        let node = pod.node().name();
+        let spec = format!("  labels: {{ app: billing }}\nspec: {{ nodeName: {node} }}\n");
+        let status = format!(
+            "status: {{ phase: Running, podIPs: [{{ ip: {} }}, {{ ip: \"{}\" }}] }}\n",
+            pod.v4, pod.v6
+        );
+        text = adapted(&text, &[(&spec, &format!("{spec}{status}"))])?;
+    }
+    write(lab, "pods.yaml", &text)
+}
+
+/// Waits until all that pods of a node send to gateways goes this way: `tunnel` or `native`.
+///
+/// # Errors
+/// When it goes on otherwise.
+pub fn ways(node: &Node, transport: &str) -> Result<()> {
+    let what = format!("{} to use {transport}", node.name());
+    wait_for(&what, CONVERGED, || {
+        let paths = causeway::items(node, "egress list")?;
+        let mut sent = paths.iter().filter(|path| path["action"] == "gateway");
+        ensure!(sent.clone().count() > 0, "{paths:#?}");
+        let is_so = sent.all(|path| path["transport"] == transport);
+        ensure!(is_so, "{paths:#?}");
+        Ok(())
+    })
+}
+
+/// Restarts a node's daemon with settings changed: words of its file, and what stands in their place.
+///
+/// # Errors
+/// When the file lacks the words, or the daemon does not start.
+pub fn restart_with(lab: &Lab, node: &Node, words: &[(&str, &str)]) -> Result<()> {
+    let files = lab.files().context("the lab has a copy of its files")?;
+    let settings = files.join(node.name()).join("causeway.yaml");
+    let text = fs::read_to_string(&settings)?;
+    fs::write(&settings, adapted(&text, words)?)?;
+    node.kill(Signal::SIGKILL)?;
+    node.start()
 }
 
 /// What a condition of an `EgressGatewayPolicy` says; waits until it is there.

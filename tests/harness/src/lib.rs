@@ -33,7 +33,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-pub use lab_runner::{Lab, Lifetime, Node, Options, Output, Signal, Spawned, wait_for};
+pub use lab_runner::{Lab, Lifetime, Node, Options, Output, Signal, Spawned, rootfs, wait_for};
 
 /// How long sessions and routes may take. Generous: the labs' timers make it a few seconds, and a
 /// busy machine some more; only a failing test waits this long.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
-    egress::{ECHO, SERVER, connect, echoed_by_tcp, goes_on, resources, up, write},
+    egress::{ECHO, SERVER, connect, echoed_by_tcp, goes_on, resources, told_what_fits, up, write},
     firewall,
     flood::{ENOUGH, Flood, socket},
     guide,
@@ -443,19 +443,9 @@ fn leaves_by(lab: &Lab, pod: &Pod<'_>, gateway: &str) -> Result<()> {
     Ok(())
 }
 
-/// What `causeway egress` says on the pods' nodes.
 /// Of a packet that may not be cut: the links' 1500 bytes less VXLAN over IPv4.
 fn the_pod_hears_what_the_tunnel_takes(pod: &Pod<'_>) -> Result<()> {
-    for (target, headers) in SERVER.into_iter().zip([28, 48]) {
-        let ping = |bytes: u32| format!("ping -M do -c1 -W5 -s {} {target}", bytes - headers);
-        let told = format!("! {} 2>&1", ping(1_451));
-        let said = pod.exec_ok(&["sh", "-c", &told])?;
-        ensure!(said.contains("1450"), "{said}");
-        // The kernel has learnt, and refuses the next one itself; what fits arrives.
-        let said = pod.exec_ok(&["sh", "-c", &told])?;
-        ensure!(said.contains("too long"), "{said}");
-        pod.exec_ok(&["sh", "-c", &ping(1_450)])?;
-    }
+    told_what_fits(pod, 1_450)?;
     let drops = causeway::items(pod.node(), "datapath drops")?;
     let told = drops.iter().find(|drop| drop["reason"] == "too-big");
     let told = told.with_context(|| format!("no such reason in {drops:#?}"))?;
@@ -520,6 +510,7 @@ fn cut_at(node: &Node) -> Result<u64> {
     Ok(pieces.parse()?)
 }
 
+/// What `causeway egress` says on the pods' nodes.
 fn the_cli_says_so(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {
     for pod in pods {
         let node = pod.node();

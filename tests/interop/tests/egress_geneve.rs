@@ -2,14 +2,15 @@
 //! The tunnel by Geneve, which not every kernel has: the lab of egress gateways runs as a whole on
 //! Debian's kernel in a virtual machine. What is in the packets a router between the nodes says.
 
-use std::{collections::BTreeSet, env, fs, process::Command};
+use std::{collections::BTreeSet, env};
 
 use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Node, Signal, causeway,
-    egress::{self, SERVER, connect, echoed_by_tcp, goes_on, seen_as},
-    firewall, guide, lab_from,
+    egress::{self, SERVER, connect, echoed_by_tcp, goes_on, leaves},
+    firewall,
     pod::Pod,
+    rootfs,
     standby::EGRESS,
     wait_for,
 };
@@ -40,6 +41,8 @@ const COUNTERS: &str = "table inet tunnels {
 
 #[test]
 fn pods_leave_through_geneve_where_the_kernel_has_it() -> Result<()> {
+    // The guest has no mirror to make it from.
+    rootfs::ensure(|step| eprintln!("{step}"))?;
     let vm = Vm {
         memory: 3072,
         ..Vm::default()
@@ -61,7 +64,7 @@ fn pods_leave_through_geneve_where_the_kernel_has_it() -> Result<()> {
 #[ignore = "runs in the virtual machine of the test above"]
 fn the_tunnel_becomes_geneve_and_connections_go_on() -> Result<()> {
     ensure!(is_guest(), "this one runs in a virtual machine");
-    let lab = up()?;
+    let lab = egress::up_without(&["node2", "gw2"], "geneve")?;
     let (node, gw1, tor) = (lab.node("node1"), lab.node("gw1"), lab.node("tor"));
     count(tor)?;
     let pod = Pod::add_to(node, "shop", "billing-1")?;
@@ -122,56 +125,9 @@ fn the_tunnel_becomes_geneve_and_connections_go_on() -> Result<()> {
     lab.down()
 }
 
-/// The lab without the second node and the second gateway: each costs some ten seconds here.
-fn up() -> Result<Lab> {
-    let folder = tempfile::tempdir()?;
-    let copied = Command::new("cp")
-        .arg("-a")
-        .arg(harness::root()?.join("lab/containerlab/egress"))
-        .arg(folder.path())
-        .status()?;
-    ensure!(copied.success(), "cp: {copied}");
-    let file = folder.path().join("egress/egress.clab.yml");
-    let mut topology = fs::read_to_string(&file)?;
-    for node in ["node2", "gw2"] {
-        topology = without(&topology, node)?;
-    }
-    fs::write(&file, topology)?;
-    let lab = lab_from(&file, "geneve")?;
-    wait_for("the plugin of node1", CONVERGED, || {
-        Pod::plugin_serves(lab.node("node1"))
-    })?;
-    Ok(lab)
-}
-
-/// A topology without a node and its links.
-fn without(topology: &str, node: &str) -> Result<String> {
-    let (head, link) = (format!("    {node}:"), format!("\"{node}:"));
-    ensure!(topology.contains(&head), "the topology has no {node}");
-    let mut left = String::new();
-    let mut is_of_node = false;
-    for line in topology.lines() {
-        // What belongs to the node is further in.
-        is_of_node = line == head || (is_of_node && line.starts_with("      "));
-        if !is_of_node && !line.contains(&link) {
-            left += line;
-            left.push('\n');
-        }
-    }
-    Ok(left)
-}
-
 /// The same between nodes that have IPv6 addresses alone.
 fn over_ipv6(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
-    let nodes = fs::read_to_string(egress::resources(lab)?.join("nodes.yaml"))?;
-    let is_v6 = |line: &&str| !line.contains("InternalIP") || line.contains("fd00:");
-    let nodes: Vec<&str> = nodes.lines().filter(is_v6).collect();
-    egress::write(lab, "nodes.yaml", &nodes.join("\n"))?;
-    wait_for("the gateway's IPv6 address", CONVERGED, || {
-        let explained = causeway::ask(pod.node(), "egress explain shop/billing-1 192.168.70.10")?;
-        ensure!(explained["gatewayIP"] == "fd00:10::11", "{explained:#}");
-        Ok(())
-    })?;
+    egress::nodes_have_ipv6_alone(lab, pod)?;
     leaves(pod)?;
     for target in SERVER {
         echoed_by_tcp(pod, target, 64 << 10)?;
@@ -185,27 +141,10 @@ fn over_ipv6(lab: &Lab, pod: &Pod<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a pod leaves under the policy's addresses, in both families.
-fn leaves(pod: &Pod<'_>) -> Result<()> {
-    for (target, egress) in SERVER.into_iter().zip(EGRESS) {
-        wait_for(&format!("the pod to reach {target}"), CONVERGED, || {
-            let seen = seen_as(pod, target)?;
-            ensure!(seen == egress, "it is {seen} to the server");
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
 /// Restarts a node's daemon with another protocol of the tunnel.
 fn speak(lab: &Lab, node: &Node, protocol: &str) -> Result<()> {
-    let files = lab.files().context("the lab has a copy of its files")?;
-    let settings = files.join(node.name()).join("causeway.yaml");
-    let text = fs::read_to_string(&settings)?;
     let words = format!("egress:\n  tunnelProtocol: {protocol}\n");
-    fs::write(&settings, guide::adapted(&text, &[("egress:\n", &words)])?)?;
-    node.kill(Signal::SIGKILL)?;
-    node.start()
+    egress::restart_with(lab, node, &[("egress:\n", &words)])
 }
 
 /// Waits until the tunnel's device is of a kind, up, and the only one; its index.

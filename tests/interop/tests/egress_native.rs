@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use harness::{
     CONVERGED, Lab, Node, causeway, egress, firewall,
+    guide::adapted,
     pod::Pod,
     standby::{self, copied, has_address, holder, other, seen_at},
     talks::Talks,
@@ -44,15 +45,15 @@ fn through_it_all(lab: &Lab) -> Result<()> {
         Pod::add_to(lab.node("node2"), "shop", "billing-2")?,
     ];
     // Nobody but their nodes knows them: by the tunnel.
-    ways(node1, "tunnel")?;
+    egress::ways(node1, "tunnel")?;
     let mut early = Talks::default();
     early.add(&pods[0])?;
     let now = settled(lab, &early)?;
     reached(lab, &now, &early, "tunnel")?;
 
     // Everybody does: as they are, and so do the connections that are there.
-    known(lab, &pods)?;
-    ways(node1, "native")?;
+    egress::known(lab, &pods)?;
+    egress::ways(node1, "native")?;
     let mut talks = Talks::default();
     for pod in &pods {
         talks.add(pod)?;
@@ -67,10 +68,10 @@ fn through_it_all(lab: &Lab) -> Result<()> {
 
     // A router in between, and none again.
     through_a_router(node1, &now, "add")?;
-    ways(node1, "tunnel")?;
+    egress::ways(node1, "tunnel")?;
     talks.go_on("with a router in between")?;
     through_a_router(node1, &now, "delete")?;
-    ways(node1, "native")?;
+    egress::ways(node1, "native")?;
     talks.go_on("without the router")?;
 
     // Its power is cut.
@@ -125,7 +126,7 @@ fn with_a_segment(to: &Path) -> Result<PathBuf> {
         topology = topology.replace(&head, &new);
 
         let settings = to.join(node).join("causeway.yaml");
-        let text = edited(
+        let text = adapted(
             &fs::read_to_string(&settings)?,
             &[
                 (
@@ -140,7 +141,7 @@ fn with_a_segment(to: &Path) -> Result<PathBuf> {
         )?;
         fs::write(settings, text)?;
         let nodes = to.join("resources.d/nodes.yaml");
-        let text = edited(
+        let text = adapted(
             &fs::read_to_string(&nodes)?,
             &[
                 (
@@ -159,15 +160,6 @@ fn with_a_segment(to: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn edited(text: &str, changes: &[(&str, &str)]) -> Result<String> {
-    let mut text = text.to_owned();
-    for (from, to) in changes {
-        ensure!(text.contains(from), "{from:?} is not in:\n{text}");
-        text = text.replace(from, to);
-    }
-    Ok(text)
-}
-
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -180,39 +172,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Tells all nodes of the pods' addresses, as an API server does.
-fn known(lab: &Lab, pods: &[Pod<'_>]) -> Result<()> {
-    let path = egress::resources(lab)?.join("pods.yaml");
-    let mut text = fs::read_to_string(path)?;
-    for (pod, node) in pods.iter().zip(["node1", "node2"]) {
-        let spec = format!("  labels: {{ app: billing }}\nspec: {{ nodeName: {node} }}\n");
-        let status = format!(
-            "status: {{ phase: Running, podIPs: [{{ ip: {} }}, {{ ip: \"{}\" }}] }}\n",
-            pod.v4, pod.v6
-        );
-        text = edited(&text, &[(&spec, &format!("{spec}{status}"))])?;
-    }
-    egress::write(lab, "pods.yaml", &text)
-}
-
-/// Waits until all that pods of a node send to gateways goes this way.
-fn ways(node: &Node, transport: &str) -> Result<()> {
-    wait_for(
-        &format!("{} to use {transport}", node.name()),
-        CONVERGED,
-        || {
-            let paths = causeway::items(node, "egress list")?;
-            let mut sent = paths.iter().filter(|path| path["action"] == "gateway");
-            ensure!(sent.clone().count() > 0, "{paths:#?}");
-            ensure!(
-                sent.all(|path| path["transport"] == transport),
-                "{paths:#?}"
-            );
-            Ok(())
-        },
-    )
 }
 
 /// Waits until a gateway answers the pods of some connections this way.

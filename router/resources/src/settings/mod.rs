@@ -82,7 +82,7 @@ pub struct EgressSettings {
     /// §5) or 6081 (RFC 8926 §3.3).
     pub tunnel_port: u16,
     /// Largest packet of a pod in the tunnel, in bytes, 1280 to 65465; `None` to go by the MTU of
-    /// the devices towards the fabric, the default.
+    /// the devices towards the fabric and of the routes to other nodes, the default.
     pub pod_tunnel_mtu: Option<u16>,
     /// How packets get from pods' nodes to gateways. Default: the tunnel.
     pub transport: EgressTransport,
