@@ -105,6 +105,15 @@ fn all_that_pods_send_to_the_gateway_is_encrypted_and_fits() -> Result<()> {
     egress::nodes_have_ipv6_alone(&lab, &pod)?;
     all_is_well(&lab, &pod, FITS[1]).context("between the nodes' IPv6 addresses")?;
 
+    let node = lab.node("node1");
+    let [(_, _, here), (_, _, there)] = ENDS;
+    let route = format!("{} dev {DEVICE} src {} metric 5", there[1], here[1]);
+    let narrower = format!("ip route change {route} mtu 1400");
+    node.exec_ok(&["sh", "-c", &narrower])?;
+    wait_for("the pod to hear of a narrower route", CONVERGED, || {
+        told_what_fits(&pod, 1_330)
+    })?;
+
     // WireGuard finds its peer by the destination, which would be the server: not without the tunnel.
     egress::known(&lab, std::slice::from_ref(&pod))?;
     for (name, _, _) in ENDS {
@@ -114,7 +123,7 @@ fn all_that_pods_send_to_the_gateway_is_encrypted_and_fits() -> Result<()> {
         ];
         egress::restart_with(&lab, lab.node(name), &words)?;
     }
-    egress::ways(lab.node("node1"), "tunnel")?;
+    egress::ways(node, "tunnel")?;
     leaves(&pod).context("with the native transport")?;
 
     for counter in ["tunnel", "nodes", "pods"] {
